@@ -1,0 +1,37 @@
+"""Model families: one file each, named in `FAMILIES` by the model_type of config.json."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any, Protocol
+
+import mlx.core as mx
+
+from d3mlx.errors import CheckpointError
+from d3mlx.models import dream, llada
+from d3mlx.models.transformer import LayerCache, Positions
+
+FAMILIES: dict[str, ModuleType] = {"llada": llada, "Dream": dream}
+
+
+class DiffusionModel(Protocol):
+    """What the engine needs of a model."""
+
+    family: str
+    shift: int
+    args: Any
+
+    def hidden(self, ids: mx.array, positions: Positions = 0, cache: list[LayerCache] | None = None) -> mx.array: ...
+
+    def logits(self, hidden: mx.array) -> mx.array: ...
+
+
+def get_model_classes(config: dict[str, Any]) -> tuple[type, type]:
+    """(Model, ModelArgs) of a config.json, as `mlx_lm.utils.load_model(get_model_classes=...)` asks for them."""
+    model_type = config.get("model_type")
+    if model_type not in FAMILIES:
+        raise CheckpointError(
+            f"config.json says model_type {model_type!r}; d3mlx runs {', '.join(sorted(FAMILIES))} checkpoints."
+        )
+    module = FAMILIES[model_type]
+    return module.Model, module.ModelArgs

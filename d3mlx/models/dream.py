@@ -1,0 +1,115 @@
+"""Dream (Ye et al., 2025, "Dream 7B"): Qwen2.5's layout run bidirectionally, keeping its next-token head.
+
+Checkpoints in this architecture: Dream-v0 Base / Instruct, Dream-Coder, DiffuCoder, d3LLM_Dream, d3LLM_Dream_Coder.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx_lm.models.base import BaseModelArgs
+
+from d3mlx.errors import CheckpointError
+from d3mlx.models.transformer import LayerCache, Positions, Shape, Transformer
+
+
+@dataclass
+class ModelArgs(BaseModelArgs):
+    """config.json of a Dream checkpoint; the ids have no default because the published ones differ."""
+
+    model_type: str
+    hidden_size: int
+    num_hidden_layers: int
+    intermediate_size: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    vocab_size: int
+    mask_token_id: int
+    eos_token_id: int
+    rms_norm_eps: float = 1e-6
+    rope_theta: float = 1000000.0
+    rope_scaling: dict[str, float | str] | None = None
+    max_position_embeddings: int = 131072
+    tie_word_embeddings: bool = False
+    pad_token_id: int | None = None
+    hidden_act: str = "silu"
+    use_sliding_window: bool = False
+
+    def __post_init__(self) -> None:
+        if self.hidden_act != "silu" or self.use_sliding_window:
+            raise CheckpointError(
+                "This Dream checkpoint sets hidden_act or use_sliding_window in config.json to something no released "
+                "checkpoint has; only silu with no sliding window is supported."
+            )
+        heads, kv_heads = self.num_attention_heads, self.num_key_value_heads
+        if heads <= 0 or kv_heads <= 0 or self.hidden_size % heads or heads % kv_heads:
+            raise CheckpointError(
+                f"config.json is inconsistent: hidden_size {self.hidden_size}, num_attention_heads {heads} and "
+                f"num_key_value_heads {kv_heads} must divide one another."
+            )
+
+    @property
+    def logit_width(self) -> int:
+        """Columns of the logits."""
+        return self.vocab_size
+
+    @property
+    def context(self) -> int:
+        return self.max_position_embeddings
+
+    def shape(self) -> Shape:
+        return Shape(
+            hidden=self.hidden_size,
+            layers=self.num_hidden_layers,
+            heads=self.num_attention_heads,
+            kv_heads=self.num_key_value_heads,
+            ff=self.intermediate_size,
+            eps=self.rms_norm_eps,
+            rope_theta=self.rope_theta,
+            qkv_bias=True,
+            context=self.max_position_embeddings,
+            rope_scaling=self.rope_scaling,
+        )
+
+
+class Model(nn.Module):
+    """Dream with the key names of its checkpoints, which are llama-style already.
+
+    `shift` is 1: the logits of row p predict the token at p + 1, so the prediction for position p is read from the
+    hidden row of p - 1 (row 0 stands in for itself).
+    """
+
+    family = "dream"
+    shift = 1
+
+    def __init__(self, args: ModelArgs):
+        super().__init__()
+        self.args = args
+        self.model_type = args.model_type
+        self.model = Transformer(args.shape(), args.logit_width)
+        if not args.tie_word_embeddings:
+            self.lm_head = nn.Linear(args.hidden_size, args.vocab_size, bias=False)
+
+    def hidden(self, ids: mx.array, positions: Positions = 0, cache: list[LayerCache] | None = None) -> mx.array:
+        """ids [B, R] at `positions` -> hidden rows [B, R, hidden_size], ready for `logits`."""
+        return self.model(ids, positions, cache)
+
+    def logits(self, hidden: mx.array) -> mx.array:
+        """Hidden rows [..., hidden_size] -> logits [..., vocab_size]."""
+        return self.model.embed_tokens.as_linear(hidden) if self.args.tie_word_embeddings else self.lm_head(hidden)
+
+    def __call__(self, ids: mx.array) -> mx.array:
+        """Whole sequences [B, L] -> raw, unshifted logits [B, L, vocab_size]."""
+        return self.logits(self.hidden(ids))
+
+    def sanitize(self, weights: dict[str, mx.array]) -> dict[str, mx.array]:
+        kept = {key: value for key, value in weights.items() if not key.endswith("rotary_emb.inv_freq")}
+        if self.args.tie_word_embeddings:
+            kept.pop("lm_head.weight", None)
+        return kept
+
+    @property
+    def layers(self) -> list[nn.Module]:
+        return self.model.layers

@@ -1,0 +1,168 @@
+"""LLaDA (Nie et al., 2025, "Large Language Diffusion Models"): a Llama body with no causal mask.
+
+Checkpoints in this architecture: LLaDA-8B Base / Instruct, LLaDA-1.5, d3LLM_LLaDA, dParallel-LLaDA, and the
+demonstration model of this package.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx_lm.models.base import BaseModelArgs
+
+from d3mlx.errors import CheckpointError
+from d3mlx.models.transformer import LayerCache, Positions, Shape, Transformer
+
+
+@dataclass
+class ModelArgs(BaseModelArgs):
+    """config.json of a LLaDA checkpoint; names and defaults are the published ones."""
+
+    model_type: str
+    d_model: int
+    n_layers: int
+    n_heads: int
+    vocab_size: int
+    mask_token_id: int
+    eos_token_id: int
+    n_kv_heads: int | None = None
+    multi_query_attention: bool | None = None
+    mlp_hidden_size: int | None = None
+    mlp_ratio: int = 4
+    embedding_size: int | None = None
+    max_sequence_length: int = 4096
+    rms_norm_eps: float = 1e-5
+    rope_theta: float = 10000.0
+    weight_tying: bool = False
+    include_qkv_bias: bool = False
+    input_emb_norm: bool = False
+    scale_logits: bool = False
+    pad_token_id: int | None = None
+    activation_type: str = "silu"
+    block_type: str = "llama"
+    block_group_size: int = 1
+    layer_norm_type: str = "rms"
+    rope: bool = True
+    alibi: bool = False
+    attention_layer_norm: bool = False
+    include_bias: bool = False
+
+    def __post_init__(self) -> None:
+        published = {
+            "activation_type": "silu",
+            "block_type": "llama",
+            "block_group_size": 1,
+            "layer_norm_type": "rms",
+            "rope": True,
+            "alibi": False,
+            "attention_layer_norm": False,
+            "include_bias": False,
+        }
+        for name, value in published.items():
+            if getattr(self, name) != value:
+                raise CheckpointError(
+                    f"This LLaDA checkpoint has {name} = {getattr(self, name)!r} in config.json; only {value!r} is "
+                    "supported, as in every released checkpoint."
+                )
+        if self.n_kv_heads is None:
+            self.n_kv_heads = 1 if self.multi_query_attention else self.n_heads
+        if self.n_heads <= 0 or self.d_model % self.n_heads or self.n_heads % self.n_kv_heads:
+            raise CheckpointError(
+                f"config.json is inconsistent: d_model {self.d_model}, n_heads {self.n_heads} and n_kv_heads "
+                f"{self.n_kv_heads} must divide one another."
+            )
+
+    @property
+    def logit_width(self) -> int:
+        """Columns of the logits; embedding_size may pad the vocabulary."""
+        return self.embedding_size or self.vocab_size
+
+    @property
+    def context(self) -> int:
+        return self.max_sequence_length
+
+    def shape(self) -> Shape:
+        assert self.n_kv_heads is not None
+        return Shape(
+            hidden=self.d_model,
+            layers=self.n_layers,
+            heads=self.n_heads,
+            kv_heads=self.n_kv_heads,
+            ff=self.mlp_hidden_size or self.mlp_ratio * self.d_model,
+            eps=self.rms_norm_eps,
+            rope_theta=self.rope_theta,
+            qkv_bias=self.include_qkv_bias,
+            context=self.max_sequence_length,
+        )
+
+
+BLOCK_KEYS = {
+    "attn_norm": "input_layernorm",
+    "ff_norm": "post_attention_layernorm",
+    "q_proj": "self_attn.q_proj",
+    "k_proj": "self_attn.k_proj",
+    "v_proj": "self_attn.v_proj",
+    "attn_out": "self_attn.o_proj",
+    "ff_proj": "mlp.gate_proj",
+    "up_proj": "mlp.up_proj",
+    "ff_out": "mlp.down_proj",
+}
+TOP_KEYS = {"wte": "model.embed_tokens", "ln_f": "model.norm", "ff_out": "lm_head"}
+BLOCK_KEY = re.compile(r"model\.transformer\.blocks\.(\d+)\.(\w+)\.(\w+)")
+TOP_KEY = re.compile(r"model\.transformer\.(\w+)\.(\w+)")
+
+
+def rename(key: str) -> str:
+    """An original key as this model names it; any other key unchanged."""
+    if match := BLOCK_KEY.fullmatch(key):
+        layer, module, leaf = match.groups()
+        return f"model.layers.{layer}.{BLOCK_KEYS[module]}.{leaf}" if module in BLOCK_KEYS else key
+    if match := TOP_KEY.fullmatch(key):
+        module, leaf = match.groups()
+        return f"{TOP_KEYS[module]}.{leaf}" if module in TOP_KEYS else key
+    return key
+
+
+class Model(nn.Module):
+    """LLaDA with llama-style module names.
+
+    `shift` is 0: the logits of row p predict the token at p.
+    """
+
+    family = "llada"
+    shift = 0
+
+    def __init__(self, args: ModelArgs):
+        super().__init__()
+        self.args = args
+        self.model_type = args.model_type
+        self.model = Transformer(args.shape(), args.logit_width)
+        if not args.weight_tying:
+            self.lm_head = nn.Linear(args.d_model, args.logit_width, bias=False)
+
+    def hidden(self, ids: mx.array, positions: Positions = 0, cache: list[LayerCache] | None = None) -> mx.array:
+        """ids [B, R] at `positions` -> hidden rows [B, R, d_model], ready for `logits`."""
+        scale = self.args.d_model**0.5 if self.args.input_emb_norm else 1.0
+        return self.model(ids, positions, cache, scale)
+
+    def logits(self, hidden: mx.array) -> mx.array:
+        """Hidden rows [..., d_model] -> logits [..., logit_width]."""
+        out = self.model.embed_tokens.as_linear(hidden) if self.args.weight_tying else self.lm_head(hidden)
+        return out * self.args.d_model**-0.5 if self.args.scale_logits else out
+
+    def __call__(self, ids: mx.array) -> mx.array:
+        """Whole sequences [B, L] -> raw logits [B, L, logit_width]."""
+        return self.logits(self.hidden(ids))
+
+    def sanitize(self, weights: dict[str, mx.array]) -> dict[str, mx.array]:
+        renamed = {rename(key): value for key, value in weights.items()}
+        if self.args.weight_tying:
+            renamed.pop("lm_head.weight", None)
+        return renamed
+
+    @property
+    def layers(self) -> list[nn.Module]:
+        return self.model.layers

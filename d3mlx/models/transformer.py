@@ -1,0 +1,144 @@
+"""The bidirectional transformer that LLaDA and Dream share: RMSNorm, RoPE, grouped attention, SwiGLU.
+
+There is no attention mask anywhere: a position sees every position, earlier and later.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx_lm.models.rope_utils import initialize_rope
+
+Positions = int | mx.array
+"""Where a forward's rows stand in the sequence: the first position of a run, or one position per row, int32 [R]."""
+
+
+class LayerCache(Protocol):
+    """One layer's K/V store, already told which positions this forward computes."""
+
+    def update(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
+        """Store the rows' keys and values [B, kv_heads, R, head_dim]; return all that the rows attend to."""
+        ...
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Sizes of a bidirectional transformer."""
+
+    hidden: int
+    layers: int
+    heads: int
+    kv_heads: int
+    ff: int
+    eps: float
+    rope_theta: float
+    qkv_bias: bool
+    context: int
+    rope_scaling: dict[str, float | str] | None = None
+
+    @property
+    def head_dim(self) -> int:
+        return self.hidden // self.heads
+
+
+def attention(queries: mx.array, keys: mx.array, values: mx.array, scale: float) -> mx.array:
+    """Full attention: queries [B, H, R, hd] over keys and values [B, K, T, hd], query head h reads head h // (H/K)."""
+    return mx.fast.scaled_dot_product_attention(queries, keys, values, scale=scale, mask=None)
+
+
+def swiglu(gate: mx.array, up: mx.array) -> mx.array:
+    """silu(gate) * up, written without mx.compile, which needs a C++ compiler on the CPU backend."""
+    return gate * mx.sigmoid(gate) * up
+
+
+class Attention(nn.Module):
+    def __init__(self, shape: Shape):
+        super().__init__()
+        self.heads, self.kv_heads, self.head_dim = shape.heads, shape.kv_heads, shape.head_dim
+        kv_width = shape.kv_heads * shape.head_dim
+        self.q_proj = nn.Linear(shape.hidden, shape.hidden, bias=shape.qkv_bias)
+        self.k_proj = nn.Linear(shape.hidden, kv_width, bias=shape.qkv_bias)
+        self.v_proj = nn.Linear(shape.hidden, kv_width, bias=shape.qkv_bias)
+        self.o_proj = nn.Linear(shape.hidden, shape.hidden, bias=False)
+        self.rope = initialize_rope(
+            shape.head_dim,
+            base=shape.rope_theta,
+            traditional=False,
+            scaling_config=shape.rope_scaling,
+            max_position_embeddings=shape.context,
+        )
+
+    def rotate(self, x: mx.array, positions: Positions) -> mx.array:
+        """RoPE on x [B, H, R, hd]. Scattered rows are rotated as a batch of R sequences of one token each."""
+        if isinstance(positions, int):
+            return self.rope(x, offset=positions)
+        batch, heads, rows, width = x.shape
+        alone = x.transpose(0, 2, 1, 3).reshape(batch * rows, heads, 1, width)
+        turned = self.rope(alone, offset=mx.tile(positions, batch))
+        return turned.reshape(batch, rows, heads, width).transpose(0, 2, 1, 3)
+
+    def __call__(self, x: mx.array, positions: Positions, cache: LayerCache | None) -> mx.array:
+        batch, rows, width = x.shape
+
+        def split(projected: mx.array, heads: int) -> mx.array:
+            return projected.reshape(batch, rows, heads, self.head_dim).transpose(0, 2, 1, 3)
+
+        queries = self.rotate(split(self.q_proj(x), self.heads), positions)
+        keys = self.rotate(split(self.k_proj(x), self.kv_heads), positions)
+        values = split(self.v_proj(x), self.kv_heads)
+        if cache is not None:
+            keys, values = cache.update(keys, values)
+        out = attention(queries, keys, values, self.head_dim**-0.5)
+        return self.o_proj(out.transpose(0, 2, 1, 3).reshape(batch, rows, width))
+
+
+class MLP(nn.Module):
+    def __init__(self, shape: Shape):
+        super().__init__()
+        self.gate_proj = nn.Linear(shape.hidden, shape.ff, bias=False)
+        self.up_proj = nn.Linear(shape.hidden, shape.ff, bias=False)
+        self.down_proj = nn.Linear(shape.ff, shape.hidden, bias=False)
+
+    def __call__(self, x: mx.array) -> mx.array:
+        return self.down_proj(swiglu(self.gate_proj(x), self.up_proj(x)))
+
+
+class TransformerBlock(nn.Module):
+    def __init__(self, shape: Shape):
+        super().__init__()
+        self.self_attn = Attention(shape)
+        self.mlp = MLP(shape)
+        self.input_layernorm = nn.RMSNorm(shape.hidden, eps=shape.eps)
+        self.post_attention_layernorm = nn.RMSNorm(shape.hidden, eps=shape.eps)
+
+    def __call__(self, x: mx.array, positions: Positions, cache: LayerCache | None = None) -> mx.array:
+        x = x + self.self_attn(self.input_layernorm(x), positions, cache)
+        return x + self.mlp(self.post_attention_layernorm(x))
+
+
+class Transformer(nn.Module):
+    """Embedding, blocks, final norm."""
+
+    def __init__(self, shape: Shape, vocab: int):
+        super().__init__()
+        self.embed_tokens = nn.Embedding(vocab, shape.hidden)
+        self.layers = [TransformerBlock(shape) for _ in range(shape.layers)]
+        self.norm = nn.RMSNorm(shape.hidden, eps=shape.eps)
+
+    def __call__(
+        self,
+        ids: mx.array,
+        positions: Positions = 0,
+        cache: list[LayerCache] | None = None,
+        embedding_scale: float = 1.0,
+    ) -> mx.array:
+        """ids [B, R] at `positions` -> hidden rows [B, R, hidden], normed, ready for the head."""
+        x = self.embed_tokens(ids)
+        if embedding_scale != 1.0:
+            x = x * embedding_scale
+        for i, layer in enumerate(self.layers):
+            x = layer(x, positions, cache[i] if cache is not None else None)
+        return self.norm(x)
