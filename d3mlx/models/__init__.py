@@ -21,6 +21,9 @@ class DiffusionModel(Protocol):
     shift: int
     args: Any
 
+    @property
+    def layers(self) -> list[Any]: ...
+
     def hidden(self, ids: mx.array, positions: Positions = 0, cache: list[LayerCache] | None = None) -> mx.array: ...
 
     def logits(self, hidden: mx.array) -> mx.array: ...

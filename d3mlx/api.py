@@ -1,0 +1,129 @@
+"""`generate` and `stream_generate`: a prompt in, text and Step events out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from d3mlx.canvas import Canvas
+from d3mlx.decoding.presets import Preset, preset
+from d3mlx.decoding.sampling import Sampling
+from d3mlx.engine import Stats, Step, decode
+from d3mlx.errors import ConfigError, PromptError
+from d3mlx.models import DiffusionModel
+from d3mlx.text import TextStream
+
+Prompt = str | Sequence[int] | Sequence[dict[str, str]]
+"""Text, taken as it is; chat messages, put through the chat template; or token ids."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished generation. `tokens` run up to and including the first end token; `text` ends before it."""
+
+    text: str
+    tokens: list[int]
+    steps: list[Step]
+    stats: Stats
+
+
+def encode(tokenizer: Any, prompt: Prompt) -> list[int]:
+    """Token ids of a prompt. Raises PromptError if it is empty or needs a tokenizer that is not there."""
+    if not isinstance(prompt, str) and all(isinstance(item, int) for item in prompt):
+        ids = [int(item) for item in prompt]  # type: ignore[call-overload]
+    elif tokenizer is None:
+        raise PromptError("Without a tokenizer the prompt must be a list of token ids.")
+    elif isinstance(prompt, str):
+        ids = list(tokenizer.encode(prompt, add_special_tokens=False))
+    else:
+        if tokenizer.chat_template is None:
+            raise PromptError("This model has no chat template; give the prompt as text.")
+        ids = list(tokenizer.apply_chat_template(list(prompt), add_generation_prompt=True, return_dict=False))
+    if not ids:
+        raise PromptError("The prompt is empty.")
+    return ids
+
+
+def end_ids(model: DiffusionModel, tokenizer: Any) -> tuple[int, ...]:
+    """Ids that end an answer, the one of config.json first."""
+    known = [model.args.eos_token_id]
+    if tokenizer is not None:
+        known += sorted(tokenizer.eos_token_ids)
+    return tuple(dict.fromkeys(known))
+
+
+def make_canvas(model: DiffusionModel, tokenizer: Any, prompt: Prompt, max_tokens: int, early_stop: bool) -> Canvas:
+    """Prompt and masks. Raises PromptError if they do not fit the model."""
+    ids = encode(tokenizer, prompt)
+    width, context = model.args.logit_width, model.args.context
+    if bad := [token for token in ids if not 0 <= token < width]:
+        raise PromptError(f"The prompt holds token id {bad[0]}, but this model knows ids 0 to {width - 1}.")
+    if len(ids) + max_tokens > context:
+        raise PromptError(
+            f"The prompt ({len(ids)} tokens) and {max_tokens} new tokens exceed this model's context of {context}; "
+            "shorten the prompt or lower max-tokens."
+        )
+    return Canvas(ids, max_tokens, model.args.mask_token_id, end_ids(model, tokenizer), early_stop)
+
+
+class Generation:
+    """One request: iterate over it for Step events; `canvas` and `text` hold what has come out so far."""
+
+    def __init__(
+        self,
+        model: DiffusionModel,
+        tokenizer: Any,
+        prompt: Prompt,
+        decoder: str | Preset = "d3llm",
+        *,
+        max_tokens: int = 256,
+        sampling: Sampling | None = None,
+        early_stop: bool = True,
+        stop: Sequence[str] = (),
+    ):
+        chosen = preset(decoder) if isinstance(decoder, str) else decoder
+        self.decoder = chosen.build(model.family)
+        self.canvas = make_canvas(model, tokenizer, prompt, max_tokens, early_stop)
+        self.sampling = sampling or Sampling()
+        self.model = model
+        if stop and tokenizer is None:
+            raise ConfigError("Stop texts need a tokenizer.")
+        self.stream = TextStream(tokenizer, tuple(stop)) if tokenizer is not None else None
+        self.text = ""
+
+    def __iter__(self) -> Iterator[Step]:
+        for step in decode(self.model, self.canvas, self.decoder, self.sampling):
+            text = self.read()
+            self.text += text
+            yield replace(step, text=text)
+            if self.stream is not None and self.stream.done:
+                return
+
+    def read(self) -> str:
+        """Text that became readable; the last step also gives what was held back."""
+        if self.stream is None:
+            return ""
+        text = self.stream.push(self.canvas)
+        return text + self.stream.finish() if self.canvas.done else text
+
+
+def stream_generate(
+    model: DiffusionModel, tokenizer: Any, prompt: Prompt, decoder: str | Preset = "d3llm", **options: Any
+) -> Iterator[Step]:
+    """Yield a Step for each forward, its `text` being what became readable.
+
+    prompt: text (taken as it is), chat messages, or token ids, which need no tokenizer. decoder: the name of a preset
+    or a `Vanilla`, `FastDLLM` or `D3LLM` config. options: max_tokens (256), sampling (`Sampling`), early_stop (True),
+    stop (texts that end the answer). Raises PromptError and ConfigError before the first forward.
+    """
+    return iter(Generation(model, tokenizer, prompt, decoder, **options))
+
+
+def generate(
+    model: DiffusionModel, tokenizer: Any, prompt: Prompt, decoder: str | Preset = "d3llm", **options: Any
+) -> Result:
+    """Generate to the end; the arguments are those of `stream_generate`."""
+    generation = Generation(model, tokenizer, prompt, decoder, **options)
+    steps = list(generation)
+    return Result(generation.text, generation.canvas.answer.tolist(), steps, steps[-1].stats)

@@ -1,0 +1,64 @@
+"""One positional store: K and V of every position and layer, and the last hidden row of every position.
+
+Prefix cache, dual cache, delayed cache and refresh are all the same act here: write rows at positions, attend to
+everything. The head reads `hidden[source(p)]`, so a family whose logits are shifted needs no special case for slices:
+the row before a slice is still there from the forward that computed it.
+"""
+
+from __future__ import annotations
+
+import mlx.core as mx
+
+from d3mlx.canvas import Ints
+from d3mlx.models.transformer import Positions
+
+
+class Rows:
+    """The positions of one forward, as the host and the device need them."""
+
+    def __init__(self, positions: Ints, length: int):
+        first, count = int(positions[0]), len(positions)
+        self.everything = count == length
+        self.run = int(positions[-1]) - first + 1 == count
+        self.index: slice | mx.array = slice(first, first + count) if self.run else mx.array(positions)
+        self.positions: Positions = first if self.run else mx.array(positions)
+
+
+class LayerStore:
+    """K and V of one layer, each [B, kv_heads, L, head_dim]."""
+
+    def __init__(self) -> None:
+        self.rows: Rows | None = None
+        self.keys: mx.array | None = None
+        self.values: mx.array | None = None
+
+    def update(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
+        assert self.rows is not None
+        if self.rows.everything or self.keys is None or self.values is None:
+            self.keys, self.values = keys, values
+        else:
+            self.keys[:, :, self.rows.index] = keys
+            self.values[:, :, self.rows.index] = values
+        return self.keys, self.values
+
+
+class Store:
+    """The cache of one request. The first forward must compute every position."""
+
+    def __init__(self, layers: int, keep: bool):
+        self.layers: list[LayerStore] | None = [LayerStore() for _ in range(layers)] if keep else None
+        self.hidden: mx.array | None = None
+
+    def open(self, rows: Rows) -> list[LayerStore] | None:
+        """The layers' stores, told where the coming forward's rows stand."""
+        for layer in self.layers or []:
+            layer.rows = rows
+        return self.layers
+
+    def write_hidden(self, rows: Rows, hidden: mx.array) -> mx.array:
+        """Keep hidden rows [B, R, D]; return those of all positions [B, L, D]."""
+        if rows.everything or self.hidden is None:
+            self.hidden = hidden
+        else:
+            self.hidden[:, rows.index] = hidden
+        return self.hidden

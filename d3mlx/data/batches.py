@@ -1,0 +1,148 @@
+"""Training batches of token ids: worded problems, arithmetic drills, and associative recall.
+
+A batch is a pure function of (kind, index, seed), so a resumed run sees what an uninterrupted one would have seen.
+No attention mask exists, so sequences are not padded: a response is followed by end tokens up to the batch's length,
+as its canvas is at generation time.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+from transformers import PreTrainedTokenizerFast
+
+from d3mlx.data.problems import Problem, Split, problem
+from d3mlx.data.tokens import BOS, END, TURN, header
+
+CANVAS = 64
+"""Response tokens that the longest solution and its end fit into; the length that the model is evaluated with."""
+
+POOL = 8
+"""Batches drawn together and sorted by length, so that short problems do not pay for long ones."""
+
+END_WEIGHT = 0.1
+EQUATIONS = 8
+PAIRS = 8
+RESULT = re.compile(r"=(\d+)")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """ids [B, T]; weights [B, T], the loss weight of a masked position, 0 where a position is never masked."""
+
+    ids: NDArray[np.int32]
+    weights: NDArray[np.float32]
+    lowest_ratio: float = 0.0
+    """Mask ratios are drawn from lowest_ratio to 1."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """One sequence before it is padded with end tokens; `asked` marks the positions that may be masked."""
+
+    ids: list[int]
+    asked: list[bool]
+    prompt: int
+
+
+def stack(examples: list[Example], length: int, end: int, end_weight: float = END_WEIGHT) -> tuple[
+    NDArray[np.int32], NDArray[np.float32]
+]:
+    ids = np.full((len(examples), length), end, np.int32)
+    weights = np.full((len(examples), length), end_weight, np.float32)
+    for row, example in enumerate(examples):
+        ids[row, : len(example.ids)] = example.ids
+        weights[row, : len(example.ids)] = example.asked
+    return ids, weights
+
+
+class Source:
+    """Builds every kind of batch for one tokenizer, batch size and seed."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, size: int, seed: int):
+        self.size, self.seed = size, seed
+        self.encode = tokenizer.backend_tokenizer.encode_batch
+        self.end: int = tokenizer.convert_tokens_to_ids(END)
+        words = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
+        self.keys = [i for i, word in enumerate(words) if word.startswith("Ġ") and len(word) > 3]
+        self.space: int = tokenizer.convert_tokens_to_ids("Ġ")
+        self.digits: list[int] = tokenizer.convert_tokens_to_ids(list("0123456789"))
+        self.opening: list[int] = tokenizer.convert_tokens_to_ids([BOS, header("user")])
+        self.turn: list[int] = tokenizer.convert_tokens_to_ids([TURN, header("assistant")])
+        self.sorted_pool: Callable[[int, int, Split], list[list[Example]]] = lru_cache(4)(self.draw_pool)
+
+    def examples(self, problems: list[Problem]) -> list[Example]:
+        questions = self.encode([p.question for p in problems])
+        solutions = self.encode([p.solution for p in problems])
+        out = []
+        for question, solution in zip(questions, solutions, strict=True):
+            prompt = [*self.opening, *question.ids, *self.turn]
+            response = [*solution.ids, self.turn[0]]
+            out.append(Example(prompt + response, [False] * len(prompt) + [True] * len(response), len(prompt)))
+        return out
+
+    def draw_pool(self, number: int, most_operations: int, split: Split) -> list[list[Example]]:
+        count = POOL * self.size
+        drawn = [problem(number * count + i, split, self.seed, most_operations) for i in range(count)]
+        examples = sorted(self.examples(drawn), key=lambda example: len(example.ids))
+        batches = [examples[i : i + self.size] for i in range(0, count, self.size)]
+        random.Random(f"pool/{self.seed}/{number}").shuffle(batches)
+        return batches
+
+    def problems(self, index: int, most_operations: int = 4, split: Split = "train") -> Batch:
+        """Problems of similar length; a quarter of the batches have the whole canvas of end tokens behind them."""
+        examples = self.sorted_pool(index // POOL, most_operations, split)[index % POOL]
+        rng = random.Random(f"problems/{self.seed}/{index}")
+        longest = max(len(example.ids) for example in examples)
+        if rng.random() < 0.25:
+            longest = max(longest, max(example.prompt for example in examples) + CANVAS)
+        return Batch(*stack(examples, -(-longest // 8) * 8, self.end))
+
+    def drills(self, index: int) -> Batch:
+        """Equations from the solutions of training problems, their results masked."""
+        rng = random.Random(f"drills/{self.seed}/{index}")
+        texts = []
+        for _ in range(self.size):
+            equations: list[str] = []
+            while len(equations) < EQUATIONS:
+                equations += problem(rng.getrandbits(40), "train", self.seed).equations
+            texts.append(" ".join(f"{equation}." for equation in equations[:EQUATIONS]))
+        start = [*self.opening, *self.turn, self.space]
+        examples = []
+        for text, encoded in zip(texts, self.encode(texts), strict=True):
+            asked = np.zeros(len(text), bool)
+            for match in RESULT.finditer(text):
+                asked[match.start(1) : match.end(1)] = True
+            marks = [bool(asked[begin]) for begin, _ in encoded.offsets]
+            examples.append(Example([*start, *encoded.ids], [False] * len(start) + marks, len(start)))
+        longest = max(len(example.ids) for example in examples)
+        return Batch(*stack(examples, -(-longest // 8) * 8, self.end, end_weight=0.0), lowest_ratio=0.8)
+
+    def recall(self, index: int) -> Batch:
+        """Pairs of a word and a word or number in the prompt, the same pairs in another order in the response.
+
+        Copying from the prompt does not emerge from problems alone in any reasonable time; from this it does.
+        """
+        rng = random.Random(f"recall/{self.seed}/{index}")
+        examples = []
+        for _ in range(self.size):
+            keys = rng.sample(self.keys, 2 * PAIRS)
+            pairs = [[key, *self.value(rng, keys[PAIRS + i])] for i, key in enumerate(keys[:PAIRS])]
+            shown = [token for pair in pairs for token in pair]
+            rng.shuffle(pairs)
+            prompt = [*self.opening, *shown, *self.turn]
+            response = [*(token for pair in pairs for token in pair), self.turn[0]]
+            examples.append(Example(prompt + response, [False] * len(prompt) + [True] * len(response), len(prompt)))
+        longest = max(len(example.ids) for example in examples)
+        return Batch(*stack(examples, -(-longest // 8) * 8, self.end))
+
+    def value(self, rng: random.Random, word: int) -> list[int]:
+        if rng.random() < 0.4:
+            return [word]
+        return [self.space, *(self.digits[int(digit)] for digit in str(rng.randint(2, 200)))]

@@ -1,0 +1,373 @@
+"""Which eligible positions commit, and to which token.
+
+A rule is a frozen config with explicit state: `start(canvas)`, then `step(facts, state) -> (decision, state)`. Rules
+see statistics of the eligible rows only, so they can be tested with a table of made-up numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from d3mlx.canvas import Bools, Canvas, Ints
+from d3mlx.decoding.rows import Kind
+from d3mlx.decoding.sampling import Noise
+from d3mlx.decoding.schedule import View
+from d3mlx.errors import ConfigError
+
+Floats = npt.NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a rule may look at: one entry per eligible position, ascending, at least one.
+
+    The arrays are those of `kernels.token_stats.TokenStats`.
+    """
+
+    positions: Ints
+    token: Ints
+    p: Floats
+    p2: Floats
+    entropy: Floats
+    sampled: Ints
+    p_sampled: Floats
+    view: View
+    kind: Kind
+    noise: Noise
+
+    def within(self, start: int, end: int) -> Bools:
+        """True for the eligible positions in [start, end)."""
+        return (self.positions >= start) & (self.positions < end)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Indices into `Facts.positions`, and the tokens they receive."""
+
+    chosen: Ints
+    tokens: Ints
+
+
+class Acceptance(Protocol):
+    """`filtered_statistics`: the statistics are taken after temperature, top-p and top-k (Dream's own sampler)."""
+
+    filtered_statistics: bool
+
+    def start(self, canvas: Canvas) -> Any: ...
+
+    def step(self, facts: Facts, state: Any) -> tuple[Decision, Any]: ...
+
+
+Measure = Literal["confidence", "random", "margin", "entropy"]
+
+
+def certainty(measure: Measure, facts: Facts) -> Floats:
+    """How sure the model is of each eligible position; higher is surer."""
+    if measure == "random":
+        return facts.noise.uniform(facts.positions)
+    if measure == "margin":
+        return facts.p - facts.p2
+    if measure == "entropy":
+        return -facts.entropy
+    return facts.p_sampled
+
+
+def best(scores: Floats, count: int) -> Ints:
+    """Indices of the `count` highest scores; the smaller index wins a tie."""
+    return np.argsort(-scores, kind="stable")[:count].astype(np.int32)
+
+
+def decide(chosen: Ints, facts: Facts) -> Decision:
+    return Decision(chosen, facts.sampled[chosen])
+
+
+def check_steps(steps: int) -> None:
+    if steps < 1:
+        raise ConfigError(f"The number of steps must be at least 1, not {steps}.")
+
+
+def check_probability(threshold: float) -> None:
+    if not 0 <= threshold <= 1:
+        raise ConfigError(f"The confidence threshold is a probability between 0 and 1, not {threshold}.")
+
+
+def quotas(masks: int, steps: int) -> list[int]:
+    """`masks` spread over `steps`, the remainder going to the first ones (LLaDA, get_num_transfer_tokens)."""
+    each, extra = divmod(masks, steps)
+    return [each + (i < extra) for i in range(steps)]
+
+
+@dataclass(frozen=True)
+class Quota:
+    """LLaDA's own sampler: a fixed number of tokens each step, the most certain ones (LLaDA paper, remasking).
+
+    `steps` is for the whole answer and is shared out to the blocks by their length; None is one step per token.
+    """
+
+    measure: Measure = "confidence"
+    steps: int | None = None
+    filtered_statistics: bool = False
+
+    def __post_init__(self) -> None:
+        if self.steps is not None:
+            check_steps(self.steps)
+
+    def start(self, canvas: Canvas) -> tuple[float, int, tuple[int, ...]]:
+        """State: steps per token, the start of the block at hand, its remaining quotas."""
+        length = len(canvas) - canvas.prompt_length
+        return ((self.steps or length) / length, -1, ())
+
+    def step(self, facts: Facts, state: tuple[float, int, tuple[int, ...]]) -> tuple[Decision, Any]:
+        pace, opened, left = state
+        block = facts.view.focus
+        if block.start != opened:
+            # The small number undoes the rounding of steps / length, so that 24 / 64 * 16 is 6 and not 7.
+            steps = max(1, math.ceil(pace * (block.end - block.start) - 1e-9))
+            left = tuple(quotas(block.masks, steps))
+        here = np.flatnonzero(facts.within(block.start, block.end))
+        scores = certainty(self.measure, facts)
+        chosen = here[best(scores[here], left[0])]
+        return decide(chosen.astype(np.int32), facts), (pace, block.start, left[1:])
+
+
+def timesteps(steps: int, eps: float) -> npt.NDArray[np.float32]:
+    """`steps` + 1 times from 1 down to `eps`, in the float32 arithmetic of torch.linspace."""
+    start, end = np.float32(1), np.float32(eps)
+    width = (end - start) / np.float32(steps)
+    i = np.arange(steps + 1)
+    rising = start + width * i.astype(np.float32)
+    falling = end - width * (steps - i).astype(np.float32)
+    return np.where(i < (steps + 1) // 2, rising, falling).astype(np.float32)
+
+
+def check_eps(eps: float) -> None:
+    if not 0 < eps < 1:
+        raise ConfigError(f"eps is the last time of the schedule, above 0 and below 1, not {eps}.")
+
+
+@dataclass(frozen=True)
+class TimeQuota:
+    """Dream's own sampler: the number of tokens follows the noise schedule, and may be 0 (Dream paper, sampling).
+
+    `steps` is for the whole answer (None: one per token) and `eps` the last time. With `alg_temp` above 0 the positions
+    are drawn in proportion to softmax(certainty / alg_temp) instead of taken in order. `first_step` is the number of a
+    block's first step: 1 where the block's opening pass (`OpensBlock`) was step 0.
+    """
+
+    measure: Measure = "entropy"
+    steps: int | None = None
+    eps: float = 1e-3
+    alg_temp: float = 0.0
+    first_step: int = 0
+    filtered_statistics: bool = True
+
+    def __post_init__(self) -> None:
+        if self.steps is not None:
+            check_steps(self.steps)
+        check_eps(self.eps)
+        if self.alg_temp < 0:
+            raise ConfigError(f"alg-temp must be 0 or above, not {self.alg_temp}.")
+
+    def start(self, canvas: Canvas) -> tuple[float, int, int]:
+        """State: steps per token, the start of the block at hand, its step number."""
+        length = len(canvas) - canvas.prompt_length
+        return ((self.steps or length) / length, -1, 0)
+
+    def step(self, facts: Facts, state: tuple[float, int, int]) -> tuple[Decision, Any]:
+        pace, opened, i = state
+        block = facts.view.focus
+        if block.start != opened:
+            opened, i = block.start, self.first_step
+        steps = max(1, math.ceil(pace * (block.end - block.start) - 1e-9))
+        chosen = self.pick(facts, self.count(i, steps, len(facts.positions)))
+        return decide(chosen, facts), (pace, opened, i + 1)
+
+    def count(self, i: int, steps: int, masks: int) -> int:
+        if i >= steps - 1:
+            return masks
+        t = timesteps(steps, self.eps)
+        return int(np.float32(masks) * (np.float32(1) - t[i + 1] / t[i]))
+
+    def pick(self, facts: Facts, count: int) -> Ints:
+        scores = certainty(self.measure, facts)
+        if self.alg_temp > 0:
+            # The largest of log-probability plus Gumbel noise are draws without replacement.
+            scores = scores / self.alg_temp - np.log(-np.log(facts.noise.uniform(facts.positions)))
+        return best(scores, count)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Dream's "origin": every masked position commits by the toss of a coin that the noise schedule weights."""
+
+    steps: int | None = None
+    eps: float = 1e-3
+    filtered_statistics: bool = True
+
+    def __post_init__(self) -> None:
+        if self.steps is not None:
+            check_steps(self.steps)
+        check_eps(self.eps)
+
+    def start(self, canvas: Canvas) -> tuple[int, int]:
+        """State: number of steps, step number."""
+        return (self.steps or len(canvas) - canvas.prompt_length, 0)
+
+    def step(self, facts: Facts, state: tuple[int, int]) -> tuple[Decision, Any]:
+        steps, i = state
+        t = timesteps(steps, self.eps)
+        chance = np.float32(1) if i >= steps - 1 else np.float32(1) - t[i + 1] / t[i]
+        drawn = facts.noise.uniform(np.arange(len(facts.positions)))
+        return decide(np.flatnonzero(drawn < chance).astype(np.int32), facts), (steps, i + 1)
+
+
+@dataclass(frozen=True)
+class Carry:
+    """Fast-dLLM on Dream without a cache: a quota per step; what is not confident enough is owed to the next step."""
+
+    threshold: float = 0.9
+    steps: int | None = None
+    filtered_statistics: bool = True
+
+    def __post_init__(self) -> None:
+        check_probability(self.threshold)
+        if self.steps is not None:
+            check_steps(self.steps)
+
+    def start(self, canvas: Canvas) -> tuple[int, int, int, int]:
+        """State: quota, tokens owed, steps, step number."""
+        length = len(canvas) - canvas.prompt_length
+        steps = min(self.steps or length, length)
+        return (math.ceil(length / steps), 0, steps, 0)
+
+    def step(self, facts: Facts, state: tuple[int, int, int, int]) -> tuple[Decision, Any]:
+        quota, owed, steps, i = state
+        ranked = best(facts.p_sampled, quota + owed)
+        passed = facts.p_sampled[ranked] >= self.threshold
+        passed[:1] = True
+        rejected = int((~passed).sum())
+        # From the planned last step on there is no fresh quota: every rejected token buys one more step.
+        after = (quota, rejected, steps, i + 1) if i < steps - 1 else (0, rejected, steps + rejected, i + 1)
+        return decide(ranked[passed], facts), after
+
+
+def with_progress(accepted: Bools, scores: Floats, facts: Facts) -> Bools:
+    """Also accept the best position of the focus block if nothing in it was accepted (forced progress)."""
+    inside = facts.within(facts.view.focus.start, facts.view.focus.end)
+    if not (accepted & inside).any():
+        accepted = accepted.copy()
+        accepted[np.flatnonzero(inside)[np.argmax(scores[inside])]] = True
+    return accepted
+
+
+@dataclass(frozen=True)
+class Confidence:
+    """Fast-dLLM's parallel decoding: every position with probability >= `threshold`, and always the best one."""
+
+    threshold: float = 0.9
+    filtered_statistics: bool = False
+
+    def __post_init__(self) -> None:
+        check_probability(self.threshold)
+
+    def start(self, canvas: Canvas) -> None:
+        return None
+
+    def step(self, facts: Facts, state: None) -> tuple[Decision, None]:
+        accepted = facts.p_sampled >= self.threshold
+        accepted[np.argmax(facts.p_sampled)] = True
+        accepted = with_progress(accepted, facts.p_sampled, facts)
+        return decide(np.flatnonzero(accepted).astype(np.int32), facts), None
+
+
+@dataclass(frozen=True)
+class Factor:
+    """Fast-dLLM's factor rule: the n most confident positions together, n the largest with (n + 1)(1 - p_n) < factor.
+
+    As published, a scan that fails only at the last candidate accepts that one too.
+    """
+
+    factor: float = 1.0
+    filtered_statistics: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 < self.factor < math.inf:
+            raise ConfigError(f"The factor must be above 0, not {self.factor}.")
+
+    def start(self, canvas: Canvas) -> None:
+        return None
+
+    def step(self, facts: Facts, state: None) -> tuple[Decision, None]:
+        total = len(facts.positions)
+        ranked = best(facts.p_sampled, total)
+        needed = 1 - self.factor / (np.arange(1, total + 1) + 1)
+        needed[0] = -1
+        failed = np.flatnonzero(facts.p_sampled[ranked] < needed)
+        count = int(failed[0]) if len(failed) else total - 1
+        if count in (0, total - 1):
+            count += 1
+        accepted = np.zeros(total, dtype=bool)
+        accepted[ranked[:count]] = True
+        accepted = with_progress(accepted, facts.p_sampled, facts)
+        return decide(np.flatnonzero(accepted).astype(np.int32), facts), None
+
+
+@dataclass(frozen=True)
+class Entropy:
+    """d3LLM's rule: every position with entropy below `threshold` nats, and progress in the first full block.
+
+    What differs between the published families is data: LLaDA counts a tie as a pass (`inclusive`), always takes the
+    lowest entropy of all wherever it is (`best_always`), and forces progress with the most likely token where Dream
+    takes the drawn one (`force_likeliest`).
+    """
+
+    threshold: float = 0.5
+    inclusive: bool = True
+    best_always: bool = True
+    force_likeliest: bool = True
+    filtered_statistics: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.threshold >= 0:
+            raise ConfigError(f"The entropy threshold is in nats, 0 or above, not {self.threshold}.")
+
+    def start(self, canvas: Canvas) -> None:
+        return None
+
+    def step(self, facts: Facts, state: None) -> tuple[Decision, None]:
+        entropy = facts.entropy
+        accepted = entropy <= self.threshold if self.inclusive else entropy < self.threshold
+        if self.best_always:
+            accepted[np.argmin(entropy)] = True
+        passed, accepted = accepted, with_progress(accepted, -entropy, facts)
+        tokens = facts.sampled.copy()
+        if self.force_likeliest:
+            forced = accepted & ~passed
+            tokens[forced] = facts.token[forced]
+        chosen = np.flatnonzero(accepted).astype(np.int32)
+        return Decision(chosen, tokens[chosen]), None
+
+
+@dataclass(frozen=True)
+class OpensBlock:
+    """Fast-dLLM on Dream with a cache: a block's full pass commits its first position only, then `rule` decides."""
+
+    rule: Acceptance
+
+    @property
+    def filtered_statistics(self) -> bool:
+        return self.rule.filtered_statistics
+
+    def start(self, canvas: Canvas) -> Any:
+        return self.rule.start(canvas)
+
+    def step(self, facts: Facts, state: Any) -> tuple[Decision, Any]:
+        if facts.kind != "first":
+            return self.rule.step(facts, state)
+        opening = np.flatnonzero(facts.within(facts.view.focus.start, facts.view.focus.end))[:1]
+        return decide(opening.astype(np.int32), facts), state

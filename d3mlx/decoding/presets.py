@@ -1,0 +1,219 @@
+"""The published decoders, each a triple of schedule x acceptance x rows.
+
+A preset is a frozen config whose `None` fields take the published default of the model family; `build(family)` gives
+the `Decoder` that the engine runs. Combinations that nobody defined are refused here.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, get_args
+
+from d3mlx.decoding.acceptance import (
+    Acceptance,
+    Carry,
+    Confidence,
+    Entropy,
+    Factor,
+    Measure,
+    OpensBlock,
+    Origin,
+    Quota,
+    TimeQuota,
+)
+from d3mlx.decoding.rows import Delayed, Dual, Full, Prefix, RowPolicy
+from d3mlx.decoding.schedule import MultiBlock, Schedule, SequentialBlocks, WholeCanvas
+from d3mlx.errors import ConfigError
+
+Family = Literal["llada", "dream"]
+RowsName = Literal["full", "prefix", "dual", "delayed"]
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """What the engine runs. `cfg_scale` above 0 adds a second, unprompted sequence to every forward (LLaDA)."""
+
+    schedule: Schedule
+    acceptance: Acceptance
+    rows: RowPolicy
+    cfg_scale: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.cfg_scale and self.rows.cached:
+            raise ConfigError("Guidance (cfg-scale) is defined for full rows only; use it without a cache.")
+        if isinstance(self.rows, Prefix | Dual) and not isinstance(self.schedule, SequentialBlocks):
+            raise ConfigError("Prefix and dual caches are defined for one block after another; use the delayed cache.")
+        if isinstance(self.rows, Delayed) and not isinstance(self.schedule, MultiBlock):
+            raise ConfigError("The delayed cache is defined for multi-block decoding; use the prefix or dual cache.")
+
+
+class Preset(Protocol):
+    """A published decoder by name, with the knobs it has."""
+
+    def build(self, family: str) -> Decoder: ...
+
+
+def check_choice(what: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ConfigError(f"{what} must be one of {', '.join(choices)}, not {value!r}.")
+
+
+def check_family(family: str) -> None:
+    check_choice("The model family", family, get_args(Family))
+
+
+LLADA_ALGS: dict[str, Measure] = {
+    "low_confidence": "confidence",
+    "random": "random",
+}
+DREAM_ALGS: dict[str, Measure] = {
+    "entropy": "entropy",
+    "maskgit_plus": "confidence",
+    "topk_margin": "margin",
+}
+
+
+@dataclass(frozen=True)
+class Vanilla:
+    """The models' own samplers.
+
+    steps: denoising steps for the whole answer; None is one per new token.
+    alg: LLaDA low_confidence (default) or random; Dream entropy (default), maskgit_plus, topk_margin or origin.
+    block_size: LLaDA's block length (default 32); Dream decodes the whole canvas.
+    cfg_scale: LLaDA's classifier-free guidance, 0 for none.
+    alg_temp: Dream's randomness in the choice of positions, 0 for none.
+    eps: Dream's last time of the schedule (default 0.001).
+    """
+
+    steps: int | None = None
+    alg: str | None = None
+    block_size: int | None = None
+    cfg_scale: float | None = None
+    alg_temp: float | None = None
+    eps: float | None = None
+
+    def build(self, family: str) -> Decoder:
+        check_family(family)
+        return self.llada() if family == "llada" else self.dream()
+
+    def llada(self) -> Decoder:
+        if self.alg_temp is not None or self.eps is not None:
+            raise ConfigError("alg-temp and eps belong to Dream's sampler; this model is a LLaDA.")
+        alg = self.alg or "low_confidence"
+        check_choice("alg for a LLaDA model", alg, tuple(LLADA_ALGS))
+        cfg_scale = self.cfg_scale or 0.0
+        if not 0 <= cfg_scale < math.inf:
+            raise ConfigError(f"The guidance scale must be 0 or above, not {cfg_scale}.")
+        schedule = SequentialBlocks(32 if self.block_size is None else self.block_size)
+        return Decoder(schedule, Quota(LLADA_ALGS[alg], self.steps), Full(), cfg_scale)
+
+    def dream(self) -> Decoder:
+        if self.cfg_scale is not None or self.block_size is not None:
+            raise ConfigError("cfg-scale and block-size belong to LLaDA's sampler; this model is a Dream.")
+        alg = self.alg or "entropy"
+        check_choice("alg for a Dream model", alg, (*DREAM_ALGS, "origin"))
+        eps = 1e-3 if self.eps is None else self.eps
+        if alg == "origin":
+            if self.alg_temp is not None:
+                raise ConfigError("alg-temp has no effect with alg origin, which tosses a coin for every position.")
+            return Decoder(WholeCanvas(), Origin(self.steps, eps), Full())
+        rule = TimeQuota(DREAM_ALGS[alg], self.steps, eps, self.alg_temp or 0.0)
+        return Decoder(WholeCanvas(), rule, Full())
+
+
+@dataclass(frozen=True)
+class FastDLLM:
+    """Fast-dLLM: parallel decoding by confidence, with a prefix or dual K/V cache.
+
+    rows: full, prefix or dual (default).
+    threshold: accept every position with at least this probability (default 0.9).
+    factor: the factor rule instead of a threshold (LLaDA).
+    steps: Dream with full rows decodes the whole canvas on a quota of this many steps (None: one per new token).
+    block_size: default 32.
+    """
+
+    rows: RowsName | None = None
+    threshold: float | None = None
+    factor: float | None = None
+    steps: int | None = None
+    block_size: int | None = None
+
+    def build(self, family: str) -> Decoder:
+        check_family(family)
+        rows = self.rows or "dual"
+        check_choice("rows for fast-dllm", rows, ("full", "prefix", "dual"))
+        if self.threshold is not None and self.factor is not None:
+            raise ConfigError("Give fast-dllm a threshold or a factor, not both.")
+        threshold = 0.9 if self.threshold is None else self.threshold
+        if family == "dream" and self.factor is not None:
+            raise ConfigError("The factor rule is published for LLaDA models only; give Dream a threshold.")
+        if family == "dream" and rows == "full":
+            if self.block_size is not None:
+                raise ConfigError("Without a cache, fast-dllm decodes Dream's whole canvas; block-size has no effect.")
+            return Decoder(WholeCanvas(), Carry(threshold, self.steps), Full())
+        if self.steps is not None:
+            raise ConfigError("fast-dllm takes steps only for Dream with full rows; elsewhere the threshold decides.")
+        schedule = SequentialBlocks(32 if self.block_size is None else self.block_size)
+        policy = {"full": Full, "prefix": Prefix, "dual": Dual}[rows]()
+        if family == "dream":
+            return Decoder(schedule, OpensBlock(Confidence(threshold, filtered_statistics=True)), policy)
+        rule: Acceptance = Confidence(threshold) if self.factor is None else Factor(self.factor)
+        return Decoder(schedule, rule, policy)
+
+
+@dataclass(frozen=True)
+class D3LLM:
+    """d3LLM: entropy-based decoding of several blocks at once, with a delayed, refreshed K/V cache.
+
+    rows: full or delayed (default).
+    threshold: accept entropies below this many nats (default 0.5 for LLaDA, 0.4 for Dream).
+    block_size: default 32. block_add, activation: shares of a block, default 0.1 and 0.95 (see `MultiBlock`).
+    cache_delay, refresh_interval: in steps, default 2 and 10000 (see `Delayed`).
+    """
+
+    rows: RowsName | None = None
+    threshold: float | None = None
+    block_size: int | None = None
+    block_add: float | None = None
+    activation: float | None = None
+    cache_delay: int | None = None
+    refresh_interval: int | None = None
+
+    def build(self, family: str) -> Decoder:
+        check_family(family)
+        rows = self.rows or "delayed"
+        check_choice("rows for d3llm", rows, ("full", "delayed"))
+        schedule = MultiBlock(**given(block_size=self.block_size, block_add=self.block_add, activation=self.activation))
+        llada = family == "llada"
+        threshold = (0.5 if llada else 0.4) if self.threshold is None else self.threshold
+        rule = Entropy(threshold, inclusive=llada, best_always=llada, force_likeliest=llada)
+        if rows == "full":
+            if self.cache_delay is not None or self.refresh_interval is not None:
+                raise ConfigError("cache-delay and refresh-interval belong to the delayed cache; full rows have none.")
+            return Decoder(schedule, rule, Full())
+        knobs = given(delay=self.cache_delay, refresh_interval=self.refresh_interval)
+        return Decoder(schedule, rule, Delayed(**knobs, one_at_a_time=llada))
+
+
+def given(**options: Any) -> dict[str, Any]:
+    """The options that are not None."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+PRESETS: dict[str, type[Vanilla] | type[FastDLLM] | type[D3LLM]] = {
+    "vanilla": Vanilla,
+    "fast-dllm": FastDLLM,
+    "d3llm": D3LLM,
+}
+
+
+def preset(name: str, **options: Any) -> Preset:
+    """The preset called `name` with the given knobs; ConfigError for a name or a knob it does not have."""
+    check_choice("The decoder", name, tuple(PRESETS))
+    kind = PRESETS[name]
+    known = set(kind.__dataclass_fields__)
+    if unknown := [option for option in options if option not in known]:
+        spelled = ", ".join(option.replace("_", "-") for option in unknown)
+        raise ConfigError(f"The decoder {name} has no {spelled}; it takes {', '.join(sorted(known)).replace('_', '-')}.")
+    return kind(**options)

@@ -1,0 +1,70 @@
+"""LLaDA's supervised objective: hide a random share of the response, predict what is hidden."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import mlx.core as mx
+import numpy as np
+from numpy.typing import NDArray
+
+from d3mlx.data.batches import Batch
+from d3mlx.models import DiffusionModel
+
+ROW_MULTIPLE = 128
+"""The number of masked rows is padded up to a multiple of this, so that few shapes exist."""
+
+
+@dataclass(frozen=True)
+class Masked:
+    """A batch with hidden positions. `rows` index the flattened [B * T]; padding rows have weight 0."""
+
+    ids: mx.array
+    rows: mx.array
+    targets: mx.array
+    weights: mx.array
+
+
+def mask_ratios(count: int, lowest: float, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Ratios uniform in [lowest, 1], one from each of `count` equal strata, for less variance between batches."""
+    strata = (rng.permutation(count) + rng.random(count)) / count
+    return lowest + (1 - lowest) * strata
+
+
+def mask_batch(batch: Batch, mask_id: int, rng: np.random.Generator) -> Masked:
+    """Hide each position of positive weight with its sequence's ratio, at least one position in every batch."""
+    maskable = batch.weights > 0
+    ratios = mask_ratios(len(batch.ids), batch.lowest_ratio, rng)
+    hidden = maskable & (rng.random(batch.ids.shape) < ratios[:, None])
+    if not hidden.any():
+        hidden.flat[np.flatnonzero(maskable)[0]] = True
+    found = np.flatnonzero(hidden)
+    padded = -(-len(found) // ROW_MULTIPLE) * ROW_MULTIPLE
+    rows = np.zeros(padded, np.int32)
+    rows[: len(found)] = found
+    weights = np.zeros(padded, np.float32)
+    weights[: len(found)] = batch.weights.flat[found]
+    return Masked(
+        ids=mx.array(np.where(hidden, np.int32(mask_id), batch.ids)),
+        rows=mx.array(rows),
+        targets=mx.array(batch.ids.flat[rows]),
+        weights=mx.array(weights),
+    )
+
+
+def cross_entropy(logits: mx.array, targets: mx.array) -> mx.array:
+    """logits [N, V], targets [N] -> negative log-likelihoods [N]."""
+    chosen = mx.take_along_axis(logits, targets[:, None], axis=-1)[:, 0]
+    return mx.logsumexp(logits, axis=-1) - chosen
+
+
+CrossEntropy = Callable[[mx.array, mx.array], mx.array]
+
+
+def masked_loss(model: DiffusionModel, masked: Masked, entropy: CrossEntropy = cross_entropy) -> mx.array:
+    """Weighted mean cross-entropy over the hidden rows; head and loss see no other row."""
+    hidden = model.hidden(masked.ids)
+    rows = hidden.reshape(-1, hidden.shape[-1])[masked.rows]
+    losses = entropy(model.logits(rows), masked.targets)
+    return (losses * masked.weights).sum() / masked.weights.sum()

@@ -1,0 +1,114 @@
+"""AdamW with gradient clipping and an exponential moving average of the weights, as one fused update per array."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import mlx.core as mx
+
+Arrays = dict[str, mx.array]
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    peak_rate: float = 1.5e-3
+    final_rate: float = 3e-5
+    warmup: int = 200
+    betas: tuple[float, float] = (0.9, 0.98)
+    eps: float = 1e-8
+    weight_decay: float = 0.01
+    clip: float = 1.0
+    average: float = 0.999
+
+    def rate(self, step: int, steps: int) -> float:
+        """Linear warm-up, level to the middle of the run, cosine down to `final_rate` at its end."""
+        if step < self.warmup:
+            return self.peak_rate * (step + 1) / self.warmup
+        progress = max(0.0, 2 * step / steps - 1)
+        return self.final_rate + (self.peak_rate - self.final_rate) * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+
+
+@dataclass
+class State:
+    """Everything that a step changes."""
+
+    weights: Arrays
+    average: Arrays
+    first: Arrays
+    second: Arrays
+
+    @classmethod
+    def start(cls, weights: Arrays) -> State:
+        zeros = {name: mx.zeros_like(value) for name, value in weights.items()}
+        return cls(dict(weights), dict(weights), zeros, dict(zeros))
+
+    def flat(self) -> Arrays:
+        return {f"{part}/{name}": value for part, arrays in vars(self).items() for name, value in arrays.items()}
+
+    @classmethod
+    def of_flat(cls, flat: Arrays) -> State:
+        parts: dict[str, Arrays] = {"weights": {}, "average": {}, "first": {}, "second": {}}
+        for key, value in flat.items():
+            part, name = key.split("/", 1)
+            parts[part][name] = value
+        return cls(**parts)
+
+
+Fused = Callable[..., tuple[mx.array, mx.array, mx.array, mx.array]]
+
+
+def fused_update(config: OptimizerConfig) -> Fused:
+    """The update of one array; scalars come as arrays so that one compiled function serves the whole run."""
+    b1, b2 = config.betas
+
+    def update(
+        weight: mx.array,
+        average: mx.array,
+        first: mx.array,
+        second: mx.array,
+        gradient: mx.array,
+        scalars: tuple[mx.array, mx.array, mx.array, mx.array, mx.array],
+    ) -> tuple[mx.array, mx.array, mx.array, mx.array]:
+        shrink, rate, decay, correction, keep = scalars
+        gradient = gradient * shrink
+        first = b1 * first + (1 - b1) * gradient
+        second = b2 * second + (1 - b2) * gradient * gradient
+        weight = weight * decay - rate * first / (mx.sqrt(second) * correction + config.eps)
+        return weight, average * keep + weight * (1 - keep), first, second
+
+    if mx.default_device() == mx.Device(mx.cpu) and shutil.which("g++") is None:
+        return update
+    compiled: Fused = mx.compile(update, shapeless=True)
+    return compiled
+
+
+class Optimizer:
+    def __init__(self, config: OptimizerConfig, steps: int):
+        self.config, self.steps = config, steps
+        self.update = fused_update(config)
+
+    def __call__(self, state: State, gradients: Arrays, step: int) -> tuple[State, mx.array]:
+        """The state after `step` (counted from 0) and the norm of the gradients before clipping."""
+        config = self.config
+        norm = mx.sqrt(sum((mx.square(g).sum() for g in gradients.values()), start=mx.array(0.0)))
+        shrink = mx.minimum(config.clip / (norm + 1e-6), 1.0)
+        b1, b2 = config.betas
+        rate = config.rate(step, self.steps)
+        adjusted = mx.array(rate / (1 - b1 ** (step + 1)))
+        correction = mx.array(1 / math.sqrt(1 - b2 ** (step + 1)))
+        keep = mx.array(min(config.average, (1 + step) / (10 + step)))
+        after = State({}, {}, {}, {})
+        for name, gradient in gradients.items():
+            decay = mx.array(1 - rate * config.weight_decay if gradient.ndim > 1 else 1.0)
+            after.weights[name], after.average[name], after.first[name], after.second[name] = self.update(
+                state.weights[name],
+                state.average[name],
+                state.first[name],
+                state.second[name],
+                gradient,
+                (shrink, adjusted, decay, correction, keep),
+            )
+        return after, norm

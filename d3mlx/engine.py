@@ -1,0 +1,173 @@
+"""The decode loop: plan rows, forward, token statistics, accept, commit, report.
+
+Knows nothing of tokenizers, terminals or files. Forwards, rows and committed tokens are counted here and nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import mlx.core as mx
+import numpy as np
+import numpy.typing as npt
+
+from d3mlx.cache import Rows, Store
+from d3mlx.canvas import Canvas, Ints
+from d3mlx.decoding.acceptance import Facts
+from d3mlx.decoding.presets import Decoder
+from d3mlx.decoding.rows import Kind, Plan
+from d3mlx.decoding.sampling import Noise, Sampling
+from d3mlx.decoding.schedule import Block, View
+from d3mlx.errors import CheckpointError
+from d3mlx.kernels.token_stats import TokenStats, token_stats
+from d3mlx.models import DiffusionModel
+
+
+@dataclass(frozen=True)
+class Stats:
+    """Totals so far.
+
+    rows: positions forwarded, over all forwards (a guided forward counts both its sequences). prefill_rows: those of
+    them that were the prompt in the first forward. tokens: committed ones up to and including the first end token.
+    """
+
+    forwards: int = 0
+    rows: int = 0
+    prefill_rows: int = 0
+    tokens: int = 0
+
+    @property
+    def tokens_per_forward(self) -> float:
+        """TPF."""
+        return self.tokens / self.forwards if self.forwards else 0.0
+
+    @property
+    def rows_per_token(self) -> float:
+        """RPT."""
+        return self.rows / self.tokens if self.tokens else 0.0
+
+
+@dataclass(frozen=True)
+class Step:
+    """One denoising iteration. Positions count from the end of the prompt.
+
+    positions, tokens, entropies: what committed, ascending, with the entropy in nats at that moment. filled: positions
+    that the end of the answer filled. eligible, guesses, guess_entropies: every position that could have committed and
+    its most likely token. blocks: as they stood before the forward. rows: positions this forward computed. text: what
+    became readable, filled in by `stream_generate` when there is a tokenizer.
+    """
+
+    index: int
+    kind: Kind
+    positions: Ints
+    tokens: Ints
+    entropies: npt.NDArray[np.float32]
+    filled: Ints
+    eligible: Ints
+    guesses: Ints
+    guess_entropies: npt.NDArray[np.float32]
+    blocks: tuple[Block, ...]
+    rows: int
+    stats: Stats
+    text: str = field(default="")
+
+
+def read(stats: TokenStats) -> list[npt.NDArray[np.generic]]:
+    """Bring statistics to the host: the one synchronisation of a step."""
+    mx.eval(stats)
+    return [np.array(column) for column in stats]
+
+
+class Forward:
+    """The model side of one request: its cache, its guidance, its noise."""
+
+    def __init__(self, model: DiffusionModel, canvas: Canvas, decoder: Decoder, sampling: Sampling, noise: Noise):
+        self.model, self.canvas, self.decoder, self.sampling, self.noise = model, canvas, decoder, sampling, noise
+        self.store = Store(len(model.layers), keep=decoder.rows.cached)
+        self.sequences = 2 if decoder.cfg_scale else 1
+
+    def ids(self, plan: Plan) -> mx.array:
+        """[B, R]: the rows' tokens, and for guidance those of a canvas whose prompt is masked."""
+        tokens = self.canvas.tokens[plan.positions]
+        if self.sequences == 1:
+            return mx.array(tokens)[None]
+        unprompted = np.where(plan.positions < self.canvas.prompt_length, self.canvas.mask_id, tokens)
+        return mx.array(np.stack([tokens, unprompted]))
+
+    def logits(self, plan: Plan, wanted: Ints) -> mx.array:
+        """Run the planned rows; return logits [N, V] for the tokens at the N wanted positions."""
+        rows = Rows(plan.positions, len(self.canvas))
+        fresh = self.model.hidden(self.ids(plan), rows.positions, self.store.open(rows))
+        hidden = self.store.write_hidden(rows, fresh)
+        source = mx.array(np.maximum(wanted - self.model.shift, 0))
+        logits = self.model.logits(hidden[:, source])
+        if self.sequences == 1:
+            return logits[0]
+        prompted, unprompted = logits[0], logits[1]
+        return unprompted + (self.decoder.cfg_scale + 1) * (prompted - unprompted)
+
+    def facts(self, plan: Plan, view: View) -> Facts:
+        """Forward the plan and gather what the acceptance rule may know of the eligible positions."""
+        wanted = self.canvas.masked_before(view.end)
+        logits = self.logits(plan, wanted)
+        scores = None
+        if self.decoder.acceptance.filtered_statistics or self.sampling.temperature > 0:
+            kept = self.sampling.filtered(logits)
+            if self.decoder.acceptance.filtered_statistics:
+                logits = kept
+            if self.sampling.temperature > 0:
+                scores = kept + self.noise.gumbel(mx.array(wanted), kept.shape[-1])
+        token, p, p2, entropy, sampled, p_sampled = read(token_stats(logits, self.canvas.mask_id, scores))
+        if not np.isfinite(p).all() or np.isnan(entropy).any():
+            raise CheckpointError(
+                "The model's logits are not numbers (NaN); its weights are damaged or overflow in this dtype."
+            )
+        return Facts(wanted, token, p, p2, entropy, sampled, p_sampled, view, plan.kind, self.noise)  # type: ignore[arg-type]
+
+
+def decode(
+    model: DiffusionModel,
+    canvas: Canvas,
+    decoder: Decoder,
+    sampling: Sampling | None = None,
+    noise: Noise | None = None,
+) -> Iterator[Step]:
+    """Denoise `canvas` in place, one Step for each forward.
+
+    Raises CheckpointError if the model's logits are not numbers.
+    """
+    sampling = sampling or Sampling()
+    forward = Forward(model, canvas, decoder, sampling, noise or Noise(sampling.seed))
+    eligible_state = decoder.schedule.start(canvas)
+    rows_state = decoder.rows.start(canvas)
+    acceptance_state = decoder.acceptance.start(canvas)
+    stats = Stats(prefill_rows=canvas.prompt_length * forward.sequences)
+    while not canvas.done:
+        view, eligible_state = decoder.schedule.step(canvas, eligible_state)
+        plan, rows_state = decoder.rows.step(canvas, view, rows_state)
+        facts = forward.facts(plan, view)
+        decision, acceptance_state = decoder.acceptance.step(facts, acceptance_state)
+        committed = facts.positions[decision.chosen]
+        canvas.commit(committed, decision.tokens)
+        filled = canvas.settle()
+        rows = len(plan.positions) * forward.sequences
+        stats = Stats(stats.forwards + 1, stats.rows + rows, stats.prefill_rows, canvas.answered)
+        order = np.argsort(committed)
+        yield Step(
+            index=stats.forwards - 1,
+            kind=plan.kind,
+            positions=committed[order] - canvas.prompt_length,
+            tokens=decision.tokens[order],
+            entropies=facts.entropy[decision.chosen][order].astype(np.float32),
+            filled=filled - canvas.prompt_length,
+            eligible=facts.positions - canvas.prompt_length,
+            guesses=facts.token,
+            guess_entropies=facts.entropy.astype(np.float32),
+            blocks=tuple(
+                Block(b.start - canvas.prompt_length, b.end - canvas.prompt_length, b.masks, b.full)
+                for b in view.blocks
+            ),
+            rows=rows,
+            stats=stats,
+        )

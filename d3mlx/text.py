@@ -1,0 +1,62 @@
+"""Committed tokens to readable text: the committed prefix, cut at stop texts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from d3mlx.canvas import Canvas
+from d3mlx.errors import ConfigError
+
+
+class TextStream:
+    """Turns the committed prefix of an answer into text, piece by piece.
+
+    A token becomes text once everything before it has committed. `done` is set when a stop text has appeared: nothing
+    from it on is ever given out. Special tokens and the end token give no text.
+    """
+
+    def __init__(self, tokenizer: Any, stop: tuple[str, ...] = ()):
+        if "" in stop:
+            raise ConfigError("A stop text must not be empty.")
+        self.detokenizer = tokenizer.detokenizer
+        self.silent = {*tokenizer.all_special_ids, *tokenizer.eos_token_ids}
+        self.stop = stop
+        self.read = 0
+        self.held = ""
+        self.done = False
+
+    def push(self, canvas: Canvas) -> str:
+        """What became readable since the last call."""
+        answer = canvas.answer
+        waiting = (answer == canvas.mask_id).nonzero()[0]
+        ready = int(waiting[0]) if len(waiting) else len(answer)
+        for token in answer[self.read : ready].tolist():
+            if token not in self.silent:
+                self.detokenizer.add_token(token)
+        self.read = max(self.read, ready)
+        return self.release(self.detokenizer.last_segment)
+
+    def finish(self) -> str:
+        """The rest: bytes of an unfinished character, and text held back because a stop text might have begun."""
+        self.detokenizer.finalize()
+        out = self.release(self.detokenizer.last_segment)
+        rest, self.held = self.held, ""
+        return out if self.done else out + rest
+
+    def release(self, segment: str) -> str:
+        """Add `segment`; return what cannot be part of a stop text any more."""
+        if self.done:
+            return ""
+        text = self.held + segment
+        found = [text.find(stop) for stop in self.stop if stop in text]
+        if found:
+            self.done, self.held = True, ""
+            return text[: min(found)]
+        keep = max((overlap(text, stop) for stop in self.stop), default=0)
+        self.held = text[len(text) - keep :]
+        return text[: len(text) - keep]
+
+
+def overlap(text: str, stop: str) -> int:
+    """Length of the longest end of `text` that is a beginning of `stop`."""
+    return next((n for n in range(min(len(text), len(stop) - 1), 0, -1) if text.endswith(stop[:n])), 0)

@@ -1,0 +1,166 @@
+"""Reads the reference cases and says which of our decoders each group means."""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mlx_lm.utils import load_model
+
+from d3mlx.canvas import Canvas
+from d3mlx.decoding.acceptance import Carry, Confidence, Entropy, Factor, OpensBlock, Origin, Quota, TimeQuota
+from d3mlx.decoding.presets import DREAM_ALGS, Decoder
+from d3mlx.decoding.rows import Delayed, Dual, Full, Prefix
+from d3mlx.decoding.sampling import Noise, Sampling
+from d3mlx.decoding.schedule import MultiBlock, SequentialBlocks, WholeCanvas
+from d3mlx.engine import Step, decode
+from d3mlx.models import get_model_classes
+
+FOLDER = Path(__file__).parent
+FILES = [
+    f"{family}/{name}"
+    for family in ("llada", "dream")
+    for name in ("vanilla", "fast_dllm", "multi_block", "multi_block_kv_cache")
+]
+
+FIXED = {"stale", "dup", "shift", "tail", "masks_left"}
+"""Tags of peculiarities that this runtime corrects: tokens or forwards differ, so such a case is left out by name."""
+
+WASTED = {"fd_prefix_t0.05", "fd_dual_t0.05", "fd_prefix_t0.5"}
+"""Groups with cases whose reference run spends a forward on a finished block; ours never does."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One reference run. `tags` are the peculiarities it depends on."""
+
+    family: str
+    group: str
+    number: int
+    algo: str
+    params: dict[str, Any]
+    data: dict[str, Any]
+    tags: frozenset[str]
+
+    @property
+    def left_out(self) -> frozenset[str]:
+        return self.tags & FIXED
+
+    @property
+    def trace_matches(self) -> bool:
+        """Whether the accepted positions of every step are expected to match, not only tokens and forwards."""
+        return not any(tag.endswith("_trace") for tag in self.tags)
+
+    @property
+    def new_tokens(self) -> int:
+        return int(self.params.get("gen_length") or self.params["max_new_tokens"])
+
+
+@functools.cache
+def cases(file: str) -> list[Case]:
+    family = file.split("/")[0]
+    groups = json.loads((FOLDER / f"{file}.json").read_text())["groups"]
+    return [
+        Case(family, group["name"], i, group["algo"], group["params"], data, tags_of(group["name"], data))
+        for group in groups
+        for i, data in enumerate(group["cases"])
+    ]
+
+
+def tags_of(group: str, data: dict[str, Any]) -> frozenset[str]:
+    tags = set(data.get("quirks", []))
+    if [] in data["accepted"] and group in WASTED:
+        tags.add("wasted")
+    return frozenset(tags)
+
+
+@functools.cache
+def model(family: str) -> Any:
+    return load_model(FOLDER / family / "model", get_model_classes=get_model_classes)[0]
+
+
+class RecordedNoise(Noise):
+    """The formula that stood in for the random numbers of the reference runs."""
+
+    def bits(self, index: Any, call: int, const: Callable[[int], Any]) -> Any:
+        return index * const(2654435761) + const((call * 40503 + 12345) % 2**32)
+
+
+def llada_decoder(algo: str, p: dict[str, Any]) -> Decoder:
+    if algo.startswith("multi_block"):
+        return multi_block("llada", p, cached=algo == "multi_block_kv_cache")
+    rows = Prefix() if "prefix" in algo else Dual() if "dual" in algo else Full()
+    schedule = SequentialBlocks(p["block_length"])
+    if "factor" in p:
+        return Decoder(schedule, Factor(p["factor"]), rows)
+    if "threshold" in p:
+        entropy = algo == "generate"
+        return Decoder(schedule, Entropy(p["threshold"]) if entropy else Confidence(p["threshold"]), rows)
+    measure = "random" if p.get("remasking") == "random" else "confidence"
+    return Decoder(schedule, Quota(measure, p["steps"]), rows, p.get("cfg_scale", 0.0))
+
+
+def dream_decoder(algo: str, p: dict[str, Any]) -> Decoder:
+    if algo == "multi_block":
+        return multi_block("dream", p, cached=p.get("cache_delay_iter", 10000) < 10000)
+    if algo == "entropy_sequential":
+        return Decoder(SequentialBlocks(p["block_length"]), Entropy(p["threshold"], inclusive=False), Full())
+    if algo in ("vanilla", "fd_vanilla"):
+        if p["alg"] == "origin":
+            return Decoder(WholeCanvas(), Origin(p["steps"]), Full())
+        if p["alg"] == "confidence_threshold":
+            return Decoder(WholeCanvas(), Carry(p["threshold"], p["steps"]), Full())
+        return Decoder(WholeCanvas(), TimeQuota(DREAM_ALGS[p["alg"]], p["steps"], p.get("eps", 1e-3)), Full())
+    rows = Dual() if p.get("dual_cache") else Prefix()
+    per_block = 1 if algo == "fd_block" else p["max_new_tokens"] // p["block_length"]
+    rule: Any = {
+        "confidence_threshold": lambda: Confidence(p["threshold"]),
+        "entropy_threshold": lambda: Entropy(p["threshold"], inclusive=False),
+        "entropy": lambda: TimeQuota("entropy", p["steps"] * per_block, first_step=1),
+    }[p["alg"]]()
+    return Decoder(SequentialBlocks(p["block_length"]), OpensBlock(rule), rows)
+
+
+def multi_block(family: str, p: dict[str, Any], cached: bool) -> Decoder:
+    llada = family == "llada"
+    schedule = MultiBlock(p["block_size"], p["block_add_threshold"], p["decoded_token_threshold"])
+    threshold = math.inf if p["threshold"] is None else p["threshold"]
+    rule = Entropy(threshold, inclusive=llada, best_always=llada, force_likeliest=llada)
+    rows = Delayed(p["cache_delay_iter"], p.get("refresh_interval", 10000), llada) if cached else Full()
+    return Decoder(schedule, rule, rows)
+
+
+def run(case: Case) -> tuple[Canvas, list[Step]]:
+    """Decode the case's prompt with our decoder of the same meaning."""
+    p = case.params
+    decoder = (llada_decoder if case.family == "llada" else dream_decoder)(case.algo, p)
+    ends = (case.data["eos_token_id"],) if p.get("early_stop") else ()
+    canvas = Canvas(case.data["prompt"], case.new_tokens, mask_id=250, end_ids=ends)
+    sampling = Sampling(p.get("temperature", 0.0), p.get("top_p"), p.get("top_k"))
+    return canvas, list(decode(model(case.family), canvas, decoder, sampling, RecordedNoise(0)))
+
+
+def mismatch(case: Case) -> str | None:
+    """What differs from the reference run, or None."""
+    canvas, steps = run(case)
+    output = canvas.tokens[canvas.prompt_length :].tolist()
+    accepted = [sorted(positions) for positions in case.data["accepted"]]
+    ours = [step.positions.tolist() for step in steps]
+    forwards = case.data["n_forward"]
+    if "wasted" in case.tags:
+        forwards -= accepted.count([])
+        accepted = [positions for positions in accepted if positions]
+    if output != case.data["output"]:
+        return f"tokens differ at {np.flatnonzero(np.array(output) != np.array(case.data['output']))[:5].tolist()}"
+    if len(steps) != forwards:
+        return f"{len(steps)} forwards, reference {forwards}"
+    if case.trace_matches and ours != accepted:
+        first = next(i for i, (a, b) in enumerate(zip(ours, accepted, strict=True)) if a != b)
+        return f"step {first} accepted {ours[first]}, reference {accepted[first]}"
+    return None
