@@ -1,8 +1,8 @@
 """d3mlx: diffusion language models on Apple silicon.
 
-    from d3mlx import load, generate
-    model, tokenizer = load("GSAI-ML/LLaDA-8B-Instruct")
-    print(generate(model, tokenizer, [{"role": "user", "content": "Hello!"}]).text)
+from d3mlx import load, generate
+model, tokenizer = load("GSAI-ML/LLaDA-8B-Instruct")
+print(generate(model, tokenizer, [{"role": "user", "content": "Hello!"}]).text)
 """
 
 from d3mlx.api import Generation, Result, generate, stream_generate

@@ -30,15 +30,16 @@ class Result:
 
 def encode(tokenizer: Any, prompt: Prompt) -> list[int]:
     """Token ids of a prompt. Raises PromptError if it is empty or needs a tokenizer that is not there."""
-    if not isinstance(prompt, str) and all(isinstance(item, int) for item in prompt):
-        ids = [int(item) for item in prompt]  # type: ignore[call-overload]
-    elif tokenizer is None:
+    ids = [] if isinstance(prompt, str) else [item for item in prompt if isinstance(item, int)]
+    if ids and len(ids) == len(prompt):
+        return ids
+    if tokenizer is None:
         raise PromptError("Without a tokenizer the prompt must be a list of token ids.")
-    elif isinstance(prompt, str):
+    if isinstance(prompt, str):
         ids = list(tokenizer.encode(prompt, add_special_tokens=False))
     else:
         if tokenizer.chat_template is None:
-            raise PromptError("This model has no chat template; give the prompt as text.")
+            raise PromptError("This model has no chat template; give the prompt as plain text (--raw on the command line).")
         ids = list(tokenizer.apply_chat_template(list(prompt), add_generation_prompt=True, return_dict=False))
     if not ids:
         raise PromptError("The prompt is empty.")
@@ -67,6 +68,14 @@ def make_canvas(model: DiffusionModel, tokenizer: Any, prompt: Prompt, max_token
     return Canvas(ids, max_tokens, model.args.mask_token_id, end_ids(model, tokenizer), early_stop)
 
 
+def check_request(max_tokens: int, stop: Sequence[str]) -> None:
+    """Raise ConfigError for what is wrong before a model is looked at."""
+    if max_tokens < 1:
+        raise ConfigError(f"max-tokens must be at least 1, not {max_tokens}.")
+    if "" in stop:
+        raise ConfigError("A stop text must not be empty.")
+
+
 class Generation:
     """One request: iterate over it for Step events; `canvas` and `text` hold what has come out so far."""
 
@@ -82,6 +91,7 @@ class Generation:
         early_stop: bool = True,
         stop: Sequence[str] = (),
     ):
+        check_request(max_tokens, stop)
         chosen = preset(decoder) if isinstance(decoder, str) else decoder
         self.decoder = chosen.build(model.family)
         self.canvas = make_canvas(model, tokenizer, prompt, max_tokens, early_stop)

@@ -2,13 +2,97 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
 
-from d3mlx.models import DiffusionModel
+import mlx.core as mx
+import mlx.nn as nn
+from mlx_lm.utils import dequantize_model, get_total_parameters, load_adapters, load_model
+
+from d3mlx.checkpoint import SMALL, Checkpoint, open_checkpoint
+from d3mlx.errors import CheckpointError, MemoryLimitError
+from d3mlx.hub import fetch
+from d3mlx.models import DiffusionModel, get_model_classes
+from d3mlx.tokenizer import load_tokenizer
+
+EMBEDDED = str(Path(__file__).parent / "data" / "embedded")
+"""The demonstration model that ships with the package."""
 
 
 def load(
-    path_or_repo: str, adapter_path: str | None = None, lazy: bool = False, revision: str | None = None
+    path_or_repo: str = EMBEDDED, adapter_path: str | None = None, lazy: bool = False, revision: str | None = None
 ) -> tuple[DiffusionModel, Any]:
-    """Model and tokenizer of a checkpoint."""
-    raise NotImplementedError
+    """Model and tokenizer of a checkpoint, as mlx-lm's `load` gives them.
+
+    path_or_repo: a folder, or a hub id that is downloaded once. adapter_path: a folder of LoRA adapters in mlx-lm's
+    layout. lazy: leave the weights on disk until they are used. revision: branch, tag or commit on the hub.
+    Raises CheckpointError, MemoryLimitError.
+    """
+    checkpoint = open_checkpoint(fetch(path_or_repo, revision))
+    if not lazy:
+        refuse_if_too_big(checkpoint)
+    model = load_weights(checkpoint, lazy)
+    if adapter_path is not None:
+        model = with_adapters(model, adapter_path)
+    return model, load_tokenizer(checkpoint)
+
+
+def load_weights(checkpoint: Checkpoint, lazy: bool = False) -> Any:
+    """The model with its weights, ready to run."""
+    checkpoint.check_keys()
+    try:
+        model, _ = load_model(checkpoint.folder, lazy=True, get_model_classes=get_model_classes)
+    except (ValueError, KeyError, TypeError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(f"The weights in {checkpoint.folder} cannot be loaded: {reason}") from error
+    if mx.default_device() == mx.Device(mx.cpu) and get_total_parameters(model) < SMALL:
+        model = in_float32(model)
+    if not lazy:
+        mx.eval(model.parameters())
+    return model
+
+
+def in_float32(model: nn.Module) -> nn.Module:
+    """The model in float32: on MLX's CPU backend quantized and half-precision products are tens of times slower."""
+    model = dequantize_model(model)
+    model.set_dtype(mx.float32)
+    return model
+
+
+def with_adapters(model: nn.Module, adapter_path: str) -> nn.Module:
+    folder = Path(adapter_path)
+    for name in ("adapter_config.json", "adapters.safetensors"):
+        if not (folder / name).is_file():
+            raise CheckpointError(f"{folder} is no adapter folder: it holds no {name}.")
+    try:
+        model = load_adapters(model, str(folder))
+    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(f"The adapters in {folder} do not fit this model: {reason}") from error
+    model.eval()
+    return model
+
+
+def refuse_if_too_big(checkpoint: Checkpoint) -> None:
+    """Raise MemoryLimitError if the weights alone exceed what this machine can hold."""
+    limit = memory_limit()
+    needed = checkpoint.bytes_to_load(in_float32=mx.default_device() == mx.Device(mx.cpu))
+    if needed <= limit:
+        return
+    bits = int(limit * 8 / checkpoint.parameters)
+    fitting = next((size for size in (8, 6, 5, 4, 3, 2) if size + 0.5 <= bits), None)
+    advice = f"a version of at most {fitting} bits would fit" if fitting else "no quantized version of it would fit"
+    raise MemoryLimitError(
+        f"The weights need {needed / 1e9:.1f} GB and this machine can give {limit / 1e9:.1f} GB; {advice}."
+    )
+
+
+def memory_limit() -> int:
+    """Bytes that weights may take: the GPU's recommended working set, or this machine's memory."""
+    info = mx.device_info()
+    return int(info.get("max_recommended_working_set_size") or physical_memory())
+
+
+def physical_memory() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from d3mlx.canvas import Canvas
-from d3mlx.errors import ConfigError
 
 
 class TextStream:
@@ -16,8 +15,6 @@ class TextStream:
     """
 
     def __init__(self, tokenizer: Any, stop: tuple[str, ...] = ()):
-        if "" in stop:
-            raise ConfigError("A stop text must not be empty.")
         self.detokenizer = tokenizer.detokenizer
         self.silent = {*tokenizer.all_special_ids, *tokenizer.eos_token_ids}
         self.stop = stop

@@ -56,7 +56,8 @@ class Decision:
 class Acceptance(Protocol):
     """`filtered_statistics`: the statistics are taken after temperature, top-p and top-k (Dream's own sampler)."""
 
-    filtered_statistics: bool
+    @property
+    def filtered_statistics(self) -> bool: ...
 
     def start(self, canvas: Canvas) -> Any: ...
 
@@ -136,13 +137,12 @@ class Quota:
 
 
 def timesteps(steps: int, eps: float) -> npt.NDArray[np.float32]:
-    """`steps` + 1 times from 1 down to `eps`, in the float32 arithmetic of torch.linspace."""
+    """`steps` + 1 times from 1 down to `eps`, rounded as torch.linspace rounds them in float32."""
     start, end = np.float32(1), np.float32(eps)
-    width = (end - start) / np.float32(steps)
+    # The width is rounded, the product is not: torch counts from either end with a fused multiply-add.
+    width = np.float64((end - start) / np.float32(steps))
     i = np.arange(steps + 1)
-    rising = start + width * i.astype(np.float32)
-    falling = end - width * (steps - i).astype(np.float32)
-    return np.where(i < (steps + 1) // 2, rising, falling).astype(np.float32)
+    return np.where(i < (steps + 1) // 2, start + width * i, end - width * (steps - i)).astype(np.float32)
 
 
 def check_eps(eps: float) -> None:

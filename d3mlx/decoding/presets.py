@@ -155,7 +155,8 @@ class FastDLLM:
         if self.steps is not None:
             raise ConfigError("fast-dllm takes steps only for Dream with full rows; elsewhere the threshold decides.")
         schedule = SequentialBlocks(32 if self.block_size is None else self.block_size)
-        policy = {"full": Full, "prefix": Prefix, "dual": Dual}[rows]()
+        policies: dict[str, RowPolicy] = {"full": Full(), "prefix": Prefix(), "dual": Dual()}
+        policy = policies[rows]
         if family == "dream":
             return Decoder(schedule, OpensBlock(Confidence(threshold, filtered_statistics=True)), policy)
         rule: Acceptance = Confidence(threshold) if self.factor is None else Factor(self.factor)
@@ -214,6 +215,6 @@ def preset(name: str, **options: Any) -> Preset:
     kind = PRESETS[name]
     known = set(kind.__dataclass_fields__)
     if unknown := [option for option in options if option not in known]:
-        spelled = ", ".join(option.replace("_", "-") for option in unknown)
-        raise ConfigError(f"The decoder {name} has no {spelled}; it takes {', '.join(sorted(known)).replace('_', '-')}.")
+        wrong, right = (", ".join(sorted(names)).replace("_", "-") for names in (unknown, known))
+        raise ConfigError(f"The decoder {name} has no {wrong}; it takes {right}.")
     return kind(**options)

@@ -35,7 +35,8 @@ def run(start: int, end: int, kind: Kind = "step") -> Plan:
 class RowPolicy(Protocol):
     """`cached`: some step reads positions it does not compute."""
 
-    cached: bool
+    @property
+    def cached(self) -> bool: ...
 
     def start(self, canvas: Canvas) -> Any: ...
 

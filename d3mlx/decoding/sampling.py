@@ -61,7 +61,7 @@ class Sampling:
 
 
 def mixed(index: Any, key: int, const: Callable[[int], Any]) -> Any:
-    """Two rounds of a 32-bit multiply-xorshift hash of `index` under `key`; `const` makes a uint32 of either library."""
+    """Two rounds of a 32-bit hash of `index` under a 64-bit `key`; `const` makes a uint32 of either library."""
     x = index
     for word in (key & MASK32, key >> 32):
         x = (x * const(0x9E3779B1)) ^ const(word)

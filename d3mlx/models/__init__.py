@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import ModuleType
 from typing import Any, Protocol
 
@@ -24,7 +25,9 @@ class DiffusionModel(Protocol):
     @property
     def layers(self) -> list[Any]: ...
 
-    def hidden(self, ids: mx.array, positions: Positions = 0, cache: list[LayerCache] | None = None) -> mx.array: ...
+    def hidden(
+        self, ids: mx.array, positions: Positions = 0, cache: Sequence[LayerCache] | None = None
+    ) -> mx.array: ...
 
     def logits(self, hidden: mx.array) -> mx.array: ...
 

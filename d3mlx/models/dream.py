@@ -5,6 +5,7 @@ Checkpoints in this architecture: Dream-v0 Base / Instruct, Dream-Coder, DiffuCo
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import mlx.core as mx
@@ -92,7 +93,7 @@ class Model(nn.Module):
         if not args.tie_word_embeddings:
             self.lm_head = nn.Linear(args.hidden_size, args.vocab_size, bias=False)
 
-    def hidden(self, ids: mx.array, positions: Positions = 0, cache: list[LayerCache] | None = None) -> mx.array:
+    def hidden(self, ids: mx.array, positions: Positions = 0, cache: Sequence[LayerCache] | None = None) -> mx.array:
         """ids [B, R] at `positions` -> hidden rows [B, R, hidden_size], ready for `logits`."""
         return self.model(ids, positions, cache)
 

@@ -7,6 +7,7 @@ demonstration model of this package.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import mlx.core as mx
@@ -143,7 +144,7 @@ class Model(nn.Module):
         if not args.weight_tying:
             self.lm_head = nn.Linear(args.d_model, args.logit_width, bias=False)
 
-    def hidden(self, ids: mx.array, positions: Positions = 0, cache: list[LayerCache] | None = None) -> mx.array:
+    def hidden(self, ids: mx.array, positions: Positions = 0, cache: Sequence[LayerCache] | None = None) -> mx.array:
         """ids [B, R] at `positions` -> hidden rows [B, R, d_model], ready for `logits`."""
         scale = self.args.d_model**0.5 if self.args.input_emb_norm else 1.0
         return self.model(ids, positions, cache, scale)

@@ -5,6 +5,7 @@ There is no attention mask anywhere: a position sees every position, earlier and
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -132,7 +133,7 @@ class Transformer(nn.Module):
         self,
         ids: mx.array,
         positions: Positions = 0,
-        cache: list[LayerCache] | None = None,
+        cache: Sequence[LayerCache] | None = None,
         embedding_scale: float = 1.0,
     ) -> mx.array:
         """ids [B, R] at `positions` -> hidden rows [B, R, hidden], normed, ready for the head."""

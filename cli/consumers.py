@@ -1,0 +1,175 @@
+"""Listeners to a run: each is told of its start, every Step, and its end. None of them decodes anything."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import mlx.core as mx
+import numpy as np
+
+from d3mlx import Generation, Step
+from d3mlx.engine import Stats
+
+
+@dataclass(frozen=True)
+class Report:
+    """How a run went. Seconds of the first forward, which sees the whole prompt, and of all of them; peak in bytes."""
+
+    prompt_tokens: int
+    stats: Stats
+    first_seconds: float
+    seconds: float
+    peak_memory: int
+
+    def lines(self) -> list[str]:
+        """mlx-lm's three lines and ours."""
+        stats = self.stats
+        return [
+            f"Prompt: {self.prompt_tokens} tokens, {self.prompt_tokens / self.first_seconds:.3f} tokens-per-sec",
+            f"Generation: {stats.tokens} tokens, {stats.tokens / self.seconds:.3f} tokens-per-sec",
+            f"Peak memory: {self.peak_memory / 1e9:.3f} GB",
+            f"Denoising: {stats.forwards} forwards, {stats.tokens_per_forward:.2f} tokens/forward, "
+            f"{stats.rows_per_token:.1f} rows/token",
+        ]
+
+
+class Consumer(Protocol):
+    def start(self) -> None: ...
+
+    def step(self, step: Step) -> None: ...
+
+    def finish(self, report: Report) -> None: ...
+
+    def close(self) -> None:
+        """Called last, also after an error or Ctrl-C."""
+        ...
+
+
+class Plain:
+    """The committed prefix as it grows, and nothing else on standard output.
+
+    The statistics go to standard error, and only if a person is watching it.
+    """
+
+    def start(self) -> None:
+        pass
+
+    def step(self, step: Step) -> None:
+        sys.stdout.write(step.text)
+        sys.stdout.flush()
+
+    def finish(self, report: Report) -> None:
+        sys.stdout.write("\n")
+        sys.stdout.flush()
+        if sys.stderr.isatty():
+            sys.stderr.write("\n".join(["=" * 10, *report.lines()]) + "\n")
+
+    def close(self) -> None:
+        pass
+
+
+def plain_value(value: Any) -> Any:
+    """A value as strict JSON has it: no infinities, no arrays; a config carries the name of its class."""
+    if is_dataclass(value) and not isinstance(value, type):
+        named = {field.name: plain_value(getattr(value, field.name)) for field in fields(value)}
+        return {"type": type(value).__name__, **named}
+    if isinstance(value, np.ndarray):
+        return [plain_value(item) for item in value.tolist()]
+    if isinstance(value, float) and not np.isfinite(value):
+        return str(value)
+    if isinstance(value, tuple | list):
+        return [plain_value(item) for item in value]
+    if isinstance(value, Mapping):
+        return {key: plain_value(item) for key, item in value.items()}
+    return value
+
+
+def step_record(step: Step) -> dict[str, Any]:
+    return {
+        "step": step.index,
+        "kind": step.kind,
+        "positions": step.positions.tolist(),
+        "tokens": step.tokens.tolist(),
+        "entropies": plain_value(np.round(step.entropies.astype(float), 6)),
+        "filled": step.filled.tolist(),
+        "rows": step.rows,
+        "text": step.text,
+    }
+
+
+def result_record(config: Mapping[str, Any], generation: Generation, report: Report) -> dict[str, Any]:
+    """The effective configuration, what came out, and what it took."""
+    stats = report.stats
+    return {
+        "config": plain_value(config),
+        "text": generation.text,
+        "tokens": generation.canvas.answer.tolist(),
+        "stats": {
+            "prompt_tokens": report.prompt_tokens,
+            **asdict(stats),
+            "tokens_per_forward": stats.tokens_per_forward,
+            "rows_per_token": stats.rows_per_token,
+            "seconds": report.seconds,
+            "peak_memory": report.peak_memory,
+        },
+    }
+
+
+class JsonLines:
+    """One JSON object a step, then one with the configuration and the result."""
+
+    def __init__(self, config: Mapping[str, Any], generation: Generation):
+        self.config, self.generation = config, generation
+
+    def start(self) -> None:
+        pass
+
+    def step(self, step: Step) -> None:
+        self.write(step_record(step))
+
+    def finish(self, report: Report) -> None:
+        self.write(result_record(self.config, self.generation, report))
+
+    def close(self) -> None:
+        pass
+
+    @staticmethod
+    def write(record: dict[str, Any]) -> None:
+        sys.stdout.write(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n")
+        sys.stdout.flush()
+
+
+class Trace:
+    """The whole run as one JSON file, written when it is complete; a file of that name is replaced."""
+
+    def __init__(self, path: Path, config: Mapping[str, Any], generation: Generation):
+        self.path, self.config, self.generation = path, config, generation
+        self.partial = path.with_name(f".{path.name}.partial")
+        self.steps: list[dict[str, Any]] = []
+
+    def start(self) -> None:
+        # Opened before the first forward: a folder that cannot be written is no news for after a long run.
+        self.partial.write_text("")
+
+    def step(self, step: Step) -> None:
+        self.steps.append(step_record(step))
+
+    def finish(self, report: Report) -> None:
+        canvas = self.generation.canvas
+        record = result_record(self.config, self.generation, report)
+        record["prompt"] = canvas.tokens[: canvas.prompt_length].tolist()
+        record["steps"] = self.steps
+        self.partial.write_text(json.dumps(record, allow_nan=False) + "\n", encoding="utf-8")
+        self.partial.replace(self.path)
+
+    def close(self) -> None:
+        self.partial.unlink(missing_ok=True)
+
+
+def peak_memory() -> int:
+    return int(mx.get_peak_memory())

@@ -1,0 +1,303 @@
+"""`d3mlx generate`: options into a request, the request into a run, its Steps to whoever listens."""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    from d3mlx import Generation, Sampling
+    from d3mlx.api import Prompt
+    from d3mlx.cli.consumers import Consumer, Report
+    from d3mlx.decoding.presets import Preset
+
+COMMON, SAMPLE, OUTPUT = "Model and prompt", "Sampling (every decoder)", "Output"
+VANILLA = "vanilla: the models' own samplers"
+FAST = "fast-dllm and d3llm: parallel decoding"
+D3 = "d3llm: several blocks at once"
+
+NOTICE = (
+    "This is the built-in demonstration model: it solves arithmetic word problems and nothing else. "
+    "Use a real one with --model GSAI-ML/LLaDA-8B-Instruct.\n"
+)
+
+
+@dataclass(frozen=True)
+class Request:
+    """Everything that a run depends on."""
+
+    model: str
+    adapter_path: str | None
+    revision: str | None
+    prompt: Prompt
+    decoder: str
+    preset: Preset
+    sampling: Sampling
+    max_tokens: int
+    early_stop: bool
+    stop: tuple[str, ...]
+
+    def config(self, generation: Generation) -> dict[str, Any]:
+        """The effective configuration, every default resolved."""
+        import mlx.core as mx
+
+        from d3mlx.version import VERSION
+
+        return {
+            "model": self.model,
+            "adapter_path": self.adapter_path,
+            "revision": self.revision,
+            "prompt": self.prompt,
+            "decoder": self.decoder,
+            "policies": generation.decoder,
+            "sampling": self.sampling,
+            "max_tokens": self.max_tokens,
+            "early_stop": self.early_stop,
+            "stop": self.stop,
+            "versions": {"d3mlx": VERSION, "mlx": mx.__version__},
+        }
+
+
+def read_prompt(argument: str, system: str | None, raw: bool) -> Prompt:
+    """The prompt as text (--raw) or as chat messages."""
+    from d3mlx.errors import ConfigError, PromptError
+
+    text = sys.stdin.read() if argument == "-" else argument
+    if not text.strip():
+        raise PromptError("The prompt is empty.")
+    if raw and system is not None:
+        raise ConfigError("--system belongs to the chat template, which --raw leaves out.")
+    if raw:
+        return text
+    messages = [{"role": "system", "content": system}] if system is not None else []
+    return [*messages, {"role": "user", "content": text}]
+
+
+def run(request: Request, make_consumers: Any) -> None:
+    """Load, generate, tell the consumers."""
+    from d3mlx import Generation, load
+
+    model, tokenizer = load(request.model, request.adapter_path, revision=request.revision)
+    generation = Generation(
+        model,
+        tokenizer,
+        request.prompt,
+        request.preset,
+        max_tokens=request.max_tokens,
+        sampling=request.sampling,
+        early_stop=request.early_stop,
+        stop=request.stop,
+    )
+    consumers: list[Consumer] = make_consumers(request, generation, tokenizer)
+    try:
+        for consumer in consumers:
+            consumer.start()
+        report = follow(generation, consumers)
+        for consumer in consumers:
+            consumer.finish(report)
+    finally:
+        for consumer in consumers:
+            consumer.close()
+
+
+def follow(generation: Generation, consumers: list[Consumer]) -> Report:
+    """Hand every Step on; time the run."""
+    from d3mlx.cli.consumers import Report, peak_memory
+
+    began = time.perf_counter()
+    first_seconds = 0.0
+    stats = None
+    for step in generation:
+        if stats is None:
+            first_seconds = time.perf_counter() - began
+        stats = step.stats
+        for consumer in consumers:
+            consumer.step(step)
+    assert stats is not None, "a canvas starts with at least one mask, so there is at least one step"
+    seconds = time.perf_counter() - began
+    return Report(generation.canvas.prompt_length, stats, first_seconds, seconds, peak_memory())
+
+
+def generate(
+    prompt: Annotated[str, typer.Argument(help="The prompt; - reads it from standard input.", show_default=False)],
+    model: Annotated[
+        str | None,
+        typer.Option("--model", "-m", help="Folder or hub id of a LLaDA or Dream checkpoint.", rich_help_panel=COMMON),
+    ] = None,
+    adapter_path: Annotated[
+        str | None, typer.Option(help="Folder of LoRA adapters.", rich_help_panel=COMMON)
+    ] = None,
+    revision: Annotated[
+        str | None, typer.Option(help="Branch, tag or commit on the hub.", rich_help_panel=COMMON)
+    ] = None,
+    system: Annotated[str | None, typer.Option(help="System message.", rich_help_panel=COMMON)] = None,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="Take the prompt as it is, without the chat template.", rich_help_panel=COMMON)
+    ] = False,
+    max_tokens: Annotated[
+        int, typer.Option(help="New tokens on the canvas; the answer may end earlier.", rich_help_panel=COMMON)
+    ] = 256,
+    decoder: Annotated[
+        str, typer.Option("--decoder", "-d", help="vanilla, fast-dllm or d3llm.", rich_help_panel=COMMON)
+    ] = "d3llm",
+    no_early_stop: Annotated[
+        bool,
+        typer.Option(
+            "--no-early-stop",
+            help="Decode the whole canvas even after an end token; what follows it is never shown.",
+            rich_help_panel=COMMON,
+        ),
+    ] = False,
+    stop: Annotated[
+        list[str] | None, typer.Option(help="Text that ends the answer; may be repeated.", rich_help_panel=COMMON)
+    ] = None,
+    temperature: Annotated[
+        float, typer.Option(help="0 takes the likeliest token.", rich_help_panel=SAMPLE)
+    ] = 0.0,
+    top_p: Annotated[
+        float | None, typer.Option(help="Draw from the likeliest tokens up to this share.", rich_help_panel=SAMPLE)
+    ] = None,
+    top_k: Annotated[
+        int | None, typer.Option(help="Draw from this many of the likeliest tokens.", rich_help_panel=SAMPLE)
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Same seed, same text.", rich_help_panel=SAMPLE)] = 0,
+    steps: Annotated[
+        int | None,
+        typer.Option(
+            help="Denoising steps for the answer; one per token unless given. Also fast-dllm on Dream with --rows full.",
+            rich_help_panel=VANILLA,
+        ),
+    ] = None,
+    alg: Annotated[
+        str | None,
+        typer.Option(
+            help="LLaDA: low_confidence or random. Dream: entropy, maskgit_plus, topk_margin or origin.",
+            rich_help_panel=VANILLA,
+        ),
+    ] = None,
+    alg_temp: Annotated[
+        float | None, typer.Option(help="Dream: randomness in the choice of positions.", rich_help_panel=VANILLA)
+    ] = None,
+    eps: Annotated[
+        float | None, typer.Option(help="Dream: last time of the schedule, 0.001.", rich_help_panel=VANILLA)
+    ] = None,
+    cfg_scale: Annotated[
+        float | None, typer.Option(help="LLaDA: classifier-free guidance, 0 for none.", rich_help_panel=VANILLA)
+    ] = None,
+    rows: Annotated[
+        Literal["full", "prefix", "dual", "delayed"] | None,
+        typer.Option(
+            help="What a step computes. fast-dllm: full, prefix, dual (default). d3llm: full, delayed (default).",
+            rich_help_panel=FAST,
+        ),
+    ] = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option(
+            help="fast-dllm: least probability, 0.9. d3llm: highest entropy in nats, 0.5 for LLaDA, 0.4 for Dream.",
+            rich_help_panel=FAST,
+        ),
+    ] = None,
+    factor: Annotated[
+        float | None,
+        typer.Option(help="fast-dllm on LLaDA: the factor rule instead of a threshold.", rich_help_panel=FAST),
+    ] = None,
+    block_size: Annotated[
+        int | None, typer.Option(help="Tokens in a block, 32. Also vanilla on LLaDA.", rich_help_panel=FAST)
+    ] = None,
+    block_add: Annotated[
+        float | None, typer.Option(help="Share of a block that opens the next one, 0.1.", rich_help_panel=D3)
+    ] = None,
+    activation: Annotated[
+        float | None,
+        typer.Option(help="Share of a block that makes the next one commit in every step, 0.95.", rich_help_panel=D3),
+    ] = None,
+    cache_delay: Annotated[
+        int | None, typer.Option(help="Steps until a complete block is cached, 2.", rich_help_panel=D3)
+    ] = None,
+    refresh_interval: Annotated[
+        int | None, typer.Option(help="Steps between full passes, 10000.", rich_help_panel=D3)
+    ] = None,
+    json_lines: Annotated[
+        bool, typer.Option("--json", help="One JSON object a step, then the result.", rich_help_panel=OUTPUT)
+    ] = False,
+    plain: Annotated[
+        bool,
+        typer.Option("--plain", help="Text only, streamed, as when the output is piped.", rich_help_panel=OUTPUT),
+    ] = False,
+    trace: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write the whole run to this JSON file, replacing one of that name.",
+            rich_help_panel=OUTPUT,
+            dir_okay=False,
+        ),
+    ] = None,
+) -> None:
+    """Generate text and watch it resolve.
+
+    The canvas starts as masked tokens; every forward commits those that the decoder accepts. In a terminal the canvas
+    is shown live, elsewhere the text streams as soon as everything before it is committed.
+    """
+    from d3mlx.api import check_request
+    from d3mlx.decoding.presets import preset
+    from d3mlx.decoding.sampling import Sampling
+    from d3mlx.errors import ConfigError
+    from d3mlx.load import EMBEDDED
+
+    if json_lines and plain:
+        raise ConfigError("Give --json or --plain, not both.")
+    knobs = {
+        "steps": steps,
+        "alg": alg,
+        "alg_temp": alg_temp,
+        "eps": eps,
+        "cfg_scale": cfg_scale,
+        "rows": rows,
+        "threshold": threshold,
+        "factor": factor,
+        "block_size": block_size,
+        "block_add": block_add,
+        "activation": activation,
+        "cache_delay": cache_delay,
+        "refresh_interval": refresh_interval,
+    }
+    request = Request(
+        model=model or EMBEDDED,
+        adapter_path=adapter_path,
+        revision=revision,
+        prompt=read_prompt(prompt, system, raw),
+        decoder=decoder,
+        preset=preset(decoder, **{name: value for name, value in knobs.items() if value is not None}),
+        sampling=Sampling(temperature, top_p, top_k, seed),
+        max_tokens=max_tokens,
+        early_stop=not no_early_stop,
+        stop=tuple(stop or ()),
+    )
+    if model is None:
+        sys.stderr.write(NOTICE)
+    check_request(request.max_tokens, request.stop)
+
+    def consumers(request: Request, generation: Generation, tokenizer: Any) -> list[Consumer]:
+        from d3mlx.cli.consumers import JsonLines, Plain, Trace
+        from d3mlx.cli.live import LiveView
+
+        chosen: list[Consumer] = []
+        config = request.config(generation)
+        if trace is not None:
+            chosen.append(Trace(trace, config, generation))
+        if json_lines:
+            chosen.append(JsonLines(config, generation))
+        elif plain or not sys.stdout.isatty():
+            chosen.append(Plain())
+        else:
+            name = "demonstration model" if model is None else Path(request.model).name
+            chosen.append(LiveView(generation, tokenizer, f"{name} · {decoder}"))
+        return chosen
+
+    run(request, consumers)

@@ -1,0 +1,103 @@
+"""`d3mlx info`: what a checkpoint is, without loading its weights."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from d3mlx.checkpoint import Checkpoint
+
+
+def describe(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Facts about a checkpoint, sizes in bytes."""
+    import mlx.core as mx
+
+    from d3mlx.tokenizer import load_tokenizer
+
+    args, shape = checkpoint.args, checkpoint.args.shape()
+    tokenizer = load_tokenizer(checkpoint)
+    on_cpu = mx.default_device() == mx.Device(mx.cpu)
+    return {
+        "folder": str(checkpoint.folder),
+        "family": checkpoint.family,
+        "parameters": checkpoint.parameters,
+        "bits_per_weight": round(checkpoint.bits_per_weight, 3),
+        "quantization": checkpoint.quantization,
+        "size_on_disk": checkpoint.nbytes,
+        "memory_to_load": checkpoint.bytes_to_load(in_float32=on_cpu),
+        "context": args.context,
+        "layers": shape.layers,
+        "hidden": shape.hidden,
+        "heads": shape.heads,
+        "kv_heads": shape.kv_heads,
+        "vocabulary": args.logit_width,
+        "mask_id": args.mask_token_id,
+        "end_ids": sorted(tokenizer.eos_token_ids),
+        "pad_id": args.pad_token_id,
+        "chat_template": tokenizer.chat_template is not None,
+    }
+
+
+def human_size(count: float) -> str:
+    """Bytes as a person reads them."""
+    for unit in ("bytes", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.2f} GB"
+
+
+def rows_of(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    """The facts as a person reads them."""
+    quantization = facts["quantization"]
+    precision = f"{facts['bits_per_weight']:.2f} bits per weight"
+    if quantization:
+        precision += f", {quantization.get('mode', 'affine')} {quantization['bits']} bit"
+        precision += f", groups of {quantization['group_size']}"
+    heads = f"{facts['heads']} heads, {facts['kv_heads']} of keys and values"
+    return [
+        ("Folder", facts["folder"]),
+        ("Family", facts["family"]),
+        ("Parameters", f"{facts['parameters']:,}"),
+        ("Weights", precision),
+        ("Size on disk", human_size(facts["size_on_disk"])),
+        ("Memory to load", human_size(facts["memory_to_load"])),
+        ("Context", f"{facts['context']} tokens"),
+        ("Layers", f"{facts['layers']} of width {facts['hidden']}, {heads}"),
+        ("Vocabulary", f"{facts['vocabulary']:,}"),
+        ("Mask token", str(facts["mask_id"])),
+        ("End tokens", ", ".join(map(str, facts["end_ids"]))),
+        ("Padding token", str(facts["pad_id"])),
+        ("Chat template", "yes" if facts["chat_template"] else "no; use --raw"),
+    ]
+
+
+def info(
+    model: Annotated[
+        str | None, typer.Argument(help="Folder or hub id; the built-in demonstration model if not given.")
+    ] = None,
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the hub.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """Show what a checkpoint is: size, memory, context, special tokens. No weight is loaded."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from d3mlx.checkpoint import open_checkpoint
+    from d3mlx.hub import fetch
+    from d3mlx.load import EMBEDDED
+
+    facts = describe(open_checkpoint(fetch(model or EMBEDDED, revision)))
+    if as_json:
+        sys.stdout.write(json.dumps(facts) + "\n")
+        return
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in rows_of(facts):
+        table.add_row(name, value)
+    Console(highlight=False).print(table)

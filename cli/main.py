@@ -1,0 +1,100 @@
+"""The `d3mlx` command: its commands, and one sentence for everything that goes wrong."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import traceback
+from typing import Annotated
+
+import typer
+
+from d3mlx.cli.generate import generate
+from d3mlx.cli.info import info
+from d3mlx.errors import D3Error
+from d3mlx.version import VERSION
+
+MANUAL = """Diffusion language models on Apple silicon: LLaDA, Dream and their d3LLM students, decoded as published.
+
+A diffusion language model starts from a canvas of masked tokens and commits several of them in every forward. d3mlx
+runs such checkpoints with MLX and shows the canvas while it resolves.
+
+[bold]Examples[/bold]
+
+  d3mlx generate "Tom has 3 bags with 12 apples in each. How many apples are there?"
+
+  d3mlx generate "Why is the sky blue?" --model GSAI-ML/LLaDA-8B-Instruct
+
+  d3mlx generate - --model Dream-org/Dream-v0-Instruct-7B --decoder fast-dllm --rows prefix < question.txt
+
+  d3mlx info GSAI-ML/LLaDA-8B-Instruct
+
+[bold]Environment[/bold]
+
+  HF_HOME, HF_TOKEN and HF_HUB_OFFLINE steer downloads as in every Hugging Face tool. NO_COLOR turns colours off.
+
+[bold]Exit status[/bold]
+
+  0 done, 1 the request cannot be met (one sentence says why), 2 the command line is wrong, 130 interrupted.
+"""
+
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, as shells have it."""
+
+app = typer.Typer(
+    name="d3mlx",
+    help=MANUAL,
+    rich_markup_mode="rich",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"d3mlx {VERSION}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", callback=show_version, is_eager=True)
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Options before the command."""
+
+
+app.command()(generate)
+app.command()(info)
+
+
+def sentence(error: BaseException) -> str:
+    """What a person needs to know of an error."""
+    if isinstance(error, D3Error):
+        return str(error)
+    if isinstance(error, OSError) and error.strerror:
+        place = f" ({error.filename})" if error.filename else ""
+        return f"{error.strerror}{place}."
+    first = str(error).splitlines()[0] if str(error) else "no further words"
+    return f"Unexpected {type(error).__name__}: {first}. Run again with --debug before the command to see where."
+
+
+def run() -> None:
+    """Entry point: run the command line, turn every failure into one sentence and an exit status."""
+    debug = "--debug" in sys.argv
+    # The default handler, also where a shell started us in the background with interrupts ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        app()
+    except SystemExit as end:
+        if end.code == INTERRUPTED:
+            sys.stderr.write("Interrupted.\n")
+        raise
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        sys.stderr.write(f"Error: {sentence(error)}\n")
+        sys.exit(1)

@@ -1,0 +1,63 @@
+"""A local folder or a hub id becomes a folder on disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from d3mlx.errors import CheckpointError
+
+PATTERNS = ["*.json", "*.safetensors", "*.txt", "*.jinja", "*.model"]
+"""Data only: code that lies beside a checkpoint is never downloaded."""
+
+
+def fetch(path_or_repo: str, revision: str | None = None) -> Path:
+    """The folder of a checkpoint, downloaded into the hub's cache if it is not on disk.
+
+    HF_HOME, HF_TOKEN and HF_HUB_OFFLINE work as for every hub tool. Raises CheckpointError.
+    """
+    folder = Path(path_or_repo).expanduser()
+    if folder.is_dir():
+        return folder
+    if folder.exists():
+        raise CheckpointError(f"{path_or_repo} is a file; give the folder of a checkpoint.")
+    if path_or_repo.startswith(("/", ".", "~")) or path_or_repo.count("/") != 1:
+        raise CheckpointError(
+            f"There is no folder {path_or_repo}, and it is no hub id such as GSAI-ML/LLaDA-8B-Instruct."
+        )
+    return download(path_or_repo, revision)
+
+
+def download(repo: str, revision: str | None) -> Path:
+    # Imported here because the hub's client takes longer to import than the rest of the command line together.
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    try:
+        return Path(snapshot_download(repo, revision=revision, allow_patterns=PATTERNS))
+    except HFValidationError:
+        raise CheckpointError(f"There is no folder {repo}, and it is no valid hub id.") from None
+    except GatedRepoError as error:
+        raise CheckpointError(
+            f"{repo} is gated: accept its terms on the hub, then log in with `hf auth login`."
+        ) from error
+    except RevisionNotFoundError as error:
+        raise CheckpointError(f"{repo} has no revision {revision!r} on the hub.") from error
+    except RepositoryNotFoundError as error:
+        raise CheckpointError(
+            f"There is no folder {repo} and no model of that name on the hub (or it is private: `hf auth login`)."
+        ) from error
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
+        raise CheckpointError(
+            f"{repo} is not in the local cache and the hub cannot be reached; check the network, or HF_HUB_OFFLINE."
+        ) from error
+    except (HfHubHTTPError, OSError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(f"{repo} could not be downloaded: {reason}") from error

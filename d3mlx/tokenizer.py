@@ -1,0 +1,70 @@
+"""Tokenizers of LLaDA and Dream folders, loaded without running code that lies in the folder.
+
+LLaDA's is a plain fast tokenizer, but config.json's `auto_map` makes the usual loaders ask whether to trust it. Dream's
+`DreamTokenizer` is Qwen2's byte-level BPE under another name. Both are named here, so nobody is asked.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from d3mlx.checkpoint import Checkpoint, read_json
+from d3mlx.errors import CheckpointError
+
+LLADA_TEMPLATE = (
+    "{{ '<|startoftext|>' }}{% for message in messages %}"
+    "{{ '<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n' + message['content'] | trim + '<|eot_id|>' }}"
+    "{% endfor %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}"
+)
+DREAM_TEMPLATE = (
+    "{% if messages[0]['role'] != 'system' %}{{ '<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n' }}"
+    "{% endif %}{% for message in messages %}"
+    "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+TEMPLATES = {"llada": LLADA_TEMPLATE, "dream": DREAM_TEMPLATE}
+TURN_ENDS = {"llada": "<|eot_id|>", "dream": "<|im_end|>"}
+"""Each family's end of a turn, which ends an answer beside the end token of config.json."""
+
+
+def load_tokenizer(checkpoint: Checkpoint) -> Any:
+    """mlx-lm's TokenizerWrapper around the folder's tokenizer. Raises CheckpointError."""
+    # Imported here because transformers takes seconds to import, and ids need no tokenizer.
+    from mlx_lm.tokenizer_utils import BPEStreamingDetokenizer, TokenizerWrapper
+
+    inner = plain_tokenizer(checkpoint)
+    turn_end = TURN_ENDS[checkpoint.family]
+    known = inner.get_vocab()
+    if inner.chat_template is None and turn_end in known:
+        inner.chat_template = TEMPLATES[checkpoint.family]
+    return TokenizerWrapper(inner, BPEStreamingDetokenizer, eos_token_ids=end_ids(checkpoint, known.get(turn_end)))
+
+
+def plain_tokenizer(checkpoint: Checkpoint) -> Any:
+    from transformers import PreTrainedTokenizerFast, Qwen2Tokenizer
+
+    folder = checkpoint.folder
+    names = {path.name for path in folder.iterdir()}
+    if "tokenizer.json" in names:
+        kind: Any = PreTrainedTokenizerFast
+    elif {"vocab.json", "merges.txt"} <= names:
+        kind = Qwen2Tokenizer
+    else:
+        raise CheckpointError(f"{folder} holds no tokenizer: neither tokenizer.json nor vocab.json and merges.txt.")
+    try:
+        return kind.from_pretrained(str(folder))
+    except Exception as error:
+        # The tokenizers library raises bare Exception for a damaged file.
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(f"The tokenizer in {folder} cannot be loaded: {reason}") from error
+
+
+def end_ids(checkpoint: Checkpoint, turn_end: int | None) -> list[int]:
+    """Ids that end an answer: config.json's, generation_config.json's, the family's end of a turn."""
+    found = [checkpoint.config["eos_token_id"]]
+    path = checkpoint.folder / "generation_config.json"
+    if path.is_file():
+        found.append(read_json(path).get("eos_token_id"))
+    flat = [item for entry in found for item in (entry if isinstance(entry, list) else [entry])]
+    ids = [item for item in flat if isinstance(item, int)]
+    return list(dict.fromkeys([*ids, turn_end] if turn_end is not None else ids))

@@ -1,0 +1,207 @@
+"""Selection rules and statistics on fixed numbers, against the reference functions."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from d3mlx.decoding.acceptance import (
+    Confidence,
+    Entropy,
+    Factor,
+    Facts,
+    Quota,
+    TimeQuota,
+    best,
+    certainty,
+    quotas,
+    timesteps,
+)
+from d3mlx.decoding.presets import D3LLM, Decoder, FastDLLM, Vanilla, preset
+from d3mlx.decoding.rows import Dual
+from d3mlx.decoding.sampling import Noise, Sampling, mx_const
+from d3mlx.decoding.schedule import Block, View
+from d3mlx.errors import ConfigError
+from d3mlx.kernels.token_stats import token_stats
+
+UNIT = json.loads((Path(__file__).parents[1] / "golden" / "unit.json").read_text())
+LOGITS = np.array(UNIT["gumbel"]["logits"], np.float32)
+
+
+def facts_of(logits: Any, positions: Any = None, view: View | None = None, **changes: Any) -> Facts:
+    columns = [np.array(column) for column in token_stats(mx.array(logits), excluded=-1)]
+    count = len(logits)
+    places = np.arange(count, dtype=np.int32) if positions is None else np.array(positions, np.int32)
+    view = view or View((Block(0, 1000, count, full=True),))
+    facts = Facts(places, *columns, view, "step", Noise(0))
+    for name, value in changes.items():
+        object.__setattr__(facts, name, value)
+    return facts
+
+
+@pytest.mark.parametrize("case", UNIT["get_num_transfer_tokens"])
+def test_quotas(case: Any) -> None:
+    assert quotas(case["masks"], case["steps"]) == case["quotas"]
+
+
+@pytest.mark.parametrize("case", UNIT["timesteps"])
+def test_timesteps(case: Any) -> None:
+    assert timesteps(case["steps"], case["eps"]).tolist() == np.array(case["values"], np.float32).tolist()
+
+
+@pytest.mark.parametrize("case", [case for case in UNIT["gumbel"]["cases"] if case["temperature"]])
+def test_gumbel_max(case: Any) -> None:
+    uniform = np.array(UNIT["gumbel"]["uniform"])
+    scores = LOGITS / case["temperature"] - np.log(-np.log(uniform))
+    stats = token_stats(mx.array(LOGITS), -1, mx.array(scores.astype(np.float32)))
+    assert np.array(stats.sampled).tolist() == case["argmax"]
+
+
+@pytest.mark.parametrize("case", UNIT["entropy_select"]["cases"])
+def test_entropy_rule(case: Any) -> None:
+    masked = np.flatnonzero(UNIT["entropy_select"]["mask"])
+    facts = facts_of(LOGITS[masked], masked)
+    assert facts.entropy == pytest.approx(np.array(UNIT["entropy_select"]["entropy"])[masked], abs=2e-6)
+    decision, _ = Entropy(case["threshold"]).step(facts, None)
+    assert masked[decision.chosen].tolist() == case["accepted"]
+    assert decision.tokens.tolist() == [case["x0"][p] for p in case["accepted"]]
+
+
+@pytest.mark.parametrize("case", UNIT["confidence_select"])
+def test_confidence_rule(case: Any) -> None:
+    masked = np.flatnonzero(UNIT["entropy_select"]["mask"])
+    facts = facts_of(LOGITS[masked], masked)
+    if "k" in case:
+        chosen = best(facts.p_sampled, case["k"])
+    else:
+        chosen = Confidence(case["threshold"]).step(facts, None)[0].chosen
+    assert sorted(masked[chosen].tolist()) == case["accepted"]
+
+
+@pytest.mark.parametrize("case", UNIT["sample_tokens"])
+def test_filtered_statistics(case: Any) -> None:
+    options = dict(case["kwargs"])
+    measure = "margin" if options.pop("margin_confidence", False) else "confidence"
+    if options.pop("neg_entropy", False):
+        measure = "entropy"
+    facts = facts_of(np.array(Sampling(**options).filtered(mx.array(LOGITS))))
+    assert certainty(measure, facts) == pytest.approx(np.array(case["confidence"]), abs=2e-6)  # type: ignore[arg-type]
+    assert facts.sampled.tolist() == case["tokens"]
+
+
+@pytest.mark.parametrize("case", UNIT["top_p_kept"])
+def test_top_p(case: Any) -> None:
+    kept = np.isfinite(np.array(Sampling(top_p=case["top_p"]).filtered(mx.array(LOGITS))))
+    assert [np.flatnonzero(row).tolist() for row in kept] == case["kept"]
+
+
+def test_statistics_of_hard_rows() -> None:
+    inf = -np.inf
+    rows = np.array([[inf] * 4, [1, 1, 0, 1], [inf, 0, inf, 0], [0, 0, 90, 0]], np.float32)
+    stats = token_stats(mx.array(rows), excluded=-1)
+    assert np.array(stats.token).tolist() == [0, 0, 1, 2]
+    assert np.array(stats.p) == pytest.approx([0, np.e / (3 * np.e + 1), 0.5, 1], abs=1e-6)
+    assert np.array(stats.p2) == pytest.approx([0, np.e / (3 * np.e + 1), 0.5, 0], abs=1e-6)
+    entropy = np.array(stats.entropy)
+    assert entropy[0] == np.inf
+    assert entropy[2:] == pytest.approx([np.log(2), 0], abs=1e-6)
+
+
+def test_family_differences_of_the_entropy_rule() -> None:
+    """A tie with the threshold passes in LLaDA and not in Dream; LLaDA also takes the best, wherever it is."""
+    view = View((Block(0, 2, 2, full=True), Block(2, 4, 2, full=False)))
+    facts = facts_of(np.zeros((4, 4)), view=view, entropy=np.array([0.9, 0.8, 0.3, 0.5]), token=np.array([4, 5, 6, 7]))
+    assert Entropy(0.5).step(facts, None)[0].chosen.tolist() == [1, 2, 3]
+    dream = Entropy(0.5, inclusive=False, best_always=False, force_likeliest=False)
+    assert dream.step(facts, None)[0].chosen.tolist() == [1, 2]
+    # Over the threshold everywhere: LLaDA commits the best of all and the best of the focus block.
+    assert Entropy(0.1).step(facts, None)[0].chosen.tolist() == [1, 2]
+    assert Entropy(0.1, best_always=False).step(facts, None)[0].chosen.tolist() == [1]
+
+
+def test_forced_progress_takes_the_likeliest_token_in_llada_and_the_drawn_one_in_dream() -> None:
+    facts = facts_of(np.zeros((2, 4)), entropy=np.array([0.9, 0.8]), token=np.array([4, 5]), sampled=np.array([6, 7]))
+    for likeliest, token in ((True, 5), (False, 7)):
+        rule = Entropy(0.1, best_always=False, force_likeliest=likeliest)
+        assert rule.step(facts, None)[0].tokens.tolist() == [token]
+
+
+def test_factor_rule() -> None:
+    """Accept n while (n + 1)(1 - p_n) < factor; a scan that never fails, or only at the last, takes them all."""
+
+    def accepted(*p: float) -> list[int]:
+        facts = facts_of(np.zeros((len(p), 3)), p_sampled=np.array(p))
+        return Factor(1.0).step(facts, None)[0].chosen.tolist()
+
+    assert accepted(0.2, 0.9, 0.1, 0.1) == [1]
+    assert accepted(0.99, 0.9, 0.1, 0.1) == [0, 1]
+    assert accepted(0.99, 0.9, 0.1) == [0, 1, 2]
+    assert accepted(0.4) == [0]
+
+
+def test_noise_is_the_same_on_host_and_device_and_uniform() -> None:
+    noise = Noise(7)
+    index = np.arange(20000, dtype=np.uint32)
+    host = noise.bits(index, 3, np.uint32)
+    device = np.array(noise.bits(mx.array(index), 3, mx_const))
+    assert (host == device).all()
+    assert not (host == noise.bits(index, 4, np.uint32)).any()
+    share = np.bincount(host >> np.uint32(28), minlength=16) / len(host)
+    assert share == pytest.approx(np.full(16, 1 / 16), abs=0.008)
+
+
+def test_gumbel_draws_follow_the_softmax() -> None:
+    logits = mx.array([[1.0, 0.0, -1.0]])
+    positions = mx.arange(20000)
+    drawn = np.array(token_stats(mx.repeat(logits, 20000, axis=0), -1, logits + Noise(1).gumbel(positions, 3)).sampled)
+    expected = np.exp([1, 0, -1]) / np.exp([1, 0, -1]).sum()
+    assert np.bincount(drawn) / 20000 == pytest.approx(expected, abs=0.012)
+
+
+BAD: list[Any] = [
+    lambda: D3LLM(block_add=1.1).build("llada"),
+    lambda: D3LLM(activation=-0.1).build("llada"),
+    lambda: D3LLM(threshold=-1).build("dream"),
+    lambda: D3LLM(threshold=float("nan")).build("dream"),
+    lambda: D3LLM(block_size=0).build("dream"),
+    lambda: D3LLM(cache_delay=-1).build("llada"),
+    lambda: D3LLM(refresh_interval=0).build("llada"),
+    lambda: D3LLM(rows="dual").build("llada"),
+    lambda: D3LLM(rows="full", cache_delay=1).build("llada"),
+    lambda: FastDLLM(threshold=1.5).build("llada"),
+    lambda: FastDLLM(threshold=0.5, factor=1.0).build("llada"),
+    lambda: FastDLLM(factor=1.0).build("dream"),
+    lambda: FastDLLM(factor=0.0).build("llada"),
+    lambda: FastDLLM(rows="delayed").build("llada"),
+    lambda: FastDLLM(steps=4).build("llada"),
+    lambda: Vanilla(alg="entropy").build("llada"),
+    lambda: Vanilla(alg="low_confidence").build("dream"),
+    lambda: Vanilla(steps=0).build("llada"),
+    lambda: Vanilla(eps=0.0).build("dream"),
+    lambda: Vanilla(alg_temp=0.1).build("llada"),
+    lambda: Vanilla(cfg_scale=1.0).build("dream"),
+    lambda: Vanilla(cfg_scale=-1.0).build("llada"),
+    lambda: Vanilla().build("gpt"),
+    lambda: Decoder(D3LLM().build("llada").schedule, Quota(), Dual()),
+    lambda: Decoder(FastDLLM().build("llada").schedule, Quota(), Dual(), cfg_scale=1.0),
+    lambda: TimeQuota(alg_temp=-1.0),
+    lambda: preset("d3llm", factor=1.0),
+    lambda: preset("beam"),
+    lambda: Sampling(temperature=-1),
+    lambda: Sampling(top_p=0.0),
+    lambda: Sampling(top_k=0),
+    lambda: Sampling(seed=-1),
+]
+
+
+@pytest.mark.parametrize("make", BAD)
+def test_bad_settings_are_one_sentence(make: Any) -> None:
+    with pytest.raises(ConfigError) as caught:
+        make()
+    assert str(caught.value).endswith(".")
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,125 @@
+"""What holds for every decoder, whatever the model says: checked on tables of made-up logits."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from d3mlx.canvas import Canvas
+from d3mlx.decoding.presets import D3LLM, Decoder, FastDLLM, Vanilla
+from d3mlx.decoding.sampling import Sampling
+from d3mlx.engine import Step, decode
+from tests.fakes import END, MASK, TableModel, random_table
+
+LLADA: list[Any] = [
+    Vanilla(block_size=8),
+    Vanilla(block_size=5, steps=11, alg="random"),
+    Vanilla(block_size=8, cfg_scale=0.5),
+    FastDLLM(rows="full", threshold=0.5, block_size=8),
+    FastDLLM(rows="prefix", factor=1.5, block_size=7),
+    FastDLLM(rows="dual", threshold=0.3, block_size=5),
+    D3LLM(rows="full", threshold=1.0, block_size=6),
+    D3LLM(threshold=0.8, block_size=5, cache_delay=1, refresh_interval=3),
+    D3LLM(threshold=1.5, block_size=8, block_add=0.0, activation=0.0, cache_delay=0),
+]
+DREAM: list[Any] = [
+    Vanilla(),
+    Vanilla(alg="topk_margin", steps=7),
+    Vanilla(alg="maskgit_plus", steps=9, alg_temp=0.5),
+    Vanilla(alg="origin", steps=6),
+    FastDLLM(rows="full", threshold=0.6, steps=5),
+    FastDLLM(rows="prefix", threshold=0.4, block_size=6),
+    FastDLLM(rows="dual", threshold=0.4, block_size=7),
+    D3LLM(rows="full", threshold=1.0, block_size=6, block_add=1.0, activation=1.0),
+    D3LLM(threshold=0.9, block_size=5, cache_delay=2, refresh_interval=4),
+]
+DECODERS = [("llada", p) for p in LLADA] + [("dream", p) for p in DREAM]
+MAY_PAUSE = (Vanilla,)
+"""Presets whose quota follows the noise schedule, so a step may commit nothing."""
+
+
+@pytest.mark.parametrize(("family", "preset"), DECODERS, ids=lambda value: str(value)[:60])
+@settings(max_examples=12, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    prompt=st.integers(1, 9),
+    new=st.integers(1, 30),
+    early_stop=st.booleans(),
+    temperature=st.sampled_from([0.0, 0.8]),
+)
+def test_invariants(
+    family: str, preset: Any, seed: int, prompt: int, new: int, early_stop: bool, temperature: float
+) -> None:
+    model = TableModel(random_table(seed, prompt + new), family)
+    canvas = Canvas([1] * prompt, new, MASK, (END,), early_stop)
+    decoder: Decoder = preset.build(family)
+    sequences = 2 if decoder.cfg_scale else 1
+    tokens = np.full(new, MASK)
+    steps: list[Step] = []
+    for step in decode(model, canvas, decoder, Sampling(temperature, seed=seed)):
+        check_step(step, tokens, family, preset)
+        tokens[step.positions] = step.tokens
+        tokens[step.filled] = END
+        assert (tokens == canvas.tokens[prompt:]).all()
+        steps.append(step)
+        assert len(steps) <= 10 * new + 10
+    assert MASK not in tokens
+    assert (canvas.tokens[:prompt] == 1).all()
+    ends = np.flatnonzero(tokens == END)
+    if early_stop and len(ends):
+        assert (tokens[ends[0] :] == END).all()
+    stats = steps[-1].stats
+    assert stats.tokens == (ends[0] + 1 if len(ends) else new)
+    assert stats.forwards == len(model.calls) == len(steps)
+    assert stats.rows == sum(len(call) for call in model.calls) * sequences == sum(step.rows for step in steps)
+    assert stats.prefill_rows == prompt * sequences
+
+
+def check_step(step: Step, tokens: Any, family: str, preset: Any) -> None:
+    committed, filled = set(step.positions.tolist()), set(step.filled.tolist())
+    assert committed or isinstance(preset, MAY_PAUSE)
+    assert committed <= set(step.eligible.tolist()) == set(step.eligible[tokens[step.eligible] == MASK].tolist())
+    # A filled position may just have committed behind the end; any other committed token stays as it is.
+    changed_for_good = [p for p in filled if tokens[p] not in (MASK, END)]
+    first_end = min([p for p, t in zip(step.positions, step.tokens, strict=True) if t == END], default=None)
+    assert all(first_end is not None and p > first_end for p in changed_for_good)
+    assert MASK not in step.tokens
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 10**6), new=st.integers(1, 40), size=st.integers(1, 12))
+def test_multi_block_with_thresholds_of_one_is_sequential(seed: int, new: int, size: int) -> None:
+    """d3LLM's own limit: a block only opens once the one before it is complete."""
+    table = random_table(seed, 3 + new)
+    wide = D3LLM(rows="full", block_size=size, block_add=1.0, activation=1.0).build("llada")
+    narrow = replace(wide, schedule=FastDLLM(rows="full", block_size=size).build("llada").schedule)
+    runs = []
+    for decoder in (wide, narrow):
+        canvas = Canvas([1, 2, 3], new, MASK, (END,))
+        runs.append([step.positions.tolist() for step in decode(TableModel(table), canvas, decoder)])
+    assert runs[0] == runs[1]
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    delay=st.integers(0, 4),
+    interval=st.integers(1, 5),
+    family=st.sampled_from(["llada", "dream"]),
+)
+def test_rows_do_not_change_what_a_context_free_model_says(seed: int, delay: int, interval: int, family: str) -> None:
+    """A model whose logits ignore the context gives the same answer from any cache, shifted or not."""
+    table = random_table(seed, 45)
+    full = D3LLM(rows="full", block_size=7).build(family)
+    delayed = D3LLM(block_size=7, cache_delay=delay, refresh_interval=interval).build(family)
+    traces = []
+    for decoder in (full, delayed):
+        canvas = Canvas([1] * 5, 40, MASK, (END,))
+        steps = decode(TableModel(table, family), canvas, decoder)
+        traces.append([(step.positions.tolist(), step.tokens.tolist()) for step in steps])
+    assert traces[0] == traces[1]
