@@ -129,9 +129,7 @@ def generate(
         str | None,
         typer.Option("--model", "-m", help="Folder or hub id of a LLaDA or Dream checkpoint.", rich_help_panel=COMMON),
     ] = None,
-    adapter_path: Annotated[
-        str | None, typer.Option(help="Folder of LoRA adapters.", rich_help_panel=COMMON)
-    ] = None,
+    adapter_path: Annotated[str | None, typer.Option(help="Folder of LoRA adapters.", rich_help_panel=COMMON)] = None,
     revision: Annotated[
         str | None, typer.Option(help="Branch, tag or commit on the hub.", rich_help_panel=COMMON)
     ] = None,
@@ -156,9 +154,7 @@ def generate(
     stop: Annotated[
         list[str] | None, typer.Option(help="Text that ends the answer; may be repeated.", rich_help_panel=COMMON)
     ] = None,
-    temperature: Annotated[
-        float, typer.Option(help="0 takes the likeliest token.", rich_help_panel=SAMPLE)
-    ] = 0.0,
+    temperature: Annotated[float, typer.Option(help="0 takes the likeliest token.", rich_help_panel=SAMPLE)] = 0.0,
     top_p: Annotated[
         float | None, typer.Option(help="Draw from the likeliest tokens up to this share.", rich_help_panel=SAMPLE)
     ] = None,
@@ -169,7 +165,7 @@ def generate(
     steps: Annotated[
         int | None,
         typer.Option(
-            help="Denoising steps for the answer; one per token unless given. Also fast-dllm on Dream with --rows full.",
+            help="Steps for the answer, one per token unless given. Also fast-dllm on Dream with --rows full.",
             rich_help_panel=VANILLA,
         ),
     ] = None,
@@ -245,10 +241,10 @@ def generate(
     is shown live, elsewhere the text streams as soon as everything before it is committed.
     """
     from d3mlx.api import check_request
-    from d3mlx.decoding.presets import preset
+    from d3mlx.decoding.presets import PRESETS, preset
     from d3mlx.decoding.sampling import Sampling
     from d3mlx.errors import ConfigError
-    from d3mlx.load import EMBEDDED
+    from d3mlx.loader import EMBEDDED
 
     if json_lines and plain:
         raise ConfigError("Give --json or --plain, not both.")
@@ -267,13 +263,18 @@ def generate(
         "cache_delay": cache_delay,
         "refresh_interval": refresh_interval,
     }
+    given = {name: value for name, value in knobs.items() if value is not None}
+    ignored = set(given) - set(PRESETS[decoder].__dataclass_fields__) if decoder in PRESETS else set()
+    if ignored:
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in sorted(ignored))
+        raise ConfigError(f"The decoder {decoder} has no use for {options}; see d3mlx generate --help.")
     request = Request(
         model=model or EMBEDDED,
         adapter_path=adapter_path,
         revision=revision,
         prompt=read_prompt(prompt, system, raw),
         decoder=decoder,
-        preset=preset(decoder, **{name: value for name, value in knobs.items() if value is not None}),
+        preset=preset(decoder, **given),
         sampling=Sampling(temperature, top_p, top_k, seed),
         max_tokens=max_tokens,
         early_stop=not no_early_stop,

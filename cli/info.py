@@ -89,7 +89,7 @@ def info(
 
     from d3mlx.checkpoint import open_checkpoint
     from d3mlx.hub import fetch
-    from d3mlx.load import EMBEDDED
+    from d3mlx.loader import EMBEDDED
 
     facts = describe(open_checkpoint(fetch(model or EMBEDDED, revision)))
     if as_json:

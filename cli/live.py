@@ -29,6 +29,9 @@ REFRESH_SECONDS = 1 / 15
 CHROME_LINES = 6
 """Lines of a frame that are not canvas: two rules, the bar, the footer, and the cursor's own."""
 
+SIDE_COLUMNS = 4
+"""Columns beside the canvas: the panel's edges and its padding."""
+
 SURE, UNSURE = (64, 196, 160), (232, 96, 200)
 MIDDLE = (236, 180, 72)
 
@@ -207,7 +210,7 @@ class View:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         glyphs = ASCII if options.ascii_only else UNICODE
-        width = max(options.max_width - 2, 4)
+        width = max(options.max_width - SIDE_COLUMNS, 1)
         lines = list(self.text(glyphs).wrap(console, width, overflow="fold"))
         if self.cropped:
             lines = self.window(lines, max(1, console.height - CHROME_LINES), glyphs)
@@ -236,9 +239,7 @@ class LiveView:
         self.size = self.console.size
 
     def start(self) -> None:
-        self.live = Live(
-            self.view, console=self.console, auto_refresh=False, transient=True, vertical_overflow="crop"
-        )
+        self.live = Live(self.view, console=self.console, auto_refresh=False, transient=True, vertical_overflow="crop")
         self.live.start(refresh=True)
 
     def step(self, step: Step) -> None:

@@ -9,7 +9,7 @@ from d3mlx.api import Generation, Result, generate, stream_generate
 from d3mlx.decoding.presets import D3LLM, FastDLLM, Vanilla, preset
 from d3mlx.decoding.sampling import Sampling
 from d3mlx.engine import Stats, Step
-from d3mlx.load import load
+from d3mlx.loader import load
 
 __all__ = [
     "D3LLM",

@@ -39,7 +39,7 @@ def encode(tokenizer: Any, prompt: Prompt) -> list[int]:
         ids = list(tokenizer.encode(prompt, add_special_tokens=False))
     else:
         if tokenizer.chat_template is None:
-            raise PromptError("This model has no chat template; give the prompt as plain text (--raw on the command line).")
+            raise PromptError("This model has no chat template; give the prompt as text (--raw on the command line).")
         ids = list(tokenizer.apply_chat_template(list(prompt), add_generation_prompt=True, return_dict=False))
     if not ids:
         raise PromptError("The prompt is empty.")

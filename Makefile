@@ -1,0 +1,42 @@
+# `make demo` and `make test` do all the set-up: a virtual environment in .venv, then the package in it.
+
+VENV := .venv
+BIN := $(VENV)/bin
+QUESTION := Ella has 6 baskets with 8 eggs in each and loses 20 eggs. How many eggs are left?
+
+.PHONY: demo test golden lint types
+
+demo: $(VENV)/.installed
+	$(BIN)/d3mlx generate "$(QUESTION)" --max-tokens 64
+
+test: lint types
+	$(BIN)/python -m pytest -n 2
+
+golden: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -n 2 tests/golden
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.check_types
+
+# Editable: a change in the source needs no new installation, one in pyproject.toml does.
+$(VENV)/.installed: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e .
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e ".[dev]"
+	@touch $@ $(VENV)/.installed
+
+$(BIN)/python:
+	@if command -v uv >/dev/null; then uv venv -q --seed --python '>=3.11' $(VENV); exit; fi; \
+	for python in python3.14 python3.13 python3.12 python3.11 python3; do \
+	  if $$python -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+	    echo "Creating $(VENV) with $$($$python --version)."; exec $$python -m venv $(VENV); \
+	  fi; \
+	done; \
+	echo "d3mlx needs Python 3.11 or newer with its venv module; install it, for example with 'brew install python' or 'apt install python3-venv'." >&2; \
+	exit 1

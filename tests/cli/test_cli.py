@@ -1,0 +1,274 @@
+"""The command line through its real entry point."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from d3mlx import generate, load, preset
+from d3mlx.cli.main import run
+from tests.builders import write_dream, write_llada
+
+COMMAND = str(Path(sys.executable).with_name("d3mlx"))
+ESCAPE = "\x1b"
+
+
+@pytest.fixture(scope="module")
+def llada(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(write_llada(tmp_path_factory.mktemp("llada")))
+
+
+@pytest.fixture(scope="module")
+def dream(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(write_dream(tmp_path_factory.mktemp("dream")))
+
+
+class Done:
+    """Exit status and output of a run."""
+
+    def __init__(self, status: int, out: str, err: str):
+        self.status, self.out, self.err = status, out, err
+
+
+@pytest.fixture
+def d3mlx(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Any:
+    """Call the entry point as the shell does, in this process."""
+
+    def call(*arguments: str) -> Done:
+        monkeypatch.setattr(sys, "argv", ["d3mlx", *arguments])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as end:
+            run()
+        captured = capfd.readouterr()
+        return Done(int(end.value.code or 0), captured.out, captured.err)
+
+    return call
+
+
+def test_piped_text_is_the_text_and_nothing_else(llada: str) -> None:
+    """In a process of its own: what `d3mlx generate ... | cat` gives."""
+    arguments = ["generate", "hello", "--model", llada, "--raw", "--max-tokens", "24", "--temperature", "1"]
+    done = subprocess.run([COMMAND, *arguments], capture_output=True, stdin=subprocess.DEVNULL)
+    assert done.returncode == 0
+    model, tokenizer = load(llada)
+    from d3mlx import Sampling
+
+    text = generate(model, tokenizer, "hello", max_tokens=24, sampling=Sampling(temperature=1)).text
+    assert done.stdout.decode() == text + "\n"
+    assert done.stderr == b""
+
+
+@pytest.mark.parametrize("decoder", ["vanilla", "fast-dllm", "d3llm"])
+def test_json_lines_partition_the_answer(d3mlx: Any, llada: str, decoder: str) -> None:
+    done = d3mlx("generate", "hi", "--model", llada, "--decoder", decoder, "--max-tokens", "40", "--json")
+    assert (done.status, done.err) == (0, "")
+    *steps, last = [json.loads(line) for line in done.out.splitlines()]
+    assert [step["step"] for step in steps] == list(range(len(steps)))
+    tokens: dict[int, int] = {}
+    for step in steps:
+        assert not set(step["positions"]) & set(tokens)
+        tokens |= dict(zip(step["positions"], step["tokens"], strict=True))
+        tokens |= dict.fromkeys(step["filled"], 257)
+    assert sorted(tokens) == list(range(40))
+    assert [tokens[p] for p in range(len(last["tokens"]))] == last["tokens"]
+    assert last["text"] == "".join(step["text"] for step in steps)
+    assert last["stats"]["forwards"] == len(steps)
+    assert last["stats"]["rows"] == sum(step["rows"] for step in steps)
+    assert last["config"]["decoder"] == decoder
+    assert last["config"]["sampling"]["seed"] == 0
+    assert last["config"]["policies"]["rows"]["type"] == {"vanilla": "Full", "fast-dllm": "Dual"}.get(
+        decoder, "Delayed"
+    )
+
+
+def test_options_reach_the_decoder(d3mlx: Any, llada: str, dream: str) -> None:
+    def policies(*options: str) -> Any:
+        done = d3mlx("generate", "hi", "--max-tokens", "8", "--json", *options)
+        assert done.status == 0, done.err
+        return json.loads(done.out.splitlines()[-1])["config"]["policies"]
+
+    d3 = ["--block-size", "8", "--block-add", "0.3", "--activation", "0.7", "--cache-delay", "4"]
+    chosen = policies("--model", llada, *d3, "--refresh-interval", "5", "--threshold", "0.9")
+    assert chosen["schedule"] == {"type": "MultiBlock", "block_size": 8, "block_add": 0.3, "activation": 0.7}
+    assert (chosen["rows"]["delay"], chosen["rows"]["refresh_interval"]) == (4, 5)
+    assert chosen["acceptance"]["threshold"] == 0.9
+    assert policies("--model", dream)["acceptance"]["threshold"] == 0.4
+    vanilla = ["--decoder", "vanilla", "--steps", "4"]
+    assert policies("--model", llada, *vanilla, "--cfg-scale", "0.5", "--alg", "random")["cfg_scale"] == 0.5
+    origin = policies("--model", dream, *vanilla, "--alg", "topk_margin", "--alg-temp", "0.3", "--eps", "0.01")
+    assert origin["acceptance"] | {"filtered_statistics": True} == {
+        "type": "TimeQuota",
+        "measure": "margin",
+        "steps": 4,
+        "eps": 0.01,
+        "alg_temp": 0.3,
+        "first_step": 0,
+        "filtered_statistics": True,
+    }
+    fast = ["--model", llada, "--decoder", "fast-dllm", "--rows", "prefix", "--factor", "1.5"]
+    assert policies(*fast)["acceptance"]["factor"] == 1.5
+
+
+def test_trace_holds_the_run(d3mlx: Any, llada: str, tmp_path: Path) -> None:
+    path = tmp_path / "run.json"
+    done = d3mlx("generate", "hi", "--model", llada, "--max-tokens", "8", "--trace", str(path))
+    run = json.loads(path.read_text())
+    assert run["text"] + "\n" == done.out
+    assert len(run["steps"]) == run["stats"]["forwards"]
+    assert list(tmp_path.iterdir()) == [path]
+    done = d3mlx("generate", "hi", "--model", llada, "--trace", str(tmp_path / "absent" / "run.json"))
+    assert (done.status, done.err.count("\n")) == (1, 1)
+    assert "absent" in done.err
+
+
+def test_seeds_and_stop_texts(d3mlx: Any, llada: str) -> None:
+    def text(*options: str) -> str:
+        done = d3mlx("generate", "hi", "--model", llada, "--max-tokens", "30", "--temperature", "1", *options)
+        assert done.status == 0, done.err
+        return str(done.out)
+
+    assert text("--seed", "5") == text("--seed", "5") != text("--seed", "6")
+    whole = text("--seed", "5").rstrip("\n")
+    cut = whole[len(whole) // 2 : len(whole) // 2 + 2]
+    assert text("--seed", "5", "--stop", cut).rstrip("\n") == whole[: whole.index(cut)]
+
+
+def test_prompt_from_standard_input(llada: str) -> None:
+    arguments = [COMMAND, "generate", "-", "--model", llada, "--max-tokens", "4", "--json"]
+    done = subprocess.run(arguments, input="from a pipe", capture_output=True, text=True)
+    assert json.loads(done.stdout.splitlines()[-1])["config"]["prompt"][-1]["content"] == "from a pipe"
+
+
+WRONG = [
+    (["--temperature", "-1"], 1, "temperature"),
+    (["--top-p", "2"], 1, "top-p"),
+    (["--top-k", "0"], 1, "top-k"),
+    (["--threshold", "-0.1"], 1, "threshold"),
+    (["--decoder", "fast-dllm", "--threshold", "1.1"], 1, "threshold"),
+    (["--max-tokens", "0"], 1, "max-tokens"),
+    (["--max-tokens", "9999"], 1, "context of 512"),
+    (["--block-size", "0"], 1, "block size"),
+    (["--decoder", "beam"], 1, "beam"),
+    (["--decoder", "d3llm", "--factor", "1"], 1, "--factor"),
+    (["--decoder", "d3llm", "--rows", "dual"], 1, "rows for d3llm"),
+    (["--decoder", "vanilla", "--threshold", "1"], 1, "--threshold"),
+    (["--decoder", "vanilla", "--alg-temp", "1"], 1, "Dream"),
+    (["--decoder", "fast-dllm", "--alg", "random", "--cache-delay", "1"], 1, "--alg, --cache-delay"),
+    (["--raw", "--system", "x"], 1, "--system"),
+    (["--stop", ""], 1, "stop text"),
+    (["--json", "--plain"], 1, "not both"),
+    (["--rows", "half"], 2, "half"),
+    (["--max-tokens", "many"], 2, "max-tokens"),
+    (["--no-such-option"], 2, "no-such-option"),
+]
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "culprit"), WRONG, ids=lambda value: " ".join(value) if isinstance(value, list) else ""
+)
+def test_a_wrong_request_is_one_sentence(d3mlx: Any, llada: str, options: list[str], status: int, culprit: str) -> None:
+    done = d3mlx("generate", "hi", "--model", llada, *options)
+    assert done.status == status
+    assert culprit in done.err
+    assert done.out == ""
+    assert "Traceback" not in done.err
+    if status == 1:
+        assert re.fullmatch(r"Error: [^\n]+\.\n", done.err)
+
+
+def test_an_empty_prompt_and_an_absent_model(d3mlx: Any, llada: str) -> None:
+    assert "empty" in d3mlx("generate", "  ", "--model", llada).err
+    done = d3mlx("generate", "hi", "--model", "./absent")
+    assert (done.status, done.err.count("\n")) == (1, 1)
+
+
+def test_debug_shows_where(d3mlx: Any) -> None:
+    assert "Traceback" in d3mlx("--debug", "generate", "hi", "--model", "./absent").err
+
+
+def test_ctrl_c_is_130(llada: str) -> None:
+    arguments = [COMMAND, "generate", "hi", "--model", llada, "--max-tokens", "400", "--decoder", "vanilla", "--json"]
+    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (130, "Interrupted.\n")
+
+
+def test_a_reader_that_leaves_is_no_error(llada: str) -> None:
+    script = f"'{COMMAND}' generate hi --model '{llada}' --max-tokens 200 --decoder vanilla --json | head -n 1"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True)
+    assert json.loads(done.stdout)["step"] == 0
+    assert done.stderr == ""
+
+
+def test_a_terminal_sees_the_canvas_and_the_statistics(llada: str) -> None:
+    """Through a pseudo-terminal: frames are drawn, the cursor comes back, the four lines close the run."""
+    import pty
+
+    arguments = [COMMAND, "generate", "hi", "--model", llada, "--max-tokens", "48", "--decoder", "vanilla"]
+    main, side = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "70", "LINES": "24"}
+    process = subprocess.Popen(arguments, stdout=side, stderr=side, env=environment)
+    os.close(side)
+    seen = b""
+    began = time.monotonic()
+    while time.monotonic() - began < 60:
+        try:
+            piece = os.read(main, 65536)
+        except OSError:
+            break
+        if not piece:
+            break
+        seen += piece
+    assert process.wait(timeout=10) == 0
+    text = seen.decode()
+    assert "░" in text
+    assert text.rindex(f"{ESCAPE}[?25h") > text.rindex(f"{ESCAPE}[?25l")
+    closing = [line.strip() for line in text.split("\n") if line.strip()][-4:]
+    patterns = [
+        r"Prompt: \d+ tokens, [\d.]+ tokens-per-sec",
+        r"Generation: \d+ tokens, [\d.]+ tokens-per-sec",
+        r"Peak memory: [\d.]+ GB",
+        r"Denoising: \d+ forwards, [\d.]+ tokens/forward, [\d.]+ rows/token",
+    ]
+    assert all(re.fullmatch(pattern, line) for pattern, line in zip(patterns, closing, strict=True)), closing
+
+
+def test_help_reads_like_a_manual(d3mlx: Any) -> None:
+    manual = d3mlx("--help").out
+    for part in ("Examples", "Environment", "Exit status", "generate", "info", "HF_HUB_OFFLINE"):
+        assert part in manual
+    options = d3mlx("generate", "--help").out
+    for panel in ("Model and prompt", "Sampling", "vanilla", "fast-dllm", "d3llm", "Output"):
+        assert panel in options
+    for name in ("fast-dllm", "d3llm", "vanilla"):
+        for knob in type(preset(name)).__dataclass_fields__:
+            assert f"--{knob.replace('_', '-')}" in options
+    assert re.fullmatch(r"d3mlx \d+\.\d+\.\d+\n", d3mlx("--version").out)
+
+
+def test_shell_completion() -> None:
+    environment = {**os.environ, "_D3MLX_COMPLETE": "complete_bash", "COMP_WORDS": "d3mlx gen", "COMP_CWORD": "1"}
+    done = subprocess.run([COMMAND], env=environment, capture_output=True, text=True)
+    assert done.stdout.split() == ["generate"]
+
+
+def test_info(d3mlx: Any, llada: str, dream: str) -> None:
+    facts = json.loads(d3mlx("info", dream, "--json").out)
+    assert (facts["family"], facts["mask_id"], facts["end_ids"], facts["context"]) == ("dream", 260, [256, 258], 512)
+    assert facts["bits_per_weight"] == 32
+    table = d3mlx("info", llada).out
+    assert "258" in table
+    assert ESCAPE not in table
+    assert d3mlx("info", "./absent").status == 1

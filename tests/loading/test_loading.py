@@ -1,0 +1,223 @@
+"""Folders that look like the published ones, and every way a folder can be wrong."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from mlx.utils import tree_flatten
+from mlx_lm.utils import quantize_model, save_model
+
+from d3mlx import generate, load
+from d3mlx import load as load_checkpoint
+from d3mlx.api import encode
+from d3mlx.errors import CheckpointError, MemoryLimitError
+from d3mlx.loader import memory_limit
+from tests.builders import LLADA_CONFIG, llada_weights, write_dream, write_json, write_llada, write_weights
+
+SILENT = """
+import sys, warnings
+warnings.simplefilter("error")
+from d3mlx import generate, load
+for folder in sys.argv[1:]:
+    model, tokenizer = load(folder)
+    result = generate(model, tokenizer, [{"role": "user", "content": "héllo 你好"}], max_tokens=8)
+    assert result.stats.forwards
+"""
+
+
+@pytest.mark.parametrize("shards", [1, 3])
+def test_published_folders_load_in_silence(tmp_path: Path, shards: int) -> None:
+    """With standard input closed nobody can be asked; nothing is said, and no code of the folder runs."""
+    folders = [write_llada(tmp_path / "llada", shards), write_dream(tmp_path / "dream", shards)]
+    done = subprocess.run(
+        [sys.executable, "-c", SILENT, *map(str, folders)], stdin=subprocess.DEVNULL, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_chat_templates(tmp_path: Path) -> None:
+    _, llada = load(str(write_llada(tmp_path / "llada")))
+    turn = [{"role": "user", "content": " hi \n"}]
+    text = "<|startoftext|><|start_header_id|>user<|end_header_id|>\n\nhi<|eot_id|>"
+    text += "<|start_header_id|>assistant<|end_header_id|>\n\n"
+    assert llada.decode(encode(llada, turn)) == text
+    _, dream = load(str(write_dream(tmp_path / "dream")))
+    default = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
+    asked = "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
+    turn = [{"role": "user", "content": "hi"}]
+    assert dream.decode(encode(dream, turn)) == default + asked
+    system = {"role": "system", "content": "Be brief."}
+    assert dream.decode(encode(dream, [system, *turn])) == "<|im_start|>system\nBe brief.<|im_end|>\n" + asked
+    assert (sorted(llada.eos_token_ids), sorted(dream.eos_token_ids)) == ([257, 261], [256, 258])
+
+
+@pytest.mark.parametrize("write", [write_llada, write_dream])
+def test_text_survives_the_tokenizer_token_by_token(tmp_path: Path, write: Callable[[Path], Path]) -> None:
+    _, tokenizer = load(str(write(tmp_path / "model")))
+    text = "naïve 你好 🦙\n  x"
+    stream = tokenizer.detokenizer
+    pieces = []
+    for token in encode(tokenizer, text):
+        stream.add_token(token)
+        pieces.append(stream.last_segment)
+    stream.finalize()
+    assert "".join([*pieces, stream.last_segment]) == text
+    assert "�" not in "".join(pieces)
+
+
+def test_quantized_mlx_folder(tmp_path: Path) -> None:
+    """Weights as mlx-community publishes them: llama-style names, a quantization field; float32 on a CPU."""
+    source = write_llada(tmp_path / "source")
+    plain, _ = load(str(source))
+    model, _ = load(str(source))
+    quantized, config = quantize_model(model, dict(LLADA_CONFIG), 32, 8)  # type: ignore[arg-type]
+    target = tmp_path / "target"
+    save_model(target, quantized)
+    write_json(target / "config.json", config)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (target / name).write_bytes((source / name).read_bytes())
+    again, _ = load(str(target))
+    ids = mx.arange(40)[None]
+    close = np.abs(np.array(again.logits(again.hidden(ids)) - plain.logits(plain.hidden(ids))))
+    assert close.mean() < 0.1
+    if mx.default_device() == mx.Device(mx.cpu):
+        assert {value.dtype for _, value in tree_flatten(again.parameters())} == {mx.float32}  # type: ignore[attr-defined]
+
+
+def test_end_tokens_of_both_kinds_end_an_answer(tmp_path: Path) -> None:
+    model, tokenizer = load(str(write_llada(tmp_path / "llada")))
+    result = generate(model, tokenizer, "x", max_tokens=12)
+    assert not {257, 261} & set(result.tokens[:-1])
+
+
+def change(name: str, edit: Callable[[Any], Any]) -> Callable[[Path], None]:
+    def apply(folder: Path) -> None:
+        path = folder / name
+        write_json(path, edit(json.loads(path.read_text())))
+
+    return apply
+
+
+def without(key: str) -> Callable[[Any], Any]:
+    return lambda config: {k: v for k, v in config.items() if k != key}
+
+
+def reweigh(edit: Callable[[dict[str, mx.array]], dict[str, mx.array]]) -> Callable[[Path], None]:
+    return lambda folder: write_weights(folder, edit(llada_weights(LLADA_CONFIG)))
+
+
+def truncate(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def cut_header(folder: Path) -> None:
+    (folder / "model.safetensors").write_bytes(b"\xff\xff\xff")
+
+
+def only_pickle(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+
+
+def only_adapters(folder: Path) -> None:
+    for path in folder.iterdir():
+        path.unlink()
+    write_json(folder / "adapter_config.json", {"rank": 8})
+
+
+def lost_shard(folder: Path) -> None:
+    write_json(folder / "model.safetensors.index.json", {"weight_map": {"a": "model-00002-of-00002.safetensors"}})
+
+
+def remove(*names: str) -> Callable[[Path], None]:
+    return lambda folder: [(folder / name).unlink() for name in names] and None  # type: ignore[return-value]
+
+
+NORM = "model.transformer.ln_f.weight"
+WRONG: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "no config": (remove("config.json"), "no config.json"),
+    "broken json": (lambda folder: (folder / "config.json").write_text("{"), "not valid JSON"),
+    "config a list": (lambda folder: (folder / "config.json").write_text("[]"), "no JSON object"),
+    "other architecture": (change("config.json", lambda c: {**c, "model_type": "gpt2"}), "gpt2"),
+    "own code": (change("config.json", lambda c: {**c, "model_file": "m.py"}), "model_file"),
+    "no mask id": (change("config.json", without("mask_token_id")), "mask_token_id"),
+    "mask id outside": (change("config.json", lambda c: {**c, "mask_token_id": 9999}), "9999"),
+    "field of a wrong type": (change("config.json", lambda c: {**c, "n_heads": "four"}), "wrong type"),
+    "no weights": (remove("model.safetensors"), "no weights"),
+    "pickle": (only_pickle, "pickled code"),
+    "truncated": (truncate, "truncated"),
+    "no header": (cut_header, "truncated"),
+    "adapters alone": (only_adapters, "LoRA adapters"),
+    "lost shard": (lost_shard, "model-00002-of-00002"),
+    "missing tensor": (reweigh(lambda w: {k: v for k, v in w.items() if k != NORM}), "model.norm.weight"),
+    "unknown tensor": (reweigh(lambda w: {**w, "extra.weight": mx.ones(3)}), "extra.weight"),
+    "wrong shape": (reweigh(lambda w: {**w, NORM: mx.ones(3)}), r"model.norm.weight has shape \[3\]"),
+    "no tokenizer": (remove("tokenizer.json"), "no tokenizer"),
+    "broken tokenizer": (lambda folder: (folder / "tokenizer.json").write_text("{}"), "tokenizer"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_wrong_folder_is_one_sentence(tmp_path: Path, name: str) -> None:
+    break_it, culprit = WRONG[name]
+    folder = write_llada(tmp_path / "model")
+    break_it(folder)
+    with pytest.raises(CheckpointError, match=culprit) as caught:
+        load_checkpoint(str(folder))
+    assert "\n" not in str(caught.value)
+
+
+def test_places_that_are_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("x")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    for place, culprit in [
+        (str(tmp_path / "file"), "is a file"),
+        (str(tmp_path / "absent"), "no folder"),
+        ("nowhere", "no hub id"),
+        ("some/model", "cache"),
+    ]:
+        with pytest.raises(CheckpointError, match=culprit) as caught:
+            load_checkpoint(place)
+        assert "\n" not in str(caught.value)
+
+
+def test_adapters(tmp_path: Path) -> None:
+    folder = write_llada(tmp_path / "model")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(CheckpointError, match="adapter_config"):
+        load_checkpoint(str(folder), adapter_path=str(tmp_path / "empty"))
+    adapters = tmp_path / "adapters"
+    adapters.mkdir()
+    write_json(
+        adapters / "adapter_config.json",
+        {"fine_tune_type": "lora", "num_layers": 2, "lora_parameters": {"rank": 2, "dropout": 0.0, "scale": 4.0}},
+    )
+    width = LLADA_CONFIG["d_model"]
+    key = "model.layers.1.self_attn.q_proj.lora_"
+    deltas = {f"{key}a": mx.ones((width, 2)) * 0.1, f"{key}b": mx.ones((2, width)) * 0.1}
+    mx.save_safetensors(str(adapters / "adapters.safetensors"), deltas)
+    plain, _ = load(str(folder))
+    tuned, _ = load(str(folder), adapter_path=str(adapters))
+    ids = mx.arange(10)[None]
+    assert not mx.allclose(plain.hidden(ids), tuned.hidden(ids), atol=1e-4)
+
+
+def test_too_big_for_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write_llada(tmp_path / "model")
+    assert memory_limit() > 1e8
+    # 140 thousand float32 weights: 0.56 MB; 150 kB hold them at 8 bits and their scales.
+    monkeypatch.setattr("d3mlx.loader.memory_limit", lambda: 170_000)
+    with pytest.raises(MemoryLimitError, match="at most 8 bits"):
+        load_checkpoint(str(folder))
+    monkeypatch.setattr("d3mlx.loader.memory_limit", lambda: 10)
+    with pytest.raises(MemoryLimitError, match="no quantized version"):
+        load_checkpoint(str(folder))
