@@ -16,14 +16,20 @@ def describe(checkpoint: Checkpoint) -> dict[str, Any]:
     """Facts about a checkpoint, sizes in bytes."""
     import mlx.core as mx
 
-    from d3mlx.tokenizer import load_tokenizer
+    from d3mlx.errors import CheckpointError
+    from d3mlx.tokenizer import end_ids, load_tokenizer
 
     args, shape = checkpoint.args, checkpoint.args.shape()
-    tokenizer = load_tokenizer(checkpoint)
+    try:
+        tokenizer = load_tokenizer(checkpoint)
+    except CheckpointError:
+        # Weights alone can still be described; `load` says what is wrong with the tokenizer.
+        tokenizer = None
     on_cpu = mx.default_device() == mx.Device(mx.cpu)
     return {
         "folder": str(checkpoint.folder),
         "family": checkpoint.family,
+        "architecture": (checkpoint.config.get("architectures") or [checkpoint.config["model_type"]])[0],
         "parameters": checkpoint.parameters,
         "bits_per_weight": round(checkpoint.bits_per_weight, 3),
         "quantization": checkpoint.quantization,
@@ -32,13 +38,15 @@ def describe(checkpoint: Checkpoint) -> dict[str, Any]:
         "context": args.context,
         "layers": shape.layers,
         "hidden": shape.hidden,
+        "feed_forward": shape.ff,
         "heads": shape.heads,
         "kv_heads": shape.kv_heads,
         "vocabulary": args.logit_width,
         "mask_id": args.mask_token_id,
-        "end_ids": sorted(tokenizer.eos_token_ids),
+        "end_ids": sorted(tokenizer.eos_token_ids) if tokenizer else end_ids(checkpoint, None),
         "pad_id": args.pad_token_id,
-        "chat_template": tokenizer.chat_template is not None,
+        "tokenizer": tokenizer is not None,
+        "chat_template": tokenizer is not None and tokenizer.chat_template is not None,
     }
 
 
@@ -61,17 +69,18 @@ def rows_of(facts: dict[str, Any]) -> list[tuple[str, str]]:
     heads = f"{facts['heads']} heads, {facts['kv_heads']} of keys and values"
     return [
         ("Folder", facts["folder"]),
-        ("Family", facts["family"]),
+        ("Family", f"{facts['family']} ({facts['architecture']})"),
         ("Parameters", f"{facts['parameters']:,}"),
         ("Weights", precision),
         ("Size on disk", human_size(facts["size_on_disk"])),
         ("Memory to load", human_size(facts["memory_to_load"])),
         ("Context", f"{facts['context']} tokens"),
-        ("Layers", f"{facts['layers']} of width {facts['hidden']}, {heads}"),
+        ("Layers", f"{facts['layers']} of width {facts['hidden']} ({facts['feed_forward']} inside), {heads}"),
         ("Vocabulary", f"{facts['vocabulary']:,}"),
         ("Mask token", str(facts["mask_id"])),
         ("End tokens", ", ".join(map(str, facts["end_ids"]))),
         ("Padding token", str(facts["pad_id"])),
+        ("Tokenizer", "yes" if facts["tokenizer"] else "none that loads"),
         ("Chat template", "yes" if facts["chat_template"] else "no; use --raw"),
     ]
 

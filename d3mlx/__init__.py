@@ -5,11 +5,15 @@ model, tokenizer = load("GSAI-ML/LLaDA-8B-Instruct")
 print(generate(model, tokenizer, [{"role": "user", "content": "Hello!"}]).text)
 """
 
-from d3mlx.api import Generation, Result, generate, stream_generate
-from d3mlx.decoding.presets import D3LLM, FastDLLM, Vanilla, preset
-from d3mlx.decoding.sampling import Sampling
-from d3mlx.engine import Stats, Step
-from d3mlx.loader import load
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from d3mlx.api import Generation, Result, generate, stream_generate
+    from d3mlx.decoding.presets import D3LLM, FastDLLM, Vanilla, preset
+    from d3mlx.decoding.sampling import Sampling
+    from d3mlx.engine import Stats, Step
+    from d3mlx.loader import load
 
 __all__ = [
     "D3LLM",
@@ -25,3 +29,19 @@ __all__ = [
     "preset",
     "stream_generate",
 ]
+
+HOMES = {
+    "api": ("Generation", "Result", "generate", "stream_generate"),
+    "decoding.presets": ("D3LLM", "FastDLLM", "Vanilla", "preset"),
+    "decoding.sampling": ("Sampling",),
+    "engine": ("Stats", "Step"),
+    "loader": ("load",),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used: mlx-lm takes a second to import, `d3mlx --help` needs none of it."""
+    for module, names in HOMES.items():
+        if name in names:
+            return getattr(import_module(f"d3mlx.{module}"), name)
+    raise AttributeError(f"module 'd3mlx' has no attribute {name!r}")

@@ -21,6 +21,9 @@ SMALL = 200_000_000
 """Parameters below which a model is worth running in float32 on a CPU."""
 
 QUANTIZATION_PARTS = ("scales", "biases")
+FLOATS = ("F32", "F16", "BF16")
+PACKED = ("U32", "U8")
+"""MLX packs quantized weights into 32-bit words; some modes keep their scales in bytes."""
 
 
 @dataclass(frozen=True)
@@ -66,9 +69,10 @@ def read_header(path: Path) -> dict[str, Tensor]:
             header.pop("__metadata__", None)
             end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
             tensors = {name: Tensor(entry["dtype"], tuple(entry["shape"]), path.name) for name, entry in header.items()}
-        except (ValueError, KeyError, TypeError, AttributeError, UnicodeDecodeError):
+            whole = size == 8 + length + end
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError):
             raise damaged from None
-    if size != 8 + length + end:
+    if not whole:
         raise damaged
     return tensors
 
@@ -84,6 +88,7 @@ class Checkpoint:
     @cached_property
     def args(self) -> Any:
         """The family's ModelArgs. Raises CheckpointError naming a missing or wrong field."""
+        path = self.folder / "config.json"
         _, kind = get_model_classes(self.config)
         needed = [
             field.name
@@ -91,16 +96,20 @@ class Checkpoint:
             if field.default is dataclasses.MISSING and self.config.get(field.name) is None
         ]
         if needed:
-            raise CheckpointError(f"{self.folder / 'config.json'} has no {needed[0]}; download it again.")
+            raise CheckpointError(f"{path} has no {' and no '.join(needed)}; download it again.")
         try:
             args = kind.from_dict(self.config)  # type: ignore[attr-defined]
+            shape = args.shape()
+            empty = min(shape.layers, shape.hidden, shape.ff, shape.kv_heads, args.logit_width, args.context) < 1
             fits = 0 <= args.mask_token_id < args.logit_width
-        except (TypeError, ZeroDivisionError) as error:
-            raise CheckpointError(f"{self.folder / 'config.json'} has a field of the wrong type: {error}.") from error
+            ids = [int(token) for token in as_list(args.eos_token_id)]
+        except (TypeError, ValueError, ZeroDivisionError) as error:
+            raise CheckpointError(f"{path} has a field of the wrong type: {error}.") from error
+        if empty or not ids:
+            raise CheckpointError(f"{path} describes a model without layers, width, context or end token.")
         if not fits:
             raise CheckpointError(
-                f"{self.folder / 'config.json'} names mask token {args.mask_token_id}, outside the vocabulary of "
-                f"{args.logit_width}."
+                f"{path} names mask token {args.mask_token_id}, outside the vocabulary of {args.logit_width}."
             )
         return args
 
@@ -153,10 +162,16 @@ class Checkpoint:
         for name, shape in self.skeleton.items():
             if name not in found:
                 raise CheckpointError(f"The checkpoint {self.folder} lacks the tensor {name}; download it again.")
-            module = name.rsplit(".", 1)[0]
-            if module not in quantized and found[name].shape != shape:
+            tensor, packed = found[name], name.rsplit(".", 1)[0] in quantized
+            if not packed and tensor.shape != shape:
                 raise CheckpointError(
-                    f"The tensor {name} has shape {list(found[name].shape)} where config.json asks for {list(shape)}."
+                    f"The tensor {name} has shape {list(tensor.shape)} where config.json asks for {list(shape)}."
+                )
+            # MLX reads 8-bit floats as integers, and the model would run on nonsense.
+            if tensor.dtype not in (*FLOATS, *PACKED) or (not packed and tensor.dtype in PACKED):
+                raise CheckpointError(
+                    f"The tensor {name} is stored as {tensor.dtype}, which d3mlx cannot read; use a checkpoint in "
+                    "16-bit or 32-bit floats, or one quantized by MLX."
                 )
         for name in found:
             module, leaf = name.rsplit(".", 1) if "." in name else ("", name)
@@ -166,6 +181,37 @@ class Checkpoint:
                 )
 
 
+def as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def check_quantization(path: Path, config: dict[str, Any]) -> None:
+    """Raise CheckpointError unless the weights are plain or quantized by MLX."""
+    quantization = config.get("quantization")
+    if quantization is None:
+        foreign = config.get("quantization_config")
+        if foreign:
+            method = foreign.get("quant_method", "another tool") if isinstance(foreign, dict) else "another tool"
+            raise CheckpointError(
+                f"{path} says that the weights were quantized by {method}, which d3mlx cannot read; use the original "
+                "checkpoint, or one quantized by MLX."
+            )
+    elif not isinstance(quantization, dict) or not all(
+        isinstance(quantization.get(name), int) for name in ("bits", "group_size")
+    ):
+        raise CheckpointError(f"{path} has a quantization without bits and group_size; convert the model again.")
+
+
+def check_index(index: Path) -> None:
+    """Raise CheckpointError unless every file that an index points at is there."""
+    weight_map = read_json(index).get("weight_map", {})
+    if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
+        raise CheckpointError(f"{index} has no valid weight_map; download it again.")
+    missing = [name for name in sorted(set(weight_map.values())) if not (index.parent / name).is_file()]
+    if missing:
+        raise CheckpointError(f"{index} lists {missing[0]}, which is not there; download the checkpoint again.")
+
+
 def open_checkpoint(folder: Path) -> Checkpoint:
     """Read a folder's config and headers. Raises CheckpointError with the one thing that is wrong."""
     if not (folder / "config.json").is_file() and (folder / "adapter_config.json").is_file():
@@ -173,15 +219,17 @@ def open_checkpoint(folder: Path) -> Checkpoint:
             f"{folder} holds LoRA adapters without their model; give the model, and the folder as adapter path."
         )
     config = read_json(folder / "config.json")
+    if not isinstance(config.get("model_type"), str):
+        raise CheckpointError(
+            f"{folder / 'config.json'} names no model_type, so it is no checkpoint of a known family."
+        )
     get_model_classes(config)
     if "model_file" in config:
         raise CheckpointError(f"{folder / 'config.json'} asks to run its own code (model_file); remove that field.")
+    check_quantization(folder / "config.json", config)
     index = folder / "model.safetensors.index.json"
     if index.is_file():
-        listed = sorted(set(read_json(index).get("weight_map", {}).values()))
-        missing = [name for name in listed if not (folder / name).is_file()]
-        if missing:
-            raise CheckpointError(f"{index} lists {missing[0]}, which is not there; download the checkpoint again.")
+        check_index(index)
     files = sorted(folder.glob("model*.safetensors"))
     if not files:
         pickled = [*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.pth")]
@@ -190,7 +238,7 @@ def open_checkpoint(folder: Path) -> Checkpoint:
                 f"{folder} holds its weights as pickled code ({pickled[0].name}), which is never run; convert them to "
                 "safetensors first."
             )
-        raise CheckpointError(f"{folder} holds no model*.safetensors; it has no weights.")
+        raise CheckpointError(f"{folder} holds no model*.safetensors; d3mlx reads weights from such files only.")
     tensors: dict[str, Tensor] = {}
     for file in files:
         tensors |= read_header(file)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from d3mlx.errors import CheckpointError
 
-PATTERNS = ["*.json", "*.safetensors", "*.txt", "*.jinja", "*.model"]
+PATTERNS = ["*.json", "model*.safetensors", "*.txt", "*.jinja", "*.model"]
 """Data only: code that lies beside a checkpoint is never downloaded."""
 
 
@@ -32,7 +32,6 @@ def download(repo: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
-        HfHubHTTPError,
         HFValidationError,
         LocalEntryNotFoundError,
         OfflineModeIsEnabled,
@@ -58,6 +57,7 @@ def download(repo: str, revision: str | None) -> Path:
         raise CheckpointError(
             f"{repo} is not in the local cache and the hub cannot be reached; check the network, or HF_HUB_OFFLINE."
         ) from error
-    except (HfHubHTTPError, OSError) as error:
+    except Exception as error:
+        # Refusals, time-outs and full disks come from several libraries, which share no base class.
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(f"{repo} could not be downloaded: {reason}") from error

@@ -10,7 +10,7 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx_lm.utils import dequantize_model, get_total_parameters, load_adapters, load_model
 
-from d3mlx.checkpoint import SMALL, Checkpoint, open_checkpoint
+from d3mlx.checkpoint import SMALL, Checkpoint, open_checkpoint, read_json
 from d3mlx.errors import CheckpointError, MemoryLimitError
 from d3mlx.hub import fetch
 from d3mlx.models import DiffusionModel, get_model_classes
@@ -21,7 +21,10 @@ EMBEDDED = str(Path(__file__).parent / "data" / "embedded")
 
 
 def load(
-    path_or_repo: str = EMBEDDED, adapter_path: str | None = None, lazy: bool = False, revision: str | None = None
+    path_or_repo: str | Path = EMBEDDED,
+    adapter_path: str | Path | None = None,
+    lazy: bool = False,
+    revision: str | None = None,
 ) -> tuple[DiffusionModel, Any]:
     """Model and tokenizer of a checkpoint, as mlx-lm's `load` gives them.
 
@@ -29,7 +32,7 @@ def load(
     layout. lazy: leave the weights on disk until they are used. revision: branch, tag or commit on the hub.
     Raises CheckpointError, MemoryLimitError.
     """
-    checkpoint = open_checkpoint(fetch(path_or_repo, revision))
+    checkpoint = open_checkpoint(fetch(str(path_or_repo), revision))
     if not lazy:
         refuse_if_too_big(checkpoint)
     model = load_weights(checkpoint, lazy)
@@ -44,10 +47,10 @@ def load_weights(checkpoint: Checkpoint, lazy: bool = False) -> Any:
     try:
         model, _ = load_model(checkpoint.folder, lazy=True, get_model_classes=get_model_classes)
     except (ValueError, KeyError, TypeError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise CheckpointError(f"The weights in {checkpoint.folder} cannot be loaded: {reason}") from error
+        raise CheckpointError(f"The weights in {checkpoint.folder} cannot be loaded: {one_line(error)}") from error
     if mx.default_device() == mx.Device(mx.cpu) and get_total_parameters(model) < SMALL:
         model = in_float32(model)
+    keep_in_memory()
     if not lazy:
         mx.eval(model.parameters())
     return model
@@ -60,18 +63,34 @@ def in_float32(model: nn.Module) -> nn.Module:
     return model
 
 
-def with_adapters(model: nn.Module, adapter_path: str) -> nn.Module:
+def with_adapters(model: nn.Module, adapter_path: str | Path) -> nn.Module:
     folder = Path(adapter_path)
     for name in ("adapter_config.json", "adapters.safetensors"):
         if not (folder / name).is_file():
             raise CheckpointError(f"{folder} is no adapter folder: it holds no {name}.")
+    config = read_json(folder / "adapter_config.json")
+    needed = () if config.get("fine_tune_type") == "full" else ("num_layers", "lora_parameters")
+    for name in needed:
+        if name not in config:
+            raise CheckpointError(f"{folder / 'adapter_config.json'} has no {name}; train the adapters again.")
     try:
         model = load_adapters(model, str(folder))
     except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise CheckpointError(f"The adapters in {folder} do not fit this model: {reason}") from error
+        raise CheckpointError(f"The adapters in {folder} do not fit this model: {one_line(error)}") from error
     model.eval()
     return model
+
+
+def one_line(error: Exception) -> str:
+    """The message of an error of mlx-lm, which may spread over lines."""
+    return " ".join(str(error.args[0] if error.args else error).split())
+
+
+def keep_in_memory() -> None:
+    """Let Metal wire weights, as mlx-lm does: otherwise the system pages those of a large model in and out."""
+    recommended = mx.device_info().get("max_recommended_working_set_size")
+    if recommended:
+        mx.set_wired_limit(int(recommended))
 
 
 def refuse_if_too_big(checkpoint: Checkpoint) -> None:

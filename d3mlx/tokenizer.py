@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from d3mlx.checkpoint import Checkpoint, read_json
+from d3mlx.checkpoint import Checkpoint, as_list, read_json
 from d3mlx.errors import CheckpointError
 
 LLADA_TEMPLATE = (
@@ -30,14 +30,20 @@ TURN_ENDS = {"llada": "<|eot_id|>", "dream": "<|im_end|>"}
 def load_tokenizer(checkpoint: Checkpoint) -> Any:
     """mlx-lm's TokenizerWrapper around the folder's tokenizer. Raises CheckpointError."""
     # Imported here because transformers takes seconds to import, and ids need no tokenizer.
-    from mlx_lm.tokenizer_utils import BPEStreamingDetokenizer, TokenizerWrapper
+    from mlx_lm.tokenizer_utils import BPEStreamingDetokenizer, NaiveStreamingDetokenizer, TokenizerWrapper
+    from tokenizers import decoders
 
     inner = plain_tokenizer(checkpoint)
     turn_end = TURN_ENDS[checkpoint.family]
     known = inner.get_vocab()
     if inner.chat_template is None and turn_end in known:
         inner.chat_template = TEMPLATES[checkpoint.family]
-    return TokenizerWrapper(inner, BPEStreamingDetokenizer, eos_token_ids=end_ids(checkpoint, known.get(turn_end)))
+    # The published folders name only a few of their special tokens; none of the others is text either.
+    special = [token.content for token in inner.added_tokens_decoder.values() if token.special]
+    inner.add_special_tokens({"extra_special_tokens": special})
+    in_bytes = isinstance(inner.backend_tokenizer.decoder, decoders.ByteLevel)
+    stream = BPEStreamingDetokenizer if in_bytes else NaiveStreamingDetokenizer
+    return TokenizerWrapper(inner, stream, eos_token_ids=end_ids(checkpoint, known.get(turn_end)))
 
 
 def plain_tokenizer(checkpoint: Checkpoint) -> Any:
@@ -65,6 +71,6 @@ def end_ids(checkpoint: Checkpoint, turn_end: int | None) -> list[int]:
     path = checkpoint.folder / "generation_config.json"
     if path.is_file():
         found.append(read_json(path).get("eos_token_id"))
-    flat = [item for entry in found for item in (entry if isinstance(entry, list) else [entry])]
+    flat = [item for entry in found for item in as_list(entry)]
     ids = [item for item in flat if isinstance(item, int)]
     return list(dict.fromkeys([*ids, turn_end] if turn_end is not None else ids))

@@ -154,16 +154,21 @@ def write_llada(folder: Path, shards: int = 1, **changes: Any) -> Path:
     return folder
 
 
-def write_dream(folder: Path, shards: int = 1, **changes: Any) -> Path:
-    """A folder like Dream-org/Dream-v0-Instruct-7B: vocab.json and merges.txt under a tokenizer class of its own."""
+def write_dream(folder: Path, shards: int = 1, merges: tuple[str, ...] = (), **changes: Any) -> Path:
+    """A folder like Dream-org/Dream-v0-Instruct-7B: vocab.json and merges.txt under a tokenizer class of its own.
+
+    merges: pairs such as "h e". Each takes the next id after the bytes, and moves the special tokens up by one.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    config = {**DREAM_CONFIG, **changes}
+    moved = {name: value + len(merges) for name, value in DREAM_CONFIG.items() if name.endswith(("_id", "vocab_size"))}
+    config = {**DREAM_CONFIG, **moved, **changes}
+    pieces = [*BYTES, *(merge.replace(" ", "") for merge in merges)]
     write_json(folder / "config.json", config)
     write_weights(folder, dream_weights(config), shards)
-    write_json(folder / "vocab.json", {piece: i for i, piece in enumerate(BYTES)})
-    (folder / "merges.txt").write_text("#version: 0.2\n")
+    write_json(folder / "vocab.json", {piece: i for i, piece in enumerate(pieces)})
+    (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *merges, ""]))
     added = {
-        str(256 + i): {"content": text, "special": True, "lstrip": False, "rstrip": False, "normalized": False}
+        str(len(pieces) + i): {"content": text, "special": True, "lstrip": False, "rstrip": False, "normalized": False}
         for i, text in enumerate(DREAM_SPECIAL)
     }
     write_json(
@@ -178,7 +183,7 @@ def write_dream(folder: Path, shards: int = 1, **changes: Any) -> Path:
             "tokenizer_class": "DreamTokenizer",
         },
     )
-    write_json(folder / "generation_config.json", {"eos_token_id": 256, "mask_token_id": None, "steps": 512})
+    write_json(folder / "generation_config.json", {"eos_token_id": len(pieces), "mask_token_id": None, "steps": 512})
     for name in ("configuration_dream.py", "modeling_dream.py", "tokenization_dream.py"):
         (folder / name).write_text(FORBIDDEN)
     return folder

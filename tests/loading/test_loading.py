@@ -8,22 +8,36 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import mlx.core as mx
 import numpy as np
 import pytest
+from huggingface_hub import errors
 from mlx.utils import tree_flatten
 from mlx_lm.utils import quantize_model, save_model
 
 from d3mlx import generate, load
 from d3mlx import load as load_checkpoint
 from d3mlx.api import encode
+from d3mlx.checkpoint import open_checkpoint
+from d3mlx.cli.info import describe
 from d3mlx.errors import CheckpointError, MemoryLimitError
 from d3mlx.loader import memory_limit
-from tests.builders import LLADA_CONFIG, llada_weights, write_dream, write_json, write_llada, write_weights
+from tests.builders import (
+    LLADA_CONFIG,
+    byte_tokenizer,
+    llada_weights,
+    write_dream,
+    write_json,
+    write_llada,
+    write_weights,
+)
 
 SILENT = """
-import sys, warnings
+import socket, sys, warnings
+def refuse(*_): raise SystemExit("a folder on disk needs no network")
+socket.socket.connect = refuse
 warnings.simplefilter("error")
 from d3mlx import generate, load
 for folder in sys.argv[1:]:
@@ -71,6 +85,51 @@ def test_text_survives_the_tokenizer_token_by_token(tmp_path: Path, write: Calla
     stream.finalize()
     assert "".join([*pieces, stream.last_segment]) == text
     assert "�" not in "".join(pieces)
+
+
+def test_dream_merges_are_those_of_its_files(tmp_path: Path) -> None:
+    _, tokenizer = load(write_dream(tmp_path / "dream", merges=("h e", "l l", "he ll", "Ġ w", "Ã ©")))
+    assert tokenizer.convert_ids_to_tokens(tokenizer.encode("hello w1", add_special_tokens=False)) == [
+        *("hell", "o", "Ġw", "1")
+    ]
+    # A letter and its accent become one character, as in the published tokenizer.
+    assert tokenizer.encode("e\u0301", add_special_tokens=False) == [260]
+    assert sorted(tokenizer.eos_token_ids) == [261, 263]
+
+
+@pytest.mark.parametrize("write", [write_llada, write_dream])
+def test_no_special_token_is_text(tmp_path: Path, write: Callable[[Path], Path]) -> None:
+    model, tokenizer = load(write(tmp_path / "model"))
+    assert sorted(tokenizer.all_special_ids) == list(range(256, model.args.vocab_size))
+
+
+def test_base_model_without_turn_tokens_has_no_template(tmp_path: Path) -> None:
+    folder = write_llada(tmp_path / "model")
+    byte_tokenizer(["<|startoftext|>", "<|endoftext|>", "<|mdm_mask|>"]).save(str(folder / "tokenizer.json"))
+    _, tokenizer = load(folder)
+    assert tokenizer.chat_template is None
+    assert tokenizer.eos_token_ids == {257}
+
+
+def test_a_template_in_the_folder_wins(tmp_path: Path) -> None:
+    folder = write_llada(tmp_path / "model")
+    (folder / "chat_template.jinja").write_text("{{ messages[0]['content'] }}!")
+    _, tokenizer = load(folder)
+    assert tokenizer.decode(encode(tokenizer, [{"role": "user", "content": "hi"}])) == "hi!"
+
+
+def test_all_end_tokens_of_the_configs(tmp_path: Path) -> None:
+    folder = write_llada(tmp_path / "model", eos_token_id=[257, 259])
+    write_json(folder / "generation_config.json", {"eos_token_id": [256]})
+    _, tokenizer = load(folder)
+    assert tokenizer.eos_token_ids == {256, 257, 259, 261}
+
+
+def test_shards_and_one_file_give_the_same_model(tmp_path: Path) -> None:
+    whole, _ = load(write_dream(tmp_path / "whole"))
+    parts, _ = load(write_dream(tmp_path / "parts", shards=3), lazy=True)
+    ids = mx.arange(20)[None]
+    assert mx.array_equal(whole.logits(whole.hidden(ids)), parts.logits(parts.hidden(ids)))
 
 
 def test_quantized_mlx_folder(tmp_path: Path) -> None:
@@ -148,18 +207,33 @@ WRONG: dict[str, tuple[Callable[[Path], Any], str]] = {
     "config a list": (lambda folder: (folder / "config.json").write_text("[]"), "no JSON object"),
     "other architecture": (change("config.json", lambda c: {**c, "model_type": "gpt2"}), "gpt2"),
     "own code": (change("config.json", lambda c: {**c, "model_file": "m.py"}), "model_file"),
+    "no family": (change("config.json", without("model_type")), "no model_type"),
+    "fields missing": (change("config.json", lambda c: without("n_heads")(without("d_model")(c))), "d_model.*n_heads"),
+    "no layers": (change("config.json", lambda c: {**c, "n_layers": 0}), "without layers"),
+    "no width": (change("config.json", lambda c: {**c, "d_model": 0}), "without layers"),
+    "end id no number": (change("config.json", lambda c: {**c, "eos_token_id": "end"}), "wrong type"),
+    "quantized by others": (
+        change("config.json", lambda c: {**c, "quantization_config": {"quant_method": "gptq", "bits": 4}}),
+        "gptq",
+    ),
+    "quantization a text": (change("config.json", lambda c: {**c, "quantization": "4bit"}), "bits and group_size"),
     "no mask id": (change("config.json", without("mask_token_id")), "mask_token_id"),
     "mask id outside": (change("config.json", lambda c: {**c, "mask_token_id": 9999}), "9999"),
     "field of a wrong type": (change("config.json", lambda c: {**c, "n_heads": "four"}), "wrong type"),
-    "no weights": (remove("model.safetensors"), "no weights"),
+    "no weights": (remove("model.safetensors"), "holds no model"),
     "pickle": (only_pickle, "pickled code"),
     "truncated": (truncate, "truncated"),
     "no header": (cut_header, "truncated"),
     "adapters alone": (only_adapters, "LoRA adapters"),
+    "index without map": (
+        lambda folder: write_json(folder / "model.safetensors.index.json", {"weight_map": [1]}),
+        "weight_map",
+    ),
     "lost shard": (lost_shard, "model-00002-of-00002"),
     "missing tensor": (reweigh(lambda w: {k: v for k, v in w.items() if k != NORM}), "model.norm.weight"),
     "unknown tensor": (reweigh(lambda w: {**w, "extra.weight": mx.ones(3)}), "extra.weight"),
     "wrong shape": (reweigh(lambda w: {**w, NORM: mx.ones(3)}), r"model.norm.weight has shape \[3\]"),
+    "integers for weights": (reweigh(lambda w: {**w, NORM: mx.ones(64, mx.int32)}), "stored as I32"),
     "no tokenizer": (remove("tokenizer.json"), "no tokenizer"),
     "broken tokenizer": (lambda folder: (folder / "tokenizer.json").write_text("{}"), "tokenizer"),
 }
@@ -172,6 +246,50 @@ def test_a_wrong_folder_is_one_sentence(tmp_path: Path, name: str) -> None:
     break_it(folder)
     with pytest.raises(CheckpointError, match=culprit) as caught:
         load_checkpoint(str(folder))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["vocab.json", "merges.txt"])
+def test_half_a_dream_tokenizer(tmp_path: Path, name: str) -> None:
+    folder = write_dream(tmp_path / "model")
+    (folder / name).unlink()
+    with pytest.raises(CheckpointError, match="no tokenizer"):
+        load(folder)
+
+
+def test_hub_cache_and_revision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is in the cache loads without the hub; a branch is found by its name."""
+    commit = "0123456789" * 4
+    repo = tmp_path / "models--some--model"
+    write_llada(repo / "snapshots" / commit)
+    (repo / "refs").mkdir()
+    (repo / "refs" / "draft").write_text(commit)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    model, _ = load("some/model", revision="draft")
+    assert model.family == "llada"
+    with pytest.raises(CheckpointError, match="cache"):
+        load("some/model", revision="main")
+
+
+@pytest.mark.parametrize(
+    ("error", "culprit"),
+    [
+        (errors.GatedRepoError("refused", response=MagicMock()), "is gated"),
+        (errors.RepositoryNotFoundError("refused", response=MagicMock()), "no model of that name"),
+        (errors.RevisionNotFoundError("refused", response=MagicMock()), "no revision 'draft'"),
+        (errors.HfHubHTTPError("refused", response=MagicMock()), "could not be downloaded"),
+        (RuntimeError("timed out"), "timed out"),
+        (OSError(28, "No space left on device"), "No space left"),
+    ],
+)
+def test_refusals_of_the_hub(error: Exception, culprit: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", refuse)
+    with pytest.raises(CheckpointError, match=culprit) as caught:
+        load("some/model", revision="draft")
     assert "\n" not in str(caught.value)
 
 
@@ -210,6 +328,15 @@ def test_adapters(tmp_path: Path) -> None:
     ids = mx.arange(10)[None]
     assert not mx.allclose(plain.hidden(ids), tuned.hidden(ids), atol=1e-4)
 
+    misfits = {f"{key}a": mx.ones((width, 3))}
+    mx.save_safetensors(str(adapters / "adapters.safetensors"), misfits)
+    with pytest.raises(CheckpointError, match=f"{key}a") as caught:
+        load(folder, adapter_path=adapters)
+    assert "\n" not in str(caught.value)
+    write_json(adapters / "adapter_config.json", {"lora_parameters": {}})
+    with pytest.raises(CheckpointError, match="no num_layers"):
+        load(folder, adapter_path=adapters)
+
 
 def test_too_big_for_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = write_llada(tmp_path / "model")
@@ -221,3 +348,21 @@ def test_too_big_for_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("d3mlx.loader.memory_limit", lambda: 10)
     with pytest.raises(MemoryLimitError, match="no quantized version"):
         load_checkpoint(str(folder))
+
+
+def test_help_waits_for_no_model_library() -> None:
+    """`d3mlx --help` and a wrong option answer before MLX and transformers are imported."""
+    code = (
+        "import sys, d3mlx.cli.main; print(*{'mlx.core', 'mlx_lm', 'transformers', 'huggingface_hub'} & {*sys.modules})"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "\n"
+
+
+def test_weights_alone_can_be_described(tmp_path: Path) -> None:
+    folder = write_llada(tmp_path / "model")
+    (folder / "tokenizer.json").unlink()
+    facts = describe(open_checkpoint(folder))
+    weights = sum(value.size for value in llada_weights(LLADA_CONFIG).values())
+    assert (facts["parameters"], facts["size_on_disk"], facts["tokenizer"]) == (weights, 4 * weights, False)
+    assert (facts["end_ids"], facts["mask_id"], facts["architecture"]) == ([257], 258, "LLaDAModelLM")
