@@ -44,9 +44,7 @@ class Request:
 
     def config(self, generation: Generation) -> dict[str, Any]:
         """The effective configuration, every default resolved."""
-        import mlx.core as mx
-
-        from d3mlx.version import VERSION
+        from importlib.metadata import version
 
         return {
             "model": self.model,
@@ -59,7 +57,7 @@ class Request:
             "max_tokens": self.max_tokens,
             "early_stop": self.early_stop,
             "stop": self.stop,
-            "versions": {"d3mlx": VERSION, "mlx": mx.__version__},
+            "versions": {name: version(name) for name in ("d3mlx", "mlx", "mlx-lm")},
         }
 
 

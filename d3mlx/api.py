@@ -47,8 +47,9 @@ def encode(tokenizer: Any, prompt: Prompt) -> list[int]:
 
 
 def end_ids(model: DiffusionModel, tokenizer: Any) -> tuple[int, ...]:
-    """Ids that end an answer, the one of config.json first."""
-    known = [model.args.eos_token_id]
+    """Ids that end an answer, those of config.json first (a list where generation_config.json gives several)."""
+    configured = model.args.eos_token_id
+    known = list(configured) if isinstance(configured, list) else [configured]
     if tokenizer is not None:
         known += sorted(tokenizer.eos_token_ids)
     return tuple(dict.fromkeys(known))

@@ -1,0 +1,1 @@
+"""The embedded model, and the problems and tokenizer it was made with."""

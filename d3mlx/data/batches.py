@@ -28,7 +28,7 @@ POOL = 8
 
 END_WEIGHT = 0.1
 EQUATIONS = 8
-PAIRS = 8
+PAIRS = 5
 RESULT = re.compile(r"=(\d+)")
 
 
@@ -51,9 +51,9 @@ class Example:
     prompt: int
 
 
-def stack(examples: list[Example], length: int, end: int, end_weight: float = END_WEIGHT) -> tuple[
-    NDArray[np.int32], NDArray[np.float32]
-]:
+def stack(
+    examples: list[Example], length: int, end: int, end_weight: float = END_WEIGHT
+) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
     ids = np.full((len(examples), length), end, np.int32)
     weights = np.full((len(examples), length), end_weight, np.float32)
     for row, example in enumerate(examples):

@@ -12,12 +12,15 @@ import zlib
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from d3mlx.data.templates import ANSWER, CONTAINERS, NAMES, OBJECTS, TEMPLATES, Template
+from d3mlx.data.templates import ANSWER, CONTAINERS, NAMES, OBJECTS, PIECES, TEMPLATES, Template
 
 Split = Literal["train", "validation", "held-out"]
 
 HIGHEST = 200
 """No number of a question or a solution is larger."""
+
+LONGEST = 63
+"""Tokens of the longest solution; with the end of the turn it fits a canvas of 64."""
 
 OPERATION_SHARES = {1: 0.2, 2: 0.3, 3: 0.3, 4: 0.2}
 ANSWER_PATTERN = re.compile(r"[Aa]nswer is (\d+)")
@@ -87,7 +90,9 @@ def problem(index: int, split: Split = "train", seed: int = 0, most_operations: 
         drawn = {name: rng.randint(*bounds) for name, bounds in template.ranges.items()}
         values = solve(template, drawn)
         if values is not None and split_of(tuple(drawn.values())) == split:
-            return worded(number, drawn, values, rng)
+            made = worded(number, drawn, values, rng)
+            if len(re.findall(PIECES, made.solution)) <= LONGEST:
+                return made
 
 
 def worded(number: int, drawn: dict[str, int], values: dict[str, int], rng: random.Random) -> Problem:

@@ -199,3 +199,6 @@ TEMPLATES = (
 )
 
 ANSWER = "The answer is {answer}."
+
+PIECES = r" ?[A-Za-z]+|\d|\n\n| ?[^\sA-Za-z\d]|\s"
+"""What is one token: a word with the space before it, a digit alone so that arithmetic sees digits."""

@@ -1,4 +1,4 @@
-"""The tokenizer of the embedded model: one token per word of the problems, digit and template header, bytes for the rest.
+"""The tokenizer of the embedded model: one token per word of the problems, digit and header, bytes for the rest.
 
 Token by token it spells any text, so decoding gives back what was encoded. The files load with
 `AutoTokenizer.from_pretrained` as they are.
@@ -26,9 +26,6 @@ CHAT_TEMPLATE = (
     "{% endfor %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}"
 )
 
-PIECES = r" ?[A-Za-z]+|\d|\n\n| ?[^\sA-Za-z\d]|\s"
-"""Words keep the space before them; digits stand alone, so arithmetic sees one digit per token."""
-
 
 def header(role: str) -> str:
     """A turn's opening is one token for the usual roles: the fixed text costs two tokens instead of eight."""
@@ -43,7 +40,7 @@ def words() -> list[str]:
         texts += [text for step in template.steps for text in step.phrasings]
     plain = [" ".join(part for part, *_ in Formatter().parse(text)) for text in texts]
     filled = [*templates.NAMES, *templates.OBJECTS, *templates.CONTAINERS]
-    pieces = set(re.findall(PIECES, "\n".join(plain)))
+    pieces = set(re.findall(templates.PIECES, "\n".join(plain)))
     # A name or the first word of a sentence comes with a space before it or, at the very beginning, without.
     pieces |= {f" {word}" for word in (*filled, *pieces) if word.isalpha()} | set(templates.NAMES)
     return sorted(piece for piece in pieces if len(piece) > 1)
@@ -56,7 +53,8 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     # Without merges, a word of the vocabulary is one token and any other is spelled byte by byte.
     model = models.BPE({piece: i for i, piece in enumerate(vocabulary)}, [], ignore_merges=True)
     tokenizer = Tokenizer(model)
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(PIECES), "isolated"), spelled])
+    pieces = pre_tokenizers.Split(Regex(templates.PIECES), "isolated")
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pieces, spelled])
     tokenizer.decoder = decoders.ByteLevel()
     special = [BOS, END, TURN, MASK, HEADER, HEADER_END, *(header(role) for role in ROLES)]
     tokenizer.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in special])

@@ -1,0 +1,1 @@
+"""Decoders: a schedule, an acceptance rule and a row policy, each a frozen config with explicit state."""

@@ -9,20 +9,34 @@ from d3mlx.data.batches import Batch, Source
 
 
 @dataclass(frozen=True)
-class Curriculum:
-    """Recall, then short problems, then all of them; arithmetic drills from the end of recall on."""
+class Phase:
+    """Steps before `until`: problems of at most `operations` steps, and equations alone for a share of the batches."""
 
-    recall_steps: int = 800
-    short_steps: int = 2000
-    short_operations: int = 2
-    short_drills: float = 0.35
-    full_drills: float = 0.2
+    until: int
+    operations: int
+    drills: float
+
+
+@dataclass(frozen=True)
+class Curriculum:
+    """Recall first, which teaches copying; then the wording; then mostly arithmetic; then both together.
+
+    The wording is learned within some two thousand steps and arithmetic takes several times as many, so the share of
+    drills is highest in the middle. The last phase has no end.
+    """
+
+    recall_steps: int = 700
+    phases: tuple[Phase, ...] = (
+        Phase(until=2000, operations=2, drills=0.35),
+        Phase(until=3750, operations=4, drills=0.2),
+        Phase(until=11000, operations=4, drills=0.7),
+        Phase(until=10**9, operations=4, drills=0.3),
+    )
 
     def batch(self, source: Source, step: int) -> Batch:
         if step < self.recall_steps:
             return source.recall(step)
-        short = step < self.recall_steps + self.short_steps
-        share = self.short_drills if short else self.full_drills
-        if random.Random(f"drill?/{source.seed}/{step}").random() < share:
+        phase = next(phase for phase in self.phases if step < phase.until)
+        if random.Random(f"drill?/{source.seed}/{step}").random() < phase.drills:
             return source.drills(step)
-        return source.problems(step, self.short_operations if short else 4)
+        return source.problems(step, phase.operations)

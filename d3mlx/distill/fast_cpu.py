@@ -10,6 +10,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import mlx.core as mx
 
@@ -24,6 +25,9 @@ def exp(x: mx.array) -> mx.array:
     for _ in range(6):
         power = power * power
     return power
+
+
+custom_function: Any = mx.custom_function
 
 
 def compiled(function):  # type: ignore[no-untyped-def]
@@ -45,7 +49,7 @@ def softmax(x: mx.array) -> mx.array:
     return powers * (1 / powers.sum(axis=-1, keepdims=True))
 
 
-@mx.custom_function
+@custom_function
 def attend(queries: mx.array, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
     """Attention of scaled queries, and its probabilities for the backward pass."""
     probabilities = softmax(queries @ keys.swapaxes(-1, -2))
@@ -69,9 +73,8 @@ def attention(queries: mx.array, keys: mx.array, values: mx.array, scale: float)
 
 
 @compiled
-def gated(gate: mx.array, up: mx.array) -> tuple[mx.array, mx.array]:
-    open_share = 1 / (1 + exp(-gate))
-    return gate * open_share * up, open_share
+def sigmoid(x: mx.array) -> mx.array:
+    return 1 / (1 + exp(-x))
 
 
 @compiled
@@ -82,9 +85,10 @@ def gated_gradient(
     return opened * up * (1 + gate * (1 - open_share)), opened * gate
 
 
-@mx.custom_function
+@custom_function
 def gate_up(gate: mx.array, up: mx.array) -> tuple[mx.array, mx.array]:
-    return gated(gate, up)
+    open_share = sigmoid(gate)
+    return gate * open_share * up, open_share
 
 
 @gate_up.vjp
@@ -96,7 +100,7 @@ def swiglu(gate: mx.array, up: mx.array) -> mx.array:
     return gate_up(gate, up)[0]
 
 
-@mx.custom_function
+@custom_function
 def entropy_and_softmax(logits: mx.array, targets: mx.array) -> tuple[mx.array, mx.array]:
     highest = logits.max(axis=-1, keepdims=True)
     powers = exp_shifted(logits, highest)

@@ -7,11 +7,11 @@ weights of an uninterrupted one.
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -48,7 +48,7 @@ def save_checkpoint(folder: Path, state: State, step: int) -> None:
     """Write a temporary sibling and rename it, so that a checkpoint is whole or absent."""
     temporary = folder / f".partial-{CHECKPOINT}"
     mx.save_safetensors(str(temporary), state.flat(), metadata={"step": str(step)})
-    os.replace(temporary, folder / CHECKPOINT)
+    temporary.replace(folder / CHECKPOINT)
 
 
 def load_checkpoint(folder: Path) -> tuple[State, int] | None:
@@ -56,7 +56,8 @@ def load_checkpoint(folder: Path) -> tuple[State, int] | None:
     path = folder / CHECKPOINT
     if not path.exists():
         return None
-    arrays, metadata = mx.load(str(path), return_metadata=True)
+    found: Any = mx.load(str(path), return_metadata=True)
+    arrays, metadata = found
     return State.of_flat(arrays), int(metadata["step"])
 
 
@@ -99,10 +100,10 @@ class Trainer:
                 samples += len(masked.ids)
                 value, gradients = self.gradients(masked, state, entropy)
                 state, norm = self.optimizer(state, gradients, step)
-                mx.async_eval(state.flat(), value, norm)
+                mx.async_eval(state.flat(), value, norm)  # type: ignore[no-untyped-call]
                 # The next batch is drawn while this step computes.
                 masked = self.masked(step + 1) if step + 1 < last else None
-                losses.append(value.item())
+                losses.append(float(value))
                 done = step + 1
                 progress.update(task, completed=done, loss=losses[-1])
                 if done % self.config.log_every == 0 or done == last:

@@ -28,7 +28,7 @@ class ModelArgs(BaseModelArgs):
     num_key_value_heads: int
     vocab_size: int
     mask_token_id: int
-    eos_token_id: int
+    eos_token_id: int | list[int]
     rms_norm_eps: float = 1e-6
     rope_theta: float = 1000000.0
     rope_scaling: dict[str, float | str] | None = None

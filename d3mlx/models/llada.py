@@ -28,7 +28,7 @@ class ModelArgs(BaseModelArgs):
     n_heads: int
     vocab_size: int
     mask_token_id: int
-    eos_token_id: int
+    eos_token_id: int | list[int]
     n_kv_heads: int | None = None
     multi_query_attention: bool | None = None
     mlp_hidden_size: int | None = None

@@ -1,0 +1,96 @@
+"""The generated word problems and the tokenizer made for them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import AutoTokenizer
+
+from d3mlx.data.batches import CANVAS, Source
+from d3mlx.data.problems import answer_of, is_correct, problem, split_of
+from d3mlx.data.templates import TEMPLATES
+from d3mlx.data.tokens import build_tokenizer, save_tokenizer
+
+TOKENIZER = build_tokenizer()
+SPLITS = ("train", "validation", "held-out")
+
+
+def test_every_equation_is_true_and_the_last_one_is_the_answer() -> None:
+    seen = set()
+    for i in range(600):
+        task = problem(i, SPLITS[i % 3])
+        seen.add(task.template)
+        assert 1 <= task.operations <= 4
+        for equation in task.equations:
+            assert equation in task.solution
+            left, sign, right, result = re.fullmatch(r"(\d+)([-+*/])(\d+)=(\d+)", equation).groups()  # type: ignore[union-attr]
+            value = {"+": int(left) + int(right), "-": int(left) - int(right), "*": int(left) * int(right)}
+            assert int(result) == (int(left) // int(right) if sign == "/" else value[sign])
+            assert int(left) % int(right) == 0 or sign != "/"
+            assert max(map(int, (left, right, result))) <= 200
+        assert task.equations[-1].endswith(f"={task.answer}")
+        assert all(str(number) in task.question for number in task.numbers)
+        assert is_correct(task, task.solution)
+    assert seen == set(range(len(TEMPLATES)))
+
+
+def test_enough_templates_each_step_in_three_wordings() -> None:
+    assert len(TEMPLATES) >= 20
+    for template in TEMPLATES:
+        assert all(len(set(step.phrasings)) == 3 for step in template.steps)
+
+
+def test_no_tuple_of_numbers_is_in_two_splits() -> None:
+    tuples = {split: {tuple(sorted(problem(i, split).numbers)) for i in range(800)} for split in SPLITS}
+    assert not tuples["train"] & tuples["held-out"]
+    assert not tuples["train"] & tuples["validation"]
+    assert all(split_of(numbers) == split for split in SPLITS for numbers in tuples[split])
+
+
+def test_a_problem_is_a_function_of_its_index() -> None:
+    assert problem(5, "held-out", seed=1) == problem(5, "held-out", seed=1) != problem(5, "held-out", seed=2)
+
+
+def test_answers_are_read_exactly() -> None:
+    assert answer_of("The answer is 42.") == "42"
+    assert answer_of("The answer is 4. No, the answer is 007.") == "7"
+    assert answer_of("It is 42.") is None
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(st.characters(exclude_categories=("Cs",)), max_size=40))
+def test_any_text_survives_the_tokenizer(text: str) -> None:
+    ids = TOKENIZER.encode(text, add_special_tokens=False)
+    assert TOKENIZER.decode(ids, clean_up_tokenization_spaces=False) == text
+
+
+def test_problems_are_short_and_digits_stand_alone(tmp_path: Path) -> None:
+    save_tokenizer(TOKENIZER, tmp_path)
+    plain = AutoTokenizer.from_pretrained(tmp_path)
+    for i in range(300):
+        task = problem(i)
+        assert len(plain.encode(task.solution)) < CANVAS
+        assert len(plain.encode(task.question)) <= 64
+    pieces = [plain.decode([token]) for token in plain.encode("12+305=317.")]
+    assert [piece for piece in pieces if piece.isdigit()] == list("12305317")
+
+
+def test_batches_are_functions_of_their_index_and_mask_only_answers() -> None:
+    source = Source(TOKENIZER, size=4, seed=3)
+    for make in (source.problems, source.drills, source.recall):
+        batch, again = make(7), make(7)
+        assert (batch.ids == again.ids).all()
+        assert (batch.weights == again.weights).all()
+        for ids, weights in zip(batch.ids, batch.weights, strict=True):
+            asked = np.flatnonzero(weights == 1)
+            prompt_end = int(np.flatnonzero(ids == source.turn[1])[0])
+            assert asked.min() > prompt_end
+    drill = source.drills(0)
+    shown = TOKENIZER.decode(drill.ids[0])
+    results = re.findall(r"=(\d+)\.", shown)
+    asked_text = "".join(TOKENIZER.decode([token]) for token in drill.ids[0][drill.weights[0] == 1])
+    assert asked_text == "".join(results)

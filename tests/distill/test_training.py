@@ -1,0 +1,149 @@
+"""The supervised objective, the trainer's resumption, and the fast functions of the CPU backend."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from mlx.utils import tree_flatten
+
+from d3mlx.data.batches import Batch
+from d3mlx.distill.curriculum import Curriculum
+from d3mlx.distill.fast_cpu import fast_cpu
+from d3mlx.distill.objective import cross_entropy, mask_batch, masked_loss
+from d3mlx.distill.optimizer import OptimizerConfig
+from d3mlx.distill.trainer import TrainConfig, Trainer, load_checkpoint
+from d3mlx.models import llada, transformer
+
+TINY: dict[str, Any] = {
+    "model_type": "llada",
+    "d_model": 32,
+    "n_layers": 2,
+    "n_heads": 2,
+    "mlp_hidden_size": 48,
+    "vocab_size": 20,
+    "mask_token_id": 19,
+    "eos_token_id": 18,
+}
+
+
+def tiny_model(seed: int = 0) -> llada.Model:
+    mx.random.seed(seed)
+    model = llada.Model(llada.ModelArgs.from_dict(TINY))
+    mx.eval(model.parameters())
+    return model
+
+
+def tiny_batch(index: int) -> Batch:
+    rng = np.random.default_rng(index)
+    weights = np.zeros((4, 12), np.float32)
+    weights[:, 5:] = 1
+    weights[:, 9:] = 0.1
+    return Batch(rng.integers(0, 18, (4, 12)).astype(np.int32), weights)
+
+
+def test_only_answers_are_masked() -> None:
+    batch = tiny_batch(0)
+    masked = mask_batch(batch, 19, np.random.default_rng(0))
+    hidden = np.array(masked.ids) == 19
+    assert hidden.any()
+    assert not hidden[batch.weights == 0].any()
+    real = np.array(masked.weights) > 0
+    assert sorted(np.array(masked.rows)[real].tolist()) == np.flatnonzero(hidden).tolist()
+    assert np.array(masked.targets)[real].tolist() == batch.ids.flat[np.flatnonzero(hidden)].tolist()
+
+
+def test_a_batch_without_luck_still_hides_something() -> None:
+    weights = np.zeros((1, 50), np.float32)
+    weights[0, 40] = 1
+    batch = Batch(np.zeros((1, 50), np.int32), weights)
+    for seed in range(20):
+        masked = mask_batch(batch, 19, np.random.default_rng(seed))
+        assert np.array(masked.rows)[np.array(masked.weights) > 0].tolist() == [40]
+
+
+def test_the_loss_is_the_weighted_mean_over_hidden_positions() -> None:
+    model, batch = tiny_model(), tiny_batch(1)
+    masked = mask_batch(batch, 19, np.random.default_rng(5))
+    logits = np.array(model(masked.ids)).astype(np.float64)
+    probabilities = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    rows, columns = np.nonzero(np.array(masked.ids) == 19)
+    losses = -np.log(probabilities[rows, columns, batch.ids[rows, columns]])
+    weights = batch.weights[rows, columns]
+    assert masked_loss(model, masked).item() == pytest.approx((losses * weights).sum() / weights.sum(), rel=1e-5)
+
+
+def weights_after(folder: Path, *stops: int | None) -> dict[str, Any]:
+    """Train 12 steps in as many calls as there are stops, each a new trainer that resumes."""
+    plan = TrainConfig(steps=12, mask_id=19, save_every=4, optimizer=OptimizerConfig(warmup=2))
+    for i, stop in enumerate(stops):
+        model = tiny_model()
+        Trainer(model, tiny_batch, plan, folder).run(resume=i > 0, stop_after=stop)
+    return {name: np.array(value) for name, value in tree_flatten(model.parameters())}
+
+
+def test_a_resumed_run_ends_like_an_uninterrupted_one(tmp_path: Path) -> None:
+    whole = weights_after(tmp_path / "whole", None)
+    pieces = weights_after(tmp_path / "pieces", 3, 5, None)
+    # Not to the last bit: MLX fuses arrays that come from a file and arrays that it computed in different ways.
+    assert max(np.abs(whole[name] - pieces[name]).max() for name in whole) < 1e-6
+    state, step = load_checkpoint(tmp_path / "pieces") or (None, 0)
+    assert step == 12
+    assert state is not None
+    assert not any(path.name.startswith(".partial") for path in (tmp_path / "pieces").iterdir())
+    start = {name: np.array(value) for name, value in tree_flatten(tiny_model().parameters())}
+    assert any((whole[name] != start[name]).any() for name in whole)
+
+
+@pytest.mark.skipif(mx.default_device() != mx.Device(mx.cpu), reason="the fast functions are for the CPU backend")
+@pytest.mark.skipif(shutil.which("g++") is None, reason="compiling for the CPU needs g++")
+def test_fast_functions_have_the_values_and_gradients_of_the_plain_ones() -> None:
+    model = tiny_model()
+    masked = mask_batch(tiny_batch(2), 19, np.random.default_rng(1))
+    parameters = model.trainable_parameters()
+
+    def loss_and_gradients(entropy: Any) -> tuple[float, dict[str, Any]]:
+        def loss(weights: Any) -> mx.array:
+            model.update(weights)
+            return masked_loss(model, masked, entropy)
+
+        value, gradients = mx.value_and_grad(loss)(parameters)
+        mx.eval(value, gradients)
+        model.update(parameters)
+        return value.item(), {name: np.array(g) for name, g in tree_flatten(gradients)}
+
+    plain_functions = transformer.attention, transformer.swiglu
+    plain, gradients = loss_and_gradients(cross_entropy)
+    with fast_cpu() as entropy:
+        assert transformer.attention is not plain_functions[0]
+        fast, fast_gradients = loss_and_gradients(entropy)
+    assert (transformer.attention, transformer.swiglu) == plain_functions
+    assert fast == pytest.approx(plain, rel=1e-5)
+    for name, gradient in gradients.items():
+        scale = np.abs(gradient).max() + 1e-8
+        assert np.abs(fast_gradients[name] - gradient).max() < 2e-4 * scale, name
+
+
+def test_the_curriculum_comes_in_phases() -> None:
+    class Recorder:
+        seed = 0
+
+        def recall(self, step: int) -> str:
+            return "recall"
+
+        def drills(self, step: int) -> str:
+            return "drills"
+
+        def problems(self, step: int, operations: int) -> int:
+            return operations
+
+    def kinds(start: int, end: int) -> set[Any]:
+        return {Curriculum().batch(Recorder(), step) for step in range(start, end)}  # type: ignore[arg-type]
+
+    assert kinds(0, 700) == {"recall"}
+    assert kinds(700, 2000) == {"drills", 2}
+    assert kinds(2000, 2200) == kinds(17000, 17200) == {"drills", 4}
