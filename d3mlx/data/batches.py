@@ -105,14 +105,15 @@ class Source:
         return Batch(*stack(examples, -(-longest // 8) * 8, self.end))
 
     def drills(self, index: int) -> Batch:
-        """Equations from the solutions of training problems, their results masked."""
+        """Equations from the solutions of training problems, their results masked.
+
+        Each comes from another problem: within one, the next equation begins with the result, which could be copied.
+        """
         rng = random.Random(f"drills/{self.seed}/{index}")
         texts = []
         for _ in range(self.size):
-            equations: list[str] = []
-            while len(equations) < EQUATIONS:
-                equations += problem(rng.getrandbits(40), "train", self.seed).equations
-            texts.append(" ".join(f"{equation}." for equation in equations[:EQUATIONS]))
+            drawn = [problem(rng.getrandbits(40), "train", self.seed) for _ in range(EQUATIONS)]
+            texts.append(" ".join(f"{rng.choice(p.equations)}." for p in drawn))
         start = [*self.opening, *self.turn, self.space]
         examples = []
         for text, encoded in zip(texts, self.encode(texts), strict=True):
