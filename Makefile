@@ -7,7 +7,7 @@ QUESTION := Ella has 6 baskets with 8 eggs in each and loses 20 eggs. How many e
 .PHONY: demo test golden lint types
 
 demo: $(VENV)/.installed
-	$(BIN)/d3mlx generate "$(QUESTION)" --max-tokens 64
+	@$(BIN)/d3mlx generate "$(QUESTION)" --max-tokens 64
 
 test: lint types
 	$(BIN)/python -m pytest -n 2
@@ -24,11 +24,13 @@ types: $(VENV)/.installed-dev
 
 # Editable: a change in the source needs no new installation, one in pyproject.toml does.
 $(VENV)/.installed: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install -q --disable-pip-version-check -e .
+	@echo "Installing d3mlx into $(VENV) ..."
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -e .
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install -q --disable-pip-version-check -e ".[dev]"
+	@echo "Installing d3mlx and its test tools into $(VENV) ..."
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -e ".[dev]"
 	@touch $@ $(VENV)/.installed
 
 $(BIN)/python:

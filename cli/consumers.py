@@ -51,10 +51,7 @@ class Consumer(Protocol):
 
 
 class Plain:
-    """The committed prefix as it grows, and nothing else on standard output.
-
-    The statistics go to standard error, and only if a person is watching it.
-    """
+    """The committed prefix as it grows, and nothing else on standard output; the statistics go to standard error."""
 
     def start(self) -> None:
         pass
@@ -66,8 +63,7 @@ class Plain:
     def finish(self, report: Report) -> None:
         sys.stdout.write("\n")
         sys.stdout.flush()
-        if sys.stderr.isatty():
-            sys.stderr.write("\n".join(["=" * 10, *report.lines()]) + "\n")
+        sys.stderr.write("\n".join(["=" * 10, *report.lines()]) + "\n")
 
     def close(self) -> None:
         pass

@@ -64,7 +64,8 @@ def test_piped_text_is_the_text_and_nothing_else(llada: str) -> None:
 
     text = generate(model, tokenizer, "hello", max_tokens=24, sampling=Sampling(temperature=1)).text
     assert done.stdout.decode() == text + "\n"
-    assert done.stderr == b""
+    lines = done.stderr.decode().splitlines()
+    assert [line.split(":")[0] for line in lines[1:]] == ["Prompt", "Generation", "Peak memory", "Denoising"]
 
 
 @pytest.mark.parametrize("decoder", ["vanilla", "fast-dllm", "d3llm"])
