@@ -7,7 +7,7 @@ QUESTION := Ella has 6 baskets with 8 eggs in each and loses 20 eggs. How many e
 .PHONY: demo test golden lint types
 
 demo: $(VENV)/.installed
-	@$(BIN)/d3mlx generate "$(QUESTION)" --max-tokens 64
+	@$(BIN)/d3mlx generate "$(QUESTION)"
 
 test: lint types
 	$(BIN)/python -m pytest -n 2

@@ -38,7 +38,7 @@ class Request:
     decoder: str
     preset: Preset
     sampling: Sampling
-    max_tokens: int
+    max_tokens: int | None
     early_stop: bool
     stop: tuple[str, ...]
 
@@ -54,7 +54,7 @@ class Request:
             "decoder": self.decoder,
             "policies": generation.decoder,
             "sampling": self.sampling,
-            "max_tokens": self.max_tokens,
+            "max_tokens": generation.new_tokens,
             "early_stop": self.early_stop,
             "stop": self.stop,
             "versions": {name: version(name) for name in ("d3mlx", "mlx", "mlx-lm")},
@@ -136,8 +136,9 @@ def generate(
         bool, typer.Option("--raw", help="Take the prompt as it is, without the chat template.", rich_help_panel=COMMON)
     ] = False,
     max_tokens: Annotated[
-        int, typer.Option(help="New tokens on the canvas; the answer may end earlier.", rich_help_panel=COMMON)
-    ] = 256,
+        int | None,
+        typer.Option(help="Length of the canvas, 256; the answer may end earlier.", rich_help_panel=COMMON),
+    ] = None,
     decoder: Annotated[
         str, typer.Option("--decoder", "-d", help="vanilla, fast-dllm or d3llm.", rich_help_panel=COMMON)
     ] = "d3llm",

@@ -30,7 +30,7 @@ def draw(
     chat = [{"role": "user", "content": prompt}]
 
     def generation() -> Generation:
-        return Generation(model, tokenizer, chat, D3LLM(block_size=16), max_tokens=64)
+        return Generation(model, tokenizer, chat, D3LLM(block_size=16))
 
     forwards = sum(1 for _ in generation())
     kept = {max(0, round(share * forwards) - 1) for share in MOMENTS}

@@ -69,9 +69,9 @@ def make_canvas(model: DiffusionModel, tokenizer: Any, prompt: Prompt, max_token
     return Canvas(ids, max_tokens, model.args.mask_token_id, end_ids(model, tokenizer), early_stop)
 
 
-def check_request(max_tokens: int, stop: Sequence[str]) -> None:
+def check_request(max_tokens: int | None, stop: Sequence[str]) -> None:
     """Raise ConfigError for what is wrong before a model is looked at."""
-    if max_tokens < 1:
+    if max_tokens is not None and max_tokens < 1:
         raise ConfigError(f"max-tokens must be at least 1, not {max_tokens}.")
     if "" in stop:
         raise ConfigError("A stop text must not be empty.")
@@ -87,7 +87,7 @@ class Generation:
         prompt: Prompt,
         decoder: str | Preset = "d3llm",
         *,
-        max_tokens: int = 256,
+        max_tokens: int | None = None,
         sampling: Sampling | None = None,
         early_stop: bool = True,
         stop: Sequence[str] = (),
@@ -95,7 +95,8 @@ class Generation:
         check_request(max_tokens, stop)
         chosen = preset(decoder) if isinstance(decoder, str) else decoder
         self.decoder = chosen.build(model.family)
-        self.canvas = make_canvas(model, tokenizer, prompt, max_tokens, early_stop)
+        self.canvas = make_canvas(model, tokenizer, prompt, max_tokens or model.args.max_new_tokens, early_stop)
+        self.new_tokens = len(self.canvas) - self.canvas.prompt_length
         self.sampling = sampling or Sampling()
         self.model = model
         if stop and tokenizer is None:
@@ -125,7 +126,7 @@ def stream_generate(
     """Yield a Step for each forward, its `text` being what became readable.
 
     prompt: text (taken as it is), chat messages, or token ids, which need no tokenizer. decoder: the name of a preset
-    or a `Vanilla`, `FastDLLM` or `D3LLM` config. options: max_tokens (256), sampling (`Sampling`), early_stop (True),
+    or a `Vanilla`, `FastDLLM` or `D3LLM` config. options: max_tokens (256 unless config.json has max_new_tokens), sampling (`Sampling`), early_stop (True),
     stop (texts that end the answer). Raises PromptError and ConfigError before the first forward.
     """
     return iter(Generation(model, tokenizer, prompt, decoder, **options))

@@ -63,6 +63,7 @@ def config_of(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
         "eos_token_id": end,
         "layer_norm_type": "rms",
         "mask_token_id": tokenizer.convert_tokens_to_ids(MASK),
+        "max_new_tokens": CANVAS,
         "max_sequence_length": CONTEXT,
         "mlp_hidden_size": FF,
         "model_type": "llada",

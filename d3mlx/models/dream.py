@@ -35,6 +35,7 @@ class ModelArgs(BaseModelArgs):
     max_position_embeddings: int = 131072
     tie_word_embeddings: bool = False
     pad_token_id: int | None = None
+    max_new_tokens: int = 256
     hidden_act: str = "silu"
     use_sliding_window: bool = False
 

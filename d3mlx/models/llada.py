@@ -42,6 +42,7 @@ class ModelArgs(BaseModelArgs):
     input_emb_norm: bool = False
     scale_logits: bool = False
     pad_token_id: int | None = None
+    max_new_tokens: int = 256
     activation_type: str = "silu"
     block_type: str = "llama"
     block_group_size: int = 1

@@ -186,6 +186,13 @@ def test_a_wrong_request_is_one_sentence(d3mlx: Any, llada: str, options: list[s
         assert re.fullmatch(r"Error: [^\n]+\.\n", done.err)
 
 
+def test_the_embedded_model_answers_without_any_option(d3mlx: Any) -> None:
+    done = d3mlx("generate", "Gina has 7 boxes with 8 books in each. How many books are there?")
+    assert done.status == 0
+    assert re.search(r"\d\*\d=\d+", done.out)
+    assert done.err.startswith("This is the built-in demonstration model")
+
+
 def test_an_empty_prompt_and_an_absent_model(d3mlx: Any, llada: str) -> None:
     assert "empty" in d3mlx("generate", "  ", "--model", llada).err
     done = d3mlx("generate", "hi", "--model", "./absent")
