@@ -126,8 +126,9 @@ def stream_generate(
     """Yield a Step for each forward, its `text` being what became readable.
 
     prompt: text (taken as it is), chat messages, or token ids, which need no tokenizer. decoder: the name of a preset
-    or a `Vanilla`, `FastDLLM` or `D3LLM` config. options: max_tokens (256 unless config.json has max_new_tokens), sampling (`Sampling`), early_stop (True),
-    stop (texts that end the answer). Raises PromptError and ConfigError before the first forward.
+    or a `Vanilla`, `FastDLLM` or `D3LLM` config. options: max_tokens (256, or max_new_tokens of config.json), sampling
+    (`Sampling`), early_stop (True), stop (texts that end the answer). Raises PromptError and ConfigError before the
+    first forward.
     """
     return iter(Generation(model, tokenizer, prompt, decoder, **options))
 

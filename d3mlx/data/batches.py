@@ -104,16 +104,20 @@ class Source:
             longest = max(longest, max(example.prompt for example in examples) + CANVAS)
         return Batch(*stack(examples, -(-longest // 8) * 8, self.end))
 
-    def drills(self, index: int) -> Batch:
+    def drills(self, index: int, chained: bool = False) -> Batch:
         """Equations from the solutions of training problems, their results masked.
 
-        Each comes from another problem: within one, the next equation begins with the result, which could be copied.
+        Each comes from another problem. Chained, the equations of a problem stay together: the next one mostly begins
+        with the result of the one before, so a result can be copied. That teaches copying, and little arithmetic.
         """
         rng = random.Random(f"drills/{self.seed}/{index}")
         texts = []
         for _ in range(self.size):
-            drawn = [problem(rng.getrandbits(40), "train", self.seed) for _ in range(EQUATIONS)]
-            texts.append(" ".join(f"{rng.choice(p.equations)}." for p in drawn))
+            equations: list[str] = []
+            while len(equations) < EQUATIONS:
+                drawn = problem(rng.getrandbits(40), "train", self.seed).equations
+                equations += drawn if chained else [rng.choice(drawn)]
+            texts.append(" ".join(f"{equation}." for equation in equations[:EQUATIONS]))
         start = [*self.opening, *self.turn, self.space]
         examples = []
         for text, encoded in zip(texts, self.encode(texts), strict=True):

@@ -15,11 +15,12 @@ class Phase:
     until: int
     operations: int
     drills: float
+    chained: bool = False
 
 
 @dataclass(frozen=True)
 class Curriculum:
-    """Recall first, which teaches copying; then the wording; then mostly arithmetic; then both together.
+    """Recall first, which teaches copying; then the wording, with chained equations; then arithmetic; then both.
 
     The wording is learned within some two thousand steps and arithmetic takes several times as many, so the share of
     drills is highest in the middle. The last phase has no end.
@@ -27,8 +28,9 @@ class Curriculum:
 
     recall_steps: int = 700
     phases: tuple[Phase, ...] = (
-        Phase(until=2000, operations=2, drills=0.35),
-        Phase(until=3750, operations=4, drills=0.2),
+        Phase(until=2000, operations=2, drills=0.35, chained=True),
+        Phase(until=3750, operations=4, drills=0.2, chained=True),
+        Phase(until=4500, operations=4, drills=0.7, chained=True),
         Phase(until=11000, operations=4, drills=0.7),
         Phase(until=10**9, operations=4, drills=0.3),
     )
@@ -38,5 +40,5 @@ class Curriculum:
             return source.recall(step)
         phase = next(phase for phase in self.phases if step < phase.until)
         if random.Random(f"drill?/{source.seed}/{step}").random() < phase.drills:
-            return source.drills(step)
+            return source.drills(step, phase.chained)
         return source.problems(step, phase.operations)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -90,6 +91,8 @@ def test_batches_are_functions_of_their_index_and_mask_only_answers() -> None:
             prompt_end = int(np.flatnonzero(ids == source.turn[1])[0])
             assert asked.min() > prompt_end
     drill = source.drills(0)
+    equations = re.findall(r"(\d+)[-+*/]\d+=(\d+)", TOKENIZER.decode(drill.ids[0]))
+    assert sum(result == after for (_, result), (after, _) in pairwise(equations)) <= 2
     shown = TOKENIZER.decode(drill.ids[0])
     results = re.findall(r"=(\d+)\.", shown)
     asked_text = "".join(TOKENIZER.decode([token]) for token in drill.ids[0][drill.weights[0] == 1])

@@ -135,8 +135,8 @@ def test_the_curriculum_comes_in_phases() -> None:
         def recall(self, step: int) -> str:
             return "recall"
 
-        def drills(self, step: int) -> str:
-            return "drills"
+        def drills(self, step: int, chained: bool) -> str:
+            return "chained" if chained else "drills"
 
         def problems(self, step: int, operations: int) -> int:
             return operations
@@ -145,5 +145,5 @@ def test_the_curriculum_comes_in_phases() -> None:
         return {Curriculum().batch(Recorder(), step) for step in range(start, end)}  # type: ignore[arg-type]
 
     assert kinds(0, 700) == {"recall"}
-    assert kinds(700, 2000) == {"drills", 2}
-    assert kinds(2000, 2200) == kinds(17000, 17200) == {"drills", 4}
+    assert kinds(700, 2000) == {"chained", 2}
+    assert kinds(5000, 5200) == kinds(17000, 17200) == {"drills", 4}
