@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -76,11 +77,21 @@ def read_prompt(argument: str, system: str | None, raw: bool) -> Prompt:
     return [*messages, {"role": "user", "content": text}]
 
 
+def loading(model: str) -> AbstractContextManager[Any]:
+    """A sign of life on a terminal while gigabytes are read; a download has the hub's own progress bars."""
+    from rich.console import Console
+
+    if sys.stderr.isatty() and Path(model).is_dir():
+        return Console(stderr=True).status(f"Loading {Path(model).name} ...")
+    return nullcontext()
+
+
 def run(request: Request, make_consumers: Any) -> None:
     """Load, generate, tell the consumers."""
     from d3mlx import Generation, load
 
-    model, tokenizer = load(request.model, request.adapter_path, revision=request.revision)
+    with loading(request.model):
+        model, tokenizer = load(request.model, request.adapter_path, revision=request.revision)
     generation = Generation(
         model,
         tokenizer,
