@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -44,10 +44,10 @@ class Batch:
 
 @dataclass(frozen=True)
 class Example:
-    """One sequence before it is padded with end tokens; `asked` marks the positions that may be masked."""
+    """One sequence before it is padded with end tokens; `asked` holds loss weights, 0 for what stays visible."""
 
     ids: list[int]
-    asked: list[bool]
+    asked: Sequence[float]
     prompt: int
 
 
@@ -72,6 +72,7 @@ class Source:
         words = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
         self.keys = [i for i, word in enumerate(words) if word.startswith("Ġ") and len(word) > 3]
         self.space: int = tokenizer.convert_tokens_to_ids("Ġ")
+        self.equals: int = tokenizer.convert_tokens_to_ids("=")
         self.digits: list[int] = tokenizer.convert_tokens_to_ids(list("0123456789"))
         self.opening: list[int] = tokenizer.convert_tokens_to_ids([BOS, header("user")])
         self.turn: list[int] = tokenizer.convert_tokens_to_ids([TURN, header("assistant")])
@@ -103,6 +104,28 @@ class Source:
         if rng.random() < 0.25:
             longest = max(longest, max(example.prompt for example in examples) + CANVAS)
         return Batch(*stack(examples, -(-longest // 8) * 8, self.end))
+
+    def continued(self, index: int, most_operations: int = 4) -> Batch:
+        """Problems of which the solution is shown up to one of its equal signs, and nearly all of the rest is masked.
+
+        So a result is computed where it is needed, its length unknown and no copy of it in sight, as in decoding. The
+        result and the token after it carry the loss.
+        """
+        pool = self.sorted_pool(index // POOL, most_operations, "train")
+        rng = random.Random(f"continued/{self.seed}/{index}")
+        examples = [self.cut(example, rng) for example in pool[index % POOL]]
+        longest = max(len(example.ids) for example in examples)
+        return Batch(*stack(examples, -(-longest // 8) * 8, self.end), lowest_ratio=0.9)
+
+    def cut(self, example: Example, rng: random.Random) -> Example:
+        """The example with one result to be computed next."""
+        signs = [i for i in range(example.prompt, len(example.ids)) if example.ids[i] == self.equals]
+        shown = rng.choice(signs) + 1
+        end = shown
+        while example.ids[end] in self.digits:
+            end += 1
+        weights = [0.0] * shown + [1.0] * (end + 1 - shown) + [END_WEIGHT] * (len(example.ids) - end - 1)
+        return Example(example.ids, weights, example.prompt)
 
     def drills(self, index: int, chained: bool = False) -> Batch:
         """Equations from the solutions of training problems, their results masked.

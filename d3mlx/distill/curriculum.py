@@ -10,20 +10,24 @@ from d3mlx.data.batches import Batch, Source
 
 @dataclass(frozen=True)
 class Phase:
-    """Steps before `until`: problems of at most `operations` steps, and equations alone for a share of the batches."""
+    """Steps before `until`: problems of at most `operations` steps.
+
+    For a share of the batches equations alone, for another problems whose next result is asked for.
+    """
 
     until: int
     operations: int
     drills: float
+    continued: float = 0.0
     chained: bool = False
 
 
 @dataclass(frozen=True)
 class Curriculum:
-    """Recall first, which teaches copying; then the wording, with chained equations; then arithmetic; then both.
+    """Recall first, which teaches copying; then the wording, with chained equations; then arithmetic; then all of it.
 
-    The wording is learned within some two thousand steps and arithmetic takes several times as many, so the share of
-    drills is highest in the middle. The last phase has no end.
+    Arithmetic on its own does not carry over to problems by itself: there a result is mostly visible again further on,
+    and its length is not given. Hence problems with the rest of the solution masked. The last phase has no end.
     """
 
     recall_steps: int = 700
@@ -31,14 +35,17 @@ class Curriculum:
         Phase(until=2000, operations=2, drills=0.35, chained=True),
         Phase(until=3750, operations=4, drills=0.2, chained=True),
         Phase(until=4500, operations=4, drills=0.7, chained=True),
-        Phase(until=11000, operations=4, drills=0.7),
-        Phase(until=10**9, operations=4, drills=0.3),
+        Phase(until=5500, operations=4, drills=0.7),
+        Phase(until=10**9, operations=4, drills=0.2, continued=0.45),
     )
 
     def batch(self, source: Source, step: int) -> Batch:
         if step < self.recall_steps:
             return source.recall(step)
         phase = next(phase for phase in self.phases if step < phase.until)
-        if random.Random(f"drill?/{source.seed}/{step}").random() < phase.drills:
+        draw = random.Random(f"drill?/{source.seed}/{step}").random()
+        if draw < phase.drills:
             return source.drills(step, phase.chained)
+        if draw < phase.drills + phase.continued:
+            return source.continued(step, phase.operations)
         return source.problems(step, phase.operations)

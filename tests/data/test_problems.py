@@ -82,7 +82,7 @@ def test_problems_are_short_and_digits_stand_alone(tmp_path: Path) -> None:
 
 def test_batches_are_functions_of_their_index_and_mask_only_answers() -> None:
     source = Source(TOKENIZER, size=4, seed=3)
-    for make in (source.problems, source.drills, source.recall):
+    for make in (source.problems, source.continued, source.drills, source.recall):
         batch, again = make(7), make(7)
         assert (batch.ids == again.ids).all()
         assert (batch.weights == again.weights).all()
@@ -90,6 +90,12 @@ def test_batches_are_functions_of_their_index_and_mask_only_answers() -> None:
             asked = np.flatnonzero(weights == 1)
             prompt_end = int(np.flatnonzero(ids == source.turn[1])[0])
             assert asked.min() > prompt_end
+    for ids, weights in zip(source.continued(1).ids, source.continued(1).weights, strict=True):
+        first, last = np.flatnonzero(weights == 1)[[0, -1]]
+        assert TOKENIZER.decode(ids[:first]).endswith("=")
+        assert TOKENIZER.decode(ids[first:last]).isdigit()
+        assert (weights[:first] == 0).all()
+        assert (weights[last + 1 :] > 0).all()
     drill = source.drills(0)
     equations = re.findall(r"(\d+)[-+*/]\d+=(\d+)", TOKENIZER.decode(drill.ids[0]))
     assert sum(result == after for (_, result), (after, _) in pairwise(equations)) <= 2

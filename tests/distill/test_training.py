@@ -138,6 +138,9 @@ def test_the_curriculum_comes_in_phases() -> None:
         def drills(self, step: int, chained: bool) -> str:
             return "chained" if chained else "drills"
 
+        def continued(self, step: int, operations: int) -> str:
+            return "continued"
+
         def problems(self, step: int, operations: int) -> int:
             return operations
 
@@ -146,4 +149,5 @@ def test_the_curriculum_comes_in_phases() -> None:
 
     assert kinds(0, 700) == {"recall"}
     assert kinds(700, 2000) == {"chained", 2}
-    assert kinds(5000, 5200) == kinds(17000, 17200) == {"drills", 4}
+    assert kinds(5000, 5200) == {"drills", 4}
+    assert kinds(17000, 17200) == {"drills", "continued", 4}
