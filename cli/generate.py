@@ -66,7 +66,9 @@ def read_prompt(argument: str, system: str | None, raw: bool) -> Prompt:
     """The prompt as text (--raw) or as chat messages."""
     from d3mlx.errors import ConfigError, PromptError
 
-    text = sys.stdin.read() if argument == "-" else argument
+    if argument == "-" and sys.stdin is None:
+        raise PromptError("Standard input is closed; give the prompt as an argument.")
+    text = sys.stdin.buffer.read().decode(errors="surrogateescape") if argument == "-" else argument
     if not text.strip():
         raise PromptError("The prompt is empty.")
     if raw and system is not None:

@@ -11,7 +11,7 @@ import typer
 
 from d3mlx.cli.generate import generate
 from d3mlx.cli.info import info
-from d3mlx.errors import D3Error
+from d3mlx.errors import ConfigError, D3Error
 from d3mlx.version import VERSION
 
 MANUAL = """Diffusion language models on Apple silicon: LLaDA, Dream and their d3LLM students, decoded as published.
@@ -88,6 +88,8 @@ def run() -> None:
     # The default handler, also where a shell started us in the background with interrupts ignored.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
+        if sys.stdout is None:
+            raise ConfigError("Standard output is closed; there is nowhere to write to.")
         app()
     except SystemExit as end:
         if end.code == INTERRUPTED:

@@ -33,6 +33,8 @@ def encode(tokenizer: Any, prompt: Prompt) -> list[int]:
     ids = [] if isinstance(prompt, str) else [item for item in prompt if isinstance(item, int)]
     if ids and len(ids) == len(prompt):
         return ids
+    if not is_text(prompt):
+        raise PromptError("The prompt holds bytes that are not UTF-8 text.")
     if tokenizer is None:
         raise PromptError("Without a tokenizer the prompt must be a list of token ids.")
     if isinstance(prompt, str):
@@ -44,6 +46,16 @@ def encode(tokenizer: Any, prompt: Prompt) -> list[int]:
     if not ids:
         raise PromptError("The prompt is empty.")
     return ids
+
+
+def is_text(prompt: str | Sequence[Any]) -> bool:
+    """False if the prompt holds the stray bytes that Python reads from a command line as lone surrogates."""
+    texts = [prompt] if isinstance(prompt, str) else [text for message in prompt for text in message.values()]
+    try:
+        "".join(texts).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def end_ids(model: DiffusionModel, tokenizer: Any) -> tuple[int, ...]:

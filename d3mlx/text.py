@@ -11,12 +11,14 @@ class TextStream:
     """Turns the committed prefix of an answer into text, piece by piece.
 
     A token becomes text once everything before it has committed. `done` is set when a stop text has appeared: nothing
-    from it on is ever given out. Special tokens and the end token give no text.
+    from it on is ever given out. Special tokens, padding ids and the end token give no text.
     """
 
     def __init__(self, tokenizer: Any, stop: tuple[str, ...] = ()):
         self.detokenizer = tokenizer.detokenizer
         self.silent = {*tokenizer.all_special_ids, *tokenizer.eos_token_ids}
+        # A model's vocabulary may be padded beyond the tokenizer's; a padding id has no text.
+        self.known = max(tokenizer.get_vocab().values())
         self.stop = stop
         self.read = 0
         self.held = ""
@@ -28,7 +30,7 @@ class TextStream:
         waiting = (answer == canvas.mask_id).nonzero()[0]
         ready = int(waiting[0]) if len(waiting) else len(answer)
         for token in answer[self.read : ready].tolist():
-            if token not in self.silent:
+            if token not in self.silent and token <= self.known:
                 self.detokenizer.add_token(token)
         self.read = max(self.read, ready)
         return self.release(self.detokenizer.last_segment)

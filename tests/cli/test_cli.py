@@ -149,6 +149,23 @@ def test_prompt_from_standard_input(llada: str) -> None:
     assert json.loads(done.stdout.splitlines()[-1])["config"]["prompt"][-1]["content"] == "from a pipe"
 
 
+BROKEN_PIPES = [
+    (r"printf '\xff\xfe' | '{command}' generate - --model '{model}'", "not UTF-8"),
+    ("'{command}' generate - --model '{model}' <&-", "input is closed"),
+    ("'{command}' generate hi --model '{model}' >&-", "output is closed"),
+    ("'{command}' generate hi --model '{model}' --plain > /dev/full", "No space left"),
+]
+
+
+@pytest.mark.parametrize(("script", "culprit"), BROKEN_PIPES)
+def test_streams_that_do_not_work(llada: str, script: str, culprit: str) -> None:
+    if "/dev/full" in script and not Path("/dev/full").exists():
+        pytest.skip("this system has no device that is always full")
+    done = subprocess.run(["bash", "-c", script.format(command=COMMAND, model=llada)], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert re.fullmatch(rf"Error: [^\n]*{culprit}[^\n]*\.\n", done.stderr)
+
+
 WRONG = [
     (["--temperature", "-1"], 1, "temperature"),
     (["--top-p", "2"], 1, "top-p"),
