@@ -48,11 +48,11 @@ def encode(tokenizer: Any, prompt: Prompt) -> list[int]:
     return ids
 
 
-def is_text(prompt: str | Sequence[Any]) -> bool:
+def is_text(prompt: Prompt) -> bool:
     """False if the prompt holds the stray bytes that Python reads from a command line as lone surrogates."""
-    texts = [prompt] if isinstance(prompt, str) else [text for message in prompt for text in message.values()]
+    messages: Any = [{"content": prompt}] if isinstance(prompt, str) else prompt
     try:
-        "".join(texts).encode()
+        "".join(text for message in messages for text in message.values()).encode()
     except UnicodeEncodeError:
         return False
     return True

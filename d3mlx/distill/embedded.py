@@ -2,7 +2,7 @@
 
     python -m d3mlx.distill.embedded --out FOLDER [--work FOLDER] [--resume]
 
-Three hours on two cores with a fast BLAS preloaded (README.md says how); the checkpoint in the work folder is a few
+Two and a half hours on two cores with a fast BLAS preloaded (README.md says how); the checkpoint in the work folder is a few
 times the size of the model.
 """
 
@@ -34,7 +34,7 @@ from d3mlx.distill.objective import mask_batch, masked_loss
 from d3mlx.distill.trainer import TrainConfig, Trainer
 from d3mlx.models import llada
 
-STEPS = 18000
+STEPS = 12000
 BATCH = 48
 WIDTH, LAYERS, HEADS, FF = 192, 4, 3, 512
 CONTEXT = 256
