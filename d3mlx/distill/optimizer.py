@@ -50,11 +50,12 @@ class State:
 
     @classmethod
     def of_flat(cls, flat: Arrays) -> State:
+        """The state that `flat` gave; of a checkpoint with weights alone, a start from them."""
         parts: dict[str, Arrays] = {"weights": {}, "average": {}, "first": {}, "second": {}}
         for key, value in flat.items():
             part, name = key.split("/", 1)
             parts[part][name] = value
-        return cls(**parts)
+        return cls(**parts) if parts["first"] else cls.start(parts["weights"])
 
 
 Fused = Callable[..., tuple[mx.array, mx.array, mx.array, mx.array]]

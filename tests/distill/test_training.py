@@ -99,6 +99,18 @@ def test_a_resumed_run_ends_like_an_uninterrupted_one(tmp_path: Path) -> None:
     assert any((whole[name] != start[name]).any() for name in whole)
 
 
+def test_weights_alone_are_a_checkpoint_too(tmp_path: Path) -> None:
+    weights = {f"weights/{name}": value for name, value in tree_flatten(tiny_model(3).parameters())}
+    mx.save_safetensors(str(tmp_path / "checkpoint.safetensors"), weights, metadata={"step": "5"})
+    state, step = load_checkpoint(tmp_path) or (None, 0)
+    assert step == 5
+    assert state is not None
+    assert all((state.average[name.removeprefix("weights/")] == value).all() for name, value in weights.items())
+    plan = TrainConfig(steps=12, mask_id=19, optimizer=OptimizerConfig(warmup=2))
+    Trainer(tiny_model(), tiny_batch, plan, tmp_path).run(resume=True)
+    assert (load_checkpoint(tmp_path) or (None, 0))[1] == 12
+
+
 @pytest.mark.skipif(mx.default_device() != mx.Device(mx.cpu), reason="the fast functions are for the CPU backend")
 @pytest.mark.skipif(shutil.which("g++") is None, reason="compiling for the CPU needs g++")
 def test_fast_functions_have_the_values_and_gradients_of_the_plain_ones() -> None:
