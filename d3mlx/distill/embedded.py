@@ -2,8 +2,7 @@
 
     python -m d3mlx.distill.embedded --out FOLDER [--work FOLDER] [--resume]
 
-Two and a half hours on two cores with a fast BLAS preloaded (README.md says how); the checkpoint in the work folder is a few
-times the size of the model.
+Two and a half hours on two cores with a fast BLAS preloaded (README.md says how).
 """
 
 from __future__ import annotations

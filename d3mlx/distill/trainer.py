@@ -58,6 +58,7 @@ def load_checkpoint(folder: Path) -> tuple[State, int] | None:
         return None
     found: Any = mx.load(str(path), return_metadata=True)
     arrays, metadata = found
+    arrays = {name: value.astype(mx.float32) for name, value in arrays.items()}
     return State.of_flat(arrays), int(metadata["step"])
 
 

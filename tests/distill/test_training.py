@@ -100,11 +100,13 @@ def test_a_resumed_run_ends_like_an_uninterrupted_one(tmp_path: Path) -> None:
 
 
 def test_weights_alone_are_a_checkpoint_too(tmp_path: Path) -> None:
-    weights = {f"weights/{name}": value for name, value in tree_flatten(tiny_model(3).parameters())}
+    parameters = tree_flatten(tiny_model(3).parameters())
+    weights = {f"weights/{name}": value.astype(mx.float16) for name, value in parameters}
     mx.save_safetensors(str(tmp_path / "checkpoint.safetensors"), weights, metadata={"step": "5"})
     state, step = load_checkpoint(tmp_path) or (None, 0)
     assert step == 5
     assert state is not None
+    assert {value.dtype for value in state.flat().values()} == {mx.float32}
     assert all((state.average[name.removeprefix("weights/")] == value).all() for name, value in weights.items())
     plan = TrainConfig(steps=12, mask_id=19, optimizer=OptimizerConfig(warmup=2))
     Trainer(tiny_model(), tiny_batch, plan, tmp_path).run(resume=True)
