@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from d3mlx.cli.convert import convert
 from d3mlx.cli.generate import generate
 from d3mlx.cli.info import info
 from d3mlx.errors import ConfigError, D3Error
@@ -28,6 +29,8 @@ runs such checkpoints with MLX and shows the canvas while it resolves.
   d3mlx generate - --model Dream-org/Dream-v0-Instruct-7B --decoder fast-dllm --rows prefix < question.txt
 
   d3mlx info GSAI-ML/LLaDA-8B-Instruct
+
+  d3mlx convert --hf-path GSAI-ML/LLaDA-8B-Instruct --mlx-path llada-4bit -q
 
 [bold]Environment[/bold]
 
@@ -69,6 +72,7 @@ def root(
 
 app.command()(generate)
 app.command()(info)
+app.command()(convert)
 
 
 def sentence(error: BaseException) -> str:
