@@ -93,8 +93,11 @@ def convert(
 ) -> None:
     """Convert a checkpoint to MLX, quantized or not, in little memory.
 
-    Weights are streamed tensor by tensor. Embedding and head are quantized like every layer; recipes give the head
-    their higher bits. The folder appears when it is whole; an interrupted run leaves nothing.
+    Weights are streamed tensor by tensor, so a checkpoint may be larger than memory.
+
+    Embedding and head are quantized like every layer; recipes give the head their higher bits.
+
+    The folder appears when it is whole; an interrupted run leaves nothing.
     """
     from d3mlx.cli.info import human_size
     from d3mlx.convert import Quantization, Recipe
