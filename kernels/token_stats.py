@@ -16,7 +16,7 @@ class TokenStats(NamedTuple):
 
     `token` has the highest logit (lowest id wins a tie), `p` and `p2` are the highest and second highest probability,
     `sampled` is the drawn token and `p_sampled` its probability. Excluded ids are never `token` or `sampled` but stay
-    in the softmax. A row of only -inf gives id 0, p 0 and entropy +inf.
+    in the softmax. A row of only -inf gives id 0, p 0 and entropy +inf, one with NaN or +inf gives entropy NaN.
     """
 
     token: mx.array
@@ -39,7 +39,7 @@ def token_stats(logits: mx.array, excluded: int, scores: mx.array | None = None)
     weights = mx.exp(shifted)
     total = weights.sum(axis=-1)
     weighted = mx.where(weights > 0, weights * shifted, 0.0).sum(axis=-1)
-    entropy = mx.where(total > 0, mx.log(total) - weighted / total, mx.inf)
+    entropy = mx.where(total == 0, mx.inf, mx.log(total) - weighted / total)
     scale = mx.where(total > 0, 1 / total, 0.0)
 
     ids = mx.arange(x.shape[-1])
