@@ -107,18 +107,25 @@ class Forward:
         prompted, unprompted = logits[0], logits[1]
         return unprompted + (self.decoder.cfg_scale + 1) * (prompted - unprompted)
 
+    def statistics(self, logits: mx.array, wanted: Ints) -> TokenStats:
+        """Statistics of logits [N, V] for the N wanted positions, and the tokens drawn there."""
+        sampling, mask_id = self.sampling, self.canvas.mask_id
+        filtered = self.decoder.acceptance.filtered_statistics
+        if filtered:
+            logits = sampling.filtered(logits)
+        if sampling.temperature == 0:
+            return token_stats(logits, mask_id)
+        positions = mx.array(wanted)
+        if self.noise.in_kernels and (filtered or not sampling.truncates):
+            return token_stats(logits, mask_id, self.noise.draw(positions, 1.0 if filtered else sampling.temperature))
+        kept = logits if filtered else sampling.filtered(logits)
+        return token_stats(logits, mask_id, kept + self.noise.gumbel(positions, kept.shape[-1]))
+
     def facts(self, plan: Plan, view: View) -> Facts:
         """Forward the plan and gather what the acceptance rule may know of the eligible positions."""
         wanted = self.canvas.masked_before(view.end)
         logits = self.logits(plan, wanted)
-        scores = None
-        if self.decoder.acceptance.filtered_statistics or self.sampling.temperature > 0:
-            kept = self.sampling.filtered(logits)
-            if self.decoder.acceptance.filtered_statistics:
-                logits = kept
-            if self.sampling.temperature > 0:
-                scores = kept + self.noise.gumbel(mx.array(wanted), kept.shape[-1])
-        token, p, p2, entropy, sampled, p_sampled = read(token_stats(logits, self.canvas.mask_id, scores))
+        token, p, p2, entropy, sampled, p_sampled = read(self.statistics(logits, wanted))
         if not np.isfinite(p).all() or np.isnan(entropy).any():
             raise CheckpointError(
                 "The model's logits are not numbers (NaN); its weights are damaged or overflow in this dtype."
