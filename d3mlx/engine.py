@@ -134,22 +134,24 @@ class Forward:
         prompted, unprompted = logits[0], logits[1]
         return unprompted + (self.decoder.cfg_scale + 1) * (prompted - unprompted)
 
-    def statistics(self, plan: Plan, wanted: Ints) -> TokenStats:
-        """Forward the plan; statistics of the wanted positions."""
-        logits = self.logits(plan, wanted)
-        scores = None
-        if self.decoder.acceptance.filtered_statistics or self.sampling.temperature > 0:
-            kept = self.sampling.filtered(logits)
-            if self.decoder.acceptance.filtered_statistics:
-                logits = kept
-            if self.sampling.temperature > 0:
-                scores = kept + self.noise.gumbel(mx.array(wanted), kept.shape[-1])
-        return token_stats(logits, self.canvas.mask_id, scores)
+    def statistics(self, logits: mx.array, wanted: Ints) -> TokenStats:
+        """Statistics of logits [N, V] for the N wanted positions, and the tokens drawn there."""
+        sampling, mask_id = self.sampling, self.canvas.mask_id
+        filtered = self.decoder.acceptance.filtered_statistics
+        if filtered:
+            logits = sampling.filtered(logits)
+        if sampling.temperature == 0:
+            return token_stats(logits, mask_id)
+        positions = mx.array(wanted)
+        if self.noise.in_kernels and (filtered or not sampling.truncates):
+            return token_stats(logits, mask_id, self.noise.draw(positions, 1.0 if filtered else sampling.temperature))
+        kept = logits if filtered else sampling.filtered(logits)
+        return token_stats(logits, mask_id, kept + self.noise.gumbel(positions, kept.shape[-1]))
 
     def step(self, table: Ints, view: View, plan: Plan, state: Any) -> tuple[Outcome, Any]:
         """Forward, decide, and move the blocks on; the acceptance rule's next state."""
         wanted = self.canvas.masked_before(view.end)
-        stats = self.statistics(plan, wanted)
+        stats = self.statistics(self.logits(plan, wanted), wanted)
         acceptance = self.decoder.acceptance
         rule = acceptance.rule(plan.kind)
         if rule is None:

@@ -26,10 +26,11 @@ from d3mlx.decoding.acceptance import (
 )
 from d3mlx.decoding.presets import D3LLM, Decoder, FastDLLM, Vanilla, preset
 from d3mlx.decoding.rows import Dual
-from d3mlx.decoding.sampling import Noise, Sampling, mx_const
+from d3mlx.decoding.sampling import Noise, Sampling
 from d3mlx.decoding.schedule import Block, View
 from d3mlx.errors import ConfigError
 from d3mlx.kernels.accept_blocks import OPEN, Accepted, accept_blocks
+from d3mlx.kernels.noise import mx_const
 from d3mlx.kernels.token_stats import TokenStats, token_stats
 
 UNIT = json.loads((Path(__file__).parents[1] / "golden" / "unit.json").read_text())

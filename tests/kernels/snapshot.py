@@ -1,0 +1,42 @@
+"""The Metal text of every kernel of the package, as MLX generates it for one typical call.
+
+The files in snapshots/ are what a change of a kernel is reviewed by. This rewrites them:
+
+    python -m tests.kernels.snapshot
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import mlx.core as mx
+
+from d3mlx.kernels import dispatch, token_stats
+from tests.metal.trace import Generated, trace
+
+FOLDER = Path(__file__).parent / "snapshots"
+
+
+def typical_calls(dtype: mx.Dtype = mx.bfloat16, rows: int = 8) -> list[tuple[dispatch.Kernel, dispatch.Launch]]:
+    """One call of each kernel on `rows` rows."""
+    logits = mx.zeros((rows, 1000), dtype)
+    draw = token_stats.Draw(mx.arange(rows), 1.0, 0, 0)
+    choices: list[token_stats.Choice] = [None, mx.zeros((rows, 1000)), draw]
+    return [(token_stats.chosen_kernel(choice), token_stats.launch(logits, 3, choice)) for choice in choices]
+
+
+def generated(kernel: dispatch.Kernel, launch: dispatch.Launch) -> Generated:
+    inputs = [x if isinstance(x, mx.array) else mx.array(x) for x in launch.inputs]
+    rest = {name: value for name, value in vars(launch).items() if name != "inputs"}
+    return trace(dispatch.compiled(kernel), inputs, **rest)
+
+
+def texts() -> dict[str, str]:
+    """File name -> Metal text."""
+    return {f"{kernel.name}.metal": generated(kernel, launch).text for kernel, launch in typical_calls()}
+
+
+if __name__ == "__main__":
+    FOLDER.mkdir(exist_ok=True)
+    for file, text in texts().items():
+        (FOLDER / file).write_text(text)
