@@ -6,12 +6,14 @@ the forwarded rows, and one small array of integers comes out, which is all that
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any, Literal, NamedTuple
 
 import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
+from d3mlx.kernels import dispatch
 from d3mlx.kernels.token_stats import TokenStats
 
 Kind = Literal["entropy", "confidence", "factor", "opening"]
@@ -66,16 +68,179 @@ class Accepted(NamedTuple):
         return cls(tokens, guesses, entropies.view(np.float32), masks, states)
 
 
-def accept_blocks(
-    stats: TokenStats, positions: npt.NDArray[np.int32], table: npt.NDArray[np.int32], rule: Rule, ends: tuple[int, ...]
-) -> mx.array:
-    """Apply `rule` to the masked positions of the open blocks.
+THREADS = 256
 
-    stats: of their rows, each [N]. positions: theirs, ascending [N]. table [B, 6]: the blocks before the step; one of
-    them is full and has masks. ends: tokens after which nothing is decoded any more. Returns int32 [3 N + 2 B], which
-    `Accepted.unpack` reads.
-    """
-    return reference(stats, mx.array(positions), mx.array(table), rule, mx.array([-1, *ends]))
+HEADER = """
+inline int group_min(int value, threadgroup int* part, uint lane, uint group, uint groups) {
+  value = simd_min(value);
+  // Whoever still reads the last result must be done before it is overwritten.
+  threadgroup_barrier(mem_flags::mem_threadgroup);
+  if (lane == 0) {
+    part[group] = value;
+  }
+  threadgroup_barrier(mem_flags::mem_threadgroup);
+  return simd_min(lane < groups ? part[lane] : 0x7FFFFFFF);
+}
+
+inline float group_max(float value, threadgroup float* part, uint lane, uint group, uint groups) {
+  value = simd_max(value);
+  threadgroup_barrier(mem_flags::mem_threadgroup);
+  if (lane == 0) {
+    part[group] = value;
+  }
+  threadgroup_barrier(mem_flags::mem_threadgroup);
+  return simd_max(lane < groups ? part[lane] : -INFINITY);
+}
+"""
+
+SOURCE = """
+  int me = int(thread_index_in_threadgroup);
+  int threads = int(threads_per_threadgroup.x);
+  uint lane = thread_index_in_simdgroup;
+  uint group = simdgroup_index_in_threadgroup;
+  uint groups = simdgroups_per_threadgroup;
+  int rows = positions_shape[0];
+  int blocks = table_shape[0];
+  int finals = ends_shape[0];
+  int nowhere = 0x7FFFFFFF;
+  threadgroup int whole[32];
+  threadgroup float real[32];
+
+  int focus = nowhere;
+  for (int b = me; b < blocks; b += threads) {
+    if (table[b * 6 + 3] == 2 && table[b * 6 + 2] > 0) {
+      focus = metal::min(focus, b);
+    }
+  }
+  focus = group_min(focus, whole, lane, group, groups);
+  int start = focus < blocks ? table[focus * 6] : 0;
+  int stop = focus < blocks ? table[focus * 6 + 1] : 0;
+
+  // The best row of all, the best of the focus, and for the factor rule the rank of every row.
+  float top = -INFINITY;
+  float top_inside = -INFINITY;
+  int failed = rows - 1;
+  for (int i = me; i < rows; i += threads) {
+    float score = SCORE;
+    top = metal::max(top, score);
+    if (positions[i] >= start && positions[i] < stop) {
+      top_inside = metal::max(top_inside, score);
+    }
+    if (RANKED) {
+      int rank = 0;
+      for (int j = 0; j < rows; j++) {
+        float other = p_sampled[j];
+        rank += other > score || (other == score && j < i) ? 1 : 0;
+      }
+      out[i] = rank;
+      if (rank < rows && score < bounds[rank]) {
+        failed = metal::min(failed, rank);
+      }
+    }
+  }
+  top = group_max(top, real, lane, group, groups);
+  top_inside = group_max(top_inside, real, lane, group, groups);
+  failed = group_min(failed, whole, lane, group, groups);
+  int accepted = failed == rows - 1 ? rows : failed;
+
+  int best = nowhere;
+  int best_inside = nowhere;
+  for (int i = me; i < rows; i += threads) {
+    float score = SCORE;
+    best = score == top ? metal::min(best, i) : best;
+    if (positions[i] >= start && positions[i] < stop && score == top_inside) {
+      best_inside = metal::min(best_inside, i);
+    }
+  }
+  best = group_min(best, whole, lane, group, groups);
+  best_inside = group_min(best_inside, whole, lane, group, groups);
+
+  int none_passed = 1;
+  for (int i = me; i < rows; i += threads) {
+    float score = SCORE;
+    bool passed = PASSED;
+    passed = passed || (BEST_ALWAYS && i == best);
+    out[i] = passed ? sampled[i] : -1;
+    if (passed && positions[i] >= start && positions[i] < stop) {
+      none_passed = 0;
+    }
+  }
+  none_passed = group_min(none_passed, whole, lane, group, groups);
+
+  int cut = table[(blocks - 1) * 6 + 1];
+  for (int i = me; i < rows; i += threads) {
+    if (none_passed == 1 && i == best_inside) {
+      out[i] = FORCE_LIKELIEST ? token[i] : sampled[i];
+    }
+    for (int e = 0; e < finals; e++) {
+      if (out[i] >= 0 && out[i] == ends[e]) {
+        cut = metal::min(cut, positions[i] + 1);
+      }
+    }
+    out[rows + i] = token[i];
+    out[2 * rows + i] = as_type<int>(entropy[i]);
+  }
+  cut = group_min(cut, whole, lane, group, groups);
+
+  threadgroup_barrier(mem_flags::mem_device);
+  for (int b = me; b < blocks; b += threads) {
+    int from = table[b * 6];
+    int to = metal::min(table[b * 6 + 1], cut);
+    int masks = 0;
+    if (table[b * 6 + 3] == 0) {
+      masks = metal::min(table[b * 6 + 2], metal::max(to - from, 0));
+    } else {
+      for (int i = 0; i < rows; i++) {
+        masks += out[i] < 0 && positions[i] >= from && positions[i] < to ? 1 : 0;
+      }
+    }
+    out[3 * rows + b] = masks;
+  }
+  threadgroup_barrier(mem_flags::mem_device);
+  for (int b = me; b < blocks; b += threads) {
+    int state = table[b * 6 + 3];
+    if (b > 0) {
+      int before = b - 1;
+      int left = out[3 * rows + before];
+      int filled = left <= table[before * 6 + 5] ? 2 : 1;
+      if (state > 0) {
+        state = metal::max(state, filled);
+      } else if (table[before * 6 + 3] > 0 && left <= table[before * 6 + 4]) {
+        state = filled;
+      }
+    }
+    out[3 * rows + blocks + b] = state;
+  }
+"""
+
+SCORES = {"entropy": "-entropy[i]", "opening": "0.0f"}
+PASSED = {"factor": "out[i] < accepted", "opening": "false"}
+INPUTS = ("token", "entropy", "sampled", "p_sampled", "positions", "table", "ends", "bounds", "level")
+
+
+@cache
+def kernel(kind: Kind, inclusive: bool) -> dispatch.Kernel:
+    """The text for one kind of rule."""
+    pieces = {
+        "SCORE": SCORES.get(kind, "p_sampled[i]"),
+        "PASSED": PASSED.get(kind, f"score {'>=' if inclusive else '>'} level"),
+        "RANKED": "true" if kind == "factor" else "false",
+    }
+    source = SOURCE
+    for place, piece in pieces.items():
+        source = source.replace(place, piece)
+    return dispatch.Kernel(f"accept_{kind}{'' if inclusive else '_below'}", INPUTS, ("out",), source, HEADER)
+
+
+def launch(stats: TokenStats, positions: mx.array, table: mx.array, rule: Rule, ends: mx.array) -> dispatch.Launch:
+    """One threadgroup for all rows and blocks."""
+    bounds = mx.array(factor_bounds(rule.level, positions.size) if rule.kind == "factor" else [0.0], mx.float32)
+    level = -rule.level if rule.kind == "entropy" else rule.level
+    inputs: list[mx.array | int | float] = [stats.token, stats.entropy, stats.sampled, stats.p_sampled]
+    inputs += [positions, table, ends, bounds, float(level)]
+    size = 3 * positions.size + 2 * table.shape[0]
+    flags = [("BEST_ALWAYS", rule.best_always), ("FORCE_LIKELIEST", rule.force_likeliest)]
+    return dispatch.Launch(inputs, (THREADS, 1, 1), (THREADS, 1, 1), [(size,)], [mx.int32], flags)
 
 
 def reference(stats: TokenStats, positions: mx.array, table: mx.array, rule: Rule, ends: mx.array) -> mx.array:
@@ -151,3 +316,20 @@ def states_after(masks: Any, table: Table, xp: Any) -> Any:
     opened = xp.where((before > CLOSED) & (left <= table[:-1, ADD]), fills, CLOSED)
     grown = xp.where(states[1:] == CLOSED, opened, xp.maximum(states[1:], fills))
     return xp.concatenate([states[:1], grown])
+
+
+def accept_blocks(
+    stats: TokenStats, positions: npt.NDArray[np.int32], table: npt.NDArray[np.int32], rule: Rule, ends: tuple[int, ...]
+) -> mx.array:
+    """Apply `rule` to the masked positions of the open blocks.
+
+    stats: of their rows, each [N]. positions: theirs, ascending [N]. table [B, 6]: the blocks before the step; one of
+    them is full and has masks. ends: tokens after which nothing is decoded any more. Returns int32 [3 N + 2 B], which
+    `Accepted.unpack` reads.
+    """
+    # Never a token, so that there is at least one.
+    inputs = stats, mx.array(positions), mx.array(table), rule, mx.array([-1, *ends], mx.int32)
+    if not dispatch.on_gpu():
+        return reference(*inputs)
+    (out,) = dispatch.run(kernel(rule.kind, rule.inclusive), launch(*inputs))
+    return out
