@@ -11,7 +11,7 @@ from pathlib import Path
 
 import mlx.core as mx
 
-from d3mlx.kernels import dispatch, token_stats
+from d3mlx.kernels import dispatch, refresh_rows, token_stats
 from tests.metal.trace import Generated, trace
 
 FOLDER = Path(__file__).parent / "snapshots"
@@ -22,7 +22,10 @@ def typical_calls(dtype: mx.Dtype = mx.bfloat16, rows: int = 8) -> list[tuple[di
     logits = mx.zeros((rows, 1000), dtype)
     draw = token_stats.Draw(mx.arange(rows), 1.0, 0, 0)
     choices: list[token_stats.Choice] = [None, mx.zeros((rows, 1000)), draw]
-    return [(token_stats.chosen_kernel(choice), token_stats.launch(logits, 3, choice)) for choice in choices]
+    calls = [(token_stats.chosen_kernel(choice), token_stats.launch(logits, 3, choice)) for choice in choices]
+    x, table = mx.zeros((1, 2, rows, 64), dtype), refresh_rows.frequencies(64, 10000.0, 1.0)
+    calls.append((refresh_rows.KERNEL, refresh_rows.launch(x, x, x, mx.arange(rows), table)))
+    return calls
 
 
 def generated(kernel: dispatch.Kernel, launch: dispatch.Launch) -> Generated:
