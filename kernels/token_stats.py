@@ -251,29 +251,33 @@ def reference(logits: mx.array, excluded: int, choice: Choice = None) -> TokenSt
     """The same in MLX operations."""
     x = logits.astype(mx.float32)
     top = x.max(axis=-1, keepdims=True)
-    shifted = x - mx.where(mx.isinf(top), 0.0, top)
+    # exp(-200) is 0 like exp(-inf), and 0 * -200 is 0 where 0 * -inf would be NaN.
+    shifted = mx.maximum(x - mx.where(mx.isinf(top), 0.0, top), -200.0)
     weights = mx.exp(shifted)
     total = weights.sum(axis=-1)
-    weighted = mx.where(weights > 0, weights * shifted, 0.0).sum(axis=-1)
+    weighted = (weights * shifted).sum(axis=-1)
     entropy = mx.where(total == 0, mx.inf, mx.log(total) - weighted / total)
     scale = mx.where(total > 0, 1 / total, 0.0)
+    ids, lowest = mx.arange(x.shape[-1]), int(excluded == 0 and x.shape[-1] > 1)
 
-    ids = mx.arange(x.shape[-1])
-    lowest = int(excluded == 0 and x.shape[-1] > 1)
+    def highest(scores: mx.array) -> tuple[mx.array, mx.array]:
+        best = scores.max(axis=-1)
+        return mx.where(best == -mx.inf, lowest, scores.argmax(axis=-1).astype(mx.int32)), best
 
-    def highest(scores: mx.array) -> mx.array:
-        allowed = mx.where(ids == excluded, -mx.inf, scores)
-        return mx.where(allowed.max(axis=-1) == -mx.inf, lowest, allowed.argmax(axis=-1).astype(mx.int32))
+    def allowed(scores: mx.array) -> mx.array:
+        return mx.where(ids == excluded, -mx.inf, scores)
 
     def probability(chosen: mx.array) -> mx.array:
         return mx.take_along_axis(weights, chosen[:, None], axis=-1)[:, 0] * scale
 
-    token = sampled = highest(x)
+    choices = allowed(x)
+    token, _ = highest(choices)
+    runner_up, best = highest(mx.put_along_axis(choices, token[:, None], mx.array(-mx.inf), axis=-1))
+    second = mx.where(best == -mx.inf, 0.0, probability(runner_up))
+    sampled = token
     if choice is not None:
-        sampled = highest(choice.scores(logits) if isinstance(choice, Draw) else choice)
-    others = (ids != excluded) & (ids != token[:, None])
-    second = mx.where(others, weights, 0.0).max(axis=-1)
-    return TokenStats(token, probability(token), second * scale, entropy, sampled, probability(sampled))
+        sampled, _ = highest(allowed(choice.scores(logits) if isinstance(choice, Draw) else choice))
+    return TokenStats(token, probability(token), second, entropy, sampled, probability(sampled))
 
 
 def token_stats(logits: mx.array, excluded: int, choice: Choice = None) -> TokenStats:

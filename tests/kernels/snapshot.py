@@ -11,7 +11,7 @@ from pathlib import Path
 
 import mlx.core as mx
 
-from d3mlx.kernels import accept_blocks, dispatch, token_stats
+from d3mlx.kernels import accept_blocks, dispatch, refresh_rows, token_stats
 from d3mlx.kernels.accept_blocks import Rule
 from tests.metal.trace import Generated, trace
 
@@ -24,11 +24,13 @@ def typical_calls(dtype: mx.Dtype = mx.bfloat16, rows: int = 8) -> list[tuple[di
     draw = token_stats.Draw(mx.arange(rows), 1.0, 0, 0)
     choices: list[token_stats.Choice] = [None, mx.zeros((rows, 1000)), draw]
     calls = [(token_stats.chosen_kernel(choice), token_stats.launch(logits, 3, choice)) for choice in choices]
+    x, table = mx.zeros((1, 2, rows, 64), dtype), refresh_rows.frequencies(64, 10000.0, 1.0)
+    calls.append((refresh_rows.KERNEL, refresh_rows.launch(x, x, x, mx.arange(rows), table)))
     stats, positions = token_stats.token_stats(logits, 3), mx.arange(rows)
-    table = mx.array([[0, rows, rows, accept_blocks.FULL, 0, 0]])
+    blocks = mx.array([[0, rows, rows, accept_blocks.FULL, 0, 0]])
     for rule in (Rule("entropy", 0.5, True, True, True), Rule("confidence", 0.9, True, True), Rule("factor", 1.0)):
         kernel = accept_blocks.kernel(rule.kind, rule.inclusive)
-        calls.append((kernel, accept_blocks.launch(stats, positions, table, rule, mx.array([-1, 5]))))
+        calls.append((kernel, accept_blocks.launch(stats, positions, blocks, rule, mx.array([-1, 5]))))
     return calls
 
 
