@@ -14,7 +14,7 @@ test: lint types
 	$(BIN)/python -m pytest -n 2
 
 golden: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -n 2 tests/golden
+	$(BIN)/python -m pytest -n 2 tests/golden --emulate-all
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -9,6 +9,14 @@ import pytest
 REPORT: list[str] = []
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--emulate-all",
+        action="store_true",
+        help="Run every reference case with emulated kernels, not two of each group.",
+    )
+
+
 @pytest.fixture
 def golden_report(request: pytest.FixtureRequest) -> Any:
     """A list of lines for the end of the run."""

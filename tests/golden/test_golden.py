@@ -8,6 +8,8 @@ from itertools import groupby
 import pytest
 
 from tests.golden.cases import FILES, Case, cases, mismatch, run
+from tests.metal import emulated
+from tests.metal.requirements import require_compiler
 
 GROUPS = {
     (file, name): list(members) for file in FILES for name, members in groupby(cases(file), key=lambda c: c.group)
@@ -23,6 +25,18 @@ def test_decodes_as_published(file: str, group: str, golden_report: list[str]) -
     golden_report.append(f"{file} {group}: {len(ran)} of {len(members)} ran, left out: {tags}")
     wrong = {case.number: problem for case in ran if (problem := mismatch(case))}
     assert not wrong
+
+
+@pytest.mark.parametrize(("file", "group"), GROUPS, ids="/".join)
+def test_decodes_as_published_on_kernels(file: str, group: str, request: pytest.FixtureRequest) -> None:
+    """The same with the Metal kernels in place of their references, run in the emulator."""
+    require_compiler()
+    members = [case for case in GROUPS[file, group] if not case.left_out]
+    some = members if request.config.getoption("--emulate-all") else members[:2]
+    with emulated() as records:
+        wrong = {case.number: problem for case in some if (problem := mismatch(case))}
+    assert not wrong
+    assert bool(records) == bool(some)
 
 
 def test_nothing_is_left_out_silently() -> None:

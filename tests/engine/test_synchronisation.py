@@ -1,0 +1,78 @@
+"""The host waits for the device once a step: all reads go through `engine.read`."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from d3mlx import engine
+from d3mlx.canvas import Canvas
+from d3mlx.decoding.presets import D3LLM, FastDLLM, Vanilla
+from d3mlx.engine import decode
+from tests.fakes import END, MASK, TableModel, random_table
+
+ROOT = Path(__file__).parents[2]
+FILES = [
+    ROOT / "d3mlx" / "engine.py",
+    ROOT / "d3mlx" / "cache.py",
+    *sorted((ROOT / "d3mlx" / "decoding").glob("*.py")),
+    *sorted((ROOT / "d3mlx" / "models").glob("*.py")),
+    *sorted((ROOT / "kernels").glob("*.py")),
+]
+WAITING = {"eval", "async_eval", "item", "synchronize"}
+"""Calls that wait for a device, or hand an array to Python."""
+
+TO_NUMPY = {"array", "asarray", "from_dlpack"}
+
+
+def reads(tree: ast.AST) -> Iterator[tuple[str, int]]:
+    """Every call outside `engine.read` that could wait: MLX's own, and NumPy's of what is no plain list."""
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+            continue
+        owner, name = node.func.value, node.func.attr
+        of = owner.id if isinstance(owner, ast.Name) else ""
+        made_on_host = bool(node.args) and isinstance(node.args[0], ast.List | ast.ListComp)
+        if name in WAITING or (of in ("np", "numpy") and name in TO_NUMPY and not made_on_host):
+            yield f"{of}.{name}", node.lineno
+
+
+HOST_LISTS = {("schedule.py", "np.array")}
+"""Lists built by the lines before, no device array."""
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_no_other_function_reads_from_the_device(path: Path) -> None:
+    tree = ast.parse(path.read_text())
+    if path.name == "engine.py":
+        tree.body = [node for node in tree.body if not (isinstance(node, ast.FunctionDef) and node.name == "read")]
+    assert [(call, line) for call, line in reads(tree) if (path.name, call) not in HOST_LISTS] == []
+
+
+@pytest.mark.parametrize("preset", [D3LLM(threshold=1.0), FastDLLM(threshold=0.5), FastDLLM(factor=1.0), Vanilla()])
+def test_one_read_a_step(preset: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    original = engine.read
+
+    def counted(arrays: Any) -> Any:
+        found = original(arrays)
+        sizes.append(sum(array.nbytes for array in found))
+        return found
+
+    monkeypatch.setattr(engine, "read", counted)
+    canvas = Canvas([1, 2, 3], 40, MASK, (END,))
+    steps = list(decode(TableModel(random_table(1, 43)), canvas, preset.build("llada")))
+    assert len(sizes) == len(steps)
+    # Twelve bytes a row and eight a block, or the six columns of the statistics.
+    assert max(sizes) <= 40 * 6 * 4
+
+
+def test_what_the_check_is_for() -> None:
+    """The syntax check sees the ways in which a read could slip in."""
+    for line in ("mx.eval(x)", "x.item()", "np.array(x)", "np.asarray(stats.p)", "mx.synchronize()"):
+        assert list(reads(ast.parse(line))), line
+    assert not list(reads(ast.parse("np.array([1, 2])")))
