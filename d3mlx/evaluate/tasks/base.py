@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from d3mlx.errors import ConfigError, DataError
-from d3mlx.evaluate.rows import Fields, Row, read_rows
+from d3mlx.evaluate.jsonl import Fields, Row, read_rows
 
 if TYPE_CHECKING:
     from d3mlx.api import Prompt

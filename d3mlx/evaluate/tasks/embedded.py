@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from d3mlx.data.problems import Problem, answer_of, problem
+from d3mlx.data.problems import Problem, answer_of, is_correct, problem
 from d3mlx.errors import ConfigError
 from d3mlx.evaluate.tasks.base import Ask, TaskOptions, Verdict, no_examples
 
@@ -31,5 +31,4 @@ class Embedded:
         return Ask(self.problem(index).question, self.chat)
 
     def score(self, index: int, text: str) -> Verdict:
-        answer = answer_of(text)
-        return Verdict(answer == self.problem(index).answer, answer)
+        return Verdict(is_correct(self.problem(index), text), answer_of(text))
