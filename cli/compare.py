@@ -11,7 +11,7 @@ import typer
 def compare(
     folders: Annotated[list[Path], typer.Argument(help="Folders that d3mlx eval has written.", show_default=False)],
     y_max: Annotated[
-        float | None, typer.Option(help="Accuracy in percent that AUP is relative to; the best of all runs.")
+        float | None, typer.Option(help="Accuracy in percent that AUP is relative to, by default the best of all runs.")
     ] = None,
     plot: Annotated[Path | None, typer.Option(help="Write accuracy over parallelism to this SVG file.")] = None,
     x: Annotated[
@@ -23,8 +23,9 @@ def compare(
 ) -> None:
     """Compare evaluations of one task: accuracies, paired differences, AUP, a plot.
 
-    Every point is measured on the problems that all of them have. Differences are to the least parallel point of the
-    first folder, with 95 % intervals that make use of the problems being the same.
+    Every point is measured on the problems that all of them have. Differences
+    are to the least parallel point of the first folder; their 95 % intervals
+    make use of the problems being the same.
     """
     from dataclasses import asdict
 

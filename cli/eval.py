@@ -170,13 +170,14 @@ def evaluate(
         typer.Option(help="JSONL file whose first rows are the worked examples.", rich_help_panel=TASK),
     ] = None,
     num_fewshot: Annotated[
-        int | None, typer.Option(help="Worked examples before each problem; as published.", rich_help_panel=TASK)
+        int | None,
+        typer.Option(help="Worked examples before each problem; by default as published.", rich_help_panel=TASK),
     ] = None,
     apply_chat_template: Annotated[
         bool | None,
         typer.Option(
             "--apply-chat-template/--no-apply-chat-template",
-            help="Ask through the chat template, or plain text; as published for the family.",
+            help="Ask through the chat template, or plain text; by default as published for the family.",
             rich_help_panel=TASK,
             show_default=False,
         ),
@@ -231,11 +232,13 @@ def evaluate(
     ] = 0,
     out: Annotated[
         Path | None,
-        typer.Option(help="Folder of the records, runs/TASK-DECODER; a run cut off goes on.", rich_help_panel=OUTPUT),
+        typer.Option(help="Folder of the answers, by default runs/TASK-DECODER.", rich_help_panel=OUTPUT),
     ] = None,
     y_max: Annotated[
         float | None,
-        typer.Option(help="Accuracy in percent that AUP is relative to; the best of this run.", rich_help_panel=OUTPUT),
+        typer.Option(
+            help="Accuracy in percent that AUP is relative to, by default the best of this run.", rich_help_panel=OUTPUT
+        ),
     ] = None,
     json_file: Annotated[
         Path | None,
@@ -251,9 +254,11 @@ def evaluate(
 ) -> None:
     """Measure accuracy and parallelism of a model on a task.
 
-    Every problem is solved once for each threshold. The table shows accuracy with its 95 % interval, tokens per forward
-    (TPF), rows per token (RPT) and forwards; AUP sums the curve up. Records are kept in the folder --out: a run that
-    was cut off goes on, more thresholds or problems can be added, and d3mlx compare reads it.
+    Every problem is solved once for each threshold. The table shows accuracy
+    with its 95 % interval, tokens per forward (TPF), rows per token (RPT) and
+    forwards; AUP sums the curve up. Every answer is kept in the folder --out:
+    a run that was cut off goes on, thresholds and problems can be added, and
+    d3mlx compare reads it.
     """
     from d3mlx import load
     from d3mlx.api import check_request

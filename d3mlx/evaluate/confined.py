@@ -18,12 +18,23 @@ CLONE_NEWUSER, CLONE_NEWNET = 0x10000000, 0x40000000
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 REFUSED = (
     *("socket.", "subprocess.", "ctypes.", "pty.", "webbrowser.", "os.system", "os.exec", "os.fork", "os.posix_spawn"),
-    *("os.spawn", "os.kill", "os.chmod", "os.chown", "os.link", "os.symlink", "os.unshare", "os.setns", "signal."),
+    *(
+        "os.spawn",
+        "os.kill",
+        "os.chmod",
+        "os.chown",
+        "os.link",
+        "os.symlink",
+        "os.unshare",
+        "os.setns",
+        "signal.",
+        "sqlite3.",
+    ),
 )
 """Audit events by their beginnings."""
 
 CHANGES = ("os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.truncate", "os.utime", "os.setxattr", "shutil.")
-"""Audit events whose first argument is a path that would change."""
+"""Audit events whose first two arguments hold the paths that would change."""
 
 
 def limit(kinds: list[int], numbers: list[int]) -> None:
@@ -49,7 +60,8 @@ def guard(folder: str) -> None:
     """Refuse what a solution of a programming task never needs."""
 
     def inside(path: Any) -> bool:
-        if isinstance(path, int):
+        # A descriptor, a mode or a length.
+        if not isinstance(path, str | bytes | os.PathLike):
             return True
         real = os.path.realpath(os.fsdecode(path))
         return real == os.devnull or real.startswith(folder + os.sep)
@@ -60,7 +72,7 @@ def guard(folder: str) -> None:
             path, _, flags = arguments
             refused = bool(flags & WRITES) and not inside(path)
         elif event.startswith(CHANGES):
-            refused = not inside(arguments[0])
+            refused = not all(map(inside, arguments[:2]))
         if refused:
             raise PermissionError(f"{event} is not allowed here")
 

@@ -7,11 +7,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from d3mlx import D3LLM, Sampling, generate, load
+from d3mlx.data.problems import is_correct, problem
+from d3mlx.distill.embedded import measure
 from d3mlx.errors import ConfigError, DataError, PromptError
 from d3mlx.evaluate.records import Folder, Record, Setting, read_points, read_records, score
 from d3mlx.evaluate.results import Point, Run, area, difference, on_common_problems, picture, read_run, summary
@@ -83,6 +86,26 @@ def test_an_answer_may_begin_with_given_words(subject: Subject) -> None:
     ids = chat if isinstance(chat, list) else chat["input_ids"]
     assert prompt.endswith("Well,")
     assert subject.tokenizer.encode(prompt, add_special_tokens=False)[: len(ids)] == list(ids)
+
+
+def test_a_model_without_a_chat_template_is_asked_plain_text() -> None:
+    tokenizer = SimpleNamespace(chat_template=None)
+    assert Ask("Q", chat=False, opening=" A").prompt(tokenizer) == "Q A"
+    with pytest.raises(ConfigError, match="--no-apply-chat-template"):
+        Ask("Q", chat=True).prompt(tokenizer)
+
+
+def test_the_builder_of_the_embedded_model_measures_with_it() -> None:
+    model, tokenizer = load()
+    found = measure(model, tokenizer, D3LLM(), 2)
+    results = []
+    for i in range(2):
+        chat = [{"role": "user", "content": problem(i, "held-out").question}]
+        results.append(generate(model, tokenizer, chat, D3LLM(), max_tokens=64))
+    assert found.problems == 2
+    assert found.correct == sum(is_correct(problem(i, "held-out"), results[i].text) for i in range(2))
+    for name in ("tokens", "forwards", "rows", "prefill_rows"):
+        assert getattr(found, name) == sum(getattr(result.stats, name) for result in results)
 
 
 def test_tokens_behind_a_stop_text_do_not_count(subject: Subject) -> None:

@@ -71,7 +71,14 @@ def test_memory_is_limited(sandbox: Sandbox) -> None:
 def test_other_folders_are_left_alone(sandbox: Sandbox, tmp_path: Path) -> None:
     target = tmp_path / "kept.txt"
     target.write_text("kept")
-    for action in (f"open({str(target)!r}, 'w')", f"import os; os.remove({str(target)!r})"):
+    where = repr(str(target))
+    for action in (
+        f"open({where}, 'w')",
+        f"import os; os.remove({where})",
+        f"import os; open('mine', 'w').close(); os.replace('mine', {where})",
+        f"import shutil; shutil.copyfile(__import__('os').devnull, {where})",
+        f"import pathlib; pathlib.Path({where}).write_text('')",
+    ):
         assert "not allowed" in (sandbox.run(action).why or "")
     assert target.read_text() == "kept"
 

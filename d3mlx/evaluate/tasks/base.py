@@ -29,11 +29,11 @@ class Ask:
         """As `generate` takes it. Raises ConfigError if there is no chat template to put it through."""
         if not self.chat:
             return self.text + self.opening
+        if tokenizer.chat_template is None:
+            raise ConfigError("This model has no chat template; ask it plain text with --no-apply-chat-template.")
         messages = [{"role": "user", "content": self.text}]
         if not self.opening:
             return messages
-        if tokenizer.chat_template is None:
-            raise ConfigError("This model has no chat template; ask it plain text with --no-apply-chat-template.")
         return tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False) + self.opening
 
 
