@@ -40,7 +40,8 @@ def numbers(option: str, text: str | None, kind: Callable[[str], float]) -> list
     try:
         return list(dict.fromkeys(kind(item) for item in text.split(",")))
     except ValueError:
-        raise typer.BadParameter(f"{text!r} is no list of numbers such as 0.1,0.3.", param_hint=option) from None
+        example = "64,32" if kind is int else "0.1,0.3"
+        raise typer.BadParameter(f"{text!r} is no list of numbers such as {example}.", param_hint=option) from None
 
 
 def settings(thresholds: str | None, steps: str | None) -> list[Setting]:
@@ -63,17 +64,16 @@ def knobs_of(decoder: str, rows: str | None, pairs: list[str]) -> dict[str, Any]
 
     check_choice("The decoder", decoder, tuple(PRESETS))
     hints = get_type_hints(PRESETS[decoder])
+    listed = {"threshold": "--thresholds", "steps": "--steps"}
     knobs: dict[str, Any] = {} if rows is None else {"rows": rows}
     for pair in pairs:
         name, equals, value = pair.partition("=")
         field = name.strip().replace("-", "_")
+        if field in listed:
+            raise ConfigError(f"Give {field} as {listed[field]}, not as a knob.")
         if not equals or field not in hints:
-            right = ", ".join(sorted(hints)).replace("_", "-")
+            right = ", ".join(sorted(set(hints) - set(listed))).replace("_", "-")
             raise ConfigError(f"--knob takes NAME=VALUE, and {decoder} has the names {right}; {pair!r} is none.")
-        if field in ("threshold", "steps"):
-            raise ConfigError(
-                f"Give {field} as {'--thresholds' if field == 'threshold' else '--steps'}, not as a knob."
-            )
         kinds = [kind for kind in (int, float) if kind in get_args(hints[field])]
         try:
             knobs[field] = kinds[0](value) if kinds else value

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from d3mlx.cli.consumers import plain_value
 from d3mlx.errors import ConfigError
 from d3mlx.evaluate.results import Area, Point, Run, difference
 
@@ -45,7 +46,7 @@ def write_whole(path: Path, content: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """To a file, or to standard output for "-"."""
-    content = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    content = json.dumps(plain_value(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     if path == Path("-"):
         sys.stdout.write(content)
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import warnings
 from collections.abc import Collection
 
 FENCES = ("```python\n", "```\n")
@@ -17,12 +18,14 @@ def fenced(text: str) -> str:
     return text
 
 
-def parses(source: str) -> bool:
-    try:
-        ast.parse(source)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return False
-    return True
+def parsed(source: str) -> ast.Module | None:
+    """The syntax tree, None for what is not valid Python. Odd escapes in a model's strings are no news to the user."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return ast.parse(source)
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            return None
 
 
 def longest_program(text: str) -> str:
@@ -31,7 +34,7 @@ def longest_program(text: str) -> str:
     for length in range(len(lines), 0, -1):
         for start in range(len(lines) - length + 1):
             source = "\n".join(lines[start : start + length])
-            if source.strip() and parses(source):
+            if source.strip() and parsed(source):
                 return source
     return ""
 
@@ -56,9 +59,10 @@ def used(statement: ast.stmt) -> set[str]:
 def needed(source: str, wanted: Collection[str]) -> str:
     """Imports and the definitions that the wanted names reach; statements that only act, such as prints, go.
 
-    Where none of the names is defined, all definitions stay. `source` must be valid Python.
+    Where none of the names is defined, all definitions stay. "" for what is not valid Python.
     """
-    body = ast.parse(source).body
+    tree = parsed(source)
+    body = tree.body if tree else []
     known = set().union(*map(defined, body)) if body else set()
     reached = set(wanted) & known or known
     while True:
@@ -79,6 +83,5 @@ def names_in(tests: Collection[str]) -> set[str]:
     """Every name that test statements use; those that no program defines do no harm."""
     found: set[str] = set()
     for test in tests:
-        if parses(test):
-            found |= {node.id for node in ast.walk(ast.parse(test)) if isinstance(node, ast.Name)}
+        found |= {node.id for node in ast.walk(parsed(test) or ast.Module([], [])) if isinstance(node, ast.Name)}
     return found

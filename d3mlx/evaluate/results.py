@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -77,6 +77,14 @@ def read_run(folder: Path) -> Run:
     return Run(folder.resolve().name, config, found)
 
 
+def read_runs(folders: Sequence[Path]) -> list[Run]:
+    """The evaluations in folders, called by their paths where two folders have the same name."""
+    runs = [read_run(folder) for folder in folders]
+    if len({run.name for run in runs}) == len(runs):
+        return runs
+    return [replace(run, name=str(folder)) for run, folder in zip(runs, folders, strict=True)]
+
+
 def on_common_problems(runs: Sequence[Run]) -> list[Run]:
     """The runs, each point measured on the problems that all points have.
 
@@ -88,7 +96,7 @@ def on_common_problems(runs: Sequence[Run]) -> list[Run]:
     common = set.intersection(*({record.index for record in p.records} for run in runs for p in run.points))
     if not common:
         raise ConfigError("The runs have no problem in common; let the unfinished one go on first.")
-    return [Run(run.name, run.config, [point.on(common) for point in run.points]) for run in runs]
+    return [replace(run, points=[point.on(common) for point in run.points]) for run in runs]
 
 
 def difference(reference: Point, point: Point) -> Difference:

@@ -27,21 +27,21 @@ def figures(folder: Path) -> dict[str, list[dict[str, Any]]]:
 
 def test_a_table_a_curve_and_every_figure(d3mlx: Any, tmp_path: Path) -> None:
     out, plot, numbers = tmp_path / "run", tmp_path / "run.svg", tmp_path / "run.json"
-    options = ["--thresholds", "0.1,0.9", "--out", str(out), "--plot", str(plot), "--json", str(numbers)]
+    options = ["--thresholds", "0.1,inf", "--out", str(out), "--plot", str(plot), "--json", str(numbers)]
     done = d3mlx("eval", *SHORT, *options, "--knob", "block-size=8", "--y-max", "90")
     assert (done.status, done.err) == (0, "")
     head, *lines, last = done.out.splitlines()
     assert head.split() == ["threshold", "accuracy", "95", "%", "TPF", "RPT", "forwards"]
-    assert [line.split()[0] for line in lines] == ["0.1", "0.9"]
+    assert [line.split()[0] for line in lines] == ["0.1", "inf"]
     assert re.fullmatch(r"AUP: [\d.]+ with y-max 90.00 % \(as given\)|AUP is not defined: .*", last)
     assert ElementTree.fromstring(plot.read_text()).tag.endswith("svg")
     written = json.loads(numbers.read_text())
     assert written["y_max"] == 90
     assert written["config"]["knobs"] == {"block_size": 8}
-    assert written["policies"]["threshold-0.9"]["acceptance"]["threshold"] == 0.9
-    assert written["policies"]["threshold-0.9"]["schedule"]["block_size"] == 8
+    assert written["policies"]["threshold-0.1"]["acceptance"]["threshold"] == 0.1
+    assert written["policies"]["threshold-0.1"]["schedule"]["block_size"] == 8
     records = figures(out)
-    assert set(records) == {"threshold-0.1", "threshold-0.9"}
+    assert set(records) == {"threshold-0.1", "threshold-inf"}
     for line, point in zip(lines, written["points"], strict=True):
         rows = records[f"threshold-{point['setting']['value']}"]
         assert [row["index"] for row in rows] == [0, 1, 2]
@@ -106,7 +106,9 @@ def test_programs_run_only_when_allowed(d3mlx: Any, dream: str, tmp_path: Path) 
 
 WRONG = [
     (["--thresholds", "0.1,x"], 2, "0.1,x"),
+    (["--steps", "4,1.5"], 2, "64,32"),
     (["--thresholds", "-0.5"], 1, "threshold"),
+    (["--thresholds", "nan"], 1, "threshold"),
     (["--decoder", "fast-dllm", "--thresholds", "0.9,1.5"], 1, "threshold"),
     (["--decoder", "vanilla", "--thresholds", "0.1"], 1, "vanilla has no threshold"),
     (["--thresholds", "0.1", "--steps", "4"], 1, "not both"),

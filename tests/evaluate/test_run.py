@@ -17,7 +17,17 @@ from d3mlx.data.problems import is_correct, problem
 from d3mlx.distill.embedded import measure
 from d3mlx.errors import ConfigError, DataError, PromptError
 from d3mlx.evaluate.records import Folder, Record, Setting, read_points, read_records, score
-from d3mlx.evaluate.results import Point, Run, area, difference, on_common_problems, picture, read_run, summary
+from d3mlx.evaluate.results import (
+    Point,
+    Run,
+    area,
+    difference,
+    on_common_problems,
+    picture,
+    read_run,
+    read_runs,
+    summary,
+)
 from d3mlx.evaluate.run import Subject, attempt, fingerprint, run_point, solve
 from d3mlx.evaluate.tasks import Ask, Verdict
 from tests.builders import write_llada
@@ -203,6 +213,8 @@ def test_totals(subject: Subject, tmp_path: Path) -> None:
     assert found.rows_per_token == sum(r.rows for r in point.records) / sum(r.tokens for r in point.records)
     assert score([]).rows_per_token == float("inf")
     again = read_run(tmp_path)
+    assert [r.name for r in read_runs([tmp_path, tmp_path])] == [str(tmp_path)] * 2
+    assert [r.name for r in read_runs([tmp_path])] == [tmp_path.name]
     assert again.points == [point]
     assert read_points(tmp_path)[0] == CONFIG
     json.dumps(summary(again, area(again, 80)), allow_nan=False)
