@@ -19,3 +19,7 @@ class PromptError(D3Error):
 
 class MemoryLimitError(D3Error):
     """The model does not fit this machine's memory."""
+
+
+class DataError(D3Error):
+    """A data file is missing or damaged, or a row of it lacks a field."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,15 +22,17 @@ from rich.progress import track
 from rich.table import Table
 from transformers import PreTrainedTokenizerFast
 
-from d3mlx import D3LLM, FastDLLM, Vanilla, generate, load
+from d3mlx import D3LLM, FastDLLM, Vanilla, load
 from d3mlx.convert import Quantization, Recipe, convert
 from d3mlx.data.batches import CANVAS, Source
-from d3mlx.data.problems import is_correct, problem
 from d3mlx.data.tokens import END, MASK, TURN, build_tokenizer
 from d3mlx.decoding.presets import Preset
 from d3mlx.distill.curriculum import Curriculum
 from d3mlx.distill.objective import mask_batch, masked_loss
 from d3mlx.distill.trainer import TrainConfig, Trainer
+from d3mlx.evaluate.records import Score, score
+from d3mlx.evaluate.run import Subject, solve
+from d3mlx.evaluate.tasks import task
 from d3mlx.models import llada
 
 STEPS = 12000
@@ -127,27 +128,10 @@ def write_model(folder: Path, model: llada.Model, tokenizer: PreTrainedTokenizer
     return convert(floats, folder, Recipe(Quantization(bits=BITS, group_size=GROUP))).folder
 
 
-@dataclass(frozen=True)
-class Score:
-    """How a decoder did on held-out problems: share of exact answers, tokens per forward, rows per token."""
-
-    accuracy: float
-    tokens_per_forward: float
-    rows_per_token: float
-
-
-def evaluate(model: Any, tokenizer: Any, decoder: Preset, count: int) -> Score:
-    """Solve the first `count` held-out problems. Ratios are of totals, so a long answer weighs more."""
-    correct = forwards = rows = tokens = 0
-    for i in track(range(count), "solving"):
-        task = problem(i, "held-out")
-        chat = [{"role": "user", "content": task.question}]
-        result = generate(model, tokenizer, chat, decoder, max_tokens=CANVAS)
-        correct += is_correct(task, result.text)
-        forwards += result.stats.forwards
-        rows += result.stats.rows
-        tokens += result.stats.tokens
-    return Score(correct / count, tokens / forwards, rows / tokens)
+def measure(model: Any, tokenizer: Any, decoder: Preset, count: int) -> Score:
+    """Solve the first `count` held-out problems."""
+    subject, held_out = Subject(model, tokenizer, max_tokens=CANVAS), task("embedded", "llada")
+    return score(list(track(solve(subject, held_out, decoder, range(count)), "solving", total=count)))
 
 
 CARD = """---
@@ -178,8 +162,8 @@ and recall exercises; weights of {bits} bits. The numbers of a held-out problem 
 
 def card(scores: dict[str, Score], config: dict[str, Any], seed: int, count: int) -> str:
     rows = "\n".join(
-        f"| {name} | {score.accuracy:.1%} | {score.tokens_per_forward:.2f} | {score.rows_per_token:.1f} |"
-        for name, score in scores.items()
+        f"| {name} | {found.accuracy:.1%} | {found.tokens_per_forward:.2f} | {found.rows_per_token:.1f} |"
+        for name, found in scores.items()
     )
     skeleton = llada.Model(llada.ModelArgs.from_dict(config))
     parameters = sum(value.size for _, value in tree_flatten(skeleton.parameters())) / 1e6
@@ -189,8 +173,8 @@ def card(scores: dict[str, Score], config: dict[str, Any], seed: int, count: int
 
 def show(scores: dict[str, Score], console: Console) -> None:
     table = Table("decoder", "exact answers", "tokens per forward", "rows per token")
-    for name, score in scores.items():
-        figures = f"{score.accuracy:.1%}", f"{score.tokens_per_forward:.2f}", f"{score.rows_per_token:.1f}"
+    for name, found in scores.items():
+        figures = f"{found.accuracy:.1%}", f"{found.tokens_per_forward:.2f}", f"{found.rows_per_token:.1f}"
         table.add_row(name, *figures)
     console.print(table)
 
@@ -207,7 +191,7 @@ def build(
     config = config_of(tokenizer)
     model = train(tokenizer, config, work, seed, resume)
     made = write_model(work / "model", model, tokenizer, config)
-    scores = {name: evaluate(*load(made), decoder, problems) for name, decoder in MEASURED.items()}
+    scores = {name: measure(*load(made), decoder, problems) for name, decoder in MEASURED.items()}
     (made / "README.md").write_text(card(scores, config, seed, problems))
     partial = out.with_name(f".{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)

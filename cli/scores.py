@@ -1,0 +1,124 @@
+"""Evaluations as a person reads them, and the files that `eval` and `compare` write."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from d3mlx.cli.consumers import plain_value
+from d3mlx.errors import ConfigError
+from d3mlx.evaluate.results import Area, Point, Run, difference
+
+PIPED_WIDTH = 120
+"""Columns of a table that no terminal limits."""
+
+
+def check_y_max(y_max: float | None) -> None:
+    if y_max is not None and not 0 < y_max <= 100:
+        raise ConfigError(f"--y-max is an accuracy in percent, above 0 and at most 100, not {y_max:g}.")
+
+
+def check_outputs(*paths: Path | None) -> None:
+    """Raise ConfigError for a file that could not be written: that is no news for after a long run."""
+    for path in paths:
+        if path is not None and path != Path("-") and not path.absolute().parent.is_dir():
+            raise ConfigError(f"There is no folder {path.parent} to write {path.name} to; make it first.")
+        if path is not None and path.is_dir():
+            raise ConfigError(f"{path} is a folder; name a file in it.")
+
+
+def write_whole(path: Path, content: str) -> None:
+    """Write a file or nothing; one of that name is replaced."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        partial.write_text(content, encoding="utf-8")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """To a file, or to standard output for "-"."""
+    content = json.dumps(plain_value(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    if path == Path("-"):
+        sys.stdout.write(content)
+    else:
+        write_whole(path, content)
+
+
+def interval(low: float, high: float, sign: str = "") -> str:
+    return f"[{100 * low:{sign}.1f}, {100 * high:{sign}.1f}]"
+
+
+def printer() -> Console:
+    """Standard output, wide enough for our tables where it is no terminal."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=max(console.width, PIPED_WIDTH))
+
+
+def cells(point: Point, strict: bool) -> list[str]:
+    """A point's figures, in the order of `columns`."""
+    found = point.score
+    figures = [f"{100 * found.accuracy:.2f} %", interval(*found.interval)]
+    if strict:
+        figures.append("" if found.strict_accuracy is None else f"{100 * found.strict_accuracy:.2f} %")
+    return [*figures, f"{found.tokens_per_forward:.2f}", f"{found.rows_per_token:.1f}"]
+
+
+def add_columns(table: Table, strict: bool, last: str) -> None:
+    for name in ["accuracy", "95 %", *(["strict"] if strict else []), "TPF", "RPT", last]:
+        table.add_column(name, justify="right")
+
+
+def has_strict(runs: Sequence[Run]) -> bool:
+    return any(point.score.strict is not None for run in runs for point in run.points)
+
+
+def show_run(run: Run, found: Area, y_max_given: bool) -> None:
+    """The table of one evaluation and its AUP, on standard output."""
+    strict = has_strict([run])
+    knobs = {point.setting.knob or "decoder" for point in run.points}
+    table = Table(knobs.pop() if len(knobs) == 1 else "setting", box=None, padding=(0, 2, 0, 0))
+    add_columns(table, strict, "forwards")
+    for point in run.points:
+        value = point.setting.value
+        name = "default" if value is None else f"{value:g}"
+        table.add_row(name, *cells(point, strict), f"{point.score.forwards:,}")
+    console = printer()
+    console.print(table)
+    console.print(area_line(found, "as given" if y_max_given else "the best of this run"), soft_wrap=True)
+
+
+def area_line(found: Area, origin: str) -> str:
+    if found.value is None:
+        return str(found.why)
+    return f"AUP: {found.value:.2f} with y-max {found.y_max:.2f} % ({origin})"
+
+
+def show_comparison(runs: Sequence[Run], areas: Sequence[Area], origin: str) -> None:
+    """All points of all runs, each with its difference to the least parallel point of the first run."""
+    reference, strict = runs[0].by_parallelism()[0], has_strict(runs)
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column("", overflow="fold")
+    add_columns(table, strict, "difference")
+    for run in runs:
+        table.add_row(Text(run.name, style="bold"))
+        for point in run.by_parallelism():
+            if point is reference:
+                change = "reference"
+            else:
+                found = difference(reference, point)
+                change = f"{100 * found.value:+.2f} {interval(found.low, found.high, '+')}"
+            table.add_row(f"  {point.setting.label}", *cells(point, strict), change)
+    console = printer()
+    console.print(table)
+    console.print(f"{reference.score.problems} problems that all of them have; differences in percentage points.")
+    for run, area in zip(runs, areas, strict=True):
+        console.print(f"{run.name}: {area_line(area, origin)}", soft_wrap=True, markup=False)

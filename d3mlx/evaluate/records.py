@@ -1,0 +1,238 @@
+"""What an evaluation leaves on disk: one line a problem, appended when it is scored, and totals over them.
+
+A folder holds `config.json`, everything that the records depend on, and one JSONL file for each point (a setting of the
+decoder). A killed run loses the problem it was at and nothing else.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from d3mlx.errors import ConfigError, DataError
+from d3mlx.evaluate.statistics import wilson
+
+CONFIG, LOCK = "config.json", ".lock"
+NOT_COMPARED = ("versions",)
+"""Entries of config.json that are kept for the reader; a run may go on under another version."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One problem: the verdict, what the generation took (see `Stats`), the seed of its noise, its text.
+
+    tokens: those of the text that counts, so where a stop text cut the answer, none from it on.
+    """
+
+    index: int
+    correct: bool
+    strict: bool | None
+    answer: str | None
+    why: str | None
+    seed: int
+    prompt_tokens: int
+    tokens: int
+    forwards: int
+    rows: int
+    prefill_rows: int
+    text: str
+
+
+@dataclass(frozen=True)
+class Score:
+    """Totals over records. Ratios are of totals, so a long answer weighs more.
+
+    The published evaluations leave the first ten answers out of TPF, as a warm-up of their clock; here all count.
+    """
+
+    problems: int
+    correct: int
+    strict: int | None
+    tokens: int
+    forwards: int
+    rows: int
+    prefill_rows: int
+
+    @property
+    def accuracy(self) -> float:
+        """Share of correct answers."""
+        return self.correct / self.problems if self.problems else 0.0
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % interval of the accuracy, as shares."""
+        return wilson(self.correct, self.problems)
+
+    @property
+    def strict_accuracy(self) -> float | None:
+        return None if self.strict is None else self.strict / self.problems
+
+    @property
+    def tokens_per_forward(self) -> float:
+        """TPF."""
+        return self.tokens / self.forwards if self.forwards else 0.0
+
+    @property
+    def rows_per_token(self) -> float:
+        """RPT; infinite where no token counted."""
+        return self.rows / self.tokens if self.tokens else float("inf")
+
+
+def score(records: Sequence[Record]) -> Score:
+    strict = [record.strict for record in records if record.strict is not None]
+    return Score(
+        problems=len(records),
+        correct=sum(record.correct for record in records),
+        strict=sum(strict) if strict else None,
+        tokens=sum(record.tokens for record in records),
+        forwards=sum(record.forwards for record in records),
+        rows=sum(record.rows for record in records),
+        prefill_rows=sum(record.prefill_rows for record in records),
+    )
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What tells the points of a run apart: a knob of the decoder and its value; no knob for the decoder as it is."""
+
+    knob: str | None = None
+    value: float | None = None
+
+    @property
+    def name(self) -> str:
+        return "default" if self.knob is None else f"{self.knob}-{self.value!r}"
+
+    @property
+    def label(self) -> str:
+        return "default" if self.knob is None else f"{self.knob} {self.value:g}"
+
+    @staticmethod
+    def named(name: str) -> Setting:
+        """The setting of a file's stem. Raises ValueError for any other file."""
+        if name == "default":
+            return Setting()
+        knob, _, value = name.partition("-")
+        return Setting(knob, int(value) if value.isdigit() else float(value))
+
+
+def read_points(folder: Path) -> tuple[dict[str, Any], dict[Setting, list[Record]]]:
+    """config.json of an evaluation's folder, and the records of its points. Raises DataError."""
+    path = folder / CONFIG
+    if not path.is_file():
+        raise DataError(f"{folder} is no evaluation: it holds no {CONFIG}.")
+    points = {}
+    for file in sorted(folder.glob("*.jsonl")):
+        try:
+            setting = Setting.named(file.stem)
+        except ValueError as error:
+            raise DataError(f"{file} is no point of an evaluation; take it out of the folder.") from error
+        points[setting] = read_records(file)[0]
+    return read_config(path), points
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} is damaged; choose another folder.") from error
+    if not isinstance(config, dict):
+        raise DataError(f"{path} is damaged; choose another folder.")
+    return config
+
+
+def read_records(path: Path) -> tuple[list[Record], int]:
+    """The records of a point in the order of their problems, and the length in bytes of the lines that are whole.
+
+    A torn last line is what a killed run leaves; it does not count. Raises DataError for damage anywhere else.
+    """
+    known = {field.name for field in fields(Record)}
+    content = path.read_bytes() if path.exists() else b""
+    whole = content.rfind(b"\n") + 1
+    records: dict[int, Record] = {}
+    for number, line in enumerate(content[:whole].splitlines(), 1):
+        try:
+            values = json.loads(line)
+            record = Record(**{name: values[name] for name in known})
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(
+                f"{path}, line {number}: no record of an evaluation; remove the file to redo it."
+            ) from error
+        if record.index in records:
+            raise DataError(
+                f"{path}, line {number}: problem {record.index} is there twice; remove the file to redo it."
+            )
+        records[record.index] = record
+    return [records[index] for index in sorted(records)], whole
+
+
+class Folder:
+    """The folder of a running evaluation, which nobody else writes to meanwhile."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    @contextmanager
+    def opened(self, config: dict[str, Any]) -> Iterator[Folder]:
+        """Claim the folder for `config`, a value of plain JSON. Raises ConfigError if it holds another evaluation."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / LOCK).open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise ConfigError(f"Another evaluation is writing to {self.path}; choose another --out.") from error
+            self.settle(config)
+            yield self
+
+    def settle(self, config: dict[str, Any]) -> None:
+        path = self.path / CONFIG
+        if not path.exists():
+            if any(self.path.glob("*.jsonl")):
+                raise ConfigError(f"{self.path} holds other files; choose an empty or a new folder for --out.")
+            partial = path.with_name(f".{CONFIG}.partial")
+            partial.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+            partial.replace(path)
+            return
+        before = read_config(path)
+        for name in sorted({*before, *config} - set(NOT_COMPARED)):
+            if before.get(name) != config.get(name):
+                raise ConfigError(
+                    f"{self.path} holds an evaluation with another {name.replace('_', ' ')} "
+                    f"({short(before.get(name))}, not {short(config.get(name))}); choose another --out."
+                )
+
+    def point(self, setting: Setting) -> Path:
+        return self.path / f"{setting.name}.jsonl"
+
+    def records(self, setting: Setting) -> list[Record]:
+        return read_records(self.point(setting))[0]
+
+    @contextmanager
+    def appending(self, setting: Setting) -> Iterator[Appender]:
+        """Open a point's file behind its last whole line."""
+        path = self.point(setting)
+        _, whole = read_records(path)
+        with path.open("ab") as file:
+            file.truncate(whole)
+            yield Appender(file)
+
+
+class Appender:
+    def __init__(self, file: Any):
+        self.file = file
+
+    def add(self, record: Record) -> None:
+        """Write one line and hand it to the system, so that a kill leaves at most this one torn."""
+        line = json.dumps(asdict(record), ensure_ascii=False, allow_nan=False) + "\n"
+        self.file.write(line.encode("utf-8", errors="replace"))
+        self.file.flush()
+
+
+def short(value: Any) -> str:
+    """A value of a config in a sentence."""
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "..."

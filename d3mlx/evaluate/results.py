@@ -1,0 +1,150 @@
+"""Finished runs: read from their folders, compared on common problems, as curves, as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from d3mlx.errors import ConfigError, DataError
+from d3mlx.evaluate.aup import aup
+from d3mlx.evaluate.plot import Curve, Mark, draw
+from d3mlx.evaluate.records import Record, Score, Setting, read_points, score
+from d3mlx.evaluate.statistics import Difference, paired_difference
+
+XAxis = Literal["tpf", "rpt"]
+X_NAMES = {"tpf": "tokens per forward", "rpt": "rows per token"}
+
+
+@dataclass(frozen=True)
+class Point:
+    """A setting of the decoder and how it did."""
+
+    setting: Setting
+    records: Sequence[Record]
+
+    @property
+    def score(self) -> Score:
+        return score(self.records)
+
+    def on(self, indices: set[int]) -> Point:
+        """The same point, measured on some of its problems."""
+        return Point(self.setting, [record for record in self.records if record.index in indices])
+
+
+@dataclass(frozen=True)
+class Run:
+    """One evaluation: its name, its configuration, its points."""
+
+    name: str
+    config: dict[str, Any]
+    points: Sequence[Point]
+
+    @property
+    def best(self) -> float:
+        """The best accuracy of a point, in percent."""
+        return max(100 * point.score.accuracy for point in self.points)
+
+    def by_parallelism(self) -> list[Point]:
+        return sorted(self.points, key=lambda point: point.score.tokens_per_forward)
+
+
+@dataclass(frozen=True)
+class Area:
+    """AUP with the y-max it is relative to, in percent; `why` says why there is none."""
+
+    y_max: float
+    value: float | None
+    why: str | None = None
+
+
+def area(run: Run, y_max: float) -> Area:
+    """AUP of a run."""
+    points = [(point.score.tokens_per_forward, 100 * point.score.accuracy) for point in run.points]
+    try:
+        return Area(y_max, aup(points, y_max))
+    except ConfigError as error:
+        return Area(y_max, None, str(error))
+
+
+def read_run(folder: Path) -> Run:
+    """The evaluation in a folder, as far as it got. Raises DataError."""
+    config, points = read_points(folder)
+    found = [Point(setting, records) for setting, records in points.items() if records]
+    if not found:
+        raise DataError(f"{folder} holds no answers yet; run its evaluation first.")
+    return Run(folder.resolve().name, config, found)
+
+
+def read_runs(folders: Sequence[Path]) -> list[Run]:
+    """The evaluations in folders, called by their paths where two folders have the same name."""
+    runs = [read_run(folder) for folder in folders]
+    if len({run.name for run in runs}) == len(runs):
+        return runs
+    return [replace(run, name=str(folder)) for run, folder in zip(runs, folders, strict=True)]
+
+
+def on_common_problems(runs: Sequence[Run]) -> list[Run]:
+    """The runs, each point measured on the problems that all points have.
+
+    Raises ConfigError for runs on different tasks or data, or without a common problem.
+    """
+    for key in ("task", "data_fingerprint"):
+        if len({run.config.get(key) for run in runs}) > 1:
+            raise ConfigError("The runs solve different tasks or read different data, so they cannot be compared.")
+    common = set.intersection(*({record.index for record in p.records} for run in runs for p in run.points))
+    if not common:
+        raise ConfigError("The runs have no problem in common; let the unfinished one go on first.")
+    return [replace(run, points=[point.on(common) for point in run.points]) for run in runs]
+
+
+def difference(reference: Point, point: Point) -> Difference:
+    """Accuracy of a point minus that of the reference; both must have the same problems."""
+    before = {record.index: record.correct for record in reference.records}
+    pairs = [(before[record.index], record.correct) for record in point.records]
+    return paired_difference([then for then, _ in pairs], [now for _, now in pairs])
+
+
+def picture(runs: Sequence[Run], areas: Sequence[Area], x: XAxis) -> str:
+    """Accuracy over parallelism, one curve a run, as SVG."""
+    curves = []
+    for run, found in zip(runs, areas, strict=True):
+        marks = [mark(point, x) for point in run.points if point.score.tokens]
+        name = run.name if found.value is None else f"{run.name} (AUP {found.value:.1f})"
+        curves.append(Curve(name, marks))
+    if not any(curve.marks for curve in curves):
+        raise ConfigError("No point has a single token, so there is nothing to plot.")
+    return draw([curve for curve in curves if curve.marks], X_NAMES[x], str(runs[0].config["task"]))
+
+
+def mark(point: Point, x: XAxis) -> Mark:
+    found = point.score
+    low, high = found.interval
+    place = found.tokens_per_forward if x == "tpf" else found.rows_per_token
+    label = "" if point.setting.value is None else f"{point.setting.value:g}"
+    return Mark(place, 100 * found.accuracy, 100 * low, 100 * high, label)
+
+
+def summary(run: Run, found: Area) -> dict[str, Any]:
+    """A run as JSON: accuracies as shares, AUP as published (percent)."""
+    return {
+        "name": run.name,
+        "config": run.config,
+        "aup": found.value,
+        "y_max": found.y_max,
+        "points": [point_summary(point) for point in run.points],
+    }
+
+
+def point_summary(point: Point) -> dict[str, Any]:
+    found = point.score
+    return {
+        "setting": asdict(point.setting),
+        **asdict(found),
+        "accuracy": found.accuracy,
+        "interval": list(found.interval),
+        "strict_accuracy": found.strict_accuracy,
+        "tokens_per_forward": found.tokens_per_forward,
+        "rows_per_token": found.rows_per_token if found.tokens else None,
+    }

@@ -1,0 +1,128 @@
+"""Run a task: every problem once for each point, records kept as they come, resumed where a run was cut off."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from d3mlx.api import Generation
+from d3mlx.decoding.presets import Preset
+from d3mlx.decoding.sampling import MASK32, Sampling
+from d3mlx.errors import D3Error
+from d3mlx.evaluate.records import Folder, Record, Setting
+from d3mlx.evaluate.results import Point
+from d3mlx.evaluate.tasks import Task
+from d3mlx.models import DiffusionModel
+
+READ_WHOLE = 64 << 20
+SAMPLES, SAMPLE_BYTES = 256, 4096
+"""How much of a file goes into its fingerprint: all of it up to READ_WHOLE bytes, else samples."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is evaluated, apart from its decoder. max_tokens: None takes the model's own length of an answer."""
+
+    model: DiffusionModel
+    tokenizer: Any
+    sampling: Sampling = field(default_factory=Sampling)
+    max_tokens: int | None = None
+
+    @property
+    def new_tokens(self) -> int:
+        return self.max_tokens or self.model.args.max_new_tokens
+
+
+def attempt(subject: Subject, task: Task, preset: Preset, index: int) -> Record:
+    """Ask one problem and judge the answer. Its noise has a seed of its own, so problems are independent draws.
+
+    Raises D3Error, naming the problem, if it cannot be asked.
+    """
+    seed = (subject.sampling.seed + index) & MASK32
+    try:
+        generation = Generation(
+            subject.model,
+            subject.tokenizer,
+            task.ask(index).prompt(subject.tokenizer),
+            preset,
+            max_tokens=subject.new_tokens,
+            sampling=replace(subject.sampling, seed=seed),
+            stop=task.stop,
+        )
+    except D3Error as error:
+        raise type(error)(f"Problem {index} of {task.name}: {error}") from error
+    *_, last = generation
+    verdict = task.score(index, generation.text)
+    return Record(
+        index=index,
+        **asdict(verdict),
+        seed=seed,
+        prompt_tokens=generation.canvas.prompt_length,
+        **(asdict(last.stats) | {"tokens": counted(generation, last.stats.tokens, subject.tokenizer)}),
+        text=generation.text,
+    )
+
+
+def counted(generation: Generation, committed: int, tokenizer: Any) -> int:
+    """Tokens of the text that counts. Those behind a stop text do not, as in the published evaluations, which tokenize
+    the cut text again."""
+    if generation.stream is None or not generation.stream.done:
+        return committed
+    return min(committed, len(tokenizer.encode(generation.text, add_special_tokens=False)))
+
+
+def solve(subject: Subject, task: Task, preset: Preset, indices: Iterable[int]) -> Iterator[Record]:
+    """A record for each problem, as it is solved; nothing is written."""
+    for index in indices:
+        yield attempt(subject, task, preset, index)
+
+
+def run_point(
+    subject: Subject,
+    task: Task,
+    preset: Preset,
+    place: tuple[Folder, Setting],
+    count: int,
+    on_record: Callable[[Record], None] = lambda record: None,
+) -> Point:
+    """The first `count` problems of a task under one setting: those in the folder as they are, the others solved now.
+
+    on_record is told of every record, also of those that were there.
+    """
+    folder, setting = place
+    there = {record.index: record for record in folder.records(setting) if record.index < count}
+    for index in sorted(there):
+        on_record(there[index])
+    missing = [index for index in range(count) if index not in there]
+    with folder.appending(setting) as file:
+        for record in solve(subject, task, preset, missing):
+            file.add(record)
+            there[record.index] = record
+            on_record(record)
+    return Point(setting, [there[index] for index in sorted(there)])
+
+
+def fingerprint(path: Path | str | None) -> str | None:
+    """A hash that tells one model folder or data file from another: names, sizes, contents, large ones by samples.
+
+    Sixteen gigabytes of weights take milliseconds, and two trainings of a model differ in every sample.
+    """
+    if path is None:
+        return None
+    path = Path(path)
+    files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
+    digest = hashlib.sha256()
+    for file in files:
+        size = file.stat().st_size
+        digest.update(f"{file.name} {size}".encode())
+        with file.open("rb") as content:
+            if size <= READ_WHOLE:
+                digest.update(content.read())
+                continue
+            for i in range(SAMPLES):
+                content.seek(i * (size - SAMPLE_BYTES) // (SAMPLES - 1))
+                digest.update(content.read(SAMPLE_BYTES))
+    return digest.hexdigest()[:16]

@@ -1,0 +1,71 @@
+"""MATH in Minerva's form.
+
+A row has `problem` and `solution`, whose last \\boxed{...} is the answer (`answer` overrides it), as in the public data
+sets (Hendrycks et al. 2021; MATH-500). The prompt is Minerva's (Lewkowycz et al. 2022): four worked examples for LLaDA,
+none and the chat template for Dream. `strict` judges only the answer after "Final Answer: The final answer is";
+`correct` also takes the last boxed expression of a text that has no such line.
+"""
+
+from __future__ import annotations
+
+import re
+
+from d3mlx.errors import DataError
+from d3mlx.evaluate.answers import equivalent, last_boxed
+from d3mlx.evaluate.jsonl import Row
+from d3mlx.evaluate.tasks.base import Ask, TaskOptions, Verdict, examples, problems
+
+FIELDS = {"problem": str, "solution": str}
+BEGIN, END = "Final Answer: The final answer is", "I hope it is correct."
+FINAL = re.compile(rf"{re.escape(BEGIN)}(.*?)\.? ?{re.escape(END)}", re.DOTALL)
+
+
+def gold(row: Row) -> str | None:
+    stated = row.get("answer")
+    return stated if isinstance(stated, str) else last_boxed(row["solution"])
+
+
+def final_answer(text: str) -> str | None:
+    """What stands in Minerva's last line; the line may be cut off before its second half."""
+    found = FINAL.search(f"{text} {END}")
+    return found[1].strip() if found else None
+
+
+def worked(row: Row) -> str:
+    """A worked example, its solution closed by Minerva's line."""
+    solution = row["solution"]
+    if BEGIN not in solution:
+        solution += f"\n{BEGIN} ${gold(row)}$. {END}"
+    return f"{question(row)} {solution}\n\n"
+
+
+def question(row: Row) -> str:
+    return f"Problem:\n{row['problem']}\n\nSolution:"
+
+
+class Math:
+    name = "math"
+    size: int | None
+    stop: tuple[str, ...] = ("Problem:",)
+
+    def __init__(self, options: TaskOptions, family: str):
+        self.rows = problems(self.name, options, FIELDS)
+        shots = examples(self.name, options, FIELDS, default=0 if family == "dream" else 4)
+        for path, rows in ((options.data, self.rows), (options.shots_data, shots)):
+            for number, row in enumerate(rows, 1):
+                if gold(row) is None:
+                    raise DataError(f"{path}, row {number}: the field 'solution' has no \\boxed{{answer}}.")
+        self.shown = "".join(map(worked, shots))
+        self.size = len(self.rows)
+        self.chat = family == "dream" if options.chat is None else options.chat
+
+    def ask(self, index: int) -> Ask:
+        return Ask(self.shown + question(self.rows[index]), self.chat)
+
+    def score(self, index: int, text: str) -> Verdict:
+        wanted = gold(self.rows[index])
+        assert wanted is not None, "rows without an answer were refused"
+        stated = final_answer(text)
+        answer = last_boxed(text) if stated is None else stated
+        right = answer is not None and equivalent(answer, wanted)
+        return Verdict(correct=right, answer=answer, strict=right and stated is not None)

@@ -1,0 +1,59 @@
+"""MBPP: write a Python function from one sentence and its tests; correct if all of them pass.
+
+A row has `text` (or `prompt`) and `test_list`, and may have `test_setup_code` or `test_imports`; worked examples need
+`code` as well, as in the public data set (Austin et al. 2021), whose test split are the task ids 11 to 510. LLaDA sees
+three worked examples, is asked through its chat template, and its text is sanitised as for HumanEval. Dream sees none,
+and its answer begins a code block.
+"""
+
+from __future__ import annotations
+
+from d3mlx.evaluate.jsonl import Row
+from d3mlx.evaluate.programs import fenced, names_in, sanitised
+from d3mlx.evaluate.sandbox import Sandbox
+from d3mlx.evaluate.tasks.base import Ask, TaskOptions, Verdict, examples, problems
+
+FIELDS: dict[str, type] = {"text|prompt": str, "test_list": list}
+SHOWN: dict[str, type] = {**FIELDS, "code": str}
+ROLE = "You are an expert Python programmer, and here is your task:"
+
+
+class MBPP:
+    name = "mbpp"
+    size: int | None
+    stop: tuple[str, ...]
+
+    def __init__(self, options: TaskOptions, family: str):
+        self.sandbox = Sandbox(self.name, options.allow_code)
+        self.rows = problems(self.name, options, FIELDS)
+        self.size = len(self.rows)
+        self.chat = options.chat is not False
+        self.begins = family == "dream"
+        self.stop = ("```",) if self.begins else ("[DONE]",)
+        rows = examples(self.name, options, SHOWN, default=0 if self.begins else 3)
+        self.shown = "".join(map(self.worked, rows))
+
+    def question(self, row: Row) -> str:
+        tests = "\n".join(row["test_list"][:3])
+        if self.begins:
+            return f"{ROLE}\n{row['text']}\nYour code should pass these tests:\n{tests}"
+        return f"{ROLE} {row['text']} Your code should pass these tests:\n\n{tests}\n[BEGIN]\n"
+
+    def worked(self, row: Row) -> str:
+        if self.begins:
+            return f"{self.question(row)}\n```python\n{row['code']}\n```\n\n"
+        return f"{self.question(row)}{row['code']}\n[DONE]\n\n"
+
+    def ask(self, index: int) -> Ask:
+        opening = "Here is the completed function:\n```python\n" if self.begins else ""
+        return Ask(self.shown + self.question(self.rows[index]), self.chat, opening)
+
+    def program(self, index: int, text: str) -> str:
+        """The solution, without the tests."""
+        return text if self.begins else sanitised(fenced(text), names_in(self.rows[index]["test_list"]))
+
+    def score(self, index: int, text: str) -> Verdict:
+        row, program = self.rows[index], self.program(index, text)
+        before = [*row.get("test_imports", []), row.get("test_setup_code", "")]
+        outcome = self.sandbox.run("\n".join([*before, program, *row["test_list"]]) + "\n")
+        return Verdict(outcome.passed, program, why=outcome.why)

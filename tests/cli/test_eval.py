@@ -1,0 +1,198 @@
+"""`d3mlx eval` and `d3mlx compare` through the real entry point."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+from tests.cli.test_cli import COMMAND, d3mlx, dream, llada
+
+__all__ = ["d3mlx", "dream", "llada"]
+
+SHORT = ["--count", "3", "--max-tokens", "12"]
+GSM = '{"question": "How many?", "answer": "#### 42"}\n{"question": "Which?", "answer": "#### 1,000"}\n'
+
+
+def figures(folder: Path) -> dict[str, list[dict[str, Any]]]:
+    return {file.stem: [json.loads(line) for line in file.read_text().splitlines()] for file in folder.glob("*.jsonl")}
+
+
+def test_a_table_a_curve_and_every_figure(d3mlx: Any, tmp_path: Path) -> None:
+    out, plot, numbers = tmp_path / "run", tmp_path / "run.svg", tmp_path / "run.json"
+    options = ["--thresholds", "0.1,inf", "--out", str(out), "--plot", str(plot), "--json", str(numbers)]
+    done = d3mlx("eval", *SHORT, *options, "--knob", "block-size=8", "--y-max", "90")
+    assert (done.status, done.err) == (0, "")
+    head, *lines, last = done.out.splitlines()
+    assert head.split() == ["threshold", "accuracy", "95", "%", "TPF", "RPT", "forwards"]
+    assert [line.split()[0] for line in lines] == ["0.1", "inf"]
+    assert re.fullmatch(r"AUP: [\d.]+ with y-max 90.00 % \(as given\)|AUP is not defined: .*", last)
+    assert ElementTree.fromstring(plot.read_text()).tag.endswith("svg")
+    written = json.loads(numbers.read_text())
+    assert written["y_max"] == 90
+    assert written["config"]["knobs"] == {"block_size": 8}
+    assert written["policies"]["threshold-0.1"]["acceptance"]["threshold"] == 0.1
+    assert written["policies"]["threshold-0.1"]["schedule"]["block_size"] == 8
+    records = figures(out)
+    assert set(records) == {"threshold-0.1", "threshold-inf"}
+    for line, point in zip(lines, written["points"], strict=True):
+        rows = records[f"threshold-{point['setting']['value']}"]
+        assert [row["index"] for row in rows] == [0, 1, 2]
+        for name in ("tokens", "forwards", "rows", "prefill_rows"):
+            assert point[name] == sum(row[name] for row in rows)
+        assert point["accuracy"] == sum(row["correct"] for row in rows) / 3
+        assert line.split()[-1] == str(point["forwards"])
+    before = (out / "threshold-0.1.jsonl").read_bytes()
+    # The same command only reads, another threshold joins in, and --json - leaves nothing else on standard output.
+    again = d3mlx("eval", *SHORT, *options[:1], "0.1,0.5", *options[2:4], "--knob", "block-size=8", "--json", "-")
+    assert [point["setting"]["value"] for point in json.loads(again.out)["points"]] == [0.1, 0.5]
+    assert (out / "threshold-0.1.jsonl").read_bytes() == before
+    mixed = d3mlx("eval", *SHORT, "--decoder", "fast-dllm", "--out", str(out))
+    assert (mixed.status, mixed.out) == (1, "")
+    assert "another decoder (d3llm, not fast-dllm)" in mixed.err
+
+
+def test_public_data_vanilla_steps_and_comparison(d3mlx: Any, llada: str, tmp_path: Path) -> None:
+    data = tmp_path / "gsm8k.jsonl"
+    data.write_text(GSM)
+    common = ["eval", "--model", llada, "--task", "gsm8k-cot", "--data", str(data), "--max-tokens", "16"]
+    one = d3mlx(*common, "--decoder", "vanilla", "--steps", "16,4", "--out", str(tmp_path / "slow"))
+    two = d3mlx(*common, "--rows", "full", "--temperature", "1", "--seed", "3", "--out", str(tmp_path / "fast"))
+    assert (one.status, two.status) == (0, 0), one.err + two.err
+    assert one.out.split()[0] == "steps"
+    assert "strict" in one.out.splitlines()[0]
+    records = figures(tmp_path / "slow")
+    assert [record["forwards"] for record in records["steps-16"]] == [16, 16]
+    assert [record["forwards"] for record in records["steps-4"]] == [4, 4]
+    assert [record["seed"] for record in figures(tmp_path / "fast")["default"]] == [3, 4]
+    folders = [str(tmp_path / "slow"), str(tmp_path / "fast")]
+    plot = tmp_path / "both.svg"
+    done = d3mlx("compare", *folders, "--plot", str(plot), "--x", "rpt")
+    assert (done.status, done.err) == (0, "")
+    for part in ("reference", "steps 4", "fast", "[", "2 problems"):
+        assert part in done.out
+    assert "rows per token" in plot.read_text()
+    numbers = json.loads(d3mlx("compare", *folders, "--json", "-").out)
+    assert [run["name"] for run in numbers["runs"]] == ["slow", "fast"]
+    # No answer of a random model is right: no difference, and an interval around it.
+    found = numbers["runs"][1]["points"][0]["difference"]
+    assert (found["count"], found["value"]) == (2, 0)
+    assert found["low"] < 0 < found["high"]
+    other = tmp_path / "other.jsonl"
+    other.write_text(GSM.replace("42", "43"))
+    changed = d3mlx(*common[:6], str(other), *common[7:], "--out", str(tmp_path / "fast"), "--rows", "full")
+    assert (changed.status, "another data" in changed.err) == (1, True)
+
+
+def test_programs_run_only_when_allowed(d3mlx: Any, dream: str, tmp_path: Path) -> None:
+    data = tmp_path / "humaneval.jsonl"
+    row = {"prompt": "def f():\n", "test": "def check(f):\n    assert f() == 1", "entry_point": "f"}
+    data.write_text(json.dumps(row) + "\n")
+    options = ["eval", "--model", dream, "--task", "humaneval", "--data", str(data), "--max-tokens", "8"]
+    refused = d3mlx(*options, "--out", str(tmp_path / "run"))
+    assert (refused.status, "--allow-code-execution" in refused.err) == (1, True)
+    assert not (tmp_path / "run").exists()
+    allowed = d3mlx(*options, "--out", str(tmp_path / "run"), "--allow-code-execution")
+    assert allowed.status == 0
+    assert figures(tmp_path / "run")["default"][0]["why"]
+
+
+WRONG = [
+    (["--thresholds", "0.1,x"], 2, "0.1,x"),
+    (["--steps", "4,1.5"], 2, "64,32"),
+    (["--thresholds", "-0.5"], 1, "threshold"),
+    (["--thresholds", "nan"], 1, "threshold"),
+    (["--decoder", "fast-dllm", "--thresholds", "0.9,1.5"], 1, "threshold"),
+    (["--decoder", "vanilla", "--thresholds", "0.1"], 1, "vanilla has no threshold"),
+    (["--thresholds", "0.1", "--steps", "4"], 1, "not both"),
+    (["--decoder", "beam"], 1, "beam"),
+    (["--task", "chess"], 1, "chess"),
+    (["--task", "math"], 1, "--data"),
+    (["--data", "x.jsonl"], 1, "--data"),
+    (["--count", "0"], 1, "--count"),
+    (["--max-tokens", "0"], 1, "max-tokens"),
+    (["--max-tokens", "9999", "--count", "1"], 1, "Problem 0 of embedded"),
+    (["--seed", "-1"], 1, "seed"),
+    (["--y-max", "0"], 1, "y-max"),
+    (["--knob", "colour=red"], 1, "colour=red"),
+    (["--knob", "block-size=large"], 1, "number"),
+    (["--knob", "threshold=1"], 1, "--thresholds"),
+    (["--rows", "dual"], 1, "rows for d3llm"),
+    (["--plot", "absent/plot.svg"], 1, "absent"),
+    (["--json", "."], 1, "folder"),
+    (["--model", "./absent"], 1, "absent"),
+]
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "culprit"), WRONG, ids=lambda value: " ".join(value) if isinstance(value, list) else ""
+)
+def test_a_wrong_request_is_one_sentence(
+    d3mlx: Any, tmp_path: Path, options: list[str], status: int, culprit: str
+) -> None:
+    done = d3mlx("eval", "--out", str(tmp_path / "run"), *options)
+    assert (done.status, done.out) == (status, "")
+    assert culprit in done.err
+    if status == 1:
+        assert re.fullmatch(r"(?s)(This is the built-in[^\n]*\n)?Error: [^\n]+\.\n", done.err)
+
+
+def test_compare_wants_evaluations(d3mlx: Any, tmp_path: Path) -> None:
+    done = d3mlx("compare", str(tmp_path))
+    assert (done.status, "is no evaluation" in done.err) == (1, True)
+    assert d3mlx("compare").status == 2
+
+
+def test_ctrl_c_leaves_a_folder_that_goes_on(llada: str, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    options = ["eval", "--model", llada, "--decoder", "vanilla", "--max-tokens", "32", "--count", "400"]
+    options += ["--out", str(out)]
+    process = subprocess.Popen([COMMAND, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    file = out / "default.jsonl"
+    began = time.monotonic()
+    while time.monotonic() - began < 60 and not (file.exists() and file.stat().st_size):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    printed, err = process.communicate(timeout=60)
+    assert (process.returncode, printed) == (130, "")
+    assert err == f"What is solved is kept in {out}; the same command goes on from there.\nInterrupted.\n"
+    solved = file.read_bytes()
+    assert solved.endswith(b"\n")
+    count = solved.count(b"\n")
+    options[options.index("400")] = str(count + 1)
+    done = subprocess.run([COMMAND, *options], capture_output=True, text=True)
+    assert done.returncode == 0
+    assert file.read_bytes().startswith(solved)
+    assert file.read_bytes().count(b"\n") == count + 1
+
+
+def test_a_terminal_sees_progress(llada: str, tmp_path: Path) -> None:
+    import os
+    import pty
+
+    main, side = pty.openpty()
+    options = ["eval", "--model", llada, "--count", "2", "--max-tokens", "8", "--out", str(tmp_path / "run")]
+    environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "90"}
+    process = subprocess.Popen([COMMAND, *options], stdout=subprocess.PIPE, stderr=side, env=environment, text=True)
+    os.close(side)
+    seen = b""
+    while True:
+        try:
+            piece = os.read(main, 65536)
+        except OSError:
+            break
+        if not piece:
+            break
+        seen += piece
+    printed, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert "correct" in seen.decode()
+    assert "2/2" in re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", seen.decode())
+    assert printed.split()[0] == "decoder"

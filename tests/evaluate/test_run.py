@@ -1,0 +1,284 @@
+"""Runs: what a record holds, resuming, folders that do not match, comparison."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from d3mlx import D3LLM, Sampling, generate, load
+from d3mlx.data.problems import is_correct, problem
+from d3mlx.distill.embedded import measure
+from d3mlx.errors import ConfigError, DataError, PromptError
+from d3mlx.evaluate.records import Folder, Record, Setting, read_points, read_records, score
+from d3mlx.evaluate.results import (
+    Point,
+    Run,
+    area,
+    difference,
+    on_common_problems,
+    picture,
+    read_run,
+    read_runs,
+    summary,
+)
+from d3mlx.evaluate.run import Subject, attempt, fingerprint, run_point, solve
+from d3mlx.evaluate.tasks import Ask, Verdict
+from tests.builders import write_llada
+
+SETTING = Setting("threshold", 0.5)
+CONFIG = {"task": "echo", "model": "tiny", "versions": {"mlx": "1"}}
+
+
+class Echo:
+    """Problems of no meaning, judged by their number."""
+
+    name = "echo"
+    size: int | None = None
+    stop: tuple[str, ...] = ()
+
+    def ask(self, index: int) -> Ask:
+        return Ask(f"Problem {index}", chat=index % 2 == 0)
+
+    def score(self, index: int, text: str) -> Verdict:
+        return Verdict(index % 3 == 0, str(len(text)), strict=index % 6 == 0)
+
+
+@pytest.fixture(scope="module")
+def subject(tmp_path_factory: pytest.TempPathFactory) -> Subject:
+    return Subject(*load(str(write_llada(tmp_path_factory.mktemp("llada")))), Sampling(1.0, seed=7), 12)
+
+
+@contextmanager
+def opened(path: Path, config: dict[str, Any] = CONFIG) -> Iterator[Folder]:
+    with Folder(path).opened(config) as folder:
+        yield folder
+
+
+def run(subject: Subject, path: Path, count: int, stop_after: int | None = None) -> Point:
+    seen: list[Record] = []
+
+    def watch(record: Record) -> None:
+        seen.append(record)
+        if len(seen) == stop_after:
+            raise KeyboardInterrupt
+
+    with opened(path) as folder:
+        point = run_point(subject, Echo(), D3LLM(), (folder, SETTING), count, watch)
+    assert [record.index for record in seen] == list(range(count))
+    return point
+
+
+def test_a_record_is_what_generate_gives(subject: Subject) -> None:
+    for index in (0, 1):
+        record = attempt(subject, Echo(), D3LLM(), index)
+        text = f"Problem {index}"
+        prompt: Any = text if index else [{"role": "user", "content": text}]
+        sampling = Sampling(1.0, seed=7 + index)
+        result = generate(subject.model, subject.tokenizer, prompt, D3LLM(), max_tokens=12, sampling=sampling)
+        stats = result.stats
+        assert record.text == result.text
+        assert (record.tokens, record.forwards, record.rows) == (stats.tokens, stats.forwards, stats.rows)
+        assert (record.prefill_rows, record.prompt_tokens) == (stats.prefill_rows, stats.prefill_rows)
+        assert (record.seed, record.answer) == (7 + index, str(len(result.text)))
+
+
+def test_an_answer_may_begin_with_given_words(subject: Subject) -> None:
+    prompt = Ask("Q", chat=True, opening="Well,").prompt(subject.tokenizer)
+    assert isinstance(prompt, str)
+    chat = subject.tokenizer.apply_chat_template([{"role": "user", "content": "Q"}], add_generation_prompt=True)
+    ids = chat if isinstance(chat, list) else chat["input_ids"]
+    assert prompt.endswith("Well,")
+    assert subject.tokenizer.encode(prompt, add_special_tokens=False)[: len(ids)] == list(ids)
+
+
+def test_a_model_without_a_chat_template_is_asked_plain_text() -> None:
+    tokenizer = SimpleNamespace(chat_template=None)
+    assert Ask("Q", chat=False, opening=" A").prompt(tokenizer) == "Q A"
+    with pytest.raises(ConfigError, match="--no-apply-chat-template"):
+        Ask("Q", chat=True).prompt(tokenizer)
+
+
+def test_the_builder_of_the_embedded_model_measures_with_it() -> None:
+    model, tokenizer = load()
+    found = measure(model, tokenizer, D3LLM(), 2)
+    results = []
+    for i in range(2):
+        chat = [{"role": "user", "content": problem(i, "held-out").question}]
+        results.append(generate(model, tokenizer, chat, D3LLM(), max_tokens=64))
+    assert found.problems == 2
+    assert found.correct == sum(is_correct(problem(i, "held-out"), results[i].text) for i in range(2))
+    for name in ("tokens", "forwards", "rows", "prefill_rows"):
+        assert getattr(found, name) == sum(getattr(result.stats, name) for result in results)
+
+
+def test_tokens_behind_a_stop_text_do_not_count(subject: Subject) -> None:
+    whole = attempt(replace(subject, max_tokens=40), Echo(), D3LLM(), 1)
+    cut = Echo()
+    middle = len(whole.text) // 2
+    cut.stop = (whole.text[middle : middle + 2],)
+    record = attempt(replace(subject, max_tokens=40), cut, D3LLM(), 1)
+    assert record.text == whole.text[: whole.text.index(cut.stop[0])]
+    assert 0 < record.tokens < whole.tokens
+    assert record.tokens == len(subject.tokenizer.encode(record.text, add_special_tokens=False))
+
+
+def test_a_run_that_was_cut_off_goes_on(subject: Subject, tmp_path: Path) -> None:
+    whole = run(subject, tmp_path / "whole", 6)
+    with pytest.raises(KeyboardInterrupt):
+        run(subject, tmp_path / "cut", 6, stop_after=3)
+    file = tmp_path / "cut" / "threshold-0.5.jsonl"
+    assert file.read_bytes().count(b"\n") == 3
+    file.write_bytes(file.read_bytes()[:-20])
+    assert [record.index for record in read_records(file)[0]] == [0, 1]
+    assert run(subject, tmp_path / "cut", 6) == whole
+    expected = (tmp_path / "whole" / file.name).read_bytes()
+    assert file.read_bytes() == expected
+    # Nothing is done twice, fewer problems are a part of the same run, more go on.
+    assert len(run(subject, tmp_path / "cut", 4).records) == 4
+    assert file.read_bytes() == expected
+    assert len(run(subject, tmp_path / "cut", 7).records) == 7
+    assert file.read_bytes().startswith(expected)
+
+
+def test_configurations_do_not_mix(subject: Subject, tmp_path: Path) -> None:
+    with opened(tmp_path / "run"):
+        pass
+    with opened(tmp_path / "run", {**CONFIG, "versions": {"mlx": "2"}}):
+        pass
+    with pytest.raises(ConfigError, match=r"another model \(tiny, not large\); choose another --out"):
+        opened(tmp_path / "run", {**CONFIG, "model": "large"}).__enter__()
+    with pytest.raises(ConfigError, match="another seed"):
+        opened(tmp_path / "run", {**CONFIG, "seed": 3}).__enter__()
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / "train.jsonl").write_text("{}\n")
+    with pytest.raises(ConfigError, match="holds other files"):
+        opened(tmp_path / "foreign").__enter__()
+    with opened(tmp_path / "run"), pytest.raises(ConfigError, match="Another evaluation is writing"):
+        opened(tmp_path / "run").__enter__()
+
+
+@pytest.mark.parametrize("damage", ["not json\n", "[]\n", '{"index": 0}\n', "\n"])
+def test_damage_is_named(subject: Subject, tmp_path: Path, damage: str) -> None:
+    run(subject, tmp_path, 2)
+    file = tmp_path / "threshold-0.5.jsonl"
+    lines = file.read_text().splitlines(keepends=True)
+    file.write_text(lines[0] + damage + lines[1])
+    with pytest.raises(DataError, match=r"threshold-0\.5\.jsonl, line 2"):
+        read_run(tmp_path)
+    file.write_text(lines[0] + lines[0])
+    with pytest.raises(DataError, match="line 2: problem 0 is there twice"):
+        read_run(tmp_path)
+
+
+def test_folders_that_are_no_evaluation(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="is no evaluation"):
+        read_run(tmp_path)
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(DataError, match="damaged"):
+        read_run(tmp_path)
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(DataError, match="no answers yet"):
+        read_run(tmp_path)
+    (tmp_path / "other.jsonl").write_text("")
+    with pytest.raises(DataError, match=r"other\.jsonl is no point"):
+        read_run(tmp_path)
+
+
+@pytest.mark.parametrize("value", [0.1, 1e-5, 1.0, 0.30000000000000004])
+def test_settings_survive_their_file_names(value: float) -> None:
+    for setting in (Setting("threshold", value), Setting("steps", 32), Setting()):
+        assert Setting.named(setting.name) == setting
+
+
+def test_a_problem_that_does_not_fit_is_named(subject: Subject) -> None:
+    long = Echo()
+    long.ask = lambda index: Ask("x" * 600, chat=False)  # type: ignore[method-assign]
+    with pytest.raises(PromptError, match=r"Problem 4 of echo: .*context of 512"):
+        list(solve(subject, long, D3LLM(), [4]))
+
+
+def test_totals(subject: Subject, tmp_path: Path) -> None:
+    point = run(subject, tmp_path, 7)
+    found = point.score
+    assert (found.problems, found.correct, found.strict) == (7, 3, 2)
+    assert found.accuracy == 3 / 7
+    assert found.tokens_per_forward == sum(r.tokens for r in point.records) / sum(r.forwards for r in point.records)
+    assert found.rows_per_token == sum(r.rows for r in point.records) / sum(r.tokens for r in point.records)
+    assert score([]).rows_per_token == float("inf")
+    again = read_run(tmp_path)
+    assert [r.name for r in read_runs([tmp_path, tmp_path])] == [str(tmp_path)] * 2
+    assert [r.name for r in read_runs([tmp_path])] == [tmp_path.name]
+    assert again.points == [point]
+    assert read_points(tmp_path)[0] == CONFIG
+    json.dumps(summary(again, area(again, 80)), allow_nan=False)
+
+
+def record(index: int, correct: bool, tokens: int = 10) -> Record:
+    return Record(index, correct, None, "", None, 0, 5, tokens, 5, 100, 5, "")
+
+
+def made(name: str, *points: list[Record], task: str = "echo") -> Run:
+    return Run(name, {"task": task}, [Point(Setting("steps", i), list(records)) for i, records in enumerate(points)])
+
+
+def test_runs_are_compared_on_common_problems() -> None:
+    first = made("first", [record(i, i < 5) for i in range(8)])
+    second = made("second", [record(i, True, 20) for i in range(2, 12)])
+    one, two = on_common_problems([first, second])
+    assert [point.score.problems for r in (one, two) for point in r.points] == [6, 6]
+    found = difference(one.points[0], two.points[0])
+    assert (found.count, found.gained, found.lost) == (6, 3, 0)
+    with pytest.raises(ConfigError, match="no problem in common"):
+        on_common_problems([first, made("other", [record(20, True)])])
+    with pytest.raises(ConfigError, match="different tasks"):
+        on_common_problems([first, made("other", [record(0, True)], task="math")])
+
+
+def test_the_area_of_a_run_uses_percent() -> None:
+    solved = made("run", [record(i, i < 8) for i in range(10)], [record(i, i < 8, 20) for i in range(10)])
+    assert area(solved, solved.best).value == pytest.approx(2 * 80 + (4 - 2) * 80)
+    worse = made("run", [record(i, i < 8) for i in range(10)], [record(i, i < 5, 20) for i in range(10)])
+    assert area(worse, 80).value is None
+    assert "AUP is not defined" in str(area(worse, 80).why)
+    assert area(made("none", [record(0, False)]), 0.0).value is None
+
+
+def test_the_picture_is_xml_with_a_curve_a_run() -> None:
+    from xml.etree import ElementTree
+
+    runs = [
+        made("<a & b>", [record(i, i < 8) for i in range(10)]),
+        made("c", [record(0, True)], [record(0, False, 30)]),
+    ]
+    areas = [area(r, 90) for r in runs]
+    for x, name in (("tpf", "tokens per forward"), ("rpt", "rows per token")):
+        root = ElementTree.fromstring(picture(runs, areas, x))  # type: ignore[arg-type]
+        texts = [node.text or "" for node in root.iter("{http://www.w3.org/2000/svg}text")]
+        assert name in texts
+        assert "accuracy (%)" in texts
+        assert any(text.startswith("<a & b>") for text in texts)
+        # Every circle and square lies inside the picture; three points and two legend entries.
+        marks = [*root.iter("{http://www.w3.org/2000/svg}circle"), *root.iter("{http://www.w3.org/2000/svg}polygon")]
+        assert len(marks) == 5
+    with pytest.raises(ConfigError, match="nothing to plot"):
+        picture([made("empty", [record(0, False, 0)])], [area(runs[0], 90)], "tpf")
+
+
+@pytest.mark.parametrize("read_whole", [1 << 20, 0])
+def test_fingerprints_tell_models_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read_whole: int) -> None:
+    monkeypatch.setattr("d3mlx.evaluate.run.READ_WHOLE", read_whole)
+    first, second = write_llada(tmp_path / "a"), write_llada(tmp_path / "b")
+    assert fingerprint(first) == fingerprint(second)
+    weights = second / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[len(content) // 2] ^= 1
+    weights.write_bytes(bytes(content))
+    assert fingerprint(first) != fingerprint(second)
+    assert fingerprint(None) is None
