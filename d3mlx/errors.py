@@ -19,3 +19,7 @@ class PromptError(D3Error):
 
 class MemoryLimitError(D3Error):
     """The model does not fit this machine's memory."""
+
+
+class DataError(D3Error):
+    """A row of training data, or of prompts, cannot be used; the sentence names its file and line."""
