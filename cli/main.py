@@ -11,6 +11,7 @@ import typer
 
 from d3mlx.cli.generate import generate
 from d3mlx.cli.info import info
+from d3mlx.cli.trajectories import trajectories
 from d3mlx.errors import ConfigError, D3Error
 from d3mlx.version import VERSION
 
@@ -69,6 +70,7 @@ def root(
 
 app.command()(generate)
 app.command()(info)
+app.command()(trajectories)
 
 
 def sentence(error: BaseException) -> str:

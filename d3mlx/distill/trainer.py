@@ -185,7 +185,7 @@ class Trainer:
         share = 1.0 if self.writes else 0.0
         shared = {name: mx.distributed.all_sum(value * share) for name, value in state.flat().items()}
         mx.eval(shared)
-        return State.of_flat(shared), int(mx.distributed.all_sum(mx.array(step * share)).item())
+        return State.of_flat(shared), int(float(mx.distributed.all_sum(mx.array(step * share))))
 
     def gradients(self, one: Any, state: State, entropy: CrossEntropy) -> tuple[tuple[mx.array, Terms], Arrays]:
         def loss(weights: Arrays) -> tuple[mx.array, Terms]:
@@ -242,14 +242,14 @@ class Trainer:
                 passes = self.objective.passes(step + 1) if step + 1 < last else []
                 done = step + 1
                 numbers = {name: float(value) for name, value in values.items()}
-                self.check(numbers["loss"], norm.item(), step)
+                self.check(numbers["loss"], float(norm), step)
                 if log is None:
                     continue
                 size = self.world.size()
                 rate = self.config.optimizer.rate(step, self.config.steps)
                 figures = self.objective.figures(step)
                 loss = numbers.pop("loss")
-                report = Report(done, loss, numbers, figures, norm.item(), rate, sequences * size, tokens * size)
+                report = Report(done, loss, numbers, figures, float(norm), rate, sequences * size, tokens * size)
                 watch.step(report)
                 log.step(report, done == last, lambda: self.measured(state, monitor, done))  # noqa: B023
                 if done % self.config.save_every == 0 or done == last:
