@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from d3mlx.cli.distill import distill
+from d3mlx.cli.fuse import fuse
 from d3mlx.cli.generate import generate
 from d3mlx.cli.info import info
 from d3mlx.cli.trajectories import trajectories
@@ -71,6 +73,8 @@ def root(
 app.command()(generate)
 app.command()(info)
 app.command()(trajectories)
+app.command()(distill)
+app.command()(fuse)
 
 
 def sentence(error: BaseException) -> str:

@@ -50,13 +50,12 @@ class LossRows:
     scale: float
 
 
+Labelled = tuple[Noisy, NDArray[np.int32]]
+"""A noisy sequence and its true ids."""
+
+
 def loss_rows(
-    batch: list[tuple[Noisy, NDArray[np.int32]]],
-    shift: int,
-    weights: list[float],
-    total: float,
-    name: str,
-    scale: float,
+    batch: list[Labelled], shift: int, weights: list[float], total: float, name: str, scale: float
 ) -> LossRows:
     """The rows of noisy sequences; `weights` are per sequence.
 
