@@ -107,6 +107,8 @@ def distill(
     adapter_config.json, a numbered copy at each checkpoint; with log.jsonl and the state that --resume needs.
     """
     chosen = settings(context, config)
+    import mlx.core as mx
+
     from d3mlx.cli.training import watcher
     from d3mlx.distill.run import distill as train
     from d3mlx.distill.run import memory_needed, prepare
@@ -117,7 +119,9 @@ def distill(
         return
     if not chosen.data:
         raise ConfigError("Say what to train on with --data, for example a folder of d3mlx trajectories.")
-    sys.stderr.write(report(prepare(chosen, force)) + "\n")
+    needed = report(prepare(chosen, force))
+    if mx.distributed.init().rank() == 0:
+        sys.stderr.write(needed + "\n")
     train(chosen, watcher, resume)
 
 

@@ -14,9 +14,7 @@ def fuse(
     save_path: Annotated[Path, typer.Option(help="Folder of the new model; it must not exist.")] = Path("fused_model"),
     model: Annotated[
         str | None,
-        typer.Option(
-            "--model", "-m", help="Folder or hub id that the adapters were trained on; or the built-in model."
-        ),
+        typer.Option("--model", "-m", help="Folder or hub id that the adapters are for, or the built-in model."),
     ] = None,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the hub.")] = None,
     dequantize: Annotated[

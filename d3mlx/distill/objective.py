@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
-from d3mlx.data.batches import Batch
 from d3mlx.models import DiffusionModel
+
+if TYPE_CHECKING:
+    from d3mlx.data.batches import Batch
 
 ROW_MULTIPLE = 128
 """The number of masked rows is padded up to a multiple of this, so that few shapes exist."""

@@ -207,8 +207,9 @@ class Trainer:
                 # One pass at a time: its activations are freed before the next one's exist.
                 mx.eval(values, total)
         if self.world.size() > 1:
-            total = nn.average_gradients(total)
-            values = nn.average_gradients(values)
+            # The helper nests what it is given by the dots in its names.
+            total = dict(tree_flatten(nn.average_gradients(total)))
+            values = dict(tree_flatten(nn.average_gradients(values)))
         return values, total
 
     def run(

@@ -29,8 +29,8 @@ TEMPERATURES = (0.0, 0.1, 0.2, 0.3, 0.4)
 class Trajectory:
     """A decode, without its logits.
 
-    prompt [P] and tokens [N] are ids; ranks [N] int16 is the step at which each position committed, or was filled
-    because the answer had ended. row: which prompt of the source it answers.
+    prompt [P] and tokens [N] are ids; ranks [N] int16 is the step at which each position got its final token: was
+    committed, or filled because the answer had ended. row: which prompt of the source it answers.
     """
 
     row: int
