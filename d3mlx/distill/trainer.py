@@ -23,7 +23,7 @@ from mlx.utils import tree_flatten, tree_unflatten
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from d3mlx.distill.fast_cpu import fast_cpu
-from d3mlx.distill.objective import CrossEntropy, Objective, Terms
+from d3mlx.distill.objective import CrossEntropy, Objective, Terms, cross_entropy
 from d3mlx.distill.optimizer import Arrays, Optimizer, OptimizerConfig, State
 from d3mlx.errors import CheckpointError, DataError
 
@@ -162,6 +162,16 @@ class Trainer:
     def writes(self) -> bool:
         return self.world.rank() == 0
 
+    @property
+    def trains_embedding(self) -> bool:
+        """Whether gradients reach the first layer's input.
+
+        Where they do not, the compiled functions of `fast_cpu` see constants among what is differentiated, and MLX
+        (0.32) then gives results of the length that they were compiled with.
+        """
+        found: Any = tree_flatten(self.model.trainable_parameters())
+        return any("embed_tokens" in name for name, _ in found)
+
     def put(self, weights: Arrays) -> None:
         self.model.update(tree_unflatten([(name, value.astype(self.dtype)) for name, value in weights.items()]))
 
@@ -226,7 +236,7 @@ class Trainer:
         state, first = self.begin(resume)
         last = self.config.steps if stop_after is None else min(first + stop_after, self.config.steps)
         with ExitStack() as stack:
-            entropy = stack.enter_context(fast_cpu())
+            entropy = stack.enter_context(fast_cpu()) if self.trains_embedding else cross_entropy
             watch: Any = stack.enter_context(watcher or Bar()) if self.writes else None  # type: ignore[arg-type]
             log = Log(self.folder / "log.jsonl", self.config.log_every) if self.writes else None
             if log is not None:
