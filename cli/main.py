@@ -11,9 +11,12 @@ import typer
 
 from d3mlx.cli.compare import compare
 from d3mlx.cli.convert import convert
+from d3mlx.cli.distill import distill
 from d3mlx.cli.eval import evaluate
+from d3mlx.cli.fuse import fuse
 from d3mlx.cli.generate import generate
 from d3mlx.cli.info import info
+from d3mlx.cli.trajectories import trajectories
 from d3mlx.errors import ConfigError, D3Error
 from d3mlx.version import VERSION
 
@@ -79,6 +82,9 @@ def root(
 app.command()(generate)
 app.command()(info)
 app.command()(convert)
+app.command()(trajectories)
+app.command()(distill)
+app.command()(fuse)
 app.command("eval")(evaluate)
 app.command()(compare)
 

@@ -22,4 +22,4 @@ class MemoryLimitError(D3Error):
 
 
 class DataError(D3Error):
-    """A data file is missing or damaged, or a row of it lacks a field."""
+    """A row of data, for training, prompting or evaluation, cannot be used; the sentence names its file and line."""

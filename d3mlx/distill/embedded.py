@@ -28,7 +28,7 @@ from d3mlx.data.batches import CANVAS, Source
 from d3mlx.data.tokens import END, MASK, TURN, build_tokenizer
 from d3mlx.decoding.presets import Preset
 from d3mlx.distill.curriculum import Curriculum
-from d3mlx.distill.objective import mask_batch, masked_loss
+from d3mlx.distill.objective import Supervised, mask_batch, masked_loss
 from d3mlx.distill.trainer import TrainConfig, Trainer
 from d3mlx.evaluate.records import Score, score
 from d3mlx.evaluate.run import Subject, solve
@@ -110,8 +110,9 @@ def train(
     def monitor(model: Any) -> dict[str, float]:
         return {"validation_loss": float(np.mean([masked_loss(model, batch).item() for batch in held_back]))}
 
-    plan = TrainConfig(steps=STEPS, seed=seed, mask_id=mask_id, save_every=250, monitor_every=500)
-    Trainer(model, lambda step: curriculum.batch(source, step), plan, work).run(resume=resume, monitor=monitor)
+    objective = Supervised(lambda step: curriculum.batch(source, step), mask_id, seed)
+    plan = TrainConfig(steps=STEPS, seed=seed, save_every=250, monitor_every=500)
+    Trainer(model, objective, plan, work).run(resume=resume, monitor=monitor)
     return model
 
 

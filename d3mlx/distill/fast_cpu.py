@@ -16,6 +16,8 @@ import mlx.core as mx
 
 from d3mlx.distill.objective import CrossEntropy, cross_entropy
 from d3mlx.models import transformer
+from d3mlx.models.transformer import attention as plain_attention
+from d3mlx.models.transformer import swiglu as plain_swiglu
 
 
 def exp(x: mx.array) -> mx.array:
@@ -66,6 +68,9 @@ def attend_vjp(primals, cotangents, outputs):  # type: ignore[no-untyped-def]
 
 
 def attention(queries: mx.array, keys: mx.array, values: mx.array, scale: float) -> mx.array:
+    if queries.dtype != mx.float32:
+        # In half precision the six squarings of `exp` would multiply the rounding error by 64.
+        return plain_attention(queries, keys, values, scale)
     groups = queries.shape[1] // keys.shape[1]
     if groups > 1:
         keys, values = (mx.repeat(x, groups, axis=1) for x in (keys, values))
@@ -97,6 +102,8 @@ def gate_up_vjp(primals, cotangents, outputs):  # type: ignore[no-untyped-def]
 
 
 def swiglu(gate: mx.array, up: mx.array) -> mx.array:
+    if gate.dtype != mx.float32:
+        return plain_swiglu(gate, up)
     return gate_up(gate, up)[0]
 
 

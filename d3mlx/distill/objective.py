@@ -1,19 +1,56 @@
-"""LLaDA's supervised objective: hide a random share of the response, predict what is hidden."""
+"""What the trainer asks of an objective, and the embedded model's: hide a share of the response, predict it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
 
 import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
-from d3mlx.data.batches import Batch
 from d3mlx.models import DiffusionModel
+
+if TYPE_CHECKING:
+    from d3mlx.data.batches import Batch
 
 ROW_MULTIPLE = 128
 """The number of masked rows is padded up to a multiple of this, so that few shapes exist."""
+
+
+CrossEntropy = Callable[[mx.array, mx.array], mx.array]
+"""logits [N, V], targets [N] -> negative log-likelihoods [N]."""
+
+Terms = dict[str, mx.array]
+"""Named parts of a loss, for the log."""
+
+
+class Pass(Protocol):
+    """One forward and backward of a step; its token ids are [B, T]."""
+
+    @property
+    def ids(self) -> mx.array: ...
+
+
+class Objective(Protocol):
+    """What is trained. Everything is a function of the step alone, so a resumed run repeats an uninterrupted one.
+
+    A step is the sum of its passes; under data parallelism a pass is this process's share, and the mean of the
+    processes' losses is the loss of the whole.
+    """
+
+    def passes(self, step: int) -> list[Any]: ...
+
+    def loss(self, model: Any, one: Any, entropy: CrossEntropy) -> tuple[mx.array, Terms]: ...
+
+    def figures(self, step: int) -> dict[str, float]:
+        """What the step was drawn with, for the log."""
+        ...
+
+    def origin(self, step: int) -> str:
+        """Where the step's data came from, for an error."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -59,12 +96,31 @@ def cross_entropy(logits: mx.array, targets: mx.array) -> mx.array:
     return mx.logsumexp(logits, axis=-1) - chosen
 
 
-CrossEntropy = Callable[[mx.array, mx.array], mx.array]
-
-
 def masked_loss(model: DiffusionModel, masked: Masked, entropy: CrossEntropy = cross_entropy) -> mx.array:
     """Weighted mean cross-entropy over the hidden rows; head and loss see no other row."""
     hidden = model.hidden(masked.ids)
     rows = hidden.reshape(-1, hidden.shape[-1])[masked.rows]
     losses = entropy(model.logits(rows), masked.targets)
     return (losses * masked.weights).sum() / masked.weights.sum()
+
+
+@dataclass(frozen=True)
+class Supervised:
+    """One masked batch a step, from a function of the step."""
+
+    batch_at: Callable[[int], Batch]
+    mask_id: int
+    seed: int = 0
+
+    def passes(self, step: int) -> list[Masked]:
+        rng = np.random.default_rng([self.seed, step])
+        return [mask_batch(self.batch_at(step), self.mask_id, rng)]
+
+    def loss(self, model: DiffusionModel, one: Masked, entropy: CrossEntropy) -> tuple[mx.array, Terms]:
+        return masked_loss(model, one, entropy), {}
+
+    def figures(self, step: int) -> dict[str, float]:
+        return {}
+
+    def origin(self, step: int) -> str:
+        return f"batch {step}"

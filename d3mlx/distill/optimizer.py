@@ -1,4 +1,4 @@
-"""AdamW with gradient clipping and an exponential moving average of the weights, as one fused update per array."""
+"""AdamW with gradient clipping and, if wanted, a moving average of the weights, as one fused update per array."""
 
 from __future__ import annotations
 
@@ -6,34 +6,47 @@ import math
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import mlx.core as mx
 
 Arrays = dict[str, mx.array]
+Schedule = Literal["constant", "cosine", "late-cosine"]
 
 
 @dataclass(frozen=True)
 class OptimizerConfig:
+    """warmup: steps in which the rate rises linearly. average: decay of the moving average; None keeps none."""
+
     peak_rate: float = 1.5e-3
     final_rate: float = 3e-5
     warmup: int = 200
+    schedule: Schedule = "late-cosine"
     betas: tuple[float, float] = (0.9, 0.98)
     eps: float = 1e-8
     weight_decay: float = 0.01
     clip: float = 1.0
-    average: float = 0.999
+    average: float | None = 0.999
 
     def rate(self, step: int, steps: int) -> float:
-        """Linear warm-up, level to the middle of the run, cosine down to `final_rate` at its end."""
+        """Linear warm-up, then level (constant), or cosine down to `final_rate` at the end of the run.
+
+        The cosine begins after the warm-up, or in the middle of the run (late-cosine).
+        """
         if step < self.warmup:
             return self.peak_rate * (step + 1) / self.warmup
-        progress = max(0.0, 2 * step / steps - 1)
+        if self.schedule == "constant":
+            return self.peak_rate
+        if self.schedule == "cosine":
+            progress = (step - self.warmup) / max(steps - self.warmup, 1)
+        else:
+            progress = max(0.0, 2 * step / steps - 1)
         return self.final_rate + (self.peak_rate - self.final_rate) * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
 
 
 @dataclass
 class State:
-    """Everything that a step changes."""
+    """Everything that a step changes. `average` is empty where no moving average is kept."""
 
     weights: Arrays
     average: Arrays
@@ -41,9 +54,14 @@ class State:
     second: Arrays
 
     @classmethod
-    def start(cls, weights: Arrays) -> State:
+    def start(cls, weights: Arrays, averaged: bool = True) -> State:
         zeros = {name: mx.zeros_like(value) for name, value in weights.items()}
-        return cls(dict(weights), dict(weights), zeros, dict(zeros))
+        return cls(dict(weights), dict(weights) if averaged else {}, zeros, dict(zeros))
+
+    @property
+    def result(self) -> Arrays:
+        """The weights that training is for."""
+        return self.average or self.weights
 
     def flat(self) -> Arrays:
         return {f"{part}/{name}": value for part, arrays in vars(self).items() for name, value in arrays.items()}
@@ -58,28 +76,32 @@ class State:
         return cls(**parts) if parts["first"] else cls.start(parts["weights"])
 
 
-Fused = Callable[..., tuple[mx.array, mx.array, mx.array, mx.array]]
+Scalars = tuple[mx.array, mx.array, mx.array, mx.array, mx.array]
+Fused = Callable[..., tuple[mx.array, ...]]
 
 
 def fused_update(config: OptimizerConfig) -> Fused:
     """The update of one array; scalars come as arrays so that one compiled function serves the whole run."""
     b1, b2 = config.betas
 
-    def update(
-        weight: mx.array,
-        average: mx.array,
-        first: mx.array,
-        second: mx.array,
-        gradient: mx.array,
-        scalars: tuple[mx.array, mx.array, mx.array, mx.array, mx.array],
-    ) -> tuple[mx.array, mx.array, mx.array, mx.array]:
-        shrink, rate, decay, correction, keep = scalars
+    def adamw(
+        weight: mx.array, first: mx.array, second: mx.array, gradient: mx.array, scalars: Scalars
+    ) -> tuple[mx.array, ...]:
+        shrink, rate, decay, correction, _ = scalars
         gradient = gradient * shrink
         first = b1 * first + (1 - b1) * gradient
         second = b2 * second + (1 - b2) * gradient * gradient
         weight = weight * decay - rate * first / (mx.sqrt(second) * correction + config.eps)
-        return weight, average * keep + weight * (1 - keep), first, second
+        return weight, first, second
 
+    def averaged(
+        weight: mx.array, first: mx.array, second: mx.array, gradient: mx.array, scalars: Scalars, average: mx.array
+    ) -> tuple[mx.array, ...]:
+        weight, first, second = adamw(weight, first, second, gradient, scalars)
+        keep = scalars[-1]
+        return weight, first, second, average * keep + weight * (1 - keep)
+
+    update = adamw if config.average is None else averaged
     if mx.default_device() == mx.Device(mx.cpu) and shutil.which("g++") is None:
         return update
     compiled: Fused = mx.compile(update, shapeless=True)
@@ -100,16 +122,16 @@ class Optimizer:
         rate = config.rate(step, self.steps)
         adjusted = mx.array(rate / (1 - b1 ** (step + 1)))
         correction = mx.array(1 / math.sqrt(1 - b2 ** (step + 1)))
-        keep = mx.array(min(config.average, (1 + step) / (10 + step)))
+        keep = mx.array(min(config.average or 0.0, (1 + step) / (10 + step)))
         after = State({}, {}, {}, {})
         for name, gradient in gradients.items():
             decay = mx.array(1 - rate * config.weight_decay if gradient.ndim > 1 else 1.0)
-            after.weights[name], after.average[name], after.first[name], after.second[name] = self.update(
-                state.weights[name],
-                state.average[name],
-                state.first[name],
-                state.second[name],
-                gradient,
-                (shrink, adjusted, decay, correction, keep),
-            )
+            scalars = (shrink, adjusted, decay, correction, keep)
+            arrays = (state.weights[name], state.first[name], state.second[name], gradient, scalars)
+            if config.average is None:
+                after.weights[name], after.first[name], after.second[name] = self.update(*arrays)
+            else:
+                after.weights[name], after.first[name], after.second[name], after.average[name] = self.update(
+                    *arrays, state.average[name]
+                )
         return after, norm

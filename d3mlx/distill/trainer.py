@@ -1,17 +1,20 @@
-"""The training loop: batches from a curriculum, an objective, an optimizer, checkpoints, a log.
+"""The training loop: passes from an objective, gradients, an optimizer, checkpoints, a log.
 
 Step-based throughout: what step k does depends on the seed and k alone, so a killed and resumed run ends with the
-weights of an uninterrupted one.
+weights of an uninterrupted one. Trainable parameters are kept in float32 and cast to the dtype that the model computes
+in. Started by `mlx.launch`, every process takes its share of each pass; the first one writes.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -19,16 +22,16 @@ import numpy as np
 from mlx.utils import tree_flatten, tree_unflatten
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from d3mlx.data.batches import Batch
 from d3mlx.distill.fast_cpu import fast_cpu
-from d3mlx.distill.objective import CrossEntropy, Masked, mask_batch, masked_loss
+from d3mlx.distill.objective import CrossEntropy, Objective, Terms, cross_entropy
 from d3mlx.distill.optimizer import Arrays, Optimizer, OptimizerConfig, State
-
-BatchAt = Callable[[int], Batch]
-"""The batch of a step."""
+from d3mlx.errors import CheckpointError, DataError
 
 Monitor = Callable[[nn.Module], dict[str, float]]
 """Figures about a model for the log."""
+
+Saver = Callable[[Arrays, int], None]
+"""Told of the trained weights and the number of steps done whenever a checkpoint is written."""
 
 CHECKPOINT = "checkpoint.safetensors"
 
@@ -37,11 +40,32 @@ CHECKPOINT = "checkpoint.safetensors"
 class TrainConfig:
     steps: int
     seed: int = 0
-    mask_id: int = 0
     log_every: int = 50
     save_every: int = 500
     monitor_every: int = 1000
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+
+
+@dataclass(frozen=True)
+class Report:
+    """A step as it happened: `step` counts from 1; tokens are positions forwarded, over all processes."""
+
+    step: int
+    loss: float
+    terms: dict[str, float]
+    figures: dict[str, float]
+    norm: float
+    rate: float
+    sequences: int
+    tokens: int
+
+
+class Watcher(Protocol):
+    """A display of a run."""
+
+    def begin(self, first: int, steps: int) -> None: ...
+
+    def step(self, report: Report) -> None: ...
 
 
 def save_checkpoint(folder: Path, state: State, step: int) -> None:
@@ -62,71 +86,205 @@ def load_checkpoint(folder: Path) -> tuple[State, int] | None:
     return State.of_flat(arrays), int(metadata["step"])
 
 
-class Trainer:
-    """Trains every parameter of `model` and leaves the averaged weights in it."""
+def compute_dtype(model: nn.Module) -> mx.Dtype:
+    """The dtype of a model's activations, which its norms have too."""
+    norms = [value for name, value in tree_flatten(model.parameters()) if name.endswith("norm.weight")]
+    return norms[-1].dtype
 
-    def __init__(self, model: nn.Module, batch_at: BatchAt, config: TrainConfig, folder: Path):
-        self.model, self.batch_at, self.config, self.folder = model, batch_at, config, folder
+
+class Bar:
+    """A progress bar with the loss."""
+
+    def __init__(self) -> None:
+        columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+        self.progress = Progress(*columns, TextColumn("loss {task.fields[loss]:.3f}"))
+
+    def __enter__(self) -> Bar:
+        self.progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.progress.stop()
+
+    def begin(self, first: int, steps: int) -> None:
+        self.task = self.progress.add_task("training", total=steps, completed=first, loss=math.nan)
+
+    def step(self, report: Report) -> None:
+        self.progress.update(self.task, completed=report.step, loss=report.loss)
+
+
+class Log:
+    """log.jsonl: one record every `every` steps, its losses the means since the record before."""
+
+    def __init__(self, path: Path, every: int):
+        self.file, self.every = path.open("a", encoding="utf-8"), every
+        self.reports: list[Report] = []
+        self.began = time.perf_counter()
+
+    def step(self, report: Report, last: bool, figures: Callable[[], dict[str, float]]) -> None:
+        self.reports.append(report)
+        if report.step % self.every and not last:
+            return
+        seconds = time.perf_counter() - self.began
+        record = {
+            "step": report.step,
+            "loss": float(np.mean([r.loss for r in self.reports])),
+            **{name: float(np.mean([r.terms[name] for r in self.reports])) for name in report.terms},
+            **report.figures,
+            "norm": report.norm,
+            "rate": report.rate,
+            "sequences_per_second": sum(r.sequences for r in self.reports) / seconds,
+            "tokens_per_second": sum(r.tokens for r in self.reports) / seconds,
+            "peak_memory": int(mx.get_peak_memory()),
+            **figures(),
+        }
+        self.file.write(json.dumps(record) + "\n")
+        self.file.flush()
+        self.reports, self.began = [], time.perf_counter()
+
+    def close(self) -> None:
+        self.file.close()
+
+
+class Trainer:
+    """Trains the trainable parameters of `model` and leaves the result in it."""
+
+    def __init__(
+        self, model: nn.Module, objective: Objective, config: TrainConfig, folder: Path, saver: Saver | None = None
+    ):
+        self.model, self.objective, self.config, self.folder, self.saver = model, objective, config, folder, saver
         self.optimizer = Optimizer(config.optimizer, config.steps)
+        self.dtype = compute_dtype(model)
+        self.world = mx.distributed.init()
         folder.mkdir(parents=True, exist_ok=True)
 
-    def masked(self, step: int) -> Masked:
-        rng = np.random.default_rng([self.config.seed, step])
-        return mask_batch(self.batch_at(step), self.config.mask_id, rng)
+    @property
+    def writes(self) -> bool:
+        return self.world.rank() == 0
+
+    @property
+    def trains_embedding(self) -> bool:
+        """Whether gradients reach the first layer's input.
+
+        Where they do not, the compiled functions of `fast_cpu` see constants among what is differentiated, and MLX
+        (0.32) then gives results of the length that they were compiled with.
+        """
+        found: Any = tree_flatten(self.model.trainable_parameters())
+        return any("embed_tokens" in name for name, _ in found)
 
     def put(self, weights: Arrays) -> None:
-        self.model.update(tree_unflatten(list(weights.items())))
+        self.model.update(tree_unflatten([(name, value.astype(self.dtype)) for name, value in weights.items()]))
 
-    def gradients(self, masked: Masked, state: State, entropy: CrossEntropy) -> tuple[mx.array, Arrays]:
-        def loss(weights: Arrays) -> mx.array:
+    def begin(self, resume: bool) -> tuple[State, int]:
+        """The state to go on from. Raises CheckpointError if a checkpoint is not of this model."""
+        found: Any = tree_flatten(self.model.trainable_parameters())
+        weights = {name: value.astype(mx.float32) for name, value in found}
+        start = State.start(weights, averaged=self.config.optimizer.average is not None)
+        checkpoint = load_checkpoint(self.folder) if resume and self.writes else None
+        state, step = checkpoint or (start, 0)
+        shapes, wanted = ({name: value.shape for name, value in s.flat().items()} for s in (state, start))
+        if shapes != wanted:
+            raise CheckpointError(
+                f"{self.folder / CHECKPOINT} was written with other trainable parameters; resume with the settings it "
+                "was made with, or train into an empty folder."
+            )
+        return self.from_first(state, step) if self.world.size() > 1 else (state, step)
+
+    def from_first(self, state: State, step: int) -> tuple[State, int]:
+        """The first process's state, on every process: the others may not see its folder."""
+        share = 1.0 if self.writes else 0.0
+        shared = {name: mx.distributed.all_sum(value * share) for name, value in state.flat().items()}
+        mx.eval(shared)
+        return State.of_flat(shared), int(float(mx.distributed.all_sum(mx.array(step * share))))
+
+    def gradients(self, one: Any, state: State, entropy: CrossEntropy) -> tuple[tuple[mx.array, Terms], Arrays]:
+        def loss(weights: Arrays) -> tuple[mx.array, Terms]:
             self.put(weights)
-            return masked_loss(self.model, masked, entropy)
+            return self.objective.loss(self.model, one, entropy)
 
-        value, gradients = mx.value_and_grad(loss)(state.weights)
-        return value, gradients
+        return mx.value_and_grad(loss)(state.weights)
 
-    def run(self, resume: bool = False, monitor: Monitor | None = None, stop_after: int | None = None) -> None:
-        """Train to the last step, or stop after `stop_after` steps of this call."""
-        state, first = State.start(dict(tree_flatten(self.model.parameters()))), 0
-        if resume and (found := load_checkpoint(self.folder)):
-            state, first = found
+    def step(self, passes: list[Any], state: State, entropy: CrossEntropy) -> tuple[dict[str, mx.array], Arrays]:
+        """The sums of all passes: loss and its terms, and the gradients, over all processes."""
+        values: dict[str, mx.array] = {}
+        total: Arrays = {}
+        for i, one in enumerate(passes):
+            (value, terms), gradients = self.gradients(one, state, entropy)
+            for name, found in {"loss": value, **terms}.items():
+                values[name] = values[name] + found if name in values else found
+            total = {name: total[name] + g for name, g in gradients.items()} if total else gradients
+            if i + 1 < len(passes):
+                # One pass at a time: its activations are freed before the next one's exist.
+                mx.eval(values, total)
+        if self.world.size() > 1:
+            # The helper nests what it is given by the dots in its names.
+            total = dict(tree_flatten(nn.average_gradients(total)))
+            values = dict(tree_flatten(nn.average_gradients(values)))
+        return values, total
+
+    def run(
+        self,
+        resume: bool = False,
+        monitor: Monitor | None = None,
+        stop_after: int | None = None,
+        watcher: Watcher | AbstractContextManager[Watcher] | None = None,
+    ) -> None:
+        """Train to the last step, or stop after `stop_after` steps of this call.
+
+        Raises DataError, before anything of that step is saved, if the loss is not a number.
+        """
+        state, first = self.begin(resume)
         last = self.config.steps if stop_after is None else min(first + stop_after, self.config.steps)
-        with fast_cpu() as entropy, self.progress() as progress, (self.folder / "log.jsonl").open("a") as log:
-            task = progress.add_task("training", total=self.config.steps, completed=first, loss=float("nan"))
-            masked = self.masked(first) if first < last else None
-            losses: list[float] = []
-            began, samples = time.perf_counter(), 0
+        with ExitStack() as stack:
+            entropy = stack.enter_context(fast_cpu()) if self.trains_embedding else cross_entropy
+            watch: Any = stack.enter_context(watcher or Bar()) if self.writes else None  # type: ignore[arg-type]
+            log = Log(self.folder / "log.jsonl", self.config.log_every) if self.writes else None
+            if log is not None:
+                stack.callback(log.close)
+                watch.begin(first, self.config.steps)
+            passes = self.objective.passes(first) if first < last else []
             for step in range(first, last):
-                assert masked is not None
-                samples += len(masked.ids)
-                value, gradients = self.gradients(masked, state, entropy)
+                mx.random.seed(self.seed_of(step))
+                sequences, tokens = sum(len(one.ids) for one in passes), sum(one.ids.size for one in passes)
+                values, gradients = self.step(passes, state, entropy)
                 state, norm = self.optimizer(state, gradients, step)
-                mx.async_eval(state.flat(), value, norm)  # type: ignore[no-untyped-call]
+                mx.async_eval(state.flat(), values, norm)  # type: ignore[no-untyped-call]
                 # The next batch is drawn while this step computes.
-                masked = self.masked(step + 1) if step + 1 < last else None
-                losses.append(float(value))
+                passes = self.objective.passes(step + 1) if step + 1 < last else []
                 done = step + 1
-                progress.update(task, completed=done, loss=losses[-1])
-                if done % self.config.log_every == 0 or done == last:
-                    seconds = time.perf_counter() - began
-                    record = {
-                        "step": done,
-                        "loss": float(np.mean(losses)),
-                        "norm": norm.item(),
-                        "rate": self.config.optimizer.rate(step, self.config.steps),
-                        "samples_per_second": samples / seconds,
-                    }
-                    if monitor is not None and (done % self.config.monitor_every == 0 or done == self.config.steps):
-                        self.put(state.average)
-                        record |= monitor(self.model)
-                    log.write(json.dumps(record) + "\n")
-                    log.flush()
-                    losses, samples, began = [], 0, time.perf_counter()
+                numbers = {name: float(value) for name, value in values.items()}
+                self.check(numbers["loss"], float(norm), step)
+                if log is None:
+                    continue
+                size = self.world.size()
+                rate = self.config.optimizer.rate(step, self.config.steps)
+                figures = self.objective.figures(step)
+                loss = numbers.pop("loss")
+                report = Report(done, loss, numbers, figures, float(norm), rate, sequences * size, tokens * size)
+                watch.step(report)
+                log.step(report, done == last, lambda: self.measured(state, monitor, done))  # noqa: B023
                 if done % self.config.save_every == 0 or done == last:
-                    save_checkpoint(self.folder, state, done)
-        self.put(state.average)
+                    self.save(state, done)
+        self.put(state.result)
 
-    @staticmethod
-    def progress() -> Progress:
-        columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-        return Progress(*columns, TextColumn("loss {task.fields[loss]:.3f}"))
+    def seed_of(self, step: int) -> int:
+        """Seed of MLX's own generator, which dropout draws from."""
+        return int(np.random.SeedSequence([self.config.seed, step, self.world.rank()]).generate_state(1)[0])
+
+    def check(self, loss: float, norm: float, step: int) -> None:
+        if not math.isfinite(loss) or not math.isfinite(norm):
+            raise DataError(
+                f"The loss or its gradient is not a number in step {step + 1}, which trained on "
+                f"{self.objective.origin(step)}; look at that data, or lower the learning rate."
+            )
+
+    def measured(self, state: State, monitor: Monitor | None, done: int) -> dict[str, float]:
+        if monitor is None or (done % self.config.monitor_every and done != self.config.steps):
+            return {}
+        self.put(state.result)
+        return monitor(self.model)
+
+    def save(self, state: State, done: int) -> None:
+        if self.saver is not None:
+            self.saver(state.result, done)
+        save_checkpoint(self.folder, state, done)

@@ -10,11 +10,12 @@ from typing import Any
 
 from d3mlx.api import Generation
 from d3mlx.decoding.presets import Preset
-from d3mlx.decoding.sampling import MASK32, Sampling
+from d3mlx.decoding.sampling import Sampling
 from d3mlx.errors import D3Error
 from d3mlx.evaluate.records import Folder, Record, Setting
 from d3mlx.evaluate.results import Point
 from d3mlx.evaluate.tasks import Task
+from d3mlx.kernels.noise import MASK32
 from d3mlx.models import DiffusionModel
 
 READ_WHOLE = 64 << 20

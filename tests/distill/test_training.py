@@ -14,7 +14,7 @@ from mlx.utils import tree_flatten
 from d3mlx.data.batches import Batch
 from d3mlx.distill.curriculum import Curriculum
 from d3mlx.distill.fast_cpu import fast_cpu
-from d3mlx.distill.objective import cross_entropy, mask_batch, masked_loss
+from d3mlx.distill.objective import Supervised, cross_entropy, mask_batch, masked_loss
 from d3mlx.distill.optimizer import OptimizerConfig
 from d3mlx.distill.trainer import TrainConfig, Trainer, load_checkpoint
 from d3mlx.models import llada, transformer
@@ -79,10 +79,10 @@ def test_the_loss_is_the_weighted_mean_over_hidden_positions() -> None:
 
 def weights_after(folder: Path, *stops: int | None) -> dict[str, Any]:
     """Train 12 steps in as many calls as there are stops, each a new trainer that resumes."""
-    plan = TrainConfig(steps=12, mask_id=19, save_every=4, optimizer=OptimizerConfig(warmup=2))
+    plan = TrainConfig(steps=12, save_every=4, optimizer=OptimizerConfig(warmup=2))
     for i, stop in enumerate(stops):
         model = tiny_model()
-        Trainer(model, tiny_batch, plan, folder).run(resume=i > 0, stop_after=stop)
+        Trainer(model, Supervised(tiny_batch, 19), plan, folder).run(resume=i > 0, stop_after=stop)
     return {name: np.array(value) for name, value in tree_flatten(model.parameters())}
 
 
@@ -108,8 +108,8 @@ def test_weights_alone_are_a_checkpoint_too(tmp_path: Path) -> None:
     assert state is not None
     assert {value.dtype for value in state.flat().values()} == {mx.float32}
     assert all((state.average[name.removeprefix("weights/")] == value).all() for name, value in weights.items())
-    plan = TrainConfig(steps=12, mask_id=19, optimizer=OptimizerConfig(warmup=2))
-    Trainer(tiny_model(), tiny_batch, plan, tmp_path).run(resume=True)
+    plan = TrainConfig(steps=12, optimizer=OptimizerConfig(warmup=2))
+    Trainer(tiny_model(), Supervised(tiny_batch, 19), plan, tmp_path).run(resume=True)
     assert (load_checkpoint(tmp_path) or (None, 0))[1] == 12
 
 

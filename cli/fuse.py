@@ -1,0 +1,38 @@
+"""`d3mlx fuse`: fold adapters into the weights."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def fuse(
+    adapter_path: Annotated[Path, typer.Option(help="Folder of the adapters.")] = Path("adapters"),
+    save_path: Annotated[Path, typer.Option(help="Folder of the new model; it must not exist.")] = Path("fused_model"),
+    model: Annotated[
+        str | None,
+        typer.Option("--model", "-m", help="Folder or hub id that the adapters are for, or the built-in model."),
+    ] = None,
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the hub.")] = None,
+    dequantize: Annotated[
+        bool, typer.Option("--dequantize", help="Write plain floats; nothing of the adapters is lost to rounding.")
+    ] = False,
+) -> None:
+    """Write a model folder with LoRA adapters, or fully trained weights, folded in.
+
+    Quantized weights are quantized again, and the error that adds is reported beside what the adapters changed.
+    """
+    from d3mlx.distill.fuse import fuse as fold
+    from d3mlx.loader import EMBEDDED
+
+    done = fold(model or EMBEDDED, adapter_path, save_path, dequantize, revision)
+    sys.stderr.write(f"{done.layers} adapted layers folded into {save_path}.\n")
+    if done.error:
+        advice = " Most of it is lost in rounding: use --dequantize." if done.share >= 1 else ""
+        sys.stderr.write(
+            f"Weights changed by {done.change:.2e} (root mean square); quantizing them again adds an error of "
+            f"{done.error:.2e}, {done.share:.0%} of that.{advice}\n"
+        )

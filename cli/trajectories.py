@@ -1,0 +1,125 @@
+"""`d3mlx trajectories`: record the order in which a teacher commits its answers."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from d3mlx.distill.trajectories import Trajectory
+
+
+class Counter:
+    """A progress bar with the time left, on standard error; quiet where that is no terminal."""
+
+    def __init__(self, description: str, shown: bool):
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+        from rich.progress import TimeRemainingColumn as TimeLeft
+
+        text, figures = TextColumn("{task.description}"), TextColumn("{task.fields[figures]}")
+        columns = (text, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeLeft(), figures)
+        self.progress = Progress(*columns, console=Console(stderr=True), disable=not shown)
+        self.task = self.progress.add_task(description, total=None, figures="")
+        self.checked = self.right = 0
+
+    def __enter__(self) -> Counter:
+        self.progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.progress.stop()
+
+    def __call__(self, found: Trajectory | None, done: int, total: int) -> None:
+        if found is not None and found.correct is not None:
+            self.checked += 1
+            self.right += found.correct
+        figures = f"{self.right / self.checked:.0%} right" if self.checked else ""
+        self.progress.update(self.task, completed=done, total=total or None, figures=figures)
+
+
+def trajectories(
+    out: Annotated[Path, typer.Argument(help="Folder of the trajectories; a run that was cut off goes on in it.")],
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help='Prompts: JSONL or parquet with rows {"prompt": ...} or {"messages": [...]}, and "answer" if known; '
+            "or `embedded`, the generated word problems.",
+            show_default="embedded",
+        ),
+    ] = None,
+    published: Annotated[
+        Path | None,
+        typer.Option(
+            "--import",
+            help="Convert data in the published layout (JSONL or parquet with trajectory, prompt_ids, question) "
+            "instead of decoding.",
+            dir_okay=False,
+        ),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="Teacher: folder or hub id.", show_default="the built-in model")
+    ] = None,
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the hub.")] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(help="Length of an answer's canvas, 256.", min=1, show_default=False)
+    ] = None,
+    block_size: Annotated[int, typer.Option(help="Tokens in a block of the teacher's decode.", min=1)] = 32,
+    early_stop: Annotated[
+        bool,
+        typer.Option(
+            "--early-stop",
+            help="Do not decode what follows the end token. Faster; then train with --selection segment.",
+        ),
+    ] = False,
+    check: Annotated[
+        bool,
+        typer.Option(
+            "--check",
+            help="Compare answers with the given ones; a wrong one is tried again at temperatures up to 0.4.",
+        ),
+    ] = False,
+    raw: Annotated[bool, typer.Option("--raw", help="Prompts as they are, without the chat template.")] = False,
+    limit: Annotated[int | None, typer.Option(help="Only this many rows; 2500 of the generated ones.", min=1)] = None,
+    shard: Annotated[int, typer.Option(help="Prompts in a file.", min=1)] = 256,
+    seed: Annotated[int, typer.Option(help="Of the attempts above temperature 0.", min=0)] = 0,
+) -> None:
+    """Record a teacher's decodes for distillation.
+
+    The teacher decodes one token per forward (LLaDA: the likeliest of its block, Dream: the one of lowest entropy).
+    Kept are the prompt, the tokens, and the step at which each was committed. Interrupt it whenever you like: the same
+    command goes on. Under mlx.launch the prompts are shared between the processes.
+    """
+    import mlx.core as mx
+
+    from d3mlx import load
+    from d3mlx.distill.recording import import_all, record_all, settings_of
+    from d3mlx.distill.rows import EMBEDDED as PROBLEMS
+    from d3mlx.distill.rows import questions
+    from d3mlx.distill.store import read_store
+    from d3mlx.distill.trajectories import RecordConfig
+    from d3mlx.errors import ConfigError
+    from d3mlx.loader import EMBEDDED
+
+    if published is not None and (data is not None or check or early_stop or max_tokens is not None):
+        raise ConfigError("--import converts what was decoded elsewhere; --data and options of decoding have no use.")
+    loaded, tokenizer = teacher = load(model or EMBEDDED, revision=revision)
+    first = mx.distributed.init().rank() == 0
+    source = str(published) if published is not None else data or PROBLEMS
+    settings = settings_of(loaded, tokenizer, teacher=model or "embedded", data=source, raw=raw)
+    if published is not None:
+        with Counter("importing", sys.stderr.isatty()) as counter:
+            import_all(published, teacher, raw, out, settings, counter)
+    else:
+        config = RecordConfig(max_tokens or loaded.args.max_new_tokens, block_size, early_stop, check, seed)
+        asked = questions(source, loaded, tokenizer, config.max_tokens, raw, limit)
+        with Counter("recording", first and sys.stderr.isatty()) as counter:
+            record_all(teacher, asked, config, out, settings, shard, counter)
+    if first:
+        found = list(read_store(out))
+        judged = [t.correct for t in found if t.correct is not None]
+        right = f", {sum(judged)} of {len(judged)} right" if judged else ""
+        sys.stderr.write(f"{len(found)} trajectories in {out}{right}.\n")

@@ -1,0 +1,105 @@
+"""What is trained: LoRA layers or all weights, with mlx-lm's layers and in mlx-lm's folder layout."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx_lm.tuner.trainer import grad_checkpoint
+from mlx_lm.tuner.utils import linear_to_lora_layers
+
+from d3mlx.distill.config import DistillConfig
+from d3mlx.distill.optimizer import Arrays
+from d3mlx.distill.store import write_text
+from d3mlx.errors import ConfigError
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapters.safetensors"
+STATE = "distill.json"
+"""The effective configuration of a run."""
+
+
+def make_trainable(model: Any, config: DistillConfig, quantized: bool) -> None:
+    """Freeze the model but for its LoRA layers, or for its last layers. Raises ConfigError.
+
+    num_layers counts from the last; -1 is all of them, and for full fine-tuning embedding, norm and head too.
+    """
+    count, layers = config.num_layers, model.layers
+    if count == 0 or count < -1 or count > len(layers):
+        raise ConfigError(f"num-layers must be -1 for all, or between 1 and this model's {len(layers)}, not {count}.")
+    model.freeze()
+    mx.random.seed(config.seed)
+    if config.fine_tune_type == "lora":
+        linear_to_lora_layers(model, len(layers) if count == -1 else count, config.lora_parameters)
+    elif quantized:
+        raise ConfigError("Quantized weights cannot be trained themselves; use LoRA, or a checkpoint in 16-bit floats.")
+    elif count == -1:
+        model.unfreeze()
+    else:
+        for layer in layers[-count:]:
+            layer.unfreeze()
+    model.train()
+
+
+@contextmanager
+def checkpointed(model: Any, wanted: bool) -> Iterator[None]:
+    """Recompute each layer in the backward pass while the block runs.
+
+    mlx-lm's function replaces `__call__` of the layer's class, for every model in the process; here it is put back.
+    """
+    kind = type(model.layers[0])
+    plain = kind.__call__
+    if wanted:
+        grad_checkpoint(model.layers[0])
+    try:
+        yield
+    finally:
+        kind.__call__ = plain
+
+
+def save_arrays(path: Path, weights: Arrays) -> None:
+    partial = path.with_name(f".partial-{path.name}")
+    mx.save_safetensors(str(partial), weights, metadata={"format": "mlx"})
+    partial.replace(path)
+
+
+class AdapterFolder:
+    """An adapter folder: mlx-lm's two files, numbered checkpoints, and the configuration of the run."""
+
+    def __init__(self, config: DistillConfig, layers: int, dtype: mx.Dtype):
+        self.config, self.layers, self.dtype = config, layers, dtype
+        self.path = Path(config.adapter_path)
+
+    def begin(self) -> None:
+        """Write what `load_adapters` of mlx-lm reads, and the effective configuration."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        count = self.layers if self.config.num_layers == -1 else self.config.num_layers
+        lora = self.config.lora_parameters if self.config.fine_tune_type == "lora" else None
+        described = {
+            "fine_tune_type": self.config.fine_tune_type,
+            "num_layers": count,
+            "lora_parameters": lora,
+            "model": self.config.model,
+        }
+        settings = json.dumps(asdict(self.config), indent=2, sort_keys=True)
+        write_text(self.path / STATE, settings + "\n")
+        write_text(self.path / CONFIG, json.dumps(described, indent=2, sort_keys=True) + "\n")
+
+    def save(self, weights: Arrays, step: int) -> None:
+        """Numbered first, so that the newest adapters are never older than the state that training resumes from."""
+        if self.config.fine_tune_type == "full":
+            weights = {name: value.astype(self.dtype) for name, value in weights.items()}
+        save_arrays(self.path / f"{step:07d}_{WEIGHTS}", weights)
+        save_arrays(self.path / WEIGHTS, weights)
+
+
+def trainable_count(model: nn.Module) -> int:
+    from mlx.utils import tree_flatten
+
+    found: Any = tree_flatten(model.trainable_parameters())
+    return sum(value.size for _, value in found)

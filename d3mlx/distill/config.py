@@ -1,0 +1,258 @@
+"""Everything a training run depends on, the published recipes, and config files."""
+
+from __future__ import annotations
+
+import json
+import math
+import tomllib
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Literal, get_args, get_type_hints
+
+from d3mlx.distill.losses import LossConfig
+from d3mlx.distill.noise import NoiseConfig, Selection
+from d3mlx.distill.optimizer import OptimizerConfig
+from d3mlx.errors import ConfigError
+
+ObjectiveName = Literal["d3llm", "sft"]
+FineTuneType = Literal["lora", "full"]
+RateSchedule = Literal["constant", "cosine"]
+PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+@dataclass(frozen=True)
+class DistillConfig:
+    """Settings of `d3mlx distill`, under the names of its options.
+
+    batch_size is that of all processes together; a step is grad_accumulation_steps of them. iters, if given, ends the
+    run instead of epochs. max_length: tokens of a sequence; with response_length a batch is instead as long as its
+    longest sequence, at most its longest prompt plus response_length. entropy_on_complement: Dream's recipe.
+    """
+
+    model: str = ""
+    data: str = ""
+    adapter_path: str = "adapters"
+    objective: ObjectiveName = "d3llm"
+    fine_tune_type: FineTuneType = "lora"
+    num_layers: int = -1
+    rank: int = 16
+    scale: float = 2.0
+    dropout: float = 0.0
+    targets: tuple[str, ...] = PROJECTIONS
+    batch_size: int = 4
+    grad_accumulation_steps: int = 4
+    grad_checkpoint: bool = False
+    epochs: float = 6.0
+    iters: int | None = None
+    learning_rate: float = 2e-5
+    lr_schedule: RateSchedule = "constant"
+    warmup: float = 0.0
+    weight_decay: float = 0.01
+    clip: float = 1.0
+    max_length: int = 384
+    response_length: int | None = None
+    block_sizes: tuple[int, ...] = (16, 16, 24, 24, 32, 32)
+    min_mask_ratio: float = 0.0
+    max_mask_ratio: float = 0.8
+    blockwise: bool = True
+    random_masks: bool = False
+    selection: Selection = "published"
+    complementary: bool = True
+    entropy_weight: float = 2.0
+    entropy_temperature: float = 0.5
+    entropy_on_complement: bool = False
+    only_correct: bool = False
+    seed: int = 42
+    save_every: int = 100
+    log_every: int = 10
+
+    @property
+    def noise(self) -> NoiseConfig:
+        sizes, low, high = self.block_sizes, self.min_mask_ratio, self.max_mask_ratio
+        return NoiseConfig(sizes, low, high, self.blockwise, self.random_masks, self.selection)
+
+    @property
+    def loss(self) -> LossConfig:
+        weights = self.entropy_weight, self.entropy_temperature
+        return LossConfig(*weights, self.complementary, self.entropy_on_complement)
+
+    @property
+    def lora_parameters(self) -> dict[str, Any]:
+        """In mlx-lm's names."""
+        keys = [f"self_attn.{t}" if t in PROJECTIONS[:4] else f"mlp.{t}" for t in self.targets]
+        return {"rank": self.rank, "scale": self.scale, "dropout": self.dropout, "keys": keys}
+
+    def steps(self, rows: int) -> int:
+        return self.iters or max(1, math.ceil(self.epochs * rows / (self.batch_size * self.grad_accumulation_steps)))
+
+    def optimizer(self, steps: int) -> OptimizerConfig:
+        return OptimizerConfig(
+            peak_rate=self.learning_rate,
+            final_rate=0.0,
+            warmup=round(self.warmup * steps),
+            schedule=self.lr_schedule,
+            betas=(0.9, 0.999),
+            weight_decay=self.weight_decay,
+            clip=self.clip,
+            average=None,
+        )
+
+    def check(self) -> None:
+        """Raise ConfigError naming the first setting out of range."""
+        for name, (low, high) in RANGES.items():
+            value = getattr(self, name)
+            if value is not None and not low <= value <= high:
+                bounds = f"at least {low}" if high == math.inf else f"between {low} and {high}"
+                raise ConfigError(f"{name.replace('_', '-')} must be {bounds}, not {value}.")
+        for name, kind in (
+            ("objective", ObjectiveName),
+            ("fine_tune_type", FineTuneType),
+            ("lr_schedule", RateSchedule),
+            ("selection", Selection),
+        ):
+            if (value := getattr(self, name)) not in get_args(kind):
+                choices = ", ".join(get_args(kind))
+                raise ConfigError(f"{name.replace('_', '-')} must be one of {choices}, not {value!r}.")
+        if not self.block_sizes or min(self.block_sizes) < 1:
+            raise ConfigError("block-sizes must be one or more sizes of at least 1, such as 16,24,32.")
+        if wrong := [target for target in self.targets if target not in PROJECTIONS] or not self.targets:
+            named = wrong[0] if isinstance(wrong, list) else "nothing"
+            raise ConfigError(f"targets must be among {', '.join(PROJECTIONS)}, not {named}.")
+        if self.min_mask_ratio > self.max_mask_ratio:
+            raise ConfigError("min-mask-ratio must not be above max-mask-ratio.")
+        if self.dropout and self.grad_checkpoint:
+            raise ConfigError(
+                "dropout and grad-checkpoint do not go together: the second forward would drop other values."
+            )
+
+
+RANGES: dict[str, tuple[float, float]] = {
+    "rank": (1, math.inf),
+    "dropout": (0, 0.999),
+    "batch_size": (1, math.inf),
+    "grad_accumulation_steps": (1, math.inf),
+    "epochs": (1e-6, math.inf),
+    "iters": (1, math.inf),
+    "learning_rate": (0, math.inf),
+    "warmup": (0, 1),
+    "weight_decay": (0, math.inf),
+    "clip": (1e-9, math.inf),
+    "max_length": (2, math.inf),
+    "response_length": (1, math.inf),
+    "min_mask_ratio": (0, 1),
+    "max_mask_ratio": (0, 1),
+    "entropy_weight": (0, math.inf),
+    "entropy_temperature": (1e-3, math.inf),
+    "seed": (0, 2**32 - 1),
+    "save_every": (1, math.inf),
+    "log_every": (1, math.inf),
+}
+
+LLADA: dict[str, Any] = {"rank": 256, "scale": 1.0}
+DREAM: dict[str, Any] = {
+    "rank": 256,
+    "scale": 1.0,
+    "epochs": 3.0,
+    "block_sizes": (16, 24, 32),
+    "lr_schedule": "cosine",
+    "warmup": 0.05,
+    "entropy_weight": 1.0,
+    "entropy_on_complement": True,
+    "max_length": 512,
+    "response_length": 256,
+}
+CODER: dict[str, Any] = {
+    **DREAM,
+    "fine_tune_type": "full",
+    "learning_rate": 2e-6,
+    "complementary": False,
+    "entropy_on_complement": False,
+    "max_length": 1000,
+    "response_length": 512,
+}
+RECIPES = {"llada": LLADA, "dream": DREAM, "coder": CODER}
+"""The published recipes (d3LLM), each with 4 x 4 sequences a step per GPU on four GPUs.
+
+LLaDA's adapted q, k, v and up only, because its other projections had names that were not matched; here all seven are
+adapted unless `targets` says less.
+"""
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Settings of a YAML or TOML file. Raises ConfigError for a setting that does not exist."""
+    if not path.is_file():
+        raise ConfigError(f"There is no config file {path}.")
+    try:
+        if path.suffix == ".toml":
+            found: Any = tomllib.loads(path.read_text(encoding="utf-8"))
+        else:
+            import yaml
+
+            found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except Exception as error:
+        # The YAML parser's errors share no base class with the TOML parser's.
+        raise ConfigError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
+    if not isinstance(found, dict):
+        raise ConfigError(f"{path} must hold settings such as `rank: 16`.")
+    found = {str(name).replace("-", "_"): value for name, value in found.items()}
+    known = {field.name for field in fields(DistillConfig)} | {"preset"}
+    if unknown := sorted(set(found) - known):
+        raise ConfigError(f"{path} has no setting {unknown[0]!r} that d3mlx distill knows.")
+    return found
+
+
+def typed(settings: dict[str, Any]) -> dict[str, Any]:
+    """Values as the config has them: lists become tuples, whole numbers floats where floats belong.
+
+    YAML reads `1e-5` as text, so text becomes a number where one belongs. Raises ConfigError.
+    """
+    hints = get_type_hints(DistillConfig)
+    out: dict[str, Any] = {}
+    for name, value in settings.items():
+        kind = hints[name]
+        wants_bool = isinstance(value, bool) != (kind is bool)
+        try:
+            if value is None and kind in (int | None,):
+                out[name] = None
+            elif wants_bool:
+                raise ValueError
+            elif kind in (float, int, int | None):
+                number = float(value)
+                if kind is not float and number != int(number):
+                    raise ValueError
+                out[name] = number if kind is float else int(number)
+            elif kind in (tuple[int, ...], tuple[str, ...]):
+                items = value.split(",") if isinstance(value, str) else list(value)
+                out[name] = tuple(int(item) if kind == tuple[int, ...] else str(item).strip() for item in items)
+            elif kind is str and not isinstance(value, str):
+                raise ValueError
+            else:
+                out[name] = value
+        except (ValueError, TypeError, OverflowError):
+            raise ConfigError(f"{name.replace('_', '-')} has no use for the value {value!r}.") from None
+    return out
+
+
+def build_config(file: dict[str, Any], flags: dict[str, Any]) -> DistillConfig:
+    """Defaults, then the recipe, then the file, then flags. Raises ConfigError."""
+    name = flags.pop("preset", None) or file.pop("preset", None)
+    if name is not None and name not in RECIPES:
+        raise ConfigError(f"The preset must be one of {', '.join(RECIPES)}, not {name!r}.")
+    config = replace(DistillConfig(), **typed({**(RECIPES[name] if name else {}), **file, **flags}))
+    config.check()
+    return config
+
+
+FREE_TO_CHANGE = {"adapter_path", "save_every", "log_every", "grad_checkpoint", "model", "data"}
+"""Settings that a resumed run may change without training something else."""
+
+
+def check_same_run(config: DistillConfig, before: dict[str, Any]) -> None:
+    """Raise ConfigError if a run that is to be resumed had other settings."""
+    now = json.loads(json.dumps(asdict(config)))
+    for name, value in now.items():
+        if name not in FREE_TO_CHANGE and before.get(name, value) != value:
+            raise ConfigError(
+                f"The run in {config.adapter_path} had {name.replace('_', '-')} {before[name]!r}, not {value!r}; "
+                "resume it with the same settings."
+            )

@@ -1,0 +1,172 @@
+"""Training data: trajectories, or prompts with their answers, as token ids; and which of them a step sees."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from d3mlx.api import end_ids
+from d3mlx.distill.config import DistillConfig
+from d3mlx.distill.noise import ALWAYS_SHOWN, NEVER_SHOWN, Ints, Sequence
+from d3mlx.distill.rows import (
+    EMBEDDED,
+    EMBEDDED_ROWS,
+    embedded_rows,
+    fingerprint,
+    ids_of,
+    messages_of,
+    prompt_of,
+    read_rows,
+)
+from d3mlx.distill.store import read_settings, read_store
+from d3mlx.errors import DataError
+from d3mlx.models import DiffusionModel
+
+
+@dataclass(frozen=True)
+class Example:
+    """ids: prompt and answer with its end token. ranks [N]: steps of the trajectory after the prompt, None without."""
+
+    ids: Ints
+    prompt: int
+    place: str
+    ranks: Ints | None = None
+
+
+def load_examples(config: DistillConfig, model: DiffusionModel, tokenizer: Any) -> list[Example]:
+    """The examples of a folder of trajectories, a JSONL or parquet file, a folder with train.jsonl, or `embedded`.
+
+    Raises DataError naming file and row for whatever cannot be trained on.
+    """
+    path = Path(config.data)
+    if config.data == EMBEDDED or path.is_file() or (path / "train.jsonl").is_file():
+        found = answered(config.data, model, tokenizer)
+    else:
+        found = recorded(path, config.only_correct, model, tokenizer)
+    examples = [checked(example, config, model) for example in found]
+    if not examples:
+        raise DataError(f"{config.data} holds nothing to train on.")
+    return examples
+
+
+def recorded(folder: Path, only_correct: bool, model: DiffusionModel, tokenizer: Any) -> Iterator[Example]:
+    """The trajectories of a folder; the answer ends with its first end token."""
+    if not folder.is_dir():
+        raise DataError(f"There is no data at {folder}: neither a file nor a folder of trajectories.")
+    settings = read_settings(folder)
+    if settings["tokenizer"] != fingerprint(tokenizer) or settings["mask_id"] != model.args.mask_token_id:
+        raise DataError(f"The trajectories in {folder} were recorded with another tokenizer than this model's.")
+    ends = end_ids(model, tokenizer)
+    for trajectory in read_store(folder):
+        if only_correct and trajectory.correct is not True:
+            continue
+        stops = np.flatnonzero(np.isin(trajectory.tokens, ends))
+        answer = trajectory.tokens[: stops[0] + 1] if len(stops) else np.append(trajectory.tokens, np.int32(ends[0]))
+        ids = np.concatenate([trajectory.prompt, answer]).astype(np.int32)
+        place = f"{folder}, row {trajectory.row}"
+        yield Example(ids, len(trajectory.prompt), place, trajectory.ranks.astype(np.int32))
+
+
+def answered(source: str, model: DiffusionModel, tokenizer: Any) -> Iterator[Example]:
+    """Rows with a prompt and a completion, or chat messages that end with the assistant's."""
+    path = Path(source)
+    if source == EMBEDDED:
+        rows = embedded_rows(EMBEDDED_ROWS)
+    else:
+        rows = read_rows(path / "train.jsonl" if path.is_dir() else path)
+    end = turn_end(model, tokenizer)
+    for place, row in rows:
+        answer: Any
+        if "messages" in row:
+            *shown, last = messages_of(place, row["messages"])
+            if last["role"] != "assistant" or not shown:
+                raise DataError(f"{place}: the messages must end with the assistant's answer to train on.")
+            prompt, answer = ids_of(place, tokenizer, shown), last["content"]
+        else:
+            prompt, answer = ids_of(place, tokenizer, prompt_of(place, row, raw=False)), row.get("completion")
+        if not isinstance(answer, str) or not answer.strip():
+            raise DataError(f"{place}: the row has no completion to train on.")
+        ids = [*prompt, *tokenizer.encode(answer, add_special_tokens=False), end]
+        yield Example(np.array(ids, np.int32), len(prompt), place)
+
+
+def turn_end(model: DiffusionModel, tokenizer: Any) -> int:
+    """What ends an answer: the family's end of a turn if the tokenizer has one, else config.json's end token."""
+    from d3mlx.tokenizer import TURN_ENDS
+
+    found = tokenizer.get_vocab().get(TURN_ENDS[model.family])
+    return int(end_ids(model, tokenizer)[0] if found is None else found)
+
+
+def checked(example: Example, config: DistillConfig, model: DiffusionModel) -> Example:
+    """The example, cut to max_length. Raises DataError."""
+    width, mask_id = model.args.logit_width, model.args.mask_token_id
+    if example.prompt >= config.max_length:
+        raise DataError(
+            f"{example.place}: the prompt ({example.prompt} tokens) leaves no room for an answer in max-length "
+            f"{config.max_length}."
+        )
+    if example.ids.min() < 0 or example.ids.max() >= width:
+        raise DataError(f"{example.place}: an id is outside 0 to {width - 1}; the row is of another tokenizer.")
+    if (example.ids == mask_id).any():
+        raise DataError(f"{example.place}: the mask token (id {mask_id}) is among the tokens to be learned.")
+    if config.max_length > model.args.context:
+        raise DataError(f"max-length {config.max_length} exceeds the model's context of {model.args.context}.")
+    return Example(example.ids[: config.max_length], example.prompt, example.place, example.ranks)
+
+
+class Order:
+    """Which examples a micro-batch holds: a fresh permutation each epoch, batches running over its end."""
+
+    def __init__(self, rows: int, config: DistillConfig):
+        self.rows, self.config = rows, config
+
+    def epoch(self, step: int) -> float:
+        """Epochs done before a step, fractional."""
+        return step * self.config.batch_size * self.config.grad_accumulation_steps / self.rows
+
+    def batch(self, step: int, micro: int) -> list[int]:
+        size = self.config.batch_size
+        first = (step * self.config.grad_accumulation_steps + micro) * size
+        return [self.row(number) for number in range(first, first + size)]
+
+    def row(self, number: int) -> int:
+        epoch, place = divmod(number, self.rows)
+        return int(permutation(self.config.seed, epoch, self.rows)[place])
+
+
+@lru_cache(2)
+def permutation(seed: int, epoch: int, rows: int) -> NDArray[np.int64]:
+    return np.random.default_rng([seed, epoch, 1]).permutation(rows)
+
+
+def pad(examples: list[Example], config: DistillConfig, model: DiffusionModel, pad_id: int) -> list[Sequence]:
+    """Sequences of one length, filled up with `pad_id`.
+
+    Positions that no trajectory reaches count as hidden for LLaDA and as shown for Dream, as published.
+    """
+    length = config.max_length
+    if config.response_length is not None:
+        allowed = max(example.prompt for example in examples) + config.response_length
+        length = min(max(len(example.ids) for example in examples), allowed)
+    beyond = NEVER_SHOWN if model.family == "llada" else ALWAYS_SHOWN
+    out = []
+    for example in examples:
+        ids = np.full(length, pad_id, np.int32)
+        full = min(len(example.ids), length)
+        ids[:full] = example.ids[:full]
+        if example.ranks is None:
+            out.append(Sequence(ids, example.prompt, full))
+            continue
+        order = np.full(length, beyond, np.int32)
+        order[: example.prompt] = ALWAYS_SHOWN
+        reached = example.ranks[: max(length - example.prompt, 0)]
+        order[example.prompt : example.prompt + len(reached)] = reached
+        out.append(Sequence(ids, example.prompt, full, order, int(example.ranks.max()) + 1))
+    return out

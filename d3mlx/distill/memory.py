@@ -1,0 +1,96 @@
+"""How much memory a training run will take, counted from shapes before a weight is loaded.
+
+What the backward pass keeps is counted per layer and token: the inputs of every product, the attention probabilities,
+and the parts of SwiGLU. With gradient checkpointing a layer keeps its input alone, and one layer at a time the rest.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import mlx.core as mx
+
+from d3mlx.checkpoint import DTYPE_BYTES, SMALL, Checkpoint
+from d3mlx.distill.config import DistillConfig
+from d3mlx.distill.objective import ROW_MULTIPLE
+from d3mlx.errors import MemoryLimitError
+from d3mlx.loader import memory_limit
+from d3mlx.models.transformer import Shape
+
+MASTER = 4
+"""Bytes of a trainable parameter: weights, moments and gradients are float32."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Bytes.
+
+    weights: of the model. training: float32 weights, two moments, two gradients and a cast copy of what is trained.
+    activations: what the backward pass of one forward keeps, and what it works on. head: logits and their gradients.
+    """
+
+    weights: int
+    training: int
+    activations: int
+    head: int
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.training + self.activations + self.head
+
+
+def lora_parameters(shape: Shape, config: DistillConfig) -> int:
+    """Of one layer."""
+    kv = shape.kv_heads * shape.head_dim
+    sizes = {"q": shape.hidden * 2, "k": shape.hidden + kv, "v": shape.hidden + kv, "o": shape.hidden * 2}
+    sizes |= dict.fromkeys(("gate", "up", "down"), shape.hidden + shape.ff)
+    return sum(config.rank * sizes[target.removesuffix("_proj")] for target in config.targets)
+
+
+def layer_values(shape: Shape, length: int, config: DistillConfig) -> int:
+    """Values that the backward pass keeps of one layer for one token."""
+    kv = shape.kv_heads * shape.head_dim
+    attention = 3 * shape.hidden + 2 * kv + 2 * shape.heads * length
+    feed_forward = 2 * shape.hidden + 5 * shape.ff
+    lora = len(config.targets) * config.rank if config.fine_tune_type == "lora" else 0
+    return attention + feed_forward + lora
+
+
+def estimate(checkpoint: Checkpoint, config: DistillConfig, processes: int = 1) -> Estimate:
+    """Memory of one process's share of a micro-batch of full length."""
+    shape: Shape = checkpoint.args.shape()
+    on_cpu = mx.default_device() == mx.Device(mx.cpu)
+    in_float32 = on_cpu and checkpoint.parameters < SMALL
+    width = 4 if in_float32 else DTYPE_BYTES[checkpoint.renamed()["model.norm.weight"].dtype]
+    layers = shape.layers if config.num_layers == -1 else config.num_layers
+    if config.fine_tune_type == "lora":
+        trained = layers * lora_parameters(shape, config)
+    else:
+        trained = checkpoint.parameters * layers // shape.layers
+    sequences = math.ceil(config.batch_size / processes)
+    tokens = sequences * config.max_length
+    one = layer_values(shape, config.max_length, config) * tokens * width
+    kept = one * (layers + 1)
+    if config.grad_checkpoint:
+        # A layer that is computed again has all its values and their gradients at once.
+        kept = shape.hidden * tokens * width * layers + 2 * one
+    rows = sequences * max(config.block_sizes) if config.objective == "d3llm" and config.blockwise else tokens
+    logits = checkpoint.args.logit_width
+    head = rows * logits * width + 6 * min(rows, ROW_MULTIPLE) * logits * MASTER
+    return Estimate(
+        weights=checkpoint.bytes_to_load(in_float32),
+        training=trained * (5 * MASTER + (0 if width == MASTER else width)),
+        activations=kept,
+        head=head,
+    )
+
+
+def refuse_if_over_limit(found: Estimate, force: bool) -> None:
+    """Raise MemoryLimitError with what helps, unless `force`."""
+    limit = memory_limit()
+    if found.total > limit and not force:
+        raise MemoryLimitError(
+            f"Training needs about {found.total / 1e9:.1f} GB and this machine can give {limit / 1e9:.1f} GB; use "
+            "--grad-checkpoint, a smaller --batch-size or --max-length, quantized weights, or --force to try anyway."
+        )

@@ -1,0 +1,127 @@
+"""The objectives of `d3mlx distill`: trajectory distillation (d3LLM), and plain masked-diffusion training (LLaDA)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+from d3mlx.distill.config import DistillConfig
+from d3mlx.distill.examples import Example, Order, pad
+from d3mlx.distill.losses import Labelled, LossRows, d3llm_loss, loss_rows, plain_loss
+from d3mlx.distill.noise import Generator, Noisy, Sequence, block_size, hide, lowest_ratio, noisy_pair
+from d3mlx.distill.objective import CrossEntropy, Terms
+from d3mlx.models import DiffusionModel
+
+SMALLEST_TIME = 1e-3
+"""Lower bound of the mask probability of plain training (LLaDA)."""
+
+
+class OnExamples:
+    """What both objectives share: the micro-batches of a step, and this process's part of each."""
+
+    def __init__(self, examples: list[Example], config: DistillConfig, model: DiffusionModel, pad_id: int):
+        self.examples, self.config, self.pad_id = examples, config, pad_id
+        self.args, self.model, self.shift = model.args, model, model.shift
+        self.order = Order(len(examples), config)
+        self.steps = config.steps(len(examples))
+        self.world = mx.distributed.init()
+
+    def batch(self, step: int, micro: int) -> list[Example]:
+        return [self.examples[i] for i in self.order.batch(step, micro)]
+
+    def sequences(self, step: int, micro: int) -> list[Sequence]:
+        return pad(self.batch(step, micro), self.config, self.model, self.pad_id)
+
+    def share(self, items: list[Any]) -> list[Any]:
+        """This process's part of a micro-batch that all of them drew alike."""
+        return items[self.world.rank() :: self.world.size()]
+
+    def origin(self, step: int) -> str:
+        places = [e.place for micro in range(self.config.grad_accumulation_steps) for e in self.batch(step, micro)]
+        shown = "; ".join(dict.fromkeys(places[:4]))
+        return f"{shown} and {len(places) - 4} more" if len(places) > 4 else shown
+
+    @property
+    def scale(self) -> float:
+        return 1 / self.config.grad_accumulation_steps
+
+
+class Distillation(OnExamples):
+    """d3LLM's pseudo-trajectory distillation: see `noise` and `losses`."""
+
+    def ratio(self, step: int, draws: Generator) -> float:
+        noise = self.config.noise
+        return draws.uniform(lowest_ratio(noise, step, self.steps), noise.highest)
+
+    def size(self, step: int) -> int:
+        return block_size(self.config.block_sizes, self.order.epoch(step))
+
+    def passes(self, step: int) -> list[LossRows]:
+        out = []
+        for micro in range(self.config.grad_accumulation_steps):
+            draws = Generator(self.config.seed, step, micro, 2)
+            ratio, size = self.ratio(step, draws), self.size(step)
+            sequences = self.sequences(step, micro)
+            mask_id, to_padding = self.args.mask_token_id, self.model.family == "dream"
+            pairs = [noisy_pair(s, self.config.noise, size, ratio, draws, mask_id, to_padding) for s in sequences]
+            for part, name in enumerate(("", "_rev") if self.config.complementary else ("",)):
+                batch = [(pair[part], sequence.ids) for pair, sequence in zip(pairs, sequences, strict=True)]
+                out.append(self.rows(batch, name))
+        return out
+
+    def rows(self, batch: list[Labelled], name: str) -> LossRows:
+        total = float(sum(noisy.lost.sum() for noisy, _ in batch))
+        mine = self.share(batch)
+        return loss_rows(mine, self.shift, [1.0] * len(mine), total, name, self.scale)
+
+    def loss(self, model: DiffusionModel, one: LossRows, entropy: CrossEntropy) -> tuple[mx.array, Terms]:
+        config = self.config.loss
+        weight = config.entropy_weight if not one.name or config.complement_entropy else 0.0
+        return d3llm_loss(model, one, config, weight, entropy)
+
+    def figures(self, step: int) -> dict[str, float]:
+        ratios = [
+            self.ratio(step, Generator(self.config.seed, step, micro, 2))
+            for micro in range(self.config.grad_accumulation_steps)
+        ]
+        return {"mask_ratio": float(np.mean(ratios)), "block_size": self.size(step), "epoch": self.order.epoch(step)}
+
+
+class PlainTraining(OnExamples):
+    """LLaDA's supervised fine-tuning: each answer hidden with probability t ~ U(0, 1), losses weighted 1 / t.
+
+    A sequence's losses are divided by the length of its answer, padding included (LLaDA, algorithm 2 and appendix B.1).
+    """
+
+    def times(self, step: int, micro: int) -> list[float]:
+        draws = Generator(self.config.seed, step, micro, 3)
+        return [(1 - SMALLEST_TIME) * draws.uniform(0.0, 1.0) + SMALLEST_TIME for _ in range(self.config.batch_size)]
+
+    def passes(self, step: int) -> list[LossRows]:
+        out = []
+        for micro in range(self.config.grad_accumulation_steps):
+            draws = Generator(self.config.seed, step, micro, 4)
+            batch: list[Labelled] = []
+            weights = []
+            for sequence, time in zip(self.sequences(step, micro), self.times(step, micro), strict=True):
+                batch.append((self.hidden(sequence, time, draws), sequence.ids))
+                weights.append(1 / (time * (len(sequence.ids) - sequence.prompt)))
+            mine, weights = self.share(batch), self.share(weights)
+            out.append(loss_rows(mine, self.shift, weights, float(len(batch)), "", self.scale))
+        return out
+
+    def hidden(self, sequence: Sequence, time: float, draws: Generator) -> Noisy:
+        start, end = sequence.prompt, len(sequence.ids)
+        return hide(sequence, start, end, draws.uniforms(end - start) < np.float32(time), self.args.mask_token_id)
+
+    def loss(self, model: DiffusionModel, one: LossRows, entropy: CrossEntropy) -> tuple[mx.array, Terms]:
+        return plain_loss(model, one, entropy)
+
+    def figures(self, step: int) -> dict[str, float]:
+        times = [t for micro in range(self.config.grad_accumulation_steps) for t in self.times(step, micro)]
+        return {"mask_ratio": float(np.mean(times)), "epoch": self.order.epoch(step)}
+
+
+OBJECTIVES: dict[str, type[Distillation] | type[PlainTraining]] = {"d3llm": Distillation, "sft": PlainTraining}

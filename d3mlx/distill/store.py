@@ -1,0 +1,168 @@
+"""A folder of trajectories: shards of a fixed number of prompts, and a journal of those not in a shard yet.
+
+    trajectories.json              what they were recorded with
+    rows-00000000.safetensors      arrays of one shard: ids and ranks, laid end to end, and their lengths
+    rows-00000000.jsonl            its index, one line per prompt
+    journal-0.jsonl                finished prompts of process 0 that fill no shard yet
+
+A finished prompt is in the journal before the next one begins, and a shard exists before the journal forgets it, so a
+run that is killed loses and doubles nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import load_file, save
+
+from d3mlx.distill.trajectories import Trajectory
+from d3mlx.errors import ConfigError, DataError
+
+SETTINGS = "trajectories.json"
+SHARD = 256
+"""Prompts in a shard."""
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a temporary sibling and rename it."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
+
+
+def index_line(trajectory: Trajectory) -> dict[str, Any]:
+    return {
+        "row": trajectory.row,
+        "prompt_tokens": len(trajectory.prompt),
+        "new_tokens": len(trajectory.tokens),
+        "steps": trajectory.states,
+        "correct": trajectory.correct,
+        "attempts": trajectory.attempts,
+    }
+
+
+def write_shard(folder: Path, trajectories: list[Trajectory]) -> None:
+    """One shard; its index first, because the arrays are what makes it count."""
+    name = f"rows-{trajectories[0].row:08d}"
+    lines = "".join(json.dumps(index_line(t)) + "\n" for t in trajectories)
+    write_text(folder / f"{name}.jsonl", lines)
+    arrays = {
+        "prompts": np.concatenate([t.prompt for t in trajectories]),
+        "tokens": np.concatenate([t.tokens for t in trajectories]),
+        "ranks": np.concatenate([t.ranks for t in trajectories]),
+    }
+    partial = folder / f".{name}.partial"
+    partial.write_bytes(save(arrays))
+    partial.replace(folder / f"{name}.safetensors")
+
+
+def read_shard(path: Path) -> list[Trajectory]:
+    """The trajectories of a shard. Raises DataError if index and arrays disagree."""
+    arrays = load_file(path)
+    lines = [json.loads(line) for line in path.with_suffix(".jsonl").read_text(encoding="utf-8").splitlines()]
+    prompts, answers = ([line[key] for line in lines] for key in ("prompt_tokens", "new_tokens"))
+    if (sum(prompts), sum(answers)) != (len(arrays["prompts"]), len(arrays["tokens"])):
+        raise DataError(
+            f"{path} and its index {path.stem}.jsonl do not belong together; record the trajectories again."
+        )
+    cut = np.cumsum(prompts)[:-1], np.cumsum(answers)[:-1]
+    parts = np.split(arrays["prompts"], cut[0]), np.split(arrays["tokens"], cut[1]), np.split(arrays["ranks"], cut[1])
+    return [
+        Trajectory(line["row"], prompt, tokens, ranks, line["correct"], line["attempts"])
+        for line, prompt, tokens, ranks in zip(lines, *parts, strict=True)
+    ]
+
+
+def read_journal(path: Path) -> list[Trajectory]:
+    """The finished prompts of a journal; a last line that was cut off by a kill is none."""
+    out = []
+    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
+        if line.endswith("\n"):
+            found = json.loads(line)
+            prompt, tokens = (np.array(found[key], np.int32) for key in ("prompt", "tokens"))
+            ranks = np.array(found["ranks"], np.int16)
+            out.append(Trajectory(found["row"], prompt, tokens, ranks, found["correct"], found["attempts"]))
+    return out
+
+
+def shards(folder: Path) -> list[Path]:
+    return sorted(folder.glob("rows-*.safetensors"))
+
+
+def read_store(folder: Path) -> Iterator[Trajectory]:
+    """Every recorded trajectory once, by ascending row within a file; journals of unfinished runs included."""
+    seen: set[int] = set()
+    for path in [*shards(folder), *sorted(folder.glob("journal-*.jsonl"))]:
+        for trajectory in read_shard(path) if path.suffix == ".safetensors" else read_journal(path):
+            if trajectory.row not in seen:
+                seen.add(trajectory.row)
+                yield trajectory
+
+
+def read_settings(folder: Path) -> dict[str, Any]:
+    path = folder / SETTINGS
+    if not path.is_file():
+        raise DataError(f"{folder} holds no {SETTINGS}, so it is no folder of trajectories.")
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+def open_store(folder: Path, settings: dict[str, Any]) -> set[int]:
+    """Begin or go on with a folder; the rows that are done. Raises ConfigError if it was begun with other settings."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if (folder / SETTINGS).is_file():
+        before = read_settings(folder)
+        if different := sorted(key for key in settings.keys() | before.keys() if settings.get(key) != before.get(key)):
+            raise ConfigError(
+                f"{folder} was begun with another {different[0].replace('_', ' ')} ({before.get(different[0])!r}); "
+                "go on with the same settings, or record into another folder."
+            )
+    elif any(folder.iterdir()):
+        raise ConfigError(f"{folder} is not empty and holds no trajectories; record into another folder.")
+    return {trajectory.row for trajectory in read_store(folder)}
+
+
+def begin_store(folder: Path, settings: dict[str, Any]) -> None:
+    write_text(folder / SETTINGS, json.dumps(settings, indent=2, sort_keys=True) + "\n")
+
+
+class Writer:
+    """Appends finished prompts to a journal and turns full journals into shards."""
+
+    def __init__(self, folder: Path, process: int = 0, size: int = SHARD):
+        self.folder, self.size = folder, size
+        self.journal = folder / f"journal-{process}.jsonl"
+        stored = {t.row for path in shards(folder) for t in read_shard(path)}
+        waiting = read_journal(self.journal) if self.journal.is_file() else []
+        self.waiting = [t for t in waiting if t.row not in stored]
+        self.rewrite()
+
+    def rewrite(self) -> None:
+        """Leave exactly the waiting prompts in the journal."""
+        if self.waiting:
+            write_text(self.journal, "".join(self.line(t) for t in self.waiting))
+        else:
+            self.journal.unlink(missing_ok=True)
+
+    @staticmethod
+    def line(t: Trajectory) -> str:
+        arrays = {"prompt": t.prompt.tolist(), "tokens": t.tokens.tolist(), "ranks": t.ranks.tolist()}
+        return json.dumps({"row": t.row, **arrays, "correct": t.correct, "attempts": t.attempts}) + "\n"
+
+    def add(self, trajectory: Trajectory) -> None:
+        with self.journal.open("a", encoding="utf-8") as file:
+            file.write(self.line(trajectory))
+        self.waiting.append(trajectory)
+        if len(self.waiting) >= self.size:
+            self.flush()
+
+    def flush(self) -> None:
+        """Make a shard of what is waiting."""
+        if self.waiting:
+            write_shard(self.folder, sorted(self.waiting, key=lambda t: t.row))
+            self.waiting = []
+            self.rewrite()

@@ -1,0 +1,231 @@
+"""Recording: trajectories say what the Steps said, and a killed run loses and doubles nothing."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from d3mlx import load
+from d3mlx.canvas import Canvas
+from d3mlx.distill.published import published_trajectories
+from d3mlx.distill.recording import record_all, settings_of
+from d3mlx.distill.rows import questions
+from d3mlx.distill.store import Writer, read_store
+from d3mlx.distill.trajectories import (
+    Question,
+    RecordConfig,
+    Teacher,
+    Trajectory,
+    is_right,
+    record,
+    stated_answer,
+    trajectory_of,
+)
+from d3mlx.engine import decode
+from d3mlx.errors import ConfigError, DataError
+from tests.builders import write_dream, write_llada
+from tests.fakes import END, MASK, TableModel, random_table
+
+PROMPT = [1, 2, 3]
+
+
+@pytest.fixture(scope="module")
+def llada(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return load(write_llada(tmp_path_factory.mktemp("llada")))
+
+
+@pytest.fixture(scope="module")
+def dream(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return load(write_dream(tmp_path_factory.mktemp("dream")))
+
+
+@pytest.mark.parametrize("family", ["llada", "dream"])
+@given(seed=st.integers(0, 10**6), new_tokens=st.integers(1, 40), size=st.integers(1, 12), early_stop=st.booleans())
+def test_ranks_give_back_every_step(family: str, seed: int, new_tokens: int, size: int, early_stop: bool) -> None:
+    model: Any = TableModel(random_table(seed, len(PROMPT) + new_tokens), family)
+    canvas = Canvas(PROMPT, new_tokens, MASK, (END,), early_stop)
+    steps = list(decode(model, canvas, Teacher(size).build(family)))
+    found = trajectory_of(7, PROMPT, steps, canvas.tokens[len(PROMPT) :])
+    assert found.states == len(steps)
+    last = {p: step.index for step in steps for p in [*step.positions.tolist(), *step.filled.tolist()]}
+    shown: dict[int, int] = {}
+    for step in steps:
+        positions, tokens = found.step(step.index)
+        shown |= dict(zip(step.positions.tolist(), step.tokens.tolist(), strict=True))
+        shown |= dict.fromkeys(step.filled.tolist(), END)
+        # What is filled after the answer's end may have been committed before; its rank is that of its final token.
+        changed = [*step.positions.tolist(), *step.filled.tolist()]
+        assert positions.tolist() == sorted(p for p in changed if last[p] == step.index)
+        assert tokens.tolist() == [shown[p] for p in positions.tolist()]
+        assert len(step.positions) == 1
+        if family == "dream":
+            block = step.eligible // size == step.positions[0] // size
+            assert step.entropies[0] == step.guess_entropies[block].min()
+    assert [shown[p] for p in range(new_tokens)] == found.tokens.tolist()
+
+
+def test_an_answer_is_tried_again_at_rising_temperatures(llada: Any) -> None:
+    config = RecordConfig(max_tokens=4, check=True, seed=3)
+    wrong = record(*llada, Question(0, PROMPT, "no such answer"), config)
+    assert (wrong.correct, wrong.attempts) == (False, 5)
+    assert record(*llada, Question(0, PROMPT), config).correct is None
+    unchecked = record(*llada, Question(0, PROMPT, "x"), replace(config, check=False))
+    assert (unchecked.correct, unchecked.attempts) == (None, 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        (r"so \boxed{12} and then \boxed{\frac{1}{2}}", r"\frac{1}{2}"),
+        ("3 + 4 = 7. The answer is 007.", "7"),
+        ("It costs $1,250.50.", "1250.5"),
+        ("minus -3.0", "-3"),
+        ("nothing", None),
+    ],
+)
+def test_answers_are_found(text: str, answer: str | None) -> None:
+    assert stated_answer(text) == (
+        None if answer is None else answer.rstrip("0").rstrip(".") if "." in answer else answer
+    )
+    assert answer is None or is_right(text, answer)
+
+
+def asked(count: int) -> list[Question]:
+    return [Question(i, [*PROMPT, i]) for i in range(count)]
+
+
+def same(a: Trajectory, b: Trajectory) -> bool:
+    arrays = [(a.prompt, b.prompt), (a.tokens, b.tokens), (a.ranks, b.ranks)]
+    return (a.row, a.correct, a.attempts) == (b.row, b.correct, b.attempts) and all(np.array_equal(*p) for p in arrays)
+
+
+class KilledError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("after", [1, 3, 4])
+def test_a_killed_run_goes_on(tmp_path: Path, llada: Any, after: int) -> None:
+    config, settings = RecordConfig(max_tokens=4), settings_of(*llada, teacher="tiny")
+
+    def kill(found: Any, done: int, total: int) -> None:
+        if done == after:
+            raise KilledError
+
+    def ignore(*_: Any) -> None:
+        pass
+
+    record_all(llada, asked(7), config, tmp_path / "whole", settings, 3, ignore)
+    with pytest.raises(KilledError):
+        record_all(llada, asked(7), config, tmp_path / "pieces", settings, 3, kill)
+    journal = tmp_path / "pieces" / "journal-0.jsonl"
+    if after % 3:
+        with journal.open("a") as file:
+            file.write('{"row": 6, "prompt": [1, 2')
+    assert sorted(t.row for t in read_store(tmp_path / "pieces")) == list(range(after))
+    record_all(llada, asked(7), config, tmp_path / "pieces", settings, 3, ignore)
+    whole, pieces = (sorted(read_store(tmp_path / name), key=lambda t: t.row) for name in ("whole", "pieces"))
+    assert len(whole) == len(pieces) == 7
+    assert all(same(a, b) for a, b in zip(whole, pieces, strict=True))
+    assert whole[0].ranks.dtype == np.int16
+    assert not journal.exists()
+    with pytest.raises(ConfigError, match="max tokens"):
+        record_all(llada, asked(7), RecordConfig(max_tokens=5), tmp_path / "pieces", settings, 3, ignore)
+
+
+def test_a_kill_between_shard_and_journal_doubles_nothing(tmp_path: Path, llada: Any) -> None:
+    settings = settings_of(*llada, teacher="tiny")
+    record_all(llada, asked(2), RecordConfig(max_tokens=3), tmp_path, settings, 9, lambda *_: None)
+    (tmp_path / "journal-0.jsonl").write_text("".join(Writer.line(t) for t in read_store(tmp_path)))
+    assert [t.row for t in read_store(tmp_path)] == [0, 1]
+    Writer(tmp_path).flush()
+    assert [t.row for t in read_store(tmp_path)] == [0, 1]
+    assert len(list(tmp_path.glob("rows-*.safetensors"))) == 1
+
+
+def published_row(prompt: list[int], tokens: list[int], order: list[int], mask_id: int) -> dict[str, Any]:
+    """States after each step of a decode that commits positions in `order`."""
+    states = []
+    shown = [mask_id] * len(tokens)
+    for position in order:
+        shown[position] = tokens[position]
+        states.append([*prompt, *shown])
+    return {"idx": 0, "question": "hi", "prompt_ids": [prompt], "trajectory": states, "is_correct": True}
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_the_published_layout(tmp_path: Path, dream: Any, kind: str) -> None:
+    """Positions count from the row's own prompt; training's prompt has the chat template around the question."""
+    model, tokenizer = dream
+    row = published_row([5, 6], [10, 11, 12, 13], [2, 0, 3, 1], model.args.mask_token_id)
+    path = tmp_path / f"rows.{kind}"
+    if kind == "jsonl":
+        path.write_text(json.dumps(row) + "\n")
+    elif importlib.util.find_spec("pyarrow") is None:
+        path.write_bytes(b"PAR1")
+        with pytest.raises(DataError, match=r"d3mlx\[parquet\]"):
+            list(published_trajectories(path, model, tokenizer, raw=False))
+        return
+    else:
+        import pyarrow
+        import pyarrow.parquet
+
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist([row]), path)
+    (found,) = published_trajectories(path, model, tokenizer, raw=False)
+    assert (found.tokens.tolist(), found.ranks.tolist(), found.correct) == ([10, 11, 12, 13], [1, 3, 0, 2], True)
+    chat = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "hi"}], add_generation_prompt=True, return_dict=False
+    )
+    assert found.prompt.tolist() == chat
+
+
+def bad(**changes: Any) -> dict[str, Any]:
+    return {**published_row([5, 6], [10, 11], [1, 0], 260), **changes}
+
+
+@pytest.mark.parametrize(
+    ("row", "culprit"),
+    [
+        (bad(trajectory=[]), "no trajectory"),
+        (bad(prompt_ids=[]), "no prompt_ids"),
+        (bad(trajectory=[[5, 6, 10], [5, 6]]), "one length"),
+        (bad(prompt_ids=[7, 7]), "do not begin with"),
+        (bad(trajectory=[[5, 6, 260, 11]]), "still holds mask"),
+        (bad(trajectory=[[5, 6, 10, 9999]]), "another tokenizer"),
+    ],
+)
+def test_bad_published_rows_are_one_sentence(tmp_path: Path, dream: Any, row: dict[str, Any], culprit: str) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps(bad()) + "\n" + json.dumps(row) + "\n")
+    with pytest.raises(DataError, match=culprit) as caught:
+        list(published_trajectories(path, *dream, raw=False))
+    assert "line 2" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("line", "culprit"),
+    [
+        ("{", "not valid JSON"),
+        ("[]", "empty or no JSON object"),
+        ("{}", "empty or no JSON object"),
+        ('{"prompt": " "}', "no prompt text"),
+        ('{"messages": [{"role": "user"}]}', "a role and a content"),
+        ('{"messages": [{"role": "assistant", "content": "x"}]}', "ends with the user's"),
+        (json.dumps({"prompt": "x" * 600}), "exceed the model's context"),
+        ('{"prompt": "<|mdm_mask|>"}', "holds the mask token"),
+    ],
+)
+def test_bad_prompts_are_one_sentence(tmp_path: Path, llada: Any, line: str, culprit: str) -> None:
+    path = tmp_path / "prompts.jsonl"
+    path.write_text('{"prompt": "fine"}\n\n' + line + "\n")
+    with pytest.raises(DataError, match=culprit) as caught:
+        questions(str(path), *llada, 8, False, None)
+    assert f"{path}, line 3" in str(caught.value)
+    assert "\n" not in str(caught.value)
