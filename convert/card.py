@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from huggingface_hub import HfApi, ModelCard, ModelCardData
@@ -28,20 +29,31 @@ print(generate(model, tokenizer, [{{"role": "user", "content": "Why is the sky b
 """
 
 
-def write_card(folder: Path, name: str, source: Path, repo: str | None, facts: str) -> None:
-    """README.md in `folder`.
+@dataclass(frozen=True)
+class Origin:
+    """Where a folder comes from. name: what it is called where it is used. source: folder or hub id of the model that
+    it was made from. facts: what was done to the weights."""
 
-    name: what the folder is called where it is used. source: the folder converted from, whose card gives licence and
-    languages. repo: its hub id, None for a local one. facts: what was done to the weights.
-    """
+    name: str
+    source: str
+    facts: str
+
+    @property
+    def repo(self) -> str | None:
+        """The source's hub id, None for a local folder."""
+        return None if Path(self.source).expanduser().is_dir() else self.source
+
+
+def write_card(folder: Path, source: Path, origin: Origin) -> None:
+    """README.md in `folder`; the card in the folder `source` gives licence and languages."""
     data = source_data(source / "README.md")
     data.library_name = "mlx"
     data.pipeline_tag = "text-generation"
     data.tags = list(dict.fromkeys([*(data.tags or []), "mlx", "diffusion"]))
-    if repo:
-        data.base_model = repo
-    origin = f"[{repo}](https://huggingface.co/{repo})" if repo else "a local checkpoint"
-    text = TEXT.format(name=name, origin=f"Converted from {origin} by d3mlx {VERSION}: {facts}.")
+    if origin.repo:
+        data.base_model = origin.repo
+    made_from = f"[{origin.repo}](https://huggingface.co/{origin.repo})" if origin.repo else "a local checkpoint"
+    text = TEXT.format(name=origin.name, origin=f"Made from {made_from} by d3mlx {VERSION}: {origin.facts}.")
     (folder / "README.md").write_text(f"---\n{data.to_yaml()}\n---\n{text}", encoding="utf-8")
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from mlx_lm.utils import save_config
 
 from d3mlx.checkpoint import Checkpoint, bits_of, open_checkpoint, read_json
-from d3mlx.convert.card import write_card
+from d3mlx.convert.card import Origin, write_card
 from d3mlx.convert.recipe import Plan, Recipe, make_plan
 from d3mlx.convert.stream import Progress, units_of, write_weights
 from d3mlx.convert.target import new_folder, refuse_existing, refuse_full_disk
@@ -65,7 +65,6 @@ def convert(
     checkpoint.check_keys()
     plan = make_plan(checkpoint, recipe)
     tokenizer = load_tokenizer(checkpoint)
-    repo = None if Path(hf_path).expanduser().is_dir() else str(hf_path)
     nbytes = sum(unit.nbytes for unit in units_of(plan))
     with new_folder(target) as folder:
         refuse_full_disk(folder, nbytes + SMALL_FILES)
@@ -74,12 +73,20 @@ def convert(
         except RuntimeError as error:
             # What MLX raises when a file cannot be read or written to its end.
             raise CheckpointError(f"The weights could not be converted: {' '.join(str(error).split())}") from error
-        save_config(plan.config, folder / "config.json")
-        write_tokenizer(tokenizer, folder)
-        write_generation_config(checkpoint, tokenizer, folder)
-        write_card(folder, name or str(mlx_path), source, repo, described(plan))
+        origin = Origin(name or str(mlx_path), str(hf_path), described(plan))
+        write_small_files(folder, checkpoint, tokenizer, plan.config, origin)
         open_checkpoint(folder).check_keys()
     return Summary(target, len(files), nbytes, nbytes * 8 / checkpoint.parameters, plan.kept)
+
+
+def write_small_files(
+    folder: Path, checkpoint: Checkpoint, tokenizer: Any, config: dict[str, Any], origin: Origin
+) -> None:
+    """Everything but the weights: config.json, tokenizer, generation_config.json, model card."""
+    save_config({name: value for name, value in config.items() if name != "auto_map"}, folder / "config.json")
+    write_tokenizer(tokenizer, folder)
+    write_generation_config(checkpoint, tokenizer, folder)
+    write_card(folder, checkpoint.folder, origin)
 
 
 def write_tokenizer(tokenizer: Any, folder: Path) -> None:

@@ -133,7 +133,7 @@ def make_plan(checkpoint: Checkpoint, recipe: Recipe) -> Plan:
         raise ConfigError(f"{checkpoint.folder} is not quantized; there is nothing to dequantize.")
     if recipe.quantization and checkpoint.quantization:
         raise ConfigError(f"{checkpoint.folder} is quantized already; convert the original, or dequantize it first.")
-    left_out = {"auto_map"} | ({"quantization", "quantization_config"} if recipe.dequantize else set())
+    left_out = ("quantization", "quantization_config") if recipe.dequantize else ()
     config = {name: value for name, value in checkpoint.config.items() if name not in left_out}
     dtype = chosen_dtype(config, recipe)
     skeleton = lazy_model(checkpoint)

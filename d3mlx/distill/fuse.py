@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,16 +10,16 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_unflatten
-from mlx_lm.utils import dequantize_model, load_model, save_config, save_model
+from mlx_lm.utils import dequantize_model, save_model
 
-from d3mlx.checkpoint import Checkpoint, open_checkpoint
-from d3mlx.errors import CheckpointError, ConfigError
+from d3mlx.checkpoint import open_checkpoint
+from d3mlx.convert.card import Origin
+from d3mlx.convert.converter import write_small_files
+from d3mlx.convert.target import new_folder, refuse_existing
+from d3mlx.errors import ConfigError
 from d3mlx.hub import fetch
-from d3mlx.loader import one_line, with_adapters
-from d3mlx.models import get_model_classes
-
-TOKENIZER_FILES = ("*.txt", "*.jinja", "*.model", "tokenizer*.json", "vocab.json", "special_tokens_map.json")
-COPIED = (*TOKENIZER_FILES, "added_tokens.json", "generation_config.json")
+from d3mlx.loader import lazy_model, with_adapters
+from d3mlx.tokenizer import load_tokenizer
 
 
 @dataclass(frozen=True)
@@ -68,43 +67,16 @@ def fold(model: nn.Module, dequantize: bool) -> Fused:
     return Fused(len(adapted), (squares / count) ** 0.5, (errors / count) ** 0.5)
 
 
-def load_as_stored(checkpoint: Checkpoint) -> Any:
-    """The model with its weights quantized as they are on disk, whatever this machine runs them in."""
-    checkpoint.check_keys()
-    try:
-        model, _ = load_model(checkpoint.folder, lazy=True, get_model_classes=get_model_classes)
-    except (ValueError, KeyError, TypeError, RuntimeError) as error:
-        raise CheckpointError(f"The weights in {checkpoint.folder} cannot be loaded: {one_line(error)}") from error
-    return model
-
-
-def write_model(folder: Path, model: nn.Module, config: dict[str, Any], source: Path) -> None:
-    """A model folder: weights, config.json, and the tokenizer's files as they are in `source`."""
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
-        save_model(partial, model)
-        save_config(config, partial / "config.json")
-        for pattern in COPIED:
-            for file in source.glob(pattern):
-                shutil.copy(file, partial)
-        partial.rename(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
 def fuse(model: str, adapter_path: Path, save_path: Path, dequantize: bool, revision: str | None = None) -> Fused:
     """Write a model folder with the adapters folded in. Raises CheckpointError, and ConfigError if the folder exists.
 
     dequantize: write 16-bit or 32-bit floats, whatever the model was stored in.
     """
-    if save_path.exists():
-        raise ConfigError(f"{save_path} exists already; give another --save-path, or remove it.")
+    refuse_existing(save_path)
     checkpoint = open_checkpoint(fetch(model, revision))
     if dequantize and checkpoint.quantization is None:
         raise ConfigError("The weights are not quantized, so --dequantize has no use.")
-    network = load_as_stored(checkpoint)
+    network = lazy_model(checkpoint)
     if json_type(adapter_path) == "full" and checkpoint.quantization is not None:
         raise ConfigError("These adapters are weights of a model in plain floats; give that model.")
     network = with_adapters(network, adapter_path)
@@ -114,7 +86,10 @@ def fuse(model: str, adapter_path: Path, save_path: Path, dequantize: bool, revi
         network = dequantize_model(network)
         config.pop("quantization", None)
         config.pop("quantization_config", None)
-    write_model(save_path, network, config, checkpoint.folder)
+    words = f"adapters of {done.layers} layers folded in"
+    with new_folder(save_path) as folder:
+        save_model(folder, network)
+        write_small_files(folder, checkpoint, load_tokenizer(checkpoint), config, Origin(str(save_path), model, words))
     return done
 
 

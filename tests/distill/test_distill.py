@@ -21,7 +21,7 @@ from d3mlx.checkpoint import open_checkpoint
 from d3mlx.distill.adapters import checkpointed, make_trainable
 from d3mlx.distill.config import DistillConfig, build_config, read_config
 from d3mlx.distill.examples import Example, Order, load_examples, pad
-from d3mlx.distill.fuse import fuse, load_as_stored
+from d3mlx.distill.fuse import fuse
 from d3mlx.distill.memory import estimate, refuse_if_over_limit
 from d3mlx.distill.noise import hide
 from d3mlx.distill.objective import cross_entropy
@@ -31,6 +31,7 @@ from d3mlx.distill.run import distill
 from d3mlx.distill.trainer import Report
 from d3mlx.distill.trajectories import RecordConfig
 from d3mlx.errors import CheckpointError, ConfigError, DataError, MemoryLimitError
+from d3mlx.loader import lazy_model
 from tests.builders import LLADA_CONFIG, write_dream, write_json, write_llada
 
 COMMAND = Path(sys.executable).with_name
@@ -179,7 +180,7 @@ def quantized(tmp_path_factory: pytest.TempPathFactory, llada: Path) -> Path:
 def test_lora_on_quantized_weights(tmp_path: Path, quantized: Path, data: Path) -> None:
     """Gradients reach the adapters through 4-bit layers; fusing reports what rounding costs, or leaves floats."""
     config = config_for(quantized, data, tmp_path / "a", iters=1)
-    model, tokenizer = load_as_stored(open_checkpoint(quantized)), load(quantized)[1]
+    model, tokenizer = lazy_model(open_checkpoint(quantized)), load(quantized)[1]
     make_trainable(model, config, quantized=True)
     examples = load_examples(config, model, tokenizer)
     objective = Distillation(examples, config, model, 257)
