@@ -16,12 +16,16 @@ from d3mlx.models.transformer import Positions
 class Rows:
     """The positions of one forward, as the host and the device need them."""
 
-    def __init__(self, positions: Ints, length: int):
-        first, count = int(positions[0]), len(positions)
+    def __init__(self, positions: Ints | mx.array, length: int):
+        count = len(positions)
         self.everything = count == length
-        self.run = int(positions[-1]) - first + 1 == count
-        self.index: slice | mx.array = slice(first, first + count) if self.run else mx.array(positions)
-        self.positions: Positions = first if self.run else mx.array(positions)
+        self.index: slice | mx.array
+        self.positions: Positions
+        if not isinstance(positions, mx.array) and int(positions[-1]) - int(positions[0]) + 1 == count:
+            first = int(positions[0])
+            self.index, self.positions = slice(first, first + count), first
+        else:
+            self.index = self.positions = mx.array(positions)
 
 
 class LayerStore:

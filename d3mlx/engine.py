@@ -116,11 +116,11 @@ class Forward:
 
     def ids(self, plan: Plan) -> mx.array:
         """[B, R]: the rows' tokens, and for guidance those of a canvas whose prompt is masked."""
-        tokens = self.canvas.tokens[plan.positions]
         if self.sequences == 1:
-            return mx.array(tokens)[None]
-        unprompted = np.where(plan.positions < self.canvas.prompt_length, self.canvas.mask_id, tokens)
-        return mx.array(np.stack([tokens, unprompted]))
+            return mx.array(self.canvas.tokens)[mx.array(plan.positions)][None]
+        prompt = np.arange(len(self.canvas)) < self.canvas.prompt_length
+        unprompted = np.where(prompt, self.canvas.mask_id, self.canvas.tokens)
+        return mx.array(np.stack([self.canvas.tokens, unprompted]))[:, mx.array(plan.positions)]
 
     def logits(self, plan: Plan, wanted: Ints) -> mx.array:
         """Run the planned rows; return logits [N, V] for the tokens at the N wanted positions."""

@@ -22,7 +22,7 @@ from d3mlx.decoding.acceptance import (
     Quota,
     TimeQuota,
 )
-from d3mlx.decoding.rows import Delayed, Dual, Full, Prefix, RowPolicy
+from d3mlx.decoding.rows import Delayed, Dual, Full, Needed, Prefix, RowPolicy
 from d3mlx.decoding.schedule import MultiBlock, Schedule, SequentialBlocks, WholeCanvas
 from d3mlx.errors import ConfigError
 
@@ -197,12 +197,37 @@ class D3LLM:
         return Decoder(schedule, rule, Delayed(**knobs, one_at_a_time=llada))
 
 
+@dataclass(frozen=True)
+class D3MLX:
+    """d3LLM's schedule and rule on needed rows: a step computes what can change, and reads the rest from the cache.
+
+    threshold: accept entropies below this many nats (default 0.5 for LLaDA, 0.4 for Dream).
+    block_size: default 32. block_add, activation: shares of a block, default 0.1 and 0.95 (see `MultiBlock`).
+    recent: steps for which committed rows are computed again, default 2. row_multiple: row counts are rounded up to a
+    multiple of this, default 8. refresh_interval: steps between passes over everything, default 0 for none.
+    """
+
+    threshold: float | None = None
+    block_size: int | None = None
+    block_add: float | None = None
+    activation: float | None = None
+    recent: int | None = None
+    row_multiple: int | None = None
+    refresh_interval: int | None = None
+
+    def build(self, family: str) -> Decoder:
+        exact = D3LLM("full", self.threshold, self.block_size, self.block_add, self.activation).build(family)
+        knobs = given(recent=self.recent, multiple=self.row_multiple, refresh_interval=self.refresh_interval)
+        return Decoder(exact.schedule, exact.acceptance, Needed(**knobs, source=int(family == "dream")))
+
+
 def given(**options: Any) -> dict[str, Any]:
     """The options that are not None."""
     return {name: value for name, value in options.items() if value is not None}
 
 
-PRESETS: dict[str, type[Vanilla] | type[FastDLLM] | type[D3LLM]] = {
+PRESETS: dict[str, type[Vanilla] | type[FastDLLM] | type[D3LLM] | type[D3MLX]] = {
+    "d3mlx": D3MLX,
     "vanilla": Vanilla,
     "fast-dllm": FastDLLM,
     "d3llm": D3LLM,

@@ -10,11 +10,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
+import mlx.core as mx
 import numpy as np
+import numpy.typing as npt
 
-from d3mlx.canvas import Canvas, Ints
+from d3mlx.canvas import Bools, Canvas, Ints
 from d3mlx.decoding.schedule import Block, View
 from d3mlx.errors import ConfigError
+from d3mlx.kernels.choose_rows import choose_rows
 
 Kind = Literal["first", "step", "refresh"]
 """A plan is a block's full pass before its cached steps, a step, or a full pass for the sake of the cache."""
@@ -22,9 +25,9 @@ Kind = Literal["first", "step", "refresh"]
 
 @dataclass(frozen=True)
 class Plan:
-    """The rows of one forward: ascending positions, and what the forward is for."""
+    """The rows of one forward: ascending positions, from the host or chosen on the device, and what it is for."""
 
-    positions: Ints
+    positions: Ints | mx.array
     kind: Kind = "step"
 
 
@@ -149,3 +152,64 @@ class Delayed:
         if state.written and not settling and now % self.refresh_interval:
             return run(state.cached, len(canvas)), state
         return run(0, len(canvas), "refresh" if state.written else "step"), state
+
+
+@dataclass(frozen=True)
+class Ages:
+    """Progress of needed rows.
+
+    step: forwards so far. masked [L]: before the last forward. committed_at [L]: the step before which a position got
+    its token, far back for the prompt. written [L], on the device: the step that computed each position last.
+    """
+
+    step: int
+    masked: Bools
+    committed_at: npt.NDArray[np.int32]
+    written: mx.array
+
+
+@dataclass(frozen=True)
+class Needed:
+    """The rows that a step cannot do without: after one pass over everything, the masked positions of the active blocks
+    and the positions that were committed in the last `recent` steps, whose K/V still describe a mask token.
+
+    Everything else, the far suffix of masks included, is read from the cache. `source` is 1 for Dream, whose prediction
+    for a position comes from the row before it: that row is computed too. Row counts are rounded up to a multiple of
+    `multiple`, so that few shapes exist, and filled with the rows computed longest ago. `refresh_interval`: everything
+    is computed every so many steps; 0 for never.
+    """
+
+    recent: int = 2
+    multiple: int = 8
+    refresh_interval: int = 0
+    source: int = 0
+    cached: bool = True
+
+    def __post_init__(self) -> None:
+        if self.recent < 1:
+            raise ConfigError(f"Committed rows are computed for 1 or more further steps, not {self.recent}.")
+        if self.multiple < 1:
+            raise ConfigError(f"Row counts are rounded up to a multiple of 1 or more, not {self.multiple}.")
+        if self.refresh_interval < 0:
+            raise ConfigError(f"The refresh interval is a number of steps, 0 for never, not {self.refresh_interval}.")
+
+    def start(self, canvas: Canvas) -> Ages:
+        long_ago = np.full(len(canvas), -self.recent - 1, np.int32)
+        return Ages(0, canvas.masked, long_ago, mx.zeros(len(canvas), mx.int32))
+
+    def step(self, canvas: Canvas, view: View, state: Ages) -> tuple[Plan, Ages]:
+        length, now, masked = len(canvas), state.step, canvas.masked
+        committed_at = np.where(state.masked & ~masked, now, state.committed_at).astype(np.int32)
+        state = replace(state, step=now + 1, masked=masked, committed_at=committed_at)
+        if now == 0 or (self.refresh_interval and now % self.refresh_interval == 0):
+            return run(0, length, "refresh" if now else "first"), replace(state, written=mx.full(length, now, mx.int32))
+        needed = committed_at > now - self.recent
+        # What the end of the answer filled is past every position that can still change.
+        needed[canvas.prompt_length + len(canvas.answer) :] = False
+        eligible = canvas.masked_before(view.end)
+        needed[eligible] = True
+        needed[np.maximum(eligible - self.source, 0)] = True
+        count = min(length, -(-int(needed.sum()) // self.multiple) * self.multiple)
+        positions = choose_rows(mx.array(needed.astype(np.uint8)), state.written, count)
+        written = mx.put_along_axis(state.written, positions, mx.full(count, now, mx.int32), axis=0)
+        return Plan(positions), replace(state, written=written)

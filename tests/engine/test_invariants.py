@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from d3mlx.canvas import Canvas
-from d3mlx.decoding.presets import D3LLM, Decoder, FastDLLM, Vanilla
+from d3mlx.decoding.presets import D3LLM, D3MLX, Decoder, FastDLLM, Vanilla
 from d3mlx.decoding.sampling import Sampling
 from d3mlx.engine import Step, decode
 from tests.fakes import END, MASK, TableModel, random_table
@@ -26,6 +26,8 @@ LLADA: list[Any] = [
     D3LLM(rows="full", threshold=1.0, block_size=6),
     D3LLM(threshold=0.8, block_size=5, cache_delay=1, refresh_interval=3),
     D3LLM(threshold=1.5, block_size=8, block_add=0.0, activation=0.0, cache_delay=0),
+    D3MLX(threshold=1.0, block_size=6, row_multiple=4),
+    D3MLX(threshold=0.8, block_size=8, recent=1, row_multiple=1, refresh_interval=3),
 ]
 DREAM: list[Any] = [
     Vanilla(),
@@ -37,6 +39,7 @@ DREAM: list[Any] = [
     FastDLLM(rows="dual", threshold=0.4, block_size=7),
     D3LLM(rows="full", threshold=1.0, block_size=6, block_add=1.0, activation=1.0),
     D3LLM(threshold=0.9, block_size=5, cache_delay=2, refresh_interval=4),
+    D3MLX(threshold=0.9, block_size=5, row_multiple=4),
 ]
 DECODERS = [("llada", p) for p in LLADA] + [("dream", p) for p in DREAM]
 MAY_PAUSE = (Vanilla,)
@@ -124,3 +127,44 @@ def test_rows_do_not_change_what_a_context_free_model_says(seed: int, delay: int
         steps = decode(TableModel(table, family), canvas, decoder)
         traces.append([(step.positions.tolist(), step.tokens.tolist()) for step in steps])
     assert traces[0] == traces[1]
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 10**6), new=st.integers(1, 40), family=st.sampled_from(["llada", "dream"]))
+def test_needed_rows_with_room_for_all_of_them_are_exact(seed: int, new: int, family: str) -> None:
+    table = random_table(seed, 3 + new)
+    needed = D3MLX(threshold=0.7, block_size=6, row_multiple=64).build(family)
+    exact = D3LLM(rows="full", threshold=0.7, block_size=6).build(family)
+    runs = []
+    for decoder in (needed, exact):
+        canvas = Canvas([1, 2, 3], new, MASK, (END,))
+        steps = list(decode(TableModel(table, family), canvas, decoder))
+        runs.append([(step.positions.tolist(), step.tokens.tolist(), step.rows) for step in steps])
+    assert runs[0] == runs[1]
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    new=st.integers(1, 40),
+    recent=st.integers(1, 3),
+    multiple=st.integers(1, 9),
+    family=st.sampled_from(["llada", "dream"]),
+)
+def test_needed_rows_are_computed(seed: int, new: int, recent: int, multiple: int, family: str) -> None:
+    """Every mask that may commit, the row its prediction comes from, fresh commits; and little else."""
+    model = TableModel(random_table(seed, 3 + new), family)
+    canvas = Canvas([1, 2, 3], new, MASK, (END,))
+    decoder = D3MLX(threshold=0.7, block_size=6, recent=recent, row_multiple=multiple).build(family)
+    commits: list[set[int]] = []
+    for step in decode(model, canvas, decoder):
+        rows = model.calls[-1]
+        assert rows == sorted(set(rows))
+        source = step.eligible + 3
+        wanted = {*source.tolist(), *(source - model.shift).tolist()}.union(*commits[-recent:])
+        end = 3 + len(canvas.answer)
+        missed = wanted - set(rows)
+        assert all(p >= end for p in missed)
+        if step.index:
+            assert len(rows) <= -(-len(wanted) // multiple) * multiple
+        commits.append(set((step.positions + 3).tolist()))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import mlx.core as mx
 
-from d3mlx.kernels import accept_blocks, dispatch, refresh_rows, token_stats
+from d3mlx.kernels import accept_blocks, choose_rows, dispatch, refresh_rows, token_stats
 from d3mlx.kernels.accept_blocks import Rule
 from tests.metal.trace import Generated, trace
 
@@ -31,6 +31,8 @@ def typical_calls(dtype: mx.Dtype = mx.bfloat16, rows: int = 8) -> list[tuple[di
     for rule in (Rule("entropy", 0.5, True, True, True), Rule("confidence", 0.9, True, True), Rule("factor", 1.0)):
         kernel = accept_blocks.kernel(rule.kind, rule.inclusive)
         calls.append((kernel, accept_blocks.launch(stats, positions, blocks, rule, mx.array([-1, 5]))))
+    ages = mx.zeros(rows, mx.int32)
+    calls.append((choose_rows.KERNEL, choose_rows.launch(ages.astype(mx.uint8), ages, rows)))
     return calls
 
 
