@@ -197,11 +197,11 @@ def evaluate(
         ),
     ] = False,
     decoder: Annotated[
-        str, typer.Option("--decoder", "-d", help="vanilla, fast-dllm or d3llm.", rich_help_panel=DECODER)
+        str, typer.Option("--decoder", "-d", help="vanilla, fast-dllm, d3llm or d3mlx.", rich_help_panel=DECODER)
     ] = "d3llm",
     thresholds: Annotated[
         str | None,
-        typer.Option(help="A point for each: 0.1,0.3,0.5 (fast-dllm, d3llm).", rich_help_panel=DECODER),
+        typer.Option(help="A point for each: 0.1,0.3,0.5 (fast-dllm, d3llm, d3mlx).", rich_help_panel=DECODER),
     ] = None,
     steps: Annotated[
         str | None, typer.Option(help="A point for each: 256,128,64 (vanilla).", rich_help_panel=DECODER)

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 COMMON, SAMPLE, OUTPUT = "Model and prompt", "Sampling (every decoder)", "Output"
 VANILLA = "vanilla: the models' own samplers"
-FAST = "fast-dllm and d3llm: parallel decoding"
-D3 = "d3llm: several blocks at once"
+FAST = "fast-dllm, d3llm and d3mlx: parallel decoding"
+D3 = "d3llm and d3mlx: several blocks at once"
 
 NOTICE = (
     "This is the built-in demonstration model: it solves arithmetic word problems and nothing else. "
@@ -153,7 +153,7 @@ def generate(
         typer.Option(help="Length of the canvas, 256; the answer may end earlier.", rich_help_panel=COMMON),
     ] = None,
     decoder: Annotated[
-        str, typer.Option("--decoder", "-d", help="vanilla, fast-dllm or d3llm.", rich_help_panel=COMMON)
+        str, typer.Option("--decoder", "-d", help="vanilla, fast-dllm, d3llm or d3mlx.", rich_help_panel=COMMON)
     ] = "d3llm",
     no_early_stop: Annotated[
         bool,
@@ -207,7 +207,7 @@ def generate(
     threshold: Annotated[
         float | None,
         typer.Option(
-            help="fast-dllm: least probability, 0.9. d3llm: highest entropy in nats, 0.5 for LLaDA, 0.4 for Dream.",
+            help="fast-dllm: least probability, 0.9. d3llm, d3mlx: highest entropy in nats, LLaDA 0.5, Dream 0.4.",
             rich_help_panel=FAST,
         ),
     ] = None,
@@ -226,10 +226,17 @@ def generate(
         typer.Option(help="Share of a block that makes the next one commit in every step, 0.95.", rich_help_panel=D3),
     ] = None,
     cache_delay: Annotated[
-        int | None, typer.Option(help="Steps until a complete block is cached, 2.", rich_help_panel=D3)
+        int | None, typer.Option(help="d3llm: steps until a complete block is cached, 2.", rich_help_panel=D3)
     ] = None,
     refresh_interval: Annotated[
-        int | None, typer.Option(help="Steps between full passes, 10000.", rich_help_panel=D3)
+        int | None, typer.Option(help="Steps between full passes: d3llm 10000, d3mlx none.", rich_help_panel=D3)
+    ] = None,
+    recent: Annotated[
+        int | None,
+        typer.Option(help="d3mlx: steps for which a committed token is computed again, 2.", rich_help_panel=D3),
+    ] = None,
+    row_multiple: Annotated[
+        int | None, typer.Option(help="d3mlx: row counts are rounded up to a multiple of this, 8.", rich_help_panel=D3)
     ] = None,
     json_lines: Annotated[
         bool, typer.Option("--json", help="One JSON object a step, then the result.", rich_help_panel=OUTPUT)
@@ -274,6 +281,8 @@ def generate(
         "activation": activation,
         "cache_delay": cache_delay,
         "refresh_interval": refresh_interval,
+        "recent": recent,
+        "row_multiple": row_multiple,
     }
     given = {name: value for name, value in knobs.items() if value is not None}
     ignored = set(given) - set(PRESETS[decoder].__dataclass_fields__) if decoder in PRESETS else set()

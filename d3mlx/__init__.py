@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from d3mlx.api import Generation, Result, generate, stream_generate
-    from d3mlx.decoding.presets import D3LLM, FastDLLM, Vanilla, preset
+    from d3mlx.decoding.presets import D3LLM, D3MLX, FastDLLM, Vanilla, preset
     from d3mlx.decoding.sampling import Sampling
     from d3mlx.engine import Stats, Step
     from d3mlx.loader import load
 
 __all__ = [
     "D3LLM",
+    "D3MLX",
     "FastDLLM",
     "Generation",
     "Result",
@@ -32,7 +33,7 @@ __all__ = [
 
 HOMES = {
     "api": ("Generation", "Result", "generate", "stream_generate"),
-    "decoding.presets": ("D3LLM", "FastDLLM", "Vanilla", "preset"),
+    "decoding.presets": ("D3LLM", "D3MLX", "FastDLLM", "Vanilla", "preset"),
     "decoding.sampling": ("Sampling",),
     "engine": ("Stats", "Step"),
     "loader": ("load",),

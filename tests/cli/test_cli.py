@@ -68,7 +68,7 @@ def test_piped_text_is_the_text_and_nothing_else(llada: str) -> None:
     assert [line.split(":")[0] for line in lines[1:]] == ["Prompt", "Generation", "Peak memory", "Denoising"]
 
 
-@pytest.mark.parametrize("decoder", ["vanilla", "fast-dllm", "d3llm"])
+@pytest.mark.parametrize("decoder", ["vanilla", "fast-dllm", "d3llm", "d3mlx"])
 def test_json_lines_partition_the_answer(d3mlx: Any, llada: str, decoder: str) -> None:
     done = d3mlx("generate", "hi", "--model", llada, "--decoder", decoder, "--max-tokens", "40", "--json")
     assert (done.status, done.err) == (0, "")
@@ -86,9 +86,8 @@ def test_json_lines_partition_the_answer(d3mlx: Any, llada: str, decoder: str) -
     assert last["stats"]["rows"] == sum(step["rows"] for step in steps)
     assert last["config"]["decoder"] == decoder
     assert last["config"]["sampling"]["seed"] == 0
-    assert last["config"]["policies"]["rows"]["type"] == {"vanilla": "Full", "fast-dllm": "Dual"}.get(
-        decoder, "Delayed"
-    )
+    rows = {"vanilla": "Full", "fast-dllm": "Dual", "d3llm": "Delayed", "d3mlx": "Needed"}
+    assert last["config"]["policies"]["rows"]["type"] == rows[decoder]
 
 
 def test_options_reach_the_decoder(d3mlx: Any, llada: str, dream: str) -> None:
@@ -277,7 +276,7 @@ def test_help_reads_like_a_manual(d3mlx: Any) -> None:
     options = d3mlx("generate", "--help").out
     for panel in ("Model and prompt", "Sampling", "vanilla", "fast-dllm", "d3llm", "Output"):
         assert panel in options
-    for name in ("fast-dllm", "d3llm", "vanilla"):
+    for name in ("fast-dllm", "d3llm", "d3mlx", "vanilla"):
         for knob in type(preset(name)).__dataclass_fields__:
             assert f"--{knob.replace('_', '-')}" in options
     assert re.fullmatch(r"d3mlx \d+\.\d+\.\d+\n", d3mlx("--version").out)
