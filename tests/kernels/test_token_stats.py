@@ -141,10 +141,10 @@ def test_statistics(executor: Executor, width: int, kind: str, dtype: mx.Dtype) 
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_vocabulary_of_llada(executor: Executor, dtype: mx.Dtype) -> None:
-    logits = rows(126464, 5, dtype)[:2]
-    choice = choice_of("draw", logits)
-    for emulation in SCHEDULES[:3]:
+def test_vocabularies_of_llada_and_dream(executor: Executor, dtype: mx.Dtype) -> None:
+    for width, kind, emulation in zip((126464, 126464, 152064), CHOICES, SCHEDULES, strict=False):
+        logits = rows(width, 5, dtype)[:2]
+        choice = choice_of(kind, logits)
         with executor(emulation):
             found = token_stats(logits, 126336, choice)
         check(found, logits, 126336, choice)

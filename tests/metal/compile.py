@@ -1,13 +1,12 @@
 """Compiles the Metal text of one call as C++, into a folder that survives the run.
 
 Every load and store is instrumented as for thread sanitizer, whose library is never linked: the callbacks are those of
-runtime/. The folder of compiled kernels is D3MLX_METAL_CACHE, or one under the user's temporary files.
+runtime/. The folder of compiled kernels is D3MLX_METAL_CACHE, or d3mlx-metal in the user's cache; it may be deleted.
 """
 
 from __future__ import annotations
 
 import ctypes
-import getpass
 import hashlib
 import os
 import platform
@@ -45,9 +44,8 @@ def compiler() -> str | None:
 
 @cache
 def cache_folder() -> Path:
-    folder = Path(
-        os.environ.get("D3MLX_METAL_CACHE") or Path(tempfile.gettempdir()) / f"d3mlx-metal-{getpass.getuser()}"
-    )
+    caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    folder = Path(os.environ.get("D3MLX_METAL_CACHE") or Path(caches) / "d3mlx-metal")
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     return folder
 
