@@ -10,6 +10,7 @@ demo: $(VENV)/.installed
 	@$(BIN)/d3mlx generate "$(QUESTION)"
 
 test: lint types
+	@$(BIN)/python -m tests.metal.requirements
 	$(BIN)/python -m pytest -n 2
 
 golden: $(VENV)/.installed-dev

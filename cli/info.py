@@ -61,10 +61,12 @@ def human_size(count: float) -> str:
 
 def rows_of(facts: dict[str, Any]) -> list[tuple[str, str]]:
     """The facts as a person reads them."""
+    from d3mlx.checkpoint import bits_of
+
     quantization = facts["quantization"]
     precision = f"{facts['bits_per_weight']:.2f} bits per weight"
     if quantization:
-        precision += f", {quantization.get('mode', 'affine')} {quantization['bits']} bit"
+        precision += f", {quantization.get('mode', 'affine')} {' and '.join(map(str, bits_of(quantization)))} bit"
         precision += f", groups of {quantization['group_size']}"
     heads = f"{facts['heads']} heads, {facts['kv_heads']} of keys and values"
     return [

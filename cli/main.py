@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from d3mlx.cli.compare import compare
+from d3mlx.cli.convert import convert
 from d3mlx.cli.eval import evaluate
 from d3mlx.cli.generate import generate
 from d3mlx.cli.info import info
@@ -30,6 +31,8 @@ runs such checkpoints with MLX and shows the canvas while it resolves.
   d3mlx generate - --model Dream-org/Dream-v0-Instruct-7B --decoder fast-dllm --rows prefix < question.txt
 
   d3mlx info GSAI-ML/LLaDA-8B-Instruct
+
+  d3mlx convert --hf-path GSAI-ML/LLaDA-8B-Instruct --mlx-path llada-4bit -q
 
   d3mlx eval --task embedded --decoder d3llm --thresholds 0.1,0.3,0.5 --count 200 --plot curve.svg
 
@@ -75,6 +78,7 @@ def root(
 
 app.command()(generate)
 app.command()(info)
+app.command()(convert)
 app.command("eval")(evaluate)
 app.command()(compare)
 

@@ -181,6 +181,12 @@ class Checkpoint:
                 )
 
 
+def bits_of(quantization: dict[str, Any]) -> list[int]:
+    """The bits per weight that a quantization's layers have, lowest first."""
+    own = {layer["bits"] for layer in quantization.values() if isinstance(layer, dict) and "bits" in layer}
+    return sorted(own | {quantization["bits"]})
+
+
 def as_list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 

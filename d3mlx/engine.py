@@ -5,8 +5,9 @@ Knows nothing of tokenizers, terminals or files. Forwards, rows and committed to
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
@@ -18,8 +19,9 @@ from d3mlx.decoding.acceptance import Facts
 from d3mlx.decoding.presets import Decoder
 from d3mlx.decoding.rows import Kind, Plan
 from d3mlx.decoding.sampling import Noise, Sampling
-from d3mlx.decoding.schedule import Block, View
+from d3mlx.decoding.schedule import Block, View, moved
 from d3mlx.errors import CheckpointError
+from d3mlx.kernels.accept_blocks import MASKS, STATE, Accepted, accept_blocks
 from d3mlx.kernels.token_stats import TokenStats, token_stats
 from d3mlx.models import DiffusionModel
 
@@ -73,10 +75,35 @@ class Step:
     text: str = field(default="")
 
 
-def read(stats: TokenStats) -> list[npt.NDArray[np.generic]]:
-    """Bring statistics to the host: the one synchronisation of a step."""
-    mx.eval(stats)
-    return [np.array(column) for column in stats]
+def read(arrays: Sequence[mx.array]) -> list[npt.NDArray[Any]]:
+    """Bring arrays to the host: the one synchronisation of a step."""
+    mx.eval(arrays)
+    return [np.array(array) for array in arrays]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a step came to. eligible: positions that could commit; chosen: which of them did, ascending; tokens: theirs.
+
+    filled: positions that the end of the answer filled. guesses, entropies: of every eligible position. table: the
+    blocks afterwards.
+    """
+
+    eligible: Ints
+    chosen: Ints
+    tokens: Ints
+    filled: Ints
+    guesses: Ints
+    entropies: npt.NDArray[np.float32]
+    table: Ints
+
+
+def check_numbers(entropies: npt.NDArray[np.float32]) -> None:
+    """Raise CheckpointError if a row's logits were not numbers: then neither is its entropy."""
+    if np.isnan(entropies).any():
+        raise CheckpointError(
+            "The model's logits are not numbers (NaN); its weights are damaged or overflow in this dtype."
+        )
 
 
 class Forward:
@@ -107,23 +134,51 @@ class Forward:
         prompted, unprompted = logits[0], logits[1]
         return unprompted + (self.decoder.cfg_scale + 1) * (prompted - unprompted)
 
-    def facts(self, plan: Plan, view: View) -> Facts:
-        """Forward the plan and gather what the acceptance rule may know of the eligible positions."""
+    def statistics(self, logits: mx.array, wanted: Ints) -> TokenStats:
+        """Statistics of logits [N, V] for the N wanted positions, and the tokens drawn there."""
+        sampling, mask_id = self.sampling, self.canvas.mask_id
+        filtered = self.decoder.acceptance.filtered_statistics
+        if filtered:
+            logits = sampling.filtered(logits)
+        if sampling.temperature == 0:
+            return token_stats(logits, mask_id)
+        positions = mx.array(wanted)
+        if self.noise.in_kernels and (filtered or not sampling.truncates):
+            return token_stats(logits, mask_id, self.noise.draw(positions, 1.0 if filtered else sampling.temperature))
+        kept = logits if filtered else sampling.filtered(logits)
+        return token_stats(logits, mask_id, kept + self.noise.gumbel(positions, kept.shape[-1]))
+
+    def step(self, table: Ints, view: View, plan: Plan, state: Any) -> tuple[Outcome, Any]:
+        """Forward, decide, and move the blocks on; the acceptance rule's next state."""
         wanted = self.canvas.masked_before(view.end)
-        logits = self.logits(plan, wanted)
-        scores = None
-        if self.decoder.acceptance.filtered_statistics or self.sampling.temperature > 0:
-            kept = self.sampling.filtered(logits)
-            if self.decoder.acceptance.filtered_statistics:
-                logits = kept
-            if self.sampling.temperature > 0:
-                scores = kept + self.noise.gumbel(mx.array(wanted), kept.shape[-1])
-        token, p, p2, entropy, sampled, p_sampled = read(token_stats(logits, self.canvas.mask_id, scores))
-        if not np.isfinite(p).all() or np.isnan(entropy).any():
-            raise CheckpointError(
-                "The model's logits are not numbers (NaN); its weights are damaged or overflow in this dtype."
-            )
-        return Facts(wanted, token, p, p2, entropy, sampled, p_sampled, view, plan.kind, self.noise)  # type: ignore[arg-type]
+        stats = self.statistics(self.logits(plan, wanted), wanted)
+        acceptance = self.decoder.acceptance
+        rule = acceptance.rule(plan.kind)
+        if rule is None:
+            token, p, p2, entropy, sampled, p_sampled = read(stats)
+            check_numbers(entropy)
+            facts = Facts(wanted, token, p, p2, entropy, sampled, p_sampled, view, plan.kind, self.noise)
+            decision, state = acceptance.step(facts, state)
+            order = np.argsort(decision.chosen)
+            chosen, tokens = decision.chosen[order], decision.tokens[order]
+            filled = self.commit(wanted[chosen], tokens)
+            masks = np.array([self.canvas.masks_in(start, end) for start, end, *_ in table], np.int32)
+            return Outcome(wanted, chosen, tokens, filled, token, entropy, moved(table, masks)), state
+        ends = self.canvas.end_ids if self.canvas.early_stop else ()
+        (packed,) = read([accept_blocks(stats, wanted, table, rule, ends)])
+        accepted = Accepted.unpack(packed, len(wanted))
+        check_numbers(accepted.entropies)
+        chosen = np.flatnonzero(accepted.tokens >= 0).astype(np.int32)
+        tokens = accepted.tokens[chosen]
+        filled = self.commit(wanted[chosen], tokens)
+        after = table.copy()
+        after[:, MASKS], after[:, STATE] = accepted.masks, accepted.states
+        return Outcome(wanted, chosen, tokens, filled, accepted.guesses, accepted.entropies, after), state
+
+    def commit(self, positions: Ints, tokens: Ints) -> Ints:
+        """Positions that the end of the answer filled."""
+        self.canvas.commit(positions, tokens)
+        return self.canvas.settle()
 
 
 def decode(
@@ -139,31 +194,27 @@ def decode(
     """
     sampling = sampling or Sampling()
     forward = Forward(model, canvas, decoder, sampling, noise or Noise(sampling.seed))
-    eligible_state = decoder.schedule.start(canvas)
+    table = decoder.schedule.table(canvas)
     rows_state = decoder.rows.start(canvas)
     acceptance_state = decoder.acceptance.start(canvas)
     stats = Stats(prefill_rows=canvas.prompt_length * forward.sequences)
     while not canvas.done:
-        view, eligible_state = decoder.schedule.step(canvas, eligible_state)
+        view = View.of(table)
         plan, rows_state = decoder.rows.step(canvas, view, rows_state)
-        facts = forward.facts(plan, view)
-        decision, acceptance_state = decoder.acceptance.step(facts, acceptance_state)
-        committed = facts.positions[decision.chosen]
-        canvas.commit(committed, decision.tokens)
-        filled = canvas.settle()
+        outcome, acceptance_state = forward.step(table, view, plan, acceptance_state)
+        table = outcome.table
         rows = len(plan.positions) * forward.sequences
         stats = Stats(stats.forwards + 1, stats.rows + rows, stats.prefill_rows, canvas.answered)
-        order = np.argsort(committed)
         yield Step(
             index=stats.forwards - 1,
             kind=plan.kind,
-            positions=committed[order] - canvas.prompt_length,
-            tokens=decision.tokens[order],
-            entropies=facts.entropy[decision.chosen][order].astype(np.float32),
-            filled=filled - canvas.prompt_length,
-            eligible=facts.positions - canvas.prompt_length,
-            guesses=facts.token,
-            guess_entropies=facts.entropy.astype(np.float32),
+            positions=outcome.eligible[outcome.chosen] - canvas.prompt_length,
+            tokens=outcome.tokens,
+            entropies=outcome.entropies[outcome.chosen],
+            filled=outcome.filled - canvas.prompt_length,
+            eligible=outcome.eligible - canvas.prompt_length,
+            guesses=outcome.guesses,
+            guess_entropies=outcome.entropies,
             blocks=tuple(
                 Block(b.start - canvas.prompt_length, b.end - canvas.prompt_length, b.masks, b.full)
                 for b in view.blocks

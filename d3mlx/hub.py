@@ -6,7 +6,7 @@ from pathlib import Path
 
 from d3mlx.errors import CheckpointError
 
-PATTERNS = ["*.json", "model*.safetensors", "*.txt", "*.jinja", "*.model"]
+PATTERNS = ["*.json", "README.md", "model*.safetensors", "*.txt", "*.jinja", "*.model"]
 """Data only: code that lies beside a checkpoint is never downloaded."""
 
 

@@ -43,16 +43,22 @@ def load(
 
 def load_weights(checkpoint: Checkpoint, lazy: bool = False) -> Any:
     """The model with its weights, ready to run."""
-    checkpoint.check_keys()
-    try:
-        model, _ = load_model(checkpoint.folder, lazy=True, get_model_classes=get_model_classes)
-    except (ValueError, KeyError, TypeError, RuntimeError) as error:
-        raise CheckpointError(f"The weights in {checkpoint.folder} cannot be loaded: {one_line(error)}") from error
+    model: Any = lazy_model(checkpoint)
     if mx.default_device() == mx.Device(mx.cpu) and get_total_parameters(model) < SMALL:
         model = in_float32(model)
     keep_in_memory()
     if not lazy:
         mx.eval(model.parameters())
+    return model
+
+
+def lazy_model(checkpoint: Checkpoint) -> Any:
+    """The model as stored; its arrays are read when they are used. Raises CheckpointError."""
+    checkpoint.check_keys()
+    try:
+        model, _ = load_model(checkpoint.folder, lazy=True, get_model_classes=get_model_classes)
+    except (ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise CheckpointError(f"The weights in {checkpoint.folder} cannot be loaded: {one_line(error)}") from error
     return model
 
 

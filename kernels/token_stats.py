@@ -1,22 +1,27 @@
-"""Statistics of rows of logits: what acceptance rules need to know, and the sampled token.
+"""Statistics of rows of logits: what acceptance rules need to know, and the drawn token.
 
 Everything is computed in float32 whatever the dtype of the logits, because ties and near ties are common in half
-precision.
+precision. The Metal kernel reads a row once and keeps running sums, as in online softmax (Milakov and Gimelshein,
+arXiv:1805.02867), with one more for the entropy; no array of probabilities exists.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import mlx.core as mx
+
+from d3mlx.kernels import dispatch, noise
 
 
 class TokenStats(NamedTuple):
     """Per row, each [N]: the probabilities are those of the softmax at temperature 1, entropy is in nats.
 
     `token` has the highest logit (lowest id wins a tie), `p` and `p2` are the highest and second highest probability,
-    `sampled` is the drawn token and `p_sampled` its probability. Excluded ids are never `token` or `sampled` but stay
-    in the softmax. A row of only -inf gives id 0, p 0 and entropy +inf.
+    `sampled` is the drawn token and `p_sampled` its probability. The excluded id is never `token` or `sampled` but
+    stays in the softmax. A row of only -inf gives the lowest allowed id, p 0 and entropy +inf, one
+    with NaN or +inf gives entropy NaN.
     """
 
     token: mx.array
@@ -27,39 +32,256 @@ class TokenStats(NamedTuple):
     p_sampled: mx.array
 
 
-def token_stats(logits: mx.array, excluded: int, scores: mx.array | None = None) -> TokenStats:
-    """Statistics of logits [N, V]; `excluded` is an id that may not be chosen (the mask token), -1 for none.
+@dataclass(frozen=True, eq=False)
+class Draw:
+    """Gumbel-max sampling: the drawn id is the argmax of logits / temperature + noise.
 
-    `scores` [N, V] are noisy logits whose argmax is the sampled token (Gumbel-max); without them the sampled token is
-    the argmax of the logits.
+    positions: int32 [N], where each row stands in the sequence; with seed and call they fix the noise of every id.
     """
+
+    positions: mx.array
+    temperature: float
+    seed: int
+    call: int
+
+    def scores(self, logits: mx.array) -> mx.array:
+        """Noisy logits [N, V] whose argmax is the drawn token."""
+        bits = noise.mixed(noise.places(self.positions, logits.shape[-1]), self.seed, self.call, noise.mx_const)
+        return logits.astype(mx.float32) / self.temperature + noise.gumbel(bits)
+
+
+Choice = Draw | mx.array | None
+"""How the sampled token is chosen: drawn, as the argmax of given scores [N, V], or as the argmax of the logits."""
+
+THREADS = 512
+READS = 4
+
+HEADER = """
+constant uint NO_TOKEN = 0xFFFFFFFFu;
+
+// What is known of the part of a row that was read.
+struct Row {
+  float top;       // largest logit
+  float total;     // sum of exp(x - top)
+  float weighted;  // sum of (x - top) exp(x - top)
+  float best;      // largest allowed logit
+  float second;
+  uint token;
+  float score;     // largest score
+  float drawn_logit;
+  uint drawn;
+};
+
+inline Row empty_row() {
+  Row row;
+  row.top = row.best = row.second = row.score = row.drawn_logit = -INFINITY;
+  row.total = row.weighted = 0.0f;
+  row.token = row.drawn = NO_TOKEN;
+  return row;
+}
+
+// Bring the sums to a larger top. A sum that vanishes is set to zero: 0 * -inf would be NaN.
+inline void raise_top(thread Row& row, float top) {
+  float shift = row.total == 0.0f ? 0.0f : row.top - top;
+  float scale = metal::exp(shift);
+  row.weighted = scale > 0.0f ? scale * (row.weighted + row.total * shift) : 0.0f;
+  row.total *= scale;
+  row.top = top;
+}
+
+inline void merge_lanes(thread Row& row) {
+  raise_top(row, simd_max(row.top));
+  row.total = simd_sum(row.total);
+  row.weighted = simd_sum(row.weighted);
+
+  float best = simd_max(row.best);
+  uint token = simd_min(row.best == best ? row.token : NO_TOKEN);
+  row.second = simd_max(row.token == token ? row.second : row.best);
+  row.best = best;
+  row.token = token;
+
+  float score = simd_max(row.score);
+  uint drawn = simd_min(row.score == score ? row.drawn : NO_TOKEN);
+  row.drawn_logit = simd_max(row.drawn == drawn ? row.drawn_logit : -INFINITY);
+  row.score = score;
+  row.drawn = drawn;
+}
+
+// NaN if any logit was: nothing is compared with the total before it is divided by.
+inline float probability(thread const Row& row, float x) {
+  return row.total == 0.0f ? 0.0f : metal::exp(x - row.top) / row.total;
+}
+"""
+
+SOURCE = """
+  uint n = threadgroup_position_in_grid.x;
+  uint lane = thread_index_in_simdgroup;
+  uint group = simdgroup_index_in_threadgroup;
+  uint width = uint(logits_shape[1]);
+  uint barred = uint(excluded);
+  size_t base = size_t(n) * size_t(width);
+  threadgroup Row shared[32];
+  // PREPARE
+
+  Row row = empty_row();
+  uint stride = threads_per_threadgroup.x * READS;
+  for (uint start = thread_index_in_threadgroup * READS; start < width; start += stride) {
+    float x[READS];
+    float top = row.top;
+    for (uint j = 0; j < READS; j++) {
+      x[j] = start + j < width ? static_cast<float>(logits[base + start + j]) : -INFINITY;
+      top = metal::max(top, x[j]);
+    }
+    if (top > row.top) {
+      raise_top(row, top);
+    }
+    for (uint j = 0; j < READS; j++) {
+      uint id = start + j;
+      if (x[j] != -INFINITY) {
+        float shifted = x[j] - row.top;
+        float weight = metal::exp(shifted);
+        row.total += weight;
+        row.weighted += weight > 0.0f ? weight * shifted : 0.0f;
+      }
+      if (id >= width || id == barred) {
+        continue;
+      }
+      if (x[j] > row.best) {
+        row.second = row.best;
+        row.best = x[j];
+        row.token = id;
+      } else {
+        row.second = metal::max(row.second, x[j]);
+      }
+      // CHOOSE
+    }
+  }
+
+  merge_lanes(row);
+  if (lane == 0) {
+    shared[group] = row;
+  }
+  threadgroup_barrier(mem_flags::mem_threadgroup);
+  if (group == 0) {
+    row = empty_row();
+    if (lane < simdgroups_per_threadgroup) {
+      row = shared[lane];
+    }
+    merge_lanes(row);
+    if (lane == 0) {
+      uint lowest = barred == 0 && width > 1 ? 1 : 0;
+      if (row.token == NO_TOKEN) {
+        row.token = lowest;
+        row.best = static_cast<float>(logits[base + lowest]);
+      }
+      // DRAWN
+      token[n] = int(row.token);
+      p[n] = probability(row, row.best);
+      p2[n] = probability(row, row.second);
+      entropy[n] = row.total == 0.0f ? INFINITY : metal::log(row.total) - row.weighted / row.total;
+      sampled[n] = int(row.drawn);
+      p_sampled[n] = probability(row, row.drawn_logit);
+    }
+  }
+"""
+
+CHOOSE = """float score = SCORE;
+      if (score > row.score) {
+        row.score = score;
+        row.drawn_logit = x[j];
+        row.drawn = id;
+      }"""
+DRAWN = """if (row.drawn == NO_TOKEN) {
+        row.drawn = lowest;
+        row.drawn_logit = static_cast<float>(logits[base + lowest]);
+      }"""
+LIKELIEST = """row.drawn = row.token;
+      row.drawn_logit = row.best;"""
+GIVEN_SCORE = "static_cast<float>(scores[base + id])"
+NOISE = """uint seed = key[0];
+  uint call = key[1];
+  uint place = uint(positions[n]) * width;
+  float heat = temperature;"""
+NOISY_SCORE = "x[j] / heat + gumbel(mixed(place + id, seed, call))"
+
+
+def kernel(variant: str, inputs: tuple[str, ...] = (), prepare: str = "", score: str = "") -> dispatch.Kernel:
+    """The text for one way to choose the sampled token; without a `score` it is the likeliest."""
+    pieces = {
+        "READS": str(READS),
+        "// PREPARE": prepare,
+        "// CHOOSE": CHOOSE.replace("SCORE", score) if score else "",
+        "// DRAWN": DRAWN if score else LIKELIEST,
+    }
+    source = SOURCE
+    for place, piece in pieces.items():
+        source = source.replace(place, piece)
+    header = (noise.METAL if "gumbel" in score else "") + HEADER
+    return dispatch.Kernel(
+        f"token_stats_{variant}", ("logits", "excluded", *inputs), TokenStats._fields, source, header
+    )
+
+
+LIKELIEST_KERNEL = kernel("likeliest")
+SCORES_KERNEL = kernel("scores", ("scores",), score=GIVEN_SCORE)
+DRAW_KERNEL = kernel("draw", ("positions", "key", "temperature"), NOISE, NOISY_SCORE)
+
+
+def chosen_kernel(choice: Choice) -> dispatch.Kernel:
+    if choice is None:
+        return LIKELIEST_KERNEL
+    return DRAW_KERNEL if isinstance(choice, Draw) else SCORES_KERNEL
+
+
+def launch(logits: mx.array, excluded: int, choice: Choice) -> dispatch.Launch:
+    """One threadgroup per row, of as many SIMD-groups as the row keeps busy."""
+    rows, width = logits.shape
+    inputs: list[mx.array | int | float] = [logits, excluded]
+    if isinstance(choice, Draw):
+        inputs += [choice.positions, mx.array([choice.seed, choice.call], dtype=mx.uint32), float(choice.temperature)]
+    elif choice is not None:
+        inputs.append(choice)
+    threads = min(THREADS, -(-width // (32 * READS)) * 32)
+    numbers = mx.float32
+    dtypes = [mx.int32, numbers, numbers, numbers, mx.int32, numbers]
+    return dispatch.Launch(inputs, (rows * threads, 1, 1), (threads, 1, 1), [(rows,)] * len(dtypes), dtypes)
+
+
+def reference(logits: mx.array, excluded: int, choice: Choice = None) -> TokenStats:
+    """The same in MLX operations."""
     x = logits.astype(mx.float32)
     top = x.max(axis=-1, keepdims=True)
-    shifted = x - mx.where(mx.isinf(top), 0.0, top)
+    # exp(-200) is 0 like exp(-inf), and 0 * -200 is 0 where 0 * -inf would be NaN.
+    shifted = mx.maximum(x - mx.where(mx.isinf(top), 0.0, top), -200.0)
     weights = mx.exp(shifted)
     total = weights.sum(axis=-1)
-    weighted = mx.where(weights > 0, weights * shifted, 0.0).sum(axis=-1)
-    entropy = mx.where(total > 0, mx.log(total) - weighted / total, mx.inf)
+    weighted = (weights * shifted).sum(axis=-1)
+    entropy = mx.where(total == 0, mx.inf, mx.log(total) - weighted / total)
     scale = mx.where(total > 0, 1 / total, 0.0)
+    ids, lowest = mx.arange(x.shape[-1]), int(excluded == 0 and x.shape[-1] > 1)
 
-    ids = mx.arange(x.shape[-1])
-    choices = mx.where(ids == excluded, -1.0, weights)
-    token = choices.argmax(axis=-1)
-    second = mx.where(ids == token[:, None], -1.0, choices).max(axis=-1)
-    if scores is None:
-        sampled = token
-    else:
-        allowed = mx.where(ids == excluded, -mx.inf, scores)
-        sampled = allowed.argmax(axis=-1)
+    def highest(scores: mx.array) -> tuple[mx.array, mx.array]:
+        best = scores.max(axis=-1)
+        return mx.where(best == -mx.inf, lowest, scores.argmax(axis=-1).astype(mx.int32)), best
+
+    def allowed(scores: mx.array) -> mx.array:
+        return mx.where(ids == excluded, -mx.inf, scores)
 
     def probability(chosen: mx.array) -> mx.array:
         return mx.take_along_axis(weights, chosen[:, None], axis=-1)[:, 0] * scale
 
-    return TokenStats(
-        token.astype(mx.int32),
-        probability(token),
-        mx.maximum(second, 0.0) * scale,
-        entropy,
-        sampled.astype(mx.int32),
-        probability(sampled),
-    )
+    choices = allowed(x)
+    token, _ = highest(choices)
+    runner_up, best = highest(mx.put_along_axis(choices, token[:, None], mx.array(-mx.inf), axis=-1))
+    second = mx.where(best == -mx.inf, 0.0, probability(runner_up))
+    sampled = token
+    if choice is not None:
+        sampled, _ = highest(allowed(choice.scores(logits) if isinstance(choice, Draw) else choice))
+    return TokenStats(token, probability(token), second, entropy, sampled, probability(sampled))
+
+
+def token_stats(logits: mx.array, excluded: int, choice: Choice = None) -> TokenStats:
+    """Statistics of logits [N, V]; `excluded` is an id that may not be chosen (the mask token), -1 for none."""
+    if not dispatch.on_gpu():
+        return reference(logits, excluded, choice)
+    return TokenStats(*dispatch.run(chosen_kernel(choice), launch(logits, excluded, choice)))

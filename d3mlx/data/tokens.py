@@ -6,9 +6,7 @@ Token by token it spells any text, so decoding gives back what was encoded. The 
 
 from __future__ import annotations
 
-import json
 import re
-from pathlib import Path
 from string import Formatter
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
@@ -68,15 +66,3 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
         clean_up_tokenization_spaces=False,
         model_max_length=256,
     )
-
-
-def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-    """tokenizer.json and tokenizer_config.json, the chat template inside the latter."""
-    tokenizer.save_pretrained(folder)
-    separate = folder / "chat_template.jinja"
-    if separate.exists():
-        path = folder / "tokenizer_config.json"
-        config = json.loads(path.read_text())
-        config["chat_template"] = separate.read_text()
-        path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
-        separate.unlink()

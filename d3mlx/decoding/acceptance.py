@@ -1,14 +1,15 @@
 """Which eligible positions commit, and to which token.
 
-A rule is a frozen config with explicit state: `start(canvas)`, then `step(facts, state) -> (decision, state)`. Rules
-see statistics of the eligible rows only, so they can be tested with a table of made-up numbers.
+Thresholds are records that `kernels.accept_blocks` applies on the device. Quotas are decided on the host, with
+explicit state: `start(canvas)`, then `step(facts, state) -> (decision, state)`. They see statistics of the eligible
+rows only, so they can be tested with a table of made-up numbers.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,7 @@ from d3mlx.decoding.rows import Kind
 from d3mlx.decoding.sampling import Noise
 from d3mlx.decoding.schedule import View
 from d3mlx.errors import ConfigError
+from d3mlx.kernels.accept_blocks import Rule
 
 Floats = npt.NDArray[np.floating[Any]]
 
@@ -53,15 +55,24 @@ class Decision:
     tokens: Ints
 
 
-class Acceptance(Protocol):
-    """`filtered_statistics`: the statistics are taken after temperature, top-p and top-k (Dream's own sampler)."""
+class Acceptance:
+    """Either `rule` gives a record for `kernels.accept_blocks`, or `step` decides on the host.
 
-    @property
-    def filtered_statistics(self) -> bool: ...
+    `filtered_statistics`: the statistics are taken after temperature, top-p and top-k (Dream's own sampler).
+    """
 
-    def start(self, canvas: Canvas) -> Any: ...
+    filtered_statistics: bool
 
-    def step(self, facts: Facts, state: Any) -> tuple[Decision, Any]: ...
+    def start(self, canvas: Canvas) -> Any:
+        """The state before the first step."""
+        return None
+
+    def rule(self, kind: Kind) -> Rule | None:
+        """The record for a step of this kind, None where `step` decides."""
+        return None
+
+    def step(self, facts: Facts, state: Any) -> tuple[Decision, Any]:
+        raise NotImplementedError
 
 
 Measure = Literal["confidence", "random", "margin", "entropy"]
@@ -104,7 +115,7 @@ def quotas(masks: int, steps: int) -> list[int]:
 
 
 @dataclass(frozen=True)
-class Quota:
+class Quota(Acceptance):
     """LLaDA's own sampler: a fixed number of tokens each step, the most certain ones (LLaDA paper, remasking).
 
     `steps` is for the whole answer and is shared out to the blocks by their length; None is one step per token.
@@ -151,7 +162,7 @@ def check_eps(eps: float) -> None:
 
 
 @dataclass(frozen=True)
-class TimeQuota:
+class TimeQuota(Acceptance):
     """Dream's own sampler: the number of tokens follows the noise schedule, and may be 0 (Dream paper, sampling).
 
     `steps` is for the whole answer (None: one per token) and `eps` the last time. With `alg_temp` above 0 the positions
@@ -202,7 +213,7 @@ class TimeQuota:
 
 
 @dataclass(frozen=True)
-class Origin:
+class Origin(Acceptance):
     """Dream's "origin": every masked position commits by the toss of a coin that the noise schedule weights."""
 
     steps: int | None = None
@@ -227,7 +238,7 @@ class Origin:
 
 
 @dataclass(frozen=True)
-class Carry:
+class Carry(Acceptance):
     """Fast-dLLM on Dream without a cache: a quota per step; what is not confident enough is owed to the next step."""
 
     threshold: float = 0.9
@@ -256,17 +267,8 @@ class Carry:
         return decide(ranked[passed], facts), after
 
 
-def with_progress(accepted: Bools, scores: Floats, facts: Facts) -> Bools:
-    """Also accept the best position of the focus block if nothing in it was accepted (forced progress)."""
-    inside = facts.within(facts.view.focus.start, facts.view.focus.end)
-    if not (accepted & inside).any():
-        accepted = accepted.copy()
-        accepted[np.flatnonzero(inside)[np.argmax(scores[inside])]] = True
-    return accepted
-
-
 @dataclass(frozen=True)
-class Confidence:
+class Confidence(Acceptance):
     """Fast-dLLM's parallel decoding: every position with probability >= `threshold`, and always the best one."""
 
     threshold: float = 0.9
@@ -275,22 +277,13 @@ class Confidence:
     def __post_init__(self) -> None:
         check_probability(self.threshold)
 
-    def start(self, canvas: Canvas) -> None:
-        return None
-
-    def step(self, facts: Facts, state: None) -> tuple[Decision, None]:
-        accepted = facts.p_sampled >= self.threshold
-        accepted[np.argmax(facts.p_sampled)] = True
-        accepted = with_progress(accepted, facts.p_sampled, facts)
-        return decide(np.flatnonzero(accepted).astype(np.int32), facts), None
+    def rule(self, kind: Kind) -> Rule:
+        return Rule("confidence", self.threshold, best_always=True)
 
 
 @dataclass(frozen=True)
-class Factor:
-    """Fast-dLLM's factor rule: the n most confident positions together, n the largest with (n + 1)(1 - p_n) < factor.
-
-    As published, a scan that fails only at the last candidate accepts that one too.
-    """
+class Factor(Acceptance):
+    """Fast-dLLM's factor rule: the n surest positions together, n the largest with (n + 1)(1 - p_n) < factor."""
 
     factor: float = 1.0
     filtered_statistics: bool = False
@@ -299,26 +292,12 @@ class Factor:
         if not 0 < self.factor < math.inf:
             raise ConfigError(f"The factor must be above 0, not {self.factor}.")
 
-    def start(self, canvas: Canvas) -> None:
-        return None
-
-    def step(self, facts: Facts, state: None) -> tuple[Decision, None]:
-        total = len(facts.positions)
-        ranked = best(facts.p_sampled, total)
-        needed = 1 - self.factor / (np.arange(1, total + 1) + 1)
-        needed[0] = -1
-        failed = np.flatnonzero(facts.p_sampled[ranked] < needed)
-        count = int(failed[0]) if len(failed) else total - 1
-        if count in (0, total - 1):
-            count += 1
-        accepted = np.zeros(total, dtype=bool)
-        accepted[ranked[:count]] = True
-        accepted = with_progress(accepted, facts.p_sampled, facts)
-        return decide(np.flatnonzero(accepted).astype(np.int32), facts), None
+    def rule(self, kind: Kind) -> Rule:
+        return Rule("factor", self.factor)
 
 
 @dataclass(frozen=True)
-class Entropy:
+class Entropy(Acceptance):
     """d3LLM's rule: every position with entropy below `threshold` nats, and progress in the first full block.
 
     What differs between the published families is data: LLaDA counts a tie as a pass (`inclusive`), always takes the
@@ -336,38 +315,25 @@ class Entropy:
         if not self.threshold >= 0:
             raise ConfigError(f"The entropy threshold is in nats, 0 or above, not {self.threshold}.")
 
-    def start(self, canvas: Canvas) -> None:
-        return None
-
-    def step(self, facts: Facts, state: None) -> tuple[Decision, None]:
-        entropy = facts.entropy
-        accepted = entropy <= self.threshold if self.inclusive else entropy < self.threshold
-        if self.best_always:
-            accepted[np.argmin(entropy)] = True
-        passed, accepted = accepted, with_progress(accepted, -entropy, facts)
-        tokens = facts.sampled.copy()
-        if self.force_likeliest:
-            forced = accepted & ~passed
-            tokens[forced] = facts.token[forced]
-        chosen = np.flatnonzero(accepted).astype(np.int32)
-        return Decision(chosen, tokens[chosen]), None
+    def rule(self, kind: Kind) -> Rule:
+        return Rule("entropy", self.threshold, self.inclusive, self.best_always, self.force_likeliest)
 
 
 @dataclass(frozen=True)
-class OpensBlock:
-    """Fast-dLLM on Dream with a cache: a block's full pass commits its first position only, then `rule` decides."""
+class OpensBlock(Acceptance):
+    """Fast-dLLM on Dream with a cache: a block's full pass commits its first position only, then `inner` decides."""
 
-    rule: Acceptance
+    inner: Acceptance
 
     @property
-    def filtered_statistics(self) -> bool:
-        return self.rule.filtered_statistics
+    def filtered_statistics(self) -> bool:  # type: ignore[override]
+        return self.inner.filtered_statistics
 
     def start(self, canvas: Canvas) -> Any:
-        return self.rule.start(canvas)
+        return self.inner.start(canvas)
+
+    def rule(self, kind: Kind) -> Rule | None:
+        return Rule("opening") if kind == "first" else self.inner.rule(kind)
 
     def step(self, facts: Facts, state: Any) -> tuple[Decision, Any]:
-        if facts.kind != "first":
-            return self.rule.step(facts, state)
-        opening = np.flatnonzero(facts.within(facts.view.focus.start, facts.view.focus.end))[:1]
-        return decide(opening.astype(np.int32), facts), state
+        return self.inner.step(facts, state)

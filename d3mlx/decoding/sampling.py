@@ -1,22 +1,23 @@
 """Drawing tokens: temperature, top-p, top-k, and noise that depends on nothing but the seed.
 
-Noise is counter-based: draw number `call` at `index` is a hash of (seed, call, index), computed alike in NumPy and in
-MLX on any device. So a seed gives the same text on every machine, whichever rows a decoder happens to compute.
+Noise is counter-based (kernels/noise.py), so a seed gives the same text on every machine, whichever rows a decoder
+happens to compute.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
 from d3mlx.errors import ConfigError
-
-MASK32 = 0xFFFFFFFF
+from d3mlx.kernels import noise
+from d3mlx.kernels.noise import MASK32, mixed, mx_const
+from d3mlx.kernels.token_stats import Draw
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,11 @@ class Sampling:
         if not 0 <= self.seed <= MASK32:
             raise ConfigError(f"The seed must be between 0 and {MASK32}, not {self.seed}.")
 
+    @property
+    def truncates(self) -> bool:
+        """Whether top-p or top-k drops tokens."""
+        return self.top_k is not None or (self.top_p is not None and self.top_p < 1)
+
     def filtered(self, logits: mx.array) -> mx.array:
         """Logits [N, V] over the temperature (if above 0), with what top-p and then top-k drop at -inf."""
         x = logits.astype(mx.float32)
@@ -60,23 +66,13 @@ class Sampling:
         return x
 
 
-def mixed(index: Any, key: int, const: Callable[[int], Any]) -> Any:
-    """Two rounds of a 32-bit hash of `index` under a 64-bit `key`; `const` makes a uint32 of either library."""
-    x = index
-    for word in (key & MASK32, key >> 32):
-        x = (x * const(0x9E3779B1)) ^ const(word)
-        x = (x ^ (x >> const(16))) * const(0x85EBCA6B)
-        x = (x ^ (x >> const(13))) * const(0xC2B2AE35)
-        x = x ^ (x >> const(16))
-    return x
-
-
-def mx_const(value: int) -> mx.array:
-    return mx.array(value, dtype=mx.uint32)
-
-
 class Noise:
-    """The random numbers of one generation; every draw takes the next call number."""
+    """The random numbers of one generation; every draw takes the next call number.
+
+    in_kernels: kernels compute the same bits themselves. A subclass with other bits has to say that they do not.
+    """
+
+    in_kernels: ClassVar[bool] = True
 
     def __init__(self, seed: int):
         self.seed = seed
@@ -84,7 +80,7 @@ class Noise:
 
     def bits(self, index: Any, call: int, const: Callable[[int], Any]) -> Any:
         """32 random bits for each uint32 index of draw number `call`."""
-        return mixed(index, self.seed | (call << 32), const)
+        return mixed(index, self.seed, call, const)
 
     def uniform(self, index: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.float32]:
         """One number in (0, 1) for each index, on the host."""
@@ -94,14 +90,12 @@ class Noise:
         return draws.astype(np.float32)
 
     def gumbel(self, positions: mx.array, width: int) -> mx.array:
-        """Standard Gumbel noise [N, width] for rows at `positions` [N], on the device.
-
-        -log(-log u) is taken from the side of u that float32 resolves: large values come from u near 1.
-        """
-        index = positions.astype(mx.uint32)[:, None] * mx_const(width) + mx.arange(width, dtype=mx.uint32)
-        bits = self.bits(index, self.call, mx_const)
+        """Standard Gumbel noise [N, width] for rows at `positions` [N], on the device."""
+        bits = self.bits(noise.places(positions, width), self.call, mx_const)
         self.call += 1
-        low = (bits.astype(mx.float32) + 0.5) * 2.0**-32
-        high = ((mx_const(MASK32) - bits).astype(mx.float32) + 0.5) * 2.0**-32
-        exponential = mx.where(low < high, -mx.log(low), -mx.log1p(-high))
-        return -mx.log(exponential)
+        return noise.gumbel(bits)
+
+    def draw(self, positions: mx.array, temperature: float) -> Draw:
+        """The noise of `gumbel`, and what to divide logits by, for `token_stats` to apply."""
+        self.call += 1
+        return Draw(positions, temperature, self.seed, self.call - 1)

@@ -1,16 +1,19 @@
 """Which blocks are eligible: the whole canvas, one block after another, or d3LLM's several at once.
 
-A schedule is a frozen config with explicit state: `start(canvas)` gives the state, `step(canvas, state)` the view of
-this step and the next state. Masked positions below `View.end` may commit.
+A schedule is a frozen config that lays the blocks out as a table; `kernels.accept_blocks` moves them. Masked positions
+below `View.end` may commit.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
-from d3mlx.canvas import Canvas
+import numpy as np
+
+from d3mlx.canvas import Canvas, Ints
 from d3mlx.errors import ConfigError
+from d3mlx.kernels.accept_blocks import CLOSED, FULL, MASKS, STATE, states_after
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,12 @@ class View:
 
     blocks: tuple[Block, ...]
 
+    @classmethod
+    def of(cls, table: Ints) -> View:
+        """The blocks that a table has added."""
+        rows = table[: np.count_nonzero(table[:, STATE])].tolist()
+        return cls(tuple(Block(start, end, masks, state == FULL) for start, end, masks, state, *_ in rows))
+
     @property
     def end(self) -> int:
         return self.blocks[-1].end
@@ -49,9 +58,33 @@ class View:
 
 
 class Schedule(Protocol):
-    def start(self, canvas: Canvas) -> Any: ...
+    def table(self, canvas: Canvas) -> Ints:
+        """The block table before the first step (see `kernels.accept_blocks`), int32 [B, 6]."""
+        ...
 
-    def step(self, canvas: Canvas, state: Any) -> tuple[View, Any]: ...
+
+def lay_out(canvas: Canvas, size: int, add: float, activation: float) -> Ints:
+    """Blocks of `size` positions; the next one is added, and becomes full, at these shares of the one before it."""
+    rows = []
+    for start, end in canvas.blocks(size):
+        limits = most_masks(end - start, add), most_masks(end - start, activation)
+        rows.append((start, end, canvas.masks_in(start, end), CLOSED, *limits))
+    table = np.array(rows, np.int32)
+    table[0, STATE] = FULL
+    return moved(table, table[:, MASKS])
+
+
+def moved(table: Ints, masks: Ints) -> Ints:
+    """The table once its blocks have so many masks left."""
+    after = table.copy()
+    after[:, MASKS] = masks
+    after[:, STATE] = states_after(masks, table, np)
+    return after
+
+
+def most_masks(size: int, share: float) -> int:
+    """The most masks with which a block of `size` positions has at least this share of its tokens."""
+    return max(masks for masks in range(size + 1) if 1 - masks / size >= share)
 
 
 def check_block_size(size: int) -> None:
@@ -63,12 +96,8 @@ def check_block_size(size: int) -> None:
 class WholeCanvas:
     """Every masked position is eligible in every step (Dream's own sampler)."""
 
-    def start(self, canvas: Canvas) -> None:
-        return None
-
-    def step(self, canvas: Canvas, state: None) -> tuple[View, None]:
-        span = (canvas.prompt_length, len(canvas))
-        return View((Block(*span, canvas.masks_in(*span), full=True),)), None
+    def table(self, canvas: Canvas) -> Ints:
+        return lay_out(canvas, len(canvas), 1, 1)
 
 
 @dataclass(frozen=True)
@@ -80,17 +109,8 @@ class SequentialBlocks:
     def __post_init__(self) -> None:
         check_block_size(self.block_size)
 
-    def start(self, canvas: Canvas) -> None:
-        return None
-
-    def step(self, canvas: Canvas, state: None) -> tuple[View, None]:
-        blocks = []
-        for start, end in canvas.blocks(self.block_size):
-            masks = canvas.masks_in(start, end)
-            blocks.append(Block(start, end, masks, full=True))
-            if masks:
-                break
-        return View(tuple(blocks)), None
+    def table(self, canvas: Canvas) -> Ints:
+        return lay_out(canvas, self.block_size, 1, 1)
 
 
 @dataclass(frozen=True)
@@ -112,19 +132,5 @@ class MultiBlock:
             if not 0 <= share <= 1:
                 raise ConfigError(f"The {name} threshold is a share of a block between 0 and 1, not {share}.")
 
-    def start(self, canvas: Canvas) -> tuple[bool, ...]:
-        """State: for each block that exists, whether it is full. The prompt counts as complete before block 0."""
-        return (True,)
-
-    def step(self, canvas: Canvas, state: tuple[bool, ...]) -> tuple[View, tuple[bool, ...]]:
-        spans = canvas.blocks(self.block_size)
-        blocks: list[Block] = []
-        for (start, end), was_full in zip(spans, state, strict=False):
-            ready = not blocks or blocks[-1].progress >= self.activation
-            blocks.append(Block(start, end, canvas.masks_in(start, end), full=was_full or ready))
-        last = blocks[-1]
-        if len(blocks) < len(spans) and (last.progress >= self.block_add or not last.masks):
-            start, end = spans[len(blocks)]
-            masks = canvas.masks_in(start, end)
-            blocks.append(Block(start, end, masks, full=last.progress >= self.activation))
-        return View(tuple(blocks)), tuple(block.full for block in blocks)
+    def table(self, canvas: Canvas) -> Ints:
+        return lay_out(canvas, self.block_size, self.block_add, self.activation)

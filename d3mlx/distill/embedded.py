@@ -16,15 +16,16 @@ import mlx.core as mx
 import numpy as np
 import typer
 from mlx.utils import tree_flatten, tree_unflatten
-from mlx_lm.utils import quantize_model, save_model
+from mlx_lm.utils import save_config, save_model
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 from transformers import PreTrainedTokenizerFast
 
 from d3mlx import D3LLM, FastDLLM, Vanilla, load
+from d3mlx.convert import Quantization, Recipe, convert
 from d3mlx.data.batches import CANVAS, Source
-from d3mlx.data.tokens import END, MASK, TURN, build_tokenizer, save_tokenizer
+from d3mlx.data.tokens import END, MASK, TURN, build_tokenizer
 from d3mlx.decoding.presets import Preset
 from d3mlx.distill.curriculum import Curriculum
 from d3mlx.distill.objective import mask_batch, masked_loss
@@ -114,15 +115,17 @@ def train(
     return model
 
 
-def write_folder(folder: Path, model: llada.Model, tokenizer: PreTrainedTokenizerFast, config: dict[str, Any]) -> None:
-    """A checkpoint in MLX layout: quantized weights, config, tokenizer."""
-    model, config = quantize_model(model, config, GROUP, BITS)
-    config["quantization_config"] = config["quantization"]
-    save_model(folder, model)
-    (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+def write_model(folder: Path, model: llada.Model, tokenizer: PreTrainedTokenizerFast, config: dict[str, Any]) -> Path:
+    """The model in `folder` as the converter makes it from the trained floats, which go beside it."""
+    floats = folder.with_name(f"{folder.name}-float32")
+    for old in (folder, floats):
+        shutil.rmtree(old, ignore_errors=True)
+    save_model(floats, model)
+    save_config(config, floats / "config.json")
     ends = [config["eos_token_id"], tokenizer.convert_tokens_to_ids(TURN)]
-    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": ends}, indent=2) + "\n")
-    save_tokenizer(tokenizer, folder)
+    (floats / "generation_config.json").write_text(json.dumps({"eos_token_id": ends}))
+    tokenizer.save_pretrained(floats)
+    return convert(floats, folder, Recipe(Quantization(bits=BITS, group_size=GROUP))).folder
 
 
 def measure(model: Any, tokenizer: Any, decoder: Preset, count: int) -> Score:
@@ -187,13 +190,12 @@ def build(
     tokenizer = build_tokenizer()
     config = config_of(tokenizer)
     model = train(tokenizer, config, work, seed, resume)
+    made = write_model(work / "model", model, tokenizer, config)
+    scores = {name: measure(*load(made), decoder, problems) for name, decoder in MEASURED.items()}
+    (made / "README.md").write_text(card(scores, config, seed, problems))
     partial = out.with_name(f".{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    write_folder(partial, model, tokenizer, config)
-    shipped = load(str(partial))
-    scores = {name: measure(*shipped, decoder, problems) for name, decoder in MEASURED.items()}
-    (partial / "README.md").write_text(card(scores, config, seed, problems))
+    shutil.copytree(made, partial)
     shutil.rmtree(out, ignore_errors=True)
     partial.rename(out)
     show(scores, Console())

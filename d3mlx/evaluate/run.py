@@ -10,7 +10,7 @@ from typing import Any
 
 from d3mlx.api import Generation
 from d3mlx.decoding.presets import Preset
-from d3mlx.decoding.sampling import MASK32, Sampling
+from d3mlx.decoding.sampling import Sampling
 from d3mlx.errors import D3Error
 from d3mlx.evaluate.records import Folder, Record, Setting
 from d3mlx.evaluate.results import Point
@@ -41,7 +41,7 @@ def attempt(subject: Subject, task: Task, preset: Preset, index: int) -> Record:
 
     Raises D3Error, naming the problem, if it cannot be asked.
     """
-    seed = (subject.sampling.seed + index) & MASK32
+    seed = (subject.sampling.seed + index) % 2**32
     try:
         generation = Generation(
             subject.model,

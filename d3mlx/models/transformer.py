@@ -13,6 +13,8 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx_lm.models.rope_utils import initialize_rope
 
+from d3mlx.kernels.refresh_rows import refresh_rows
+
 Positions = int | mx.array
 """Where a forward's rows stand in the sequence: the first position of a run, or one position per row, int32 [R]."""
 
@@ -72,24 +74,18 @@ class Attention(nn.Module):
             max_position_embeddings=shape.context,
         )
 
-    def rotate(self, x: mx.array, positions: Positions) -> mx.array:
-        """RoPE on x [B, H, R, hd]. Scattered rows are rotated as a batch of R sequences of one token each."""
-        if isinstance(positions, int):
-            return self.rope(x, offset=positions)
-        batch, heads, rows, width = x.shape
-        alone = x.transpose(0, 2, 1, 3).reshape(batch * rows, heads, 1, width)
-        turned = self.rope(alone, offset=mx.tile(positions, batch))
-        return turned.reshape(batch, rows, heads, width).transpose(0, 2, 1, 3)
-
     def __call__(self, x: mx.array, positions: Positions, cache: LayerCache | None) -> mx.array:
         batch, rows, width = x.shape
 
         def split(projected: mx.array, heads: int) -> mx.array:
             return projected.reshape(batch, rows, heads, self.head_dim).transpose(0, 2, 1, 3)
 
-        queries = self.rotate(split(self.q_proj(x), self.heads), positions)
-        keys = self.rotate(split(self.k_proj(x), self.kv_heads), positions)
+        queries, keys = split(self.q_proj(x), self.heads), split(self.k_proj(x), self.kv_heads)
         values = split(self.v_proj(x), self.kv_heads)
+        if isinstance(positions, int):
+            queries, keys = self.rope(queries, offset=positions), self.rope(keys, offset=positions)
+        else:
+            queries, keys, values = refresh_rows(queries, keys, values, positions, self.rope)
         if cache is not None:
             keys, values = cache.update(keys, values)
         out = attention(queries, keys, values, self.head_dim**-0.5)

@@ -14,7 +14,7 @@ from transformers import AutoTokenizer
 from d3mlx.data.batches import CANVAS, Source
 from d3mlx.data.problems import answer_of, is_correct, problem, split_of
 from d3mlx.data.templates import TEMPLATES
-from d3mlx.data.tokens import build_tokenizer, save_tokenizer
+from d3mlx.data.tokens import build_tokenizer
 
 TOKENIZER = build_tokenizer()
 SPLITS = ("train", "validation", "held-out")
@@ -70,7 +70,7 @@ def test_any_text_survives_the_tokenizer(text: str) -> None:
 
 
 def test_problems_are_short_and_digits_stand_alone(tmp_path: Path) -> None:
-    save_tokenizer(TOKENIZER, tmp_path)
+    TOKENIZER.save_pretrained(tmp_path)
     plain = AutoTokenizer.from_pretrained(tmp_path)
     for i in range(300):
         task = problem(i)

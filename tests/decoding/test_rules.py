@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from d3mlx.decoding.acceptance import (
+    Acceptance,
     Confidence,
     Entropy,
     Factor,
@@ -24,24 +26,23 @@ from d3mlx.decoding.acceptance import (
 )
 from d3mlx.decoding.presets import D3LLM, Decoder, FastDLLM, Vanilla, preset
 from d3mlx.decoding.rows import Dual
-from d3mlx.decoding.sampling import Noise, Sampling, mx_const
+from d3mlx.decoding.sampling import Noise, Sampling
 from d3mlx.decoding.schedule import Block, View
 from d3mlx.errors import ConfigError
-from d3mlx.kernels.token_stats import token_stats
+from d3mlx.kernels.accept_blocks import OPEN, Accepted, accept_blocks
+from d3mlx.kernels.noise import mx_const
+from d3mlx.kernels.token_stats import TokenStats, token_stats
 
 UNIT = json.loads((Path(__file__).parents[1] / "golden" / "unit.json").read_text())
 LOGITS = np.array(UNIT["gumbel"]["logits"], np.float32)
 
 
-def facts_of(logits: Any, positions: Any = None, view: View | None = None, **changes: Any) -> Facts:
+def facts_of(logits: Any, positions: Any = None) -> Facts:
     columns = [np.array(column) for column in token_stats(mx.array(logits), excluded=-1)]
     count = len(logits)
     places = np.arange(count, dtype=np.int32) if positions is None else np.array(positions, np.int32)
-    view = view or View((Block(0, 1000, count, full=True),))
-    facts = Facts(places, *columns, view, "step", Noise(0))
-    for name, value in changes.items():
-        object.__setattr__(facts, name, value)
-    return facts
+    view = View((Block(0, 1000, count, full=True),))
+    return Facts(places, *columns, view, "step", Noise(0))
 
 
 @pytest.mark.parametrize("case", UNIT["get_num_transfer_tokens"])
@@ -62,24 +63,49 @@ def test_gumbel_max(case: Any) -> None:
     assert np.array(stats.sampled).tolist() == case["argmax"]
 
 
+@dataclass
+class Rows:
+    """Statistics of made-up rows, and what a rule accepts of them."""
+
+    positions: Any
+    stats: TokenStats
+    view: View
+
+    def accept(self, rule: Acceptance) -> dict[int, int]:
+        """Accepted rows and their tokens."""
+        record = rule.rule("step")
+        assert record is not None
+        table = np.array([[b.start, b.end, b.masks, OPEN + b.full, 0, 0] for b in self.view.blocks], np.int32)
+        packed = accept_blocks(self.stats, self.positions, table, record, ())
+        tokens = Accepted.unpack(np.array(packed), len(self.positions)).tokens.tolist()
+        return {i: token for i, token in enumerate(tokens) if token >= 0}
+
+
+def rows_of(logits: Any, positions: Any = None, view: View | None = None, **changes: Any) -> Rows:
+    count = len(logits)
+    stats = token_stats(mx.array(logits), excluded=-1)
+    kinds = {name: mx.int32 if "token" in name or name == "sampled" else mx.float32 for name in changes}
+    stats = stats._replace(**{name: mx.array(value, kinds[name]) for name, value in changes.items()})
+    places = np.arange(count, dtype=np.int32) if positions is None else np.array(positions, np.int32)
+    return Rows(places, stats, view or View((Block(0, 1000, count, full=True),)))
+
+
 @pytest.mark.parametrize("case", UNIT["entropy_select"]["cases"])
 def test_entropy_rule(case: Any) -> None:
     masked = np.flatnonzero(UNIT["entropy_select"]["mask"])
-    facts = facts_of(LOGITS[masked], masked)
-    assert facts.entropy == pytest.approx(np.array(UNIT["entropy_select"]["entropy"])[masked], abs=2e-6)
-    decision, _ = Entropy(case["threshold"]).step(facts, None)
-    assert masked[decision.chosen].tolist() == case["accepted"]
-    assert decision.tokens.tolist() == [case["x0"][p] for p in case["accepted"]]
+    rows = rows_of(LOGITS[masked], masked)
+    assert np.array(rows.stats.entropy) == pytest.approx(np.array(UNIT["entropy_select"]["entropy"])[masked], abs=2e-6)
+    accepted = rows.accept(Entropy(case["threshold"]))
+    assert {int(masked[i]): token for i, token in accepted.items()} == {p: case["x0"][p] for p in case["accepted"]}
 
 
 @pytest.mark.parametrize("case", UNIT["confidence_select"])
 def test_confidence_rule(case: Any) -> None:
     masked = np.flatnonzero(UNIT["entropy_select"]["mask"])
-    facts = facts_of(LOGITS[masked], masked)
     if "k" in case:
-        chosen = best(facts.p_sampled, case["k"])
+        chosen = best(facts_of(LOGITS[masked], masked).p_sampled, case["k"]).tolist()
     else:
-        chosen = Confidence(case["threshold"]).step(facts, None)[0].chosen
+        chosen = list(rows_of(LOGITS[masked], masked).accept(Confidence(case["threshold"])))
     assert sorted(masked[chosen].tolist()) == case["accepted"]
 
 
@@ -115,33 +141,32 @@ def test_statistics_of_hard_rows() -> None:
 def test_family_differences_of_the_entropy_rule() -> None:
     """A tie with the threshold passes in LLaDA and not in Dream; LLaDA also takes the best, wherever it is."""
     view = View((Block(0, 2, 2, full=True), Block(2, 4, 2, full=False)))
-    facts = facts_of(np.zeros((4, 4)), view=view, entropy=np.array([0.9, 0.8, 0.3, 0.5]), token=np.array([4, 5, 6, 7]))
-    assert Entropy(0.5).step(facts, None)[0].chosen.tolist() == [1, 2, 3]
+    rows = rows_of(np.zeros((4, 4)), view=view, entropy=[0.9, 0.8, 0.3, 0.5], token=[4, 5, 6, 7])
+    assert list(rows.accept(Entropy(0.5))) == [1, 2, 3]
     dream = Entropy(0.5, inclusive=False, best_always=False, force_likeliest=False)
-    assert dream.step(facts, None)[0].chosen.tolist() == [1, 2]
+    assert list(rows.accept(dream)) == [1, 2]
     # Over the threshold everywhere: LLaDA commits the best of all and the best of the focus block.
-    assert Entropy(0.1).step(facts, None)[0].chosen.tolist() == [1, 2]
-    assert Entropy(0.1, best_always=False).step(facts, None)[0].chosen.tolist() == [1]
+    assert list(rows.accept(Entropy(0.1))) == [1, 2]
+    assert list(rows.accept(Entropy(0.1, best_always=False))) == [1]
 
 
 def test_forced_progress_takes_the_likeliest_token_in_llada_and_the_drawn_one_in_dream() -> None:
-    facts = facts_of(np.zeros((2, 4)), entropy=np.array([0.9, 0.8]), token=np.array([4, 5]), sampled=np.array([6, 7]))
+    rows = rows_of(np.zeros((2, 4)), entropy=[0.9, 0.8], token=[4, 5], sampled=[6, 7])
     for likeliest, token in ((True, 5), (False, 7)):
-        rule = Entropy(0.1, best_always=False, force_likeliest=likeliest)
-        assert rule.step(facts, None)[0].tokens.tolist() == [token]
+        assert rows.accept(Entropy(0.1, best_always=False, force_likeliest=likeliest)) == {1: token}
 
 
 def test_factor_rule() -> None:
     """Accept n while (n + 1)(1 - p_n) < factor; a scan that never fails, or only at the last, takes them all."""
 
     def accepted(*p: float) -> list[int]:
-        facts = facts_of(np.zeros((len(p), 3)), p_sampled=np.array(p))
-        return Factor(1.0).step(facts, None)[0].chosen.tolist()
+        return list(rows_of(np.zeros((len(p), 3)), p_sampled=p).accept(Factor(1.0)))
 
     assert accepted(0.2, 0.9, 0.1, 0.1) == [1]
     assert accepted(0.99, 0.9, 0.1, 0.1) == [0, 1]
     assert accepted(0.99, 0.9, 0.1) == [0, 1, 2]
     assert accepted(0.4) == [0]
+    assert accepted(0.1, 0.5, 0.5, 0.1) == [1]
 
 
 def test_noise_is_the_same_on_host_and_device_and_uniform() -> None:

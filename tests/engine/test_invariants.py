@@ -89,6 +89,7 @@ def check_step(step: Step, tokens: Any, family: str, preset: Any) -> None:
     first_end = min([p for p, t in zip(step.positions, step.tokens, strict=True) if t == END], default=None)
     assert all(first_end is not None and p > first_end for p in changed_for_good)
     assert MASK not in step.tokens
+    assert [block.masks for block in step.blocks] == [(tokens[b.start : b.end] == MASK).sum() for b in step.blocks]
 
 
 @settings(max_examples=30, deadline=None)

@@ -88,6 +88,8 @@ def model(family: str) -> Any:
 class RecordedNoise(Noise):
     """The formula that stood in for the random numbers of the reference runs."""
 
+    in_kernels = False
+
     def bits(self, index: Any, call: int, const: Callable[[int], Any]) -> Any:
         return index * const(2654435761) + const((call * 40503 + 12345) % 2**32)
 

@@ -1,0 +1,133 @@
+"""`d3mlx convert`: a Hugging Face checkpoint becomes an MLX folder."""
+
+from __future__ import annotations
+
+import re
+import sys
+from typing import Annotated, Any
+
+import typer
+
+SOURCE, PRECISION, TARGET = "Source", "Precision", "Target"
+UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}
+
+
+def parse_size(text: str) -> int:
+    """Bytes of a size such as 5GB or 256MB."""
+    match = re.fullmatch(r"([\d.]+)\s*([KMG]?B)?", text.strip(), re.IGNORECASE)
+    try:
+        size = int(float(match[1]) * UNITS[(match[2] or "").upper()]) if match else 0
+    except (ValueError, KeyError):
+        size = 0
+    if size < 1:
+        raise typer.BadParameter(f"{text!r} is no size; write it as 5GB or 256MB.")
+    return size
+
+
+def progress_bar() -> Any:
+    """Bytes, rate and time left, on standard error; nothing where that is no terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    console = Console(stderr=True)
+    columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn()
+    return Progress(*columns, TimeRemainingColumn(), console=console, transient=True, disable=not console.is_terminal)
+
+
+def convert(
+    hf_path: Annotated[
+        str,
+        typer.Option(
+            "--hf-path",
+            "--model",
+            help="Folder or hub id of the checkpoint.",
+            show_default=False,
+            rich_help_panel=SOURCE,
+        ),
+    ],
+    revision: Annotated[
+        str | None, typer.Option(help="Branch, tag or commit on the hub.", rich_help_panel=SOURCE)
+    ] = None,
+    quantize: Annotated[
+        bool, typer.Option("--quantize", "-q", help="Quantize the weights.", rich_help_panel=PRECISION)
+    ] = False,
+    q_bits: Annotated[
+        int | None, typer.Option(help="Bits per weight, 4 unless given: 2, 3, 4, 5, 6 or 8.", rich_help_panel=PRECISION)
+    ] = None,
+    q_group_size: Annotated[
+        int | None,
+        typer.Option(help="Weights that share a scale, 64 unless given: 32, 64 or 128.", rich_help_panel=PRECISION),
+    ] = None,
+    q_mode: Annotated[
+        str | None,
+        typer.Option(
+            help="affine, mxfp4, nvfp4 or mxfp8; the last three fix bits and groups.", rich_help_panel=PRECISION
+        ),
+    ] = None,
+    quant_predicate: Annotated[
+        str | None,
+        typer.Option(
+            help="Recipe of mixed bits: mixed_2_6, mixed_3_4, mixed_3_6 or mixed_4_6.", rich_help_panel=PRECISION
+        ),
+    ] = None,
+    dtype: Annotated[
+        str | None,
+        typer.Option(
+            help="float16, bfloat16 or float32 for weights that stay in floats. What config.json says unless given.",
+            rich_help_panel=PRECISION,
+        ),
+    ] = None,
+    dequantize: Annotated[
+        bool,
+        typer.Option("--dequantize", "-d", help="Turn a quantized model back to floats.", rich_help_panel=PRECISION),
+    ] = False,
+    mlx_path: Annotated[
+        str, typer.Option(help="Folder to write; it must not exist.", rich_help_panel=TARGET)
+    ] = "mlx_model",
+    max_shard_size: Annotated[
+        str, typer.Option(help="Largest weight file. One file is held in memory.", rich_help_panel=TARGET)
+    ] = "5GB",
+    upload_repo: Annotated[
+        str | None, typer.Option(help="Hub id to upload the result to.", rich_help_panel=TARGET)
+    ] = None,
+) -> None:
+    """Convert a checkpoint to MLX, quantized or not, in little memory.
+
+    Weights are streamed tensor by tensor, so a checkpoint may be larger than memory.
+
+    Embedding and head are quantized like every layer; recipes give the head their higher bits.
+
+    The folder appears when it is whole; an interrupted run leaves nothing.
+    """
+    from d3mlx.cli.info import human_size
+    from d3mlx.convert import Quantization, Recipe
+    from d3mlx.convert import convert as run
+    from d3mlx.convert.card import check_login, upload
+    from d3mlx.errors import ConfigError
+
+    limit = parse_size(max_shard_size)
+    details = (q_bits, q_group_size, q_mode, quant_predicate)
+    if not quantize and any(detail is not None for detail in details):
+        raise ConfigError("Bits, groups, modes and recipes belong to a quantization; add --quantize.")
+    quantization = Quantization(q_mode or "affine", q_bits, q_group_size, quant_predicate) if quantize else None
+    recipe = Recipe(quantization, dequantize, dtype)
+    if upload_repo:
+        check_login(upload_repo)
+    with progress_bar() as bar:
+        task = bar.add_task("Converting", total=None)
+        summary = run(
+            hf_path,
+            mlx_path,
+            recipe,
+            revision=revision,
+            max_shard_bytes=limit,
+            name=upload_repo,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    files = "1 file" if summary.files == 1 else f"{summary.files} files"
+    size = f"{human_size(summary.nbytes)} in {files}, {summary.bits_per_weight:.2f} bits per weight"
+    sys.stdout.write(f"Wrote {summary.folder}: {size}.\n")
+    for path in summary.kept:
+        sys.stdout.write(f"Not quantized, because its rows are no multiple of the group: {path}\n")
+    if upload_repo:
+        sys.stdout.write(f"Uploaded to {upload(summary.folder, upload_repo)}\n")

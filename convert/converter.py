@@ -1,0 +1,108 @@
+"""One conversion from end to end: check, plan, stream the weights, write the small files, take the name."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mlx_lm.utils import save_config
+
+from d3mlx.checkpoint import Checkpoint, bits_of, open_checkpoint, read_json
+from d3mlx.convert.card import write_card
+from d3mlx.convert.recipe import Plan, Recipe, make_plan
+from d3mlx.convert.stream import Progress, units_of, write_weights
+from d3mlx.convert.target import new_folder, refuse_existing, refuse_full_disk
+from d3mlx.errors import CheckpointError, ConfigError
+from d3mlx.hub import fetch
+from d3mlx.tokenizer import end_ids, load_tokenizer
+
+SHARD_BYTES = 5_000_000_000
+"""Largest file, as on the hub."""
+
+SMALL_FILES = 64_000_000
+"""Room kept for tokenizer and configuration."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A finished conversion. kept: layers left unquantized because their width is no multiple of the group."""
+
+    folder: Path
+    files: int
+    nbytes: int
+    bits_per_weight: float
+    kept: tuple[str, ...]
+
+
+def silent(done: int, total: int) -> None:
+    """No progress is shown."""
+
+
+def convert(
+    hf_path: str | Path,
+    mlx_path: str | Path = "mlx_model",
+    recipe: Recipe = Recipe(),  # noqa: B008 - a frozen value
+    *,
+    revision: str | None = None,
+    max_shard_bytes: int = SHARD_BYTES,
+    name: str | None = None,
+    progress: Progress = silent,
+) -> Summary:
+    """Convert a LLaDA or Dream checkpoint, in its original keys or in MLX layout, to an MLX folder.
+
+    hf_path: folder or hub id. mlx_path: folder to write; it must not exist, and exists only once it is whole.
+    max_shard_bytes: largest output file; one file is held in memory, beside at most three tensors. name: what the model
+    card calls the result, its path unless given. Raises CheckpointError, ConfigError.
+    """
+    target = Path(mlx_path).expanduser()
+    refuse_existing(target)
+    if max_shard_bytes < 1:
+        raise ConfigError(f"A file holds at least one byte, not {max_shard_bytes}.")
+    source = fetch(str(hf_path), revision)
+    checkpoint = open_checkpoint(source)
+    checkpoint.check_keys()
+    plan = make_plan(checkpoint, recipe)
+    tokenizer = load_tokenizer(checkpoint)
+    repo = None if Path(hf_path).expanduser().is_dir() else str(hf_path)
+    nbytes = sum(unit.nbytes for unit in units_of(plan))
+    with new_folder(target) as folder:
+        refuse_full_disk(folder, nbytes + SMALL_FILES)
+        try:
+            files = write_weights(checkpoint, plan, folder, max_shard_bytes, progress)
+        except RuntimeError as error:
+            # What MLX raises when a file cannot be read or written to its end.
+            raise CheckpointError(f"The weights could not be converted: {' '.join(str(error).split())}") from error
+        save_config(plan.config, folder / "config.json")
+        write_tokenizer(tokenizer, folder)
+        write_generation_config(checkpoint, tokenizer, folder)
+        write_card(folder, name or str(mlx_path), source, repo, described(plan))
+        open_checkpoint(folder).check_keys()
+    return Summary(target, len(files), nbytes, nbytes * 8 / checkpoint.parameters, plan.kept)
+
+
+def write_tokenizer(tokenizer: Any, folder: Path) -> None:
+    """The tokenizer's files, without the `auto_map` that makes the usual loaders ask for remote code."""
+    tokenizer.save_pretrained(folder)
+    path = folder / "tokenizer_config.json"
+    fields = {name: value for name, value in read_json(path).items() if name != "auto_map"}
+    path.write_text(json.dumps(fields, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def write_generation_config(checkpoint: Checkpoint, tokenizer: Any, folder: Path) -> None:
+    """The source's fields, with every id that ends an answer: mlx-lm's tools look for them here."""
+    path = checkpoint.folder / "generation_config.json"
+    fields = read_json(path) if path.is_file() else {}
+    fields["eos_token_id"] = sorted(tokenizer.eos_token_ids) or end_ids(checkpoint, None)
+    (folder / "generation_config.json").write_text(json.dumps(fields, indent=2, sort_keys=True) + "\n")
+
+
+def described(plan: Plan) -> str:
+    """What was done to the weights, for the model card."""
+    settings = plan.config.get("quantization")
+    floats = str(plan.dtype).removeprefix("mlx.core.") if plan.dtype is not None else "the dtypes of its source"
+    if not settings:
+        return f"weights in {floats}"
+    bits = " and ".join(map(str, bits_of(settings)))
+    return f"{settings.get('mode', 'affine')} quantization, {bits} bits, groups of {settings['group_size']}"

@@ -1,0 +1,201 @@
+"""What becomes of each weight: the precision that a conversion asks for, checked before anything is read."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx_lm.convert import QUANT_RECIPES, mixed_quant_predicate_builder
+from mlx_lm.utils import dequantize_model, quantize_model
+
+from d3mlx.checkpoint import Checkpoint
+from d3mlx.errors import ConfigError
+from d3mlx.loader import lazy_model
+
+DTYPES = {"float16": mx.float16, "bfloat16": mx.bfloat16, "float32": mx.float32}
+
+
+class Choice(NamedTuple):
+    """Group sizes and bits that a mode allows; mlx-lm's default comes first."""
+
+    groups: tuple[int, ...]
+    bits: tuple[int, ...]
+
+
+MODES = {
+    "affine": Choice((64, 32, 128), (4, 2, 3, 5, 6, 8)),
+    "mxfp4": Choice((32,), (4,)),
+    "nvfp4": Choice((16,), (4,)),
+    "mxfp8": Choice((32,), (8,)),
+}
+
+
+def listed(choices: Any) -> str:
+    """Choices as a sentence names them."""
+    return ", ".join(str(choice) for choice in sorted(choices))
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """Groups of `group_size` weights of a row share a scale; each weight takes `bits`. None: the mode's default.
+
+    recipe: one of mlx-lm's mixed recipes, which gives the layers that matter most more bits. Raises ConfigError.
+    """
+
+    mode: str = "affine"
+    bits: int | None = None
+    group_size: int | None = None
+    recipe: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.mode not in MODES:
+            raise ConfigError(f"There is no quantization mode {self.mode!r}; choose {listed(MODES)}.")
+        groups, bits = MODES[self.mode]
+        if self.bits is not None and self.bits not in bits:
+            raise ConfigError(f"The mode {self.mode} stores {listed(bits)} bits a weight, not {self.bits}.")
+        if self.group_size is not None and self.group_size not in groups:
+            raise ConfigError(f"The mode {self.mode} has groups of {listed(groups)} weights, not {self.group_size}.")
+        if self.recipe is None:
+            return
+        if self.recipe not in QUANT_RECIPES:
+            raise ConfigError(f"There is no recipe {self.recipe!r}; choose {listed(QUANT_RECIPES)}.")
+        if self.mode != "affine":
+            raise ConfigError(f"The recipe {self.recipe} mixes bits of the affine mode; it cannot be {self.mode}.")
+        if self.bits is not None:
+            raise ConfigError(f"The recipe {self.recipe} sets the bits itself; leave out the bits.")
+
+    @property
+    def group(self) -> int:
+        return self.group_size or MODES[self.mode].groups[0]
+
+    @property
+    def lowest_bits(self) -> int:
+        """Bits of a layer that nothing else is said of; a recipe is named after its lower and higher bits."""
+        return int(self.recipe.split("_")[1]) if self.recipe else self.bits or MODES[self.mode].bits[0]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A conversion: quantize, or dequantize, or neither; and the dtype of whatever stays in floats.
+
+    dtype: float16, bfloat16 or float32. None: what config.json says (`torch_dtype`), as in mlx-lm, else as stored.
+    Raises ConfigError.
+    """
+
+    quantization: Quantization | None = None
+    dequantize: bool = False
+    dtype: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.dtype is not None and self.dtype not in DTYPES:
+            raise ConfigError(f"There is no dtype {self.dtype!r} for weights; choose {listed(DTYPES)}.")
+        if self.quantization and self.dequantize:
+            raise ConfigError("Choose either to quantize or to dequantize, not both.")
+
+
+class Packing(NamedTuple):
+    """How a layer's weights are quantized."""
+
+    group_size: int
+    bits: int
+    mode: str
+
+    @classmethod
+    def of(cls, layer: Any) -> Packing:
+        """Of a quantized layer of MLX."""
+        return cls(layer.group_size, layer.bits, layer.mode)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A conversion before any weight is read.
+
+    skeleton: the converted model as mlx-lm would make it, none of its arrays computed; their names, shapes and dtypes
+    are what will be written. config: the new config.json. unpack, pack: layers to dequantize and to quantize, by path.
+    dtype: of the floats, None for as they come. kept: layers left unquantized because their width does not divide.
+    """
+
+    skeleton: Any
+    config: dict[str, Any]
+    unpack: dict[str, Packing]
+    pack: dict[str, Packing]
+    dtype: Any
+    kept: tuple[str, ...]
+
+
+def make_plan(checkpoint: Checkpoint, recipe: Recipe) -> Plan:
+    """Raises CheckpointError, ConfigError."""
+    if recipe.dequantize and not checkpoint.quantization:
+        raise ConfigError(f"{checkpoint.folder} is not quantized; there is nothing to dequantize.")
+    if recipe.quantization and checkpoint.quantization:
+        raise ConfigError(f"{checkpoint.folder} is quantized already; convert the original, or dequantize it first.")
+    left_out = {"auto_map"} | ({"quantization", "quantization_config"} if recipe.dequantize else set())
+    config = {name: value for name, value in checkpoint.config.items() if name not in left_out}
+    dtype = chosen_dtype(config, recipe)
+    skeleton = lazy_model(checkpoint)
+    unpack: dict[str, Packing] = {}
+    pack: dict[str, Packing] = {}
+    kept: tuple[str, ...] = ()
+    if recipe.dequantize:
+        unpack = packed_layers(skeleton)
+        skeleton = dequantize_model(skeleton)
+    if dtype is not None:
+        skeleton.set_dtype(dtype)
+    if recipe.quantization:
+        kept = undivided(skeleton, recipe.quantization)
+        skeleton, config = quantize(skeleton, config, recipe.quantization)
+        pack = packed_layers(skeleton)
+    return Plan(skeleton, config, unpack, pack, dtype, kept)
+
+
+def packed_layers(model: Any) -> dict[str, Packing]:
+    return {path: Packing.of(layer) for path, layer in model.named_modules() if "scales" in layer}
+
+
+def chosen_dtype(config: dict[str, Any], recipe: Recipe) -> Any:
+    """The dtype of the floats, which config.json then names; None for as they come."""
+    names = [name for name in ("torch_dtype", "dtype") if name in config]
+    wanted = recipe.dtype or next((config[name] for name in names if config[name] in DTYPES), None)
+    if wanted is None:
+        return None
+    for name in names or ["torch_dtype"]:
+        config[name] = wanted
+    return DTYPES[wanted]
+
+
+def undivided(model: Any, quantization: Quantization) -> tuple[str, ...]:
+    """Layers whose rows are no whole number of groups, which mlx-lm leaves as they are without a word.
+
+    Raises ConfigError if a projection is among them: then most of the model would stay unquantized.
+    """
+    widths = {path: layer.weight.shape[-1] for path, layer in model.named_modules() if hasattr(layer, "to_quantized")}
+    projections = {path: width for path, width in widths.items() if ".layers." in path}
+    for path, width in projections.items():
+        if width % quantization.group:
+            groups = MODES[quantization.mode].groups
+            fitting = [group for group in groups if not any(width % group for width in projections.values())]
+            advice = f"use groups of {listed(fitting)}" if fitting else "no group of this mode fits this model"
+            raise ConfigError(
+                f"{path} has rows of {width} weights, no multiple of the group of {quantization.group}; {advice}."
+            )
+    return tuple(path for path, width in widths.items() if width % quantization.group)
+
+
+def quantize(model: Any, config: dict[str, Any], quantization: Quantization) -> tuple[nn.Module, dict[str, Any]]:
+    """mlx-lm's quantization, which decides on layers and config; nothing is computed, and nothing printed."""
+    predicate = None
+    if quantization.recipe:
+        predicate = mixed_quant_predicate_builder(quantization.recipe, model, quantization.group)
+    with contextlib.redirect_stdout(io.StringIO()):
+        return quantize_model(
+            model,
+            config,
+            quantization.group,
+            quantization.lowest_bits,
+            mode=quantization.mode,
+            quant_predicate=predicate,
+        )

@@ -1,0 +1,163 @@
+"""Weights from one folder to another, one tensor at a time.
+
+Nothing larger than a few tensors and one output file is ever in memory: arrays are read lazily, computed alone, written
+with their file, and dropped.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+from mlx.utils import tree_flatten
+
+from d3mlx.checkpoint import Checkpoint
+from d3mlx.convert.recipe import Packing, Plan
+
+Arrays = dict[str, mx.array]
+
+Progress = Callable[[int, int], None]
+"""Told the bytes converted so far, and of all."""
+
+PARTS = ("weight", "scales", "biases")
+
+PIECES = 64
+"""MLX's CPU backend works the microscaled modes out in some forty arrays of the tensor's size: so by pieces of rows."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A layer, whose arrays are made together."""
+
+    path: str
+    nbytes: int
+
+
+def split(name: str) -> tuple[str, str]:
+    """A parameter's name as the path of its layer and its own name there."""
+    path, _, leaf = name.rpartition(".")
+    return path, leaf
+
+
+def units_of(plan: Plan) -> list[Unit]:
+    """The layers in the order of the model, with the bytes that will be written for them."""
+    sizes: dict[str, int] = {}
+    for name, value in tree_flatten(plan.skeleton.parameters()):
+        path, _ = split(name)
+        sizes[path] = sizes.get(path, 0) + value.nbytes
+    return [Unit(path, size) for path, size in sizes.items()]
+
+
+def shards_of(units: list[Unit], limit: int) -> list[list[Unit]]:
+    """Layers per file. A file holds at most `limit` bytes, or one layer that is larger."""
+    shards: list[list[Unit]] = [[]]
+    size = 0
+    for unit in units:
+        if shards[-1] and size + unit.nbytes > limit:
+            shards.append([])
+            size = 0
+        shards[-1].append(unit)
+        size += unit.nbytes
+    return shards
+
+
+@contextmanager
+def no_cache() -> Iterator[None]:
+    """Give freed buffers back to the system at once: MLX would keep those of one tensor for the next."""
+    before = mx.set_cache_limit(0)
+    try:
+        yield
+    finally:
+        mx.set_cache_limit(before)
+
+
+def by_rows(function: Callable[..., Any], arrays: Sequence[mx.array], pieces: int) -> list[mx.array]:
+    """The arrays that `function` makes of `arrays`, all with the same first axis, in at most `pieces` pieces of it."""
+    rows = arrays[0].shape[0]
+    step = -(-rows // pieces)
+    parts = []
+    for first in range(0, rows, step):
+        parts.append(function(*(array[first : first + step] for array in arrays)))
+        mx.eval(parts[-1])
+    return [mx.concatenate(list(column)) if len(column) > 1 else column[0] for column in zip(*parts, strict=True)]
+
+
+def pieces_of(packing: Packing) -> int:
+    return 1 if packing.mode == "affine" else PIECES
+
+
+def pack(weight: mx.array, packing: Packing) -> Arrays:
+    """A weight [rows, width] as a quantized layer stores it: packed words, scales, and biases in affine mode."""
+    made = by_rows(lambda rows: mx.quantize(rows, *packing), [weight], pieces_of(packing))
+    return dict(zip(PARTS, made, strict=False))
+
+
+def unpack(parts: Arrays, packing: Packing) -> mx.array:
+    """The weight [rows, width] of a quantized layer."""
+
+    def floats(weight: mx.array, scales: mx.array, biases: mx.array | None = None) -> list[mx.array]:
+        return [mx.dequantize(weight, scales, biases, *packing)]
+
+    return by_rows(floats, [parts.pop(part) for part in PARTS if part in parts], pieces_of(packing))[0]
+
+
+class Stream:
+    """The converted arrays of a checkpoint, layer by layer."""
+
+    def __init__(self, checkpoint: Checkpoint, plan: Plan):
+        self.plan = plan
+        stored: Arrays = {}
+        for file in sorted({tensor.file for tensor in checkpoint.tensors.values()}):
+            found: Any = mx.load(str(checkpoint.folder / file))
+            stored |= found
+        self.source: dict[str, Arrays] = {}
+        for name, value in plan.skeleton.sanitize(stored).items():
+            path, leaf = split(name)
+            self.source.setdefault(path, {})[leaf] = value
+
+    def convert(self, unit: Unit) -> Arrays:
+        """What is written for a layer, by full names. Its source is let go."""
+        plan = self.plan
+        parts = self.source.pop(unit.path)
+        if unit.path in plan.unpack:
+            parts["weight"] = unpack(parts, plan.unpack[unit.path])
+        if plan.dtype is not None:
+            parts = {leaf: self.cast(value) for leaf, value in parts.items()}
+        if unit.path in plan.pack:
+            parts |= pack(parts.pop("weight"), plan.pack[unit.path])
+        mx.eval(parts)
+        return {f"{unit.path}.{leaf}": value for leaf, value in parts.items()}
+
+    def cast(self, value: mx.array) -> mx.array:
+        return value.astype(self.plan.dtype) if mx.issubdtype(value.dtype, mx.floating) else value
+
+
+def write_weights(checkpoint: Checkpoint, plan: Plan, folder: Path, limit: int, progress: Progress) -> list[Path]:
+    """Write safetensors files of at most `limit` bytes and their index, in mlx-lm's layout; the files written."""
+    units = units_of(plan)
+    shards = shards_of(units, limit)
+    total = sum(unit.nbytes for unit in units)
+    stream = Stream(checkpoint, plan)
+    weight_map: dict[str, str] = {}
+    files: list[Path] = []
+    done = 0
+    with no_cache():
+        for i, shard in enumerate(shards):
+            name = "model.safetensors" if len(shards) == 1 else f"model-{i + 1:05d}-of-{len(shards):05d}.safetensors"
+            arrays: Arrays = {}
+            for unit in shard:
+                arrays |= stream.convert(unit)
+                done += unit.nbytes
+                progress(done, total)
+            mx.save_safetensors(str(folder / name), arrays, metadata={"format": "mlx"})
+            weight_map |= dict.fromkeys(arrays, name)
+            files.append(folder / name)
+    metadata = {"total_size": total, "total_parameters": checkpoint.parameters}
+    index = {"metadata": metadata, "weight_map": dict(sorted(weight_map.items()))}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=4))
+    return files

@@ -1,0 +1,64 @@
+"""Where kernels run, and how they are launched.
+
+Each file beside this one holds one kernel: its Metal text as a `Kernel`, a function that lays out its `Launch`, a
+reference of the same contract in MLX operations, and the one public function that chooses between them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import mlx.core as mx
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A Metal kernel as `mx.fast.metal_kernel` takes it: MLX writes the function's signature around `source`.
+
+    row_contiguous: MLX copies inputs that are not laid out row after row; without it the kernel reads their strides.
+    """
+
+    name: str
+    input_names: tuple[str, ...]
+    output_names: tuple[str, ...]
+    source: str
+    header: str = ""
+    row_contiguous: bool = True
+
+
+@dataclass(frozen=True, eq=False)
+class Launch:
+    """One call of a kernel. Grid and threadgroup are in threads; edge threadgroups may be smaller."""
+
+    inputs: Sequence[mx.array | int | float]
+    grid: tuple[int, int, int]
+    threadgroup: tuple[int, int, int]
+    output_shapes: Sequence[tuple[int, ...]]
+    output_dtypes: Sequence[mx.Dtype]
+    template: Sequence[tuple[str, int | bool | mx.Dtype]] = ()
+
+
+def on_gpu() -> bool:
+    """Whether kernels run: Metal is there, and MLX computes on the GPU by default."""
+    return mx.metal.is_available() and mx.default_device() == mx.gpu
+
+
+@cache
+def compiled(kernel: Kernel) -> Any:
+    return mx.fast.metal_kernel(
+        name=kernel.name,
+        input_names=kernel.input_names,
+        output_names=kernel.output_names,
+        source=kernel.source,
+        header=kernel.header,
+        ensure_row_contiguous=kernel.row_contiguous,
+    )
+
+
+def run(kernel: Kernel, launch: Launch) -> list[mx.array]:
+    """The kernel's outputs, fresh arrays."""
+    outputs: list[mx.array] = compiled(kernel)(**vars(launch))
+    return outputs

@@ -1,0 +1,157 @@
+"""Fresh rows of attention at arbitrary positions: rotated, and laid out for the cache.
+
+A step of a cached decoder computes some positions only, and they need not stand side by side. Their queries and keys
+are rotated (RoPE, Su et al., arXiv:2104.09864, the halves of a head paired) each by its own position; values are laid
+out like the keys. The rows come out contiguous, so that writing them into a cache moves rows and never the cache.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+
+from d3mlx.kernels import dispatch
+
+HEADER = """
+constant float TWO_PI_HIGH = 6.28318548202514648f;
+constant float TWO_PI_LOW = -1.74845553146951715e-7f;
+
+// position * frequency, less whole turns. A plain product would be off by 0.004 at position 100000: here the frequency
+// has two parts, the product's rounding error is added back, and whole turns are taken off without rounding.
+inline float angle_of(float position, float high, float low) {
+  float product = position * high;
+  float rest = metal::fma(position, high, -product) + position * low;
+  float turns = metal::rint(product / TWO_PI_HIGH);
+  return metal::fma(-turns, TWO_PI_HIGH, product) + (rest - turns * TWO_PI_LOW);
+}
+
+// One pair (i, i + width / 2) of a row. Small inputs are in another address space, so that In is a parameter.
+template <typename T, typename In>
+inline void write_pair(In x, size_t at, size_t apart, device T* out, size_t to, uint half_width, float c, float s) {
+  float first = static_cast<float>(x[at]);
+  float second = static_cast<float>(x[at + apart]);
+  out[to] = static_cast<T>(first * c - second * s);
+  out[to + half_width] = static_cast<T>(first * s + second * c);
+}
+"""
+
+SOURCE = """
+  uint pair = thread_position_in_grid.x;
+  uint row = thread_position_in_grid.y;
+  uint rows = uint(queries_shape[2]);
+  uint half_width = uint(queries_shape[3]) / 2;
+  uint heads = uint(queries_shape[1]);
+  uint kv_heads = uint(keys_shape[1]);
+  uint each = heads + 2 * kv_heads;
+  uint batch = thread_position_in_grid.z / each;
+  uint head = thread_position_in_grid.z % each;
+
+  float c = 1.0f;
+  float s = 0.0f;
+  if (head < heads + kv_heads) {
+    float position = float(positions[row * positions_strides[0]]);
+    float angle = angle_of(position, frequencies[2 * pair], frequencies[2 * pair + 1]);
+    c = metal::cos(angle);
+    s = metal::sin(angle);
+  }
+  if (head < heads) {
+    size_t at = AT(queries);
+    size_t to = ((size_t(batch) * heads + head) * rows + row) * 2 * half_width + pair;
+    write_pair<T>(queries, at, half_width * queries_strides[3], turned_queries, to, half_width, c, s);
+  } else if (head < heads + kv_heads) {
+    head -= heads;
+    size_t at = AT(keys);
+    size_t to = ((size_t(batch) * kv_heads + head) * rows + row) * 2 * half_width + pair;
+    write_pair<T>(keys, at, half_width * keys_strides[3], turned_keys, to, half_width, c, s);
+  } else {
+    head -= heads + kv_heads;
+    size_t at = AT(values);
+    size_t to = ((size_t(batch) * kv_heads + head) * rows + row) * 2 * half_width + pair;
+    laid_values[to] = values[at];
+    laid_values[to + half_width] = values[at + half_width * values_strides[3]];
+  }
+"""
+
+
+def with_strides(source: str) -> str:
+    """Write out AT(x): where element (batch, head, row, pair) of the input x lies."""
+    for name in ("queries", "keys", "values"):
+        terms = ("batch", "head", "row", "pair")
+        place = " + ".join(f"{term} * {name}_strides[{axis}]" for axis, term in enumerate(terms))
+        source = source.replace(f"AT({name})", place)
+    return source
+
+
+KERNEL = dispatch.Kernel(
+    name="refresh_rows",
+    input_names=("queries", "keys", "values", "positions", "frequencies"),
+    output_names=("turned_queries", "turned_keys", "laid_values"),
+    source=with_strides(SOURCE),
+    header=HEADER,
+    row_contiguous=False,
+)
+
+
+@cache
+def frequencies(width: int, base: float, scale: float) -> mx.array:
+    """Radians per position of each pair, float32 [width / 2, 2]: the nearest number, and what it lacks."""
+    exact = scale * np.float64(base) ** (-np.arange(0, width, 2, dtype=np.float64) / width)
+    high = exact.astype(np.float32)
+    return mx.array(np.stack([high, (exact - high).astype(np.float32)], axis=-1))
+
+
+def served(rope: nn.Module, width: int) -> bool:
+    """Whether the kernel computes this RoPE: mlx's own over the whole head, halves paired, scaled or not.
+
+    The classes that mlx-lm builds for other `rope_scaling` types (llama3, yarn, longrope, ...) run as they are.
+    """
+    return type(rope) is nn.RoPE and not rope.traditional and rope.dims == width
+
+
+def launch(
+    queries: mx.array, keys: mx.array, values: mx.array, positions: mx.array, table: mx.array
+) -> dispatch.Launch:
+    """One thread per pair of elements of each row and head; `table` is that of `frequencies`."""
+    batch, heads, rows, width = queries.shape
+    pairs = width // 2
+    across = min(pairs, 64)
+    return dispatch.Launch(
+        inputs=[queries, keys, values, positions, table],
+        grid=(pairs, rows, batch * (heads + 2 * keys.shape[1])),
+        threadgroup=(across, max(1, min(rows, 256 // across)), 1),
+        output_shapes=[queries.shape, keys.shape, values.shape],
+        output_dtypes=[queries.dtype, keys.dtype, values.dtype],
+        template=[("T", queries.dtype)],
+    )
+
+
+def reference(
+    queries: mx.array, keys: mx.array, values: mx.array, positions: mx.array, rope: Any
+) -> tuple[mx.array, mx.array, mx.array]:
+    """The same in MLX operations: rows are rotated as a batch of R sequences of one token each."""
+
+    def turned(x: mx.array) -> mx.array:
+        batch, heads, rows, width = x.shape
+        alone = x.transpose(0, 2, 1, 3).reshape(batch * rows, heads, 1, width)
+        return rope(alone, offset=mx.tile(positions, batch)).reshape(batch, rows, heads, width).transpose(0, 2, 1, 3)
+
+    return turned(queries), turned(keys), values
+
+
+def refresh_rows(
+    queries: mx.array, keys: mx.array, values: mx.array, positions: mx.array, rope: nn.Module
+) -> tuple[mx.array, mx.array, mx.array]:
+    """Queries [B, H, R, width] and keys [B, K, R, width], unrotated, turned by `rope` at `positions`, int32 [R].
+
+    Returns queries, keys and values [B, K, R, width] in the same dtype. Inputs may have any strides.
+    """
+    width = queries.shape[-1]
+    if not (dispatch.on_gpu() and served(rope, width)):
+        return reference(queries, keys, values, positions, rope)
+    table = frequencies(width, rope.base, rope.scale)
+    turned_queries, turned_keys, laid = dispatch.run(KERNEL, launch(queries, keys, values, positions, table))
+    return turned_queries, turned_keys, laid

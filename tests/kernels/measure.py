@@ -1,0 +1,101 @@
+"""What the kernels save, in what can be measured without a Mac.
+
+    python -m tests.kernels.measure
+
+On the CPU: time and peak memory of the token statistics' reference against the chain of operations that anybody would
+write. In the emulator: bytes that each kernel reads and writes, against the least that any kernel must.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from d3mlx.kernels import token_stats
+from d3mlx.kernels.refresh_rows import refresh_rows
+from tests.metal import Record, emulated
+
+ROWS, VOCABULARY, EXCLUDED = 64, 126464, 126336
+
+
+def naive(logits: mx.array) -> list[mx.array]:
+    """softmax, log, sum, argmax and a second maximum, the mask token set to -inf."""
+    ids = mx.arange(logits.shape[-1])
+    p = mx.softmax(logits.astype(mx.float32), axis=-1)
+    entropy = -mx.where(p > 0, p * mx.log(p), 0.0).sum(axis=-1)
+    allowed = mx.where(ids == EXCLUDED, -mx.inf, p)
+    token = allowed.argmax(axis=-1)
+    second = mx.where(ids == token[:, None], -mx.inf, allowed).max(axis=-1)
+    return [token, allowed.max(axis=-1), second, entropy]
+
+
+def cost(run: Callable[[], Any], repeats: int = 5) -> tuple[float, int]:
+    """Median seconds of processor time, and peak bytes above what was held before."""
+    seconds = []
+    for _ in range(repeats):
+        before = mx.get_active_memory()
+        mx.clear_cache()
+        mx.reset_peak_memory()
+        start = time.process_time()
+        mx.eval(run())
+        seconds.append(time.process_time() - start)
+        peak = mx.get_peak_memory() - before
+    return sorted(seconds)[repeats // 2], peak
+
+
+def references(console: Console) -> None:
+    table = Table("token statistics, CPU", "dtype", "seconds", "peak MB", title=f"{ROWS} x {VOCABULARY}")
+    for dtype in (mx.float32, mx.bfloat16):
+        logits = (mx.random.normal((ROWS, VOCABULARY), key=mx.random.key(0)) * 4).astype(dtype)
+        mx.eval(logits)
+        runs = {
+            "naive chain": lambda x=logits: naive(x),
+            "reference": lambda x=logits: token_stats.reference(x, EXCLUDED),
+        }
+        for name, run in runs.items():
+            seconds, peak = cost(run)
+            table.add_row(name, str(dtype).removeprefix("mlx.core."), f"{seconds:.2f}", f"{peak / 1e6:.0f}")
+    console.print(table)
+
+
+def traffic(console: Console) -> None:
+    table = Table("kernel, emulated", "input", "bytes in", "read", "bytes out", "written", "launches")
+    logits = mx.random.normal((2, VOCABULARY), key=mx.random.key(0)).astype(mx.bfloat16)
+    draw = token_stats.Draw(mx.arange(2), 0.7, 0, 0)
+    choices: list[tuple[str, token_stats.Choice]] = [("", None), (", drawn", draw), (", scores", draw.scores(logits))]
+    for name, choice in choices:
+        with emulated() as records:
+            token_stats.token_stats(logits, EXCLUDED, choice)
+        add(table, f"token_stats{name}", f"2 x {VOCABULARY}, bfloat16", records, ("logits", "scores"))
+    heads = mx.zeros((1, 64, 32, 128), mx.bfloat16)
+    with emulated() as records:
+        positions = mx.array(np.arange(0, 256, 4, dtype=np.int32))
+        refresh_rows(*(heads.transpose(0, 2, 1, 3),) * 3, positions, nn.RoPE(128))
+    add(table, "refresh_rows", "64 rows, 32 heads of 128, bfloat16", records, ("queries", "keys", "values"))
+    console.print(table)
+
+
+def add(table: Table, name: str, size: str, records: list[Record], large: tuple[str, ...]) -> None:
+    """`large` are the inputs that grow with the work; the others are a few words, read from a cache."""
+    buffers = [(buffer, t) for record in records for buffer, t in record.traffic.items()]
+    inputs = [t for buffer, t in buffers if buffer in large]
+    outputs = [t for _, t in buffers if t.written]
+    needed, held = sum(t.size for t in inputs), sum(t.size for t in outputs)
+    read, written = sum(t.read for t in inputs), sum(t.written for t in outputs)
+    ratios = f"{read / needed:.4f}x", f"{written / held:.4f}x"
+    table.add_row(name, size, f"{needed:,}", ratios[0], f"{held:,}", ratios[1], str(len(records)))
+
+
+if __name__ == "__main__":
+    console = Console(width=110)
+    console.print(f"mlx {mx.__version__}, {os.cpu_count()} CPUs")
+    references(console)
+    traffic(console)

@@ -1,0 +1,24 @@
+"""Kernels with a planted defect, made by substitution in their text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from d3mlx.kernels.dispatch import Kernel
+from tests.metal import CompileError
+
+
+def mutant(kernel: Kernel, old: str, new: str) -> Kernel:
+    """`kernel` with `old` replaced wherever it stands in its header or source."""
+    assert old in kernel.header + kernel.source, f"the kernel no longer says {old!r}"
+    return replace(kernel, header=kernel.header.replace(old, new), source=kernel.source.replace(old, new))
+
+
+def assert_caught(check: Callable[[], None]) -> None:
+    """`check` fails: by a wrong result or by what the emulator sees, and not because the mutant is no Metal."""
+    with pytest.raises(AssertionError) as caught:
+        check()
+    assert not isinstance(caught.value, CompileError)

@@ -1,0 +1,274 @@
+"""The token statistics kernel: against float64 NumPy, against its reference, and against planted defects."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from d3mlx.kernels import token_stats as kernels
+from d3mlx.kernels.noise import mixed
+from d3mlx.kernels.token_stats import Choice, Draw, TokenStats, reference, token_stats
+from tests.kernels.conftest import Executor
+from tests.kernels.mutants import assert_caught, mutant
+from tests.metal import Emulation, emulated
+
+DTYPES = [mx.float32, mx.float16, mx.bfloat16]
+SCHEDULES = [Emulation(seed=1), Emulation(seed=2), Emulation(seed=3), Emulation(seed=4, preempt=7)]
+CHOICES = ["likeliest", "scores", "draw"]
+FLOOR = 4e-7
+"""Relative error of a few units in the last place, below which stock operations are right by luck."""
+
+Array = npt.NDArray[Any]
+
+
+def rows(width: int, seed: int = 0, dtype: mx.Dtype = mx.float32, excluded: int = -1) -> mx.array:
+    """Six rows [6, width]: plain, with ties, half -inf, all -inf, at the end of the range, won by the excluded id."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(6, width)) * 4
+    x[1] = np.round(x[1] / 4)
+    x[2, rng.permutation(width)[: width // 2]] = -np.inf
+    x[3] = -np.inf
+    x[4, ::2] = -3e38 if dtype != mx.float16 else -6e4
+    x[5, max(excluded, 0)] = 200
+    return mx.array(x.astype(np.float32)).astype(dtype)
+
+
+def choice_of(kind: str, logits: mx.array, seed: int = 0) -> Choice:
+    draw = Draw(mx.arange(logits.shape[0], dtype=mx.int32) + 5, 0.7, seed + 11, 3)
+    if kind == "scores":
+        return draw.scores(logits)
+    return draw if kind == "draw" else None
+
+
+def float64(x: mx.array) -> Array:
+    return np.array(x.astype(mx.float32)).astype(np.float64)
+
+
+def true_scores(logits: mx.array, choice: Choice) -> Array:
+    """What the sampled token maximises, in float64."""
+    x = float64(logits)
+    if choice is None:
+        return x
+    if not isinstance(choice, Draw):
+        return float64(choice)
+    width = np.uint32(x.shape[1])
+    with np.errstate(over="ignore"):
+        index = np.array(choice.positions).astype(np.uint32)[:, None] * width + np.arange(width, dtype=np.uint32)
+        bits = mixed(index, choice.seed, choice.call, np.uint32)
+    return x / choice.temperature - np.log(-np.log((bits.astype(np.float64) + 0.5) / 2**32))
+
+
+def truth(logits: mx.array) -> tuple[Array, Array]:
+    """Probabilities [N, V] and entropies [N] in float64; a row of -inf has probabilities 0 and entropy +inf."""
+    x = float64(logits)
+    top = x.max(axis=1, keepdims=True)
+    weights = np.exp(x - np.where(np.isinf(top), 0, top))
+    total = weights.sum(axis=1, keepdims=True)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        p = np.where(total > 0, weights / total, 0)
+        entropy = np.where(total[:, 0] > 0, -np.where(p > 0, p * np.log(p), 0).sum(axis=1), np.inf)
+    return p, entropy
+
+
+def stock(logits: mx.array) -> tuple[Array, Array]:
+    """The same by the operations that everybody would write, in float32."""
+    p = mx.softmax(logits.astype(mx.float32), axis=-1)
+    entropy = -mx.where(p > 0, p * mx.log(p), 0.0).sum(axis=-1)
+    return np.array(p), np.array(entropy)
+
+
+def error(found: Array, true: Array) -> Array:
+    """Relative above 1, absolute below: an entropy near 0 is a difference of larger numbers."""
+    return np.abs(found - true) / np.maximum(np.abs(true), 1)
+
+
+def check(stats: TokenStats, logits: mx.array, excluded: int, choice: Choice, slack: float = 1.0) -> None:
+    """Ids are exact, and numbers are no worse than those of stock operations, up to `slack`."""
+    token, p, p2, entropy, sampled, p_sampled = (np.array(column) for column in stats)
+    x, every = float64(logits), np.arange(len(token))
+    allowed = np.arange(x.shape[1]) != excluded
+    if not allowed.any():
+        allowed[:] = True
+    true_p, true_entropy = truth(logits)
+    np.testing.assert_array_equal(token, first(x, allowed))
+    scores = np.where(allowed, true_scores(logits, choice), -np.inf)
+    best = scores.max(axis=1)
+    assert allowed[sampled].all()
+    none = np.isinf(best)
+    assert (sampled[none] == np.flatnonzero(allowed)[0]).all()
+    lost = best[~none] - scores[every, sampled][~none]
+    assert (lost <= 1e-5 * slack * np.maximum(1, np.abs(best[~none]))).all()
+
+    others = np.where(allowed, true_p, 0)
+    others[every, token] = 0
+    stock_p, stock_entropy = stock(logits)
+    full = np.isfinite(true_entropy)
+    bound = max(FLOOR, error(stock_p[full], true_p[full]).max(initial=0)) * slack
+    for found, true in ((p, true_p[every, token]), (p2, others.max(axis=1)), (p_sampled, true_p[every, sampled])):
+        assert error(found, true).max() <= bound
+    assert (entropy[~full] == np.inf).all()
+    bound = max(FLOOR, error(stock_entropy[full], true_entropy[full]).max(initial=0)) * slack
+    assert error(entropy[full], true_entropy[full]).max(initial=0) <= bound
+
+
+def first(x: Array, allowed: npt.NDArray[np.bool_]) -> Array:
+    """The best allowed id, the lowest allowed one in a row of -inf."""
+    candidates = np.flatnonzero(allowed)
+    return candidates[x[:, candidates].argmax(axis=1)]
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("kind", CHOICES)
+@pytest.mark.parametrize("width", [1, 31, 33, 1000])
+def test_statistics(executor: Executor, width: int, kind: str, dtype: mx.Dtype) -> None:
+    excluded = width // 3
+    logits = rows(width, width, dtype, excluded)
+    choice = choice_of(kind, logits)
+    expected = reference(logits, excluded, choice)
+    check(expected, logits, excluded, choice, slack=2)
+    for emulation in SCHEDULES:
+        with executor(emulation):
+            found = token_stats(logits, excluded, choice)
+        check(found, logits, excluded, choice)
+        assert mx.array_equal(found.token, expected.token)
+        assert mx.array_equal(found.sampled, expected.sampled)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_vocabulary_of_llada(executor: Executor, dtype: mx.Dtype) -> None:
+    logits = rows(126464, 5, dtype)[:2]
+    choice = choice_of("draw", logits)
+    for emulation in SCHEDULES[:3]:
+        with executor(emulation):
+            found = token_stats(logits, 126336, choice)
+        check(found, logits, 126336, choice)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("kind", CHOICES)
+def test_inputs_of_fewer_than_eight_elements(executor: Executor, kind: str, dtype: mx.Dtype) -> None:
+    """MLX passes these in another address space."""
+    for shape in ((1, 1), (1, 7), (2, 3)):
+        logits = rows(shape[1], 3, dtype)[: shape[0]]
+        choice = choice_of(kind, logits)
+        with executor(Emulation(seed=1)):
+            check(token_stats(logits, -1, choice), logits, -1, choice)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("kind", CHOICES)
+def test_inexact_arithmetic(emulator: Executor, kind: str, dtype: mx.Dtype) -> None:
+    """Functions that are off by 4 units in the last place, and contracted products, as a GPU may have them."""
+    logits = rows(1000, 9, dtype)
+    choice = choice_of(kind, logits)
+    with emulator(Emulation(seed=5, ulp_noise=4)):
+        check(token_stats(logits, 7, choice), logits, 7, choice, slack=8)
+
+
+def test_strided_rows_and_many_of_them(executor: Executor) -> None:
+    logits = mx.concatenate([rows(40, seed) for seed in range(4)]).reshape(2, 12, 40).transpose(1, 0, 2)[:, 1]
+    choice = choice_of("draw", logits)
+    with executor(Emulation(seed=1)):
+        check(token_stats(logits, 2, choice), logits, 2, choice)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_damaged_logits_are_seen(executor: Executor, bad: float) -> None:
+    """Where any logit is no number, the probability or the entropy is none either: the engine looks at these."""
+    x = np.array(rows(100))
+    for place in (0, 3, 99):
+        x[:, place] = bad
+        damaged = mx.array(x)
+        expected = reference(damaged, -1)
+        with executor(Emulation(seed=1)):
+            found = token_stats(damaged, -1)
+        for stats in (expected, found):
+            assert (mx.isnan(stats.p) | mx.isnan(stats.entropy)).all()
+
+
+def test_excluded_id_zero(executor: Executor) -> None:
+    """A row without any allowed logit gives the lowest allowed id."""
+    for width in (1, 2, 40):
+        logits = mx.full((2, width), -mx.inf)
+        logits[:, 0] = 1.0
+        expected = reference(logits, 0)
+        with executor(Emulation(seed=1)):
+            found = token_stats(logits, 0)
+        assert found.token.tolist() == expected.token.tolist() == [min(1, width - 1)] * 2
+        assert found.p.tolist() == expected.p.tolist() == ([1.0] * 2 if width == 1 else [0.0] * 2)
+
+
+def test_logits_are_read_once(emulator: Executor) -> None:
+    logits = rows(5000)
+    for kind, arrays in (("likeliest", 1), ("scores", 2), ("draw", 1)):
+        with emulated() as records:
+            token_stats(logits, 3, choice_of(kind, logits))
+        (record,) = records
+        read = {name: traffic.read for name, traffic in record.traffic.items()}
+        large = read.pop("logits") + read.pop("scores", 0)
+        assert 0.999 * logits.nbytes * arrays <= large <= 1.05 * logits.nbytes * arrays
+        assert sum(read.values()) <= 32 * kernels.THREADS * len(logits)  # a few words per thread, whatever the width
+        assert sum(traffic.written for traffic in record.traffic.values()) == 6 * 4 * len(logits)
+
+
+@st.composite
+def problems(draw: Any) -> tuple[mx.array, int, Choice]:
+    width, count = draw(st.integers(1, 150)), draw(st.integers(1, 3))
+    special = st.sampled_from([-np.inf, 0.0, 1.0, -1e30, 3.0])
+    values = draw(st.lists(st.floats(-30, 30, width=16) | special, min_size=width * count, max_size=width * count))
+    logits = mx.array(np.array(values, np.float32).reshape(count, width)).astype(draw(st.sampled_from(DTYPES)))
+    choice = choice_of(draw(st.sampled_from(CHOICES)), logits, draw(st.integers(0, 2**31)))
+    return logits, draw(st.integers(-1, width - 1)), choice
+
+
+@settings(max_examples=40, deadline=None)
+@given(problems(), st.integers(0, 1000))
+def test_kernel_reference_and_numpy_agree(problem: tuple[mx.array, int, Choice], seed: int) -> None:
+    logits, excluded, choice = problem
+    with emulated(Emulation(seed=seed)):
+        found = token_stats(logits, excluded, choice)
+    expected = reference(logits, excluded, choice)
+    for stats in (found, expected):
+        check(stats, logits, excluded, choice, slack=2)
+    assert mx.array_equal(found.token, expected.token)
+
+
+MUTANTS = {
+    "wrong reduction identity": ("score = row.drawn_logit = -INFINITY;", "score = row.drawn_logit = 0.0f;"),
+    "missing barrier": ("  threadgroup_barrier(mem_flags::mem_threadgroup);\n", ""),
+    "off-by-one bound": ("start + j < width ?", "start + j <= width ?"),
+    "last element dropped": ("start + j < width ?", "start + j + 1 < width ?"),
+    "half-precision accumulation": (
+        "row.total += weight;",
+        "row.total = static_cast<float>(static_cast<half>(row.total + weight));",
+    ),
+    "highest id wins a tie": ("if (x[j] > row.best) {", "if (x[j] >= row.best) {"),
+    "stale threadgroup slot": (
+        "    row = empty_row();\n    if (lane",
+        "    shared[lane % simdgroups_per_threadgroup].top = row.top;\n    row = empty_row();\n    if (lane",
+    ),
+    "slot reused without a barrier": ("  if (group == 0) {\n", "  shared[group].top = 0.0f;\n  if (group == 0) {\n"),
+    "excluded id counted as second": ("|| id == barred) {", ") {"),
+    "sum not rescaled": ("row.total *= scale;", ""),
+}
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_mutant_is_caught(emulator: Executor, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    logits = rows(2501, 2, excluded=4)
+    logits[1] -= 50
+    monkeypatch.setattr(kernels, "LIKELIEST_KERNEL", mutant(kernels.LIKELIEST_KERNEL, *MUTANTS[name]))
+
+    def run() -> None:
+        for seed in range(3):
+            with emulator(Emulation(seed=seed)):
+                found = token_stats(logits, 4)
+            check(found, logits, 4, None)
+
+    assert_caught(run)

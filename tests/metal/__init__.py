@@ -1,0 +1,31 @@
+"""Metal on a CPU: runs the kernels of `mx.fast.metal_kernel` without a GPU and finds what a GPU would hide.
+
+emulate(kernel)(inputs=..., grid=..., ...)      # the same call as kernel(...)
+with emulated() as records: ...                 # the product's dispatching functions run their kernels emulated
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from unittest.mock import patch
+
+import mlx.core as mx
+
+from d3mlx.kernels import dispatch
+from tests.metal.compile import CompileError, KernelError
+from tests.metal.emulator import Emulation, Record, Traffic, emulate
+
+__all__ = ["CompileError", "Emulation", "KernelError", "Record", "Traffic", "emulate", "emulated"]
+
+
+@contextmanager
+def emulated(emulation: Emulation | None = None) -> Iterator[list[Record]]:
+    """Inside, every kernel of the package runs in the emulator; yields the record of each launch."""
+    records: list[Record] = []
+
+    def run(kernel: dispatch.Kernel, launch: dispatch.Launch) -> list[mx.array]:
+        return emulate(dispatch.compiled(kernel), emulation, records)(**vars(launch))
+
+    with patch.object(dispatch, "on_gpu", lambda: True), patch.object(dispatch, "run", run):
+        yield records

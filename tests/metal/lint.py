@@ -1,0 +1,96 @@
+"""What Apple's compiler would refuse although a host C++ compiler takes it.
+
+`rules` looks at the text alone. `strict` has clang parse it as "C++ for OpenCL 2021", where device, constant,
+threadgroup and thread are real address spaces and there are no exceptions, virtual functions, new or function pointers.
+"""
+
+from __future__ import annotations
+
+import re
+from importlib.util import find_spec
+from typing import Any
+
+from tests.metal.compile import HERE, mlx_headers
+from tests.metal.rewrite import threadgroup_variables, to_cpp
+from tests.metal.trace import Generated
+
+NEEDED = 'the libclang package (`pip install -e ".[dev]"`)'
+ARGUMENTS = (
+    *("-x", "clcpp", "-cl-std=clc++2021", "-cl-no-stdinc", "-cl-single-precision-constant"),
+    *("-Xclang", "-cl-ext=+cl_khr_fp16", "-target", "x86_64-linux-gnu", "-ferror-limit=30", "-Wno-everything"),
+    *("-D__UINT32_MAX__=0xffffffffu", "-I", str(HERE / "shim"), "-I", str(mlx_headers())),
+)
+RULES = {
+    r"\bdouble\b": "MSL has no double",
+    r"\b(?:try|throw|catch|typeid|dynamic_cast|thread_local|virtual|goto|new|delete|asm|printf)\b": "not in MSL",
+    r"\bstd::": "no std:: in MSL",
+    r"\blong long\b": "no long long in MSL",
+    r"(?<=[=(,{;])\s*\[\s*[&=]?[\w\s,&=]*\]\s*(?:\([^)]*\))?\s*(?:mutable\s*)?\{": "no lambdas",
+    r"\bmemory_order_(?:acquire|release|acq_rel|seq_cst)\b": "only memory_order_relaxed before Metal 3.2",
+}
+
+
+def available() -> bool:
+    return find_spec("clang") is not None
+
+
+def check(generated: Generated) -> list[str]:
+    """Every objection, one line each; `strict` takes part where libclang is installed."""
+    return rules(generated) + (strict(generated) if available() else [])
+
+
+def rules(generated: Generated) -> list[str]:
+    text = generated.text
+    code = re.sub(r"//[^\n]*|/\*.*?\*/", lambda m: re.sub(r"[^\n]", " ", m[0]), text, flags=re.S)
+    found = [
+        f"line {code.count(chr(10), 0, match.start()) + 1}: {why}: {match[0].strip()}"
+        for pattern, why in RULES.items()
+        for match in re.finditer(pattern, code)
+    ]
+    header = threadgroup_variables(text[: text.index(f"[[kernel]] void {generated.name}(")])
+    if "MSL_THREADGROUP(" in header:
+        found.append("a threadgroup variable outside of the kernel function")
+    strange = [number for number, line in enumerate(text.split("\n"), 1) if not line.isascii()]
+    return found + ([f"lines {strange}: MLX hands the text over as ASCII"] if strange else [])
+
+
+def strict(generated: Generated) -> list[str]:
+    import clang.cindex as ci
+
+    unit = strict_unit(generated)
+    file = "kernel.clcpp"
+    parsed = ci.Index.create().parse(file, list(ARGUMENTS), unsaved_files=[(file, unit)])
+    before = unit[: unit.index("#line 1 ")].count("\n") + 1
+
+    def place(location: Any) -> str:
+        inside = str(location.file) == file
+        return f"{generated.name}.metal:{location.line - before}" if inside else f"{location.file}:{location.line}"
+
+    errors = [d for d in parsed.diagnostics if d.severity >= ci.Diagnostic.Error]
+    found = [f"{place(error.location)}: {error.spelling}" for error in errors]
+    for cursor in parsed.cursor.walk_preorder():
+        variable = cursor.kind in (ci.CursorKind.VAR_DECL, ci.CursorKind.PARM_DECL)
+        if variable and str(cursor.location.file) == file and "__generic" in cursor.type.spelling:
+            where = place(cursor.location)
+            found.append(f"{where}: `{cursor.spelling}` is a pointer or reference without an address space")
+    return found
+
+
+def strict_unit(generated: Generated) -> str:
+    """The text with its address spaces, and an instantiation if it is a template."""
+    text, instance = to_cpp(generated.text), ""
+    if generated.instance != generated.name:
+        text = text[: text.rindex("\ntemplate [[host_name(")] + "\n"
+        types = []
+        for parameter in generated.parameters:
+            kind = parameter.type.replace("atomic<", "metal::atomic<")
+            mark = "&" if parameter.reference else "*"
+            if parameter.kind == "attribute":
+                types.append(kind)
+            else:
+                types.append(f"{'' if parameter.kind == 'output' else 'const '}{parameter.space} {kind}{mark}")
+        instance = f"template void {generated.instance}({', '.join(types)});\n"
+    return (
+        '#include <metal_stdlib>\n#include "mlx/backend/metal/kernels/utils.h"\n#define double MSL_has_no_double\n'
+        f'#line 1 "{generated.name}.metal"\n{text}\n#line 1 "instance"\n{instance}'
+    )
