@@ -33,7 +33,14 @@ def test_the_wheel_installs_one_top_level_package(tmp_path: Path) -> None:
     (wheel,) = tmp_path.glob("*.whl")
     files = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0] for name in files} - {"d3mlx"} == {wheel.name.split("-py3")[0] + ".dist-info"}
-    for needed in ("cli/main.py", "kernels/token_stats.py", "convert/__init__.py", "py.typed", "models/llada.py"):
+    for needed in (
+        "cli/main.py",
+        "kernels/token_stats.py",
+        "convert/__init__.py",
+        "py.typed",
+        "models/llada.py",
+        "evaluate/tasks/math.py",
+    ):
         assert f"d3mlx/{needed}" in files
     for needed in ("config.json", "model.safetensors", "tokenizer.json", "README.md"):
         assert f"d3mlx/data/embedded/{needed}" in files

@@ -42,7 +42,7 @@ def attempt(subject: Subject, task: Task, preset: Preset, index: int) -> Record:
 
     Raises D3Error, naming the problem, if it cannot be asked.
     """
-    seed = (subject.sampling.seed + index) & MASK32
+    seed = (subject.sampling.seed + index) % 2**32
     try:
         generation = Generation(
             subject.model,
