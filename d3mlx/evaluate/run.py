@@ -15,7 +15,6 @@ from d3mlx.errors import D3Error
 from d3mlx.evaluate.records import Folder, Record, Setting
 from d3mlx.evaluate.results import Point
 from d3mlx.evaluate.tasks import Task
-from d3mlx.kernels.noise import MASK32
 from d3mlx.models import DiffusionModel
 
 READ_WHOLE = 64 << 20
