@@ -13,18 +13,24 @@ import mlx.core as mx
 import numpy as np
 
 from d3mlx import Generation, Step
+from d3mlx.cli.profile import profile_record
 from d3mlx.engine import Stats
+from d3mlx.stages import Profile
 
 
 @dataclass(frozen=True)
 class Report:
-    """How a run went. Seconds of the first forward, which sees the whole prompt, and of all of them; peak in bytes."""
+    """How a run went. Seconds of the first forward, which sees the whole prompt, and of all of them; peak in bytes.
+
+    profile: time by stage, if it was asked for.
+    """
 
     prompt_tokens: int
     stats: Stats
     first_seconds: float
     seconds: float
     peak_memory: int
+    profile: Profile | None = None
 
     def lines(self) -> list[str]:
         """mlx-lm's three lines and ours."""
@@ -113,6 +119,7 @@ def result_record(config: Mapping[str, Any], generation: Generation, report: Rep
             "seconds": report.seconds,
             "peak_memory": report.peak_memory,
         },
+        **({"profile": profile_record(report.profile)} if report.profile else {}),
     }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from d3mlx.api import Prompt
     from d3mlx.cli.consumers import Consumer, Report
     from d3mlx.decoding.presets import Preset
+    from d3mlx.stages import Profile
 
 COMMON, SAMPLE, OUTPUT = "Model and prompt", "Sampling (every decoder)", "Output"
 VANILLA = "vanilla: the models' own samplers"
@@ -88,9 +89,11 @@ def loading(model: str) -> AbstractContextManager[Any]:
     return nullcontext()
 
 
-def run(request: Request, make_consumers: Any) -> None:
-    """Load, generate, tell the consumers."""
+def run(request: Request, make_consumers: Any, profile: Profile | None) -> None:
+    """Load, generate, tell the consumers; fill the profile if there is one."""
     from d3mlx import Generation, load
+    from d3mlx.cli.profile import show_profile
+    from d3mlx.stages import profiled
 
     with loading(request.model):
         model, tokenizer = load(request.model, request.adapter_path, revision=request.revision)
@@ -108,12 +111,15 @@ def run(request: Request, make_consumers: Any) -> None:
     try:
         for consumer in consumers:
             consumer.start()
-        report = follow(generation, consumers)
+        with profiled(profile):
+            report = replace(follow(generation, consumers), profile=profile)
         for consumer in consumers:
             consumer.finish(report)
     finally:
         for consumer in consumers:
             consumer.close()
+    if profile is not None:
+        show_profile(profile)
 
 
 def follow(generation: Generation, consumers: list[Consumer]) -> Report:
@@ -253,6 +259,10 @@ def generate(
             dir_okay=False,
         ),
     ] = None,
+    profile: Annotated[
+        bool,
+        typer.Option("--profile", help="Time by stage of the loop, to standard error.", rich_help_panel=OUTPUT),
+    ] = False,
 ) -> None:
     """Generate text and watch it resolve.
 
@@ -264,6 +274,7 @@ def generate(
     from d3mlx.decoding.sampling import Sampling
     from d3mlx.errors import ConfigError
     from d3mlx.loader import EMBEDDED
+    from d3mlx.stages import Profile
 
     if json_lines and plain:
         raise ConfigError("Give --json or --plain, not both.")
@@ -322,4 +333,4 @@ def generate(
             chosen.append(LiveView(generation, tokenizer, f"{name} · {decoder}"))
         return chosen
 
-    run(request, consumers)
+    run(request, consumers, Profile() if profile else None)

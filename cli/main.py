@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from d3mlx.cli.bench import bench
 from d3mlx.cli.compare import compare
 from d3mlx.cli.convert import convert
 from d3mlx.cli.distill import distill
@@ -41,9 +42,12 @@ runs such checkpoints with MLX and shows the canvas while it resolves.
 
   d3mlx compare runs/embedded-d3llm runs/embedded-fast-dllm
 
+  d3mlx bench --shape llada-8b --q-bits 4
+
 [bold]Environment[/bold]
 
   HF_HOME, HF_TOKEN and HF_HUB_OFFLINE steer downloads as in every Hugging Face tool. NO_COLOR turns colours off.
+  D3MLX_CACHE is the folder of what d3mlx bench keeps, ~/.cache/d3mlx unless set.
 
 [bold]Exit status[/bold]
 
@@ -87,6 +91,7 @@ app.command()(distill)
 app.command()(fuse)
 app.command("eval")(evaluate)
 app.command()(compare)
+app.command()(bench)
 
 
 def sentence(error: BaseException) -> str:

@@ -24,6 +24,7 @@ from d3mlx.errors import CheckpointError
 from d3mlx.kernels.accept_blocks import MASKS, STATE, Accepted, accept_blocks
 from d3mlx.kernels.token_stats import TokenStats, token_stats
 from d3mlx.models import DiffusionModel
+from d3mlx.stages import current
 
 
 @dataclass(frozen=True)
@@ -113,6 +114,7 @@ class Forward:
         self.model, self.canvas, self.decoder, self.sampling, self.noise = model, canvas, decoder, sampling, noise
         self.store = Store(len(model.layers), keep=decoder.rows.cached)
         self.sequences = 2 if decoder.cfg_scale else 1
+        self.stages = current()
 
     def ids(self, plan: Plan) -> mx.array:
         """[B, R]: the rows' tokens, and for guidance those of a canvas whose prompt is masked."""
@@ -151,7 +153,9 @@ class Forward:
     def step(self, table: Ints, view: View, plan: Plan, state: Any) -> tuple[Outcome, Any]:
         """Forward, decide, and move the blocks on; the acceptance rule's next state."""
         wanted = self.canvas.masked_before(view.end)
-        stats = self.statistics(self.logits(plan, wanted), wanted)
+        logits = self.logits(plan, wanted)
+        self.stages.reached("forward", [logits])
+        stats = self.statistics(logits, wanted)
         acceptance = self.decoder.acceptance
         rule = acceptance.rule(plan.kind)
         if rule is None:
@@ -177,6 +181,7 @@ class Forward:
 
     def commit(self, positions: Ints, tokens: Ints) -> Ints:
         """Positions that the end of the answer filled."""
+        self.stages.reached("acceptance")
         self.canvas.commit(positions, tokens)
         return self.canvas.settle()
 
@@ -194,6 +199,7 @@ def decode(
     """
     sampling = sampling or Sampling()
     forward = Forward(model, canvas, decoder, sampling, noise or Noise(sampling.seed))
+    forward.stages.begin()
     table = decoder.schedule.table(canvas)
     rows_state = decoder.rows.start(canvas)
     acceptance_state = decoder.acceptance.start(canvas)
@@ -201,11 +207,12 @@ def decode(
     while not canvas.done:
         view = View.of(table)
         plan, rows_state = decoder.rows.step(canvas, view, rows_state)
+        forward.stages.reached("plan")
         outcome, acceptance_state = forward.step(table, view, plan, acceptance_state)
         table = outcome.table
         rows = len(plan.positions) * forward.sequences
         stats = Stats(stats.forwards + 1, stats.rows + rows, stats.prefill_rows, canvas.answered)
-        yield Step(
+        step = Step(
             index=stats.forwards - 1,
             kind=plan.kind,
             positions=outcome.eligible[outcome.chosen] - canvas.prompt_length,
@@ -222,3 +229,6 @@ def decode(
             rows=rows,
             stats=stats,
         )
+        forward.stages.reached("commit")
+        yield step
+        forward.stages.reached("consumers")

@@ -1,0 +1,339 @@
+"""`d3mlx bench`: how long a forward takes on this machine by its rows, whole answers, and predictions from paper."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from d3mlx.bench.shapes import Sizes
+    from d3mlx.decoding.presets import Preset
+
+MODEL, WORK, OUTPUT = "Model", "What is measured", "Output"
+SECONDS = 60.0
+CONTEXT = 512
+MAX_TOKENS = 64
+DECODERS = "d3mlx,d3llm,fast-dllm,vanilla"
+FORWARD_SHARE = 0.6
+"""Of the time, for single forwards; the rest is for whole answers."""
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The model to measure: a checkpoint, or sizes without weights. None of both is the built-in model."""
+
+    model: str | None
+    revision: str | None
+    sizes: Sizes | None
+    q_bits: int | None
+    name: str
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What is decoded for whole answers."""
+
+    prompts: Path | None
+    presets: dict[str, Preset]
+    max_tokens: int
+    profile: bool
+
+
+def rows_of(text: str | None) -> list[int]:
+    """Row counts of an option like 1,8,32."""
+    from d3mlx.bench.forwards import ROWS
+    from d3mlx.cli.eval import numbers
+
+    return [int(number) for number in numbers("--rows", text, int)] or list(ROWS)
+
+
+def sizes_of(shape: str | None, sizes: dict[str, int | None]) -> Sizes | None:
+    """A named shape with the given sizes in place of its own; or all of them given."""
+    from d3mlx.bench.shapes import SHAPES, Sizes
+    from d3mlx.errors import ConfigError
+
+    given: dict[str, Any] = {name: value for name, value in sizes.items() if value is not None}
+    if shape is None and not given:
+        return None
+    if shape is not None:
+        if shape not in SHAPES:
+            raise ConfigError(f"There is no shape {shape!r}; choose {', '.join(SHAPES)}, or give its sizes.")
+        return replace(SHAPES[shape], **given)
+    missing = [f"--{name}" for name in sizes if name not in given and name != "kv_heads"]
+    if missing:
+        raise ConfigError(f"A shape also needs {', '.join(missing)}; or start from one with --shape.")
+    return Sizes("llada", **({"kv_heads": given["heads"]} | given))
+
+
+def presets_of(names: str) -> dict[str, Preset]:
+    """Decoders by name, with their rows after a colon: d3llm, d3llm:full."""
+    from d3mlx.decoding.presets import preset
+
+    found = {}
+    for name in names.split(","):
+        decoder, colon, rows = name.strip().partition(":")
+        found[name.strip()] = preset(decoder, **({"rows": rows} if colon else {}))
+    return found
+
+
+@contextmanager
+def telling() -> Iterator[Callable[[str], None]]:
+    """On a terminal, a line on standard error that says what is being measured."""
+    from rich.console import Console
+
+    if not sys.stderr.isatty():
+        yield lambda what: None
+        return
+    with Console(stderr=True).status("Measuring ...") as status:
+        yield lambda what: status.update(f"Measuring: {what}")
+
+
+def facts(model: Any, name: str) -> dict[str, Any]:
+    """What the figures are of."""
+    from mlx_lm.utils import get_total_parameters
+
+    from d3mlx.bench.cost import precision
+
+    shape = model.args.shape()
+    return {
+        "name": name,
+        "family": model.family,
+        "weights": precision(model),
+        "parameters": get_total_parameters(model),
+        "layers": shape.layers,
+        "hidden": shape.hidden,
+        "heads": shape.heads,
+        "kv_heads": shape.kv_heads,
+        "ff": shape.ff,
+        "vocab": model.args.logit_width,
+    }
+
+
+def model_line(model: dict[str, Any]) -> str:
+    size = f"{model['layers']} layers of width {model['hidden']} ({model['ff']} inside)"
+    heads = f"{model['heads']} heads, {model['kv_heads']} of keys and values"
+    count = f"{model['parameters'] / 1e6:,.1f} million parameters, {model['weights']}"
+    return f"Model: {model['name']} ({model['family']}), {count}, {size}, {heads}, vocabulary {model['vocab']:,}"
+
+
+def predict(chip: str, chosen: Chosen, context: int, rows: list[int], json_file: Path | None) -> None:
+    """Print, or write, a roofline. No weight is loaded."""
+    from d3mlx.bench.chips import chip_named
+    from d3mlx.bench.cost import cost
+    from d3mlx.bench.roofline import FORMULA, Roofline
+    from d3mlx.bench.shapes import SHAPES, skeleton
+    from d3mlx.checkpoint import open_checkpoint
+    from d3mlx.cli.measurements import show_roofline
+    from d3mlx.cli.scores import printer, write_json
+    from d3mlx.errors import ConfigError
+    from d3mlx.hub import fetch
+    from d3mlx.loader import lazy_model
+
+    if context < 0 or min(rows) < 1:
+        raise ConfigError("--context and --rows are numbers of positions, 0 or more and 1 or more.")
+    described = chip_named(chip)
+    if chosen.model is not None:
+        model, name = lazy_model(open_checkpoint(fetch(chosen.model, chosen.revision))), chosen.name
+    elif chosen.sizes is not None:
+        model, name = skeleton(chosen.sizes, chosen.q_bits), chosen.name
+    else:
+        model, name = skeleton(SHAPES["llada-8b"], chosen.q_bits or 4), "llada-8b"
+    roofline = Roofline(described, cost(model, context))
+    known = facts(model, name) | {"context": context}
+    if json_file is not None:
+        times = [{"rows": count, "seconds": seconds} for count, seconds in roofline.table(rows)]
+        figures = {"bandwidth_used": described.achieved_bandwidth, "crossover": roofline.crossover}
+        kind = {"kind": "prediction", "formula": FORMULA, "chip": asdict(described), "model": known}
+        write_json(json_file, kind | {"cost": asdict(roofline.cost)} | figures | {"forwards": times})
+    if json_file != Path("-"):
+        show_roofline(printer(), roofline, rows, known)
+
+
+def load_chosen(chosen: Chosen) -> tuple[Any, Any]:
+    """Model and tokenizer; a synthetic model has none."""
+    from d3mlx.bench.shapes import random_model
+    from d3mlx.cli.generate import loading
+    from d3mlx.loader import EMBEDDED, load
+
+    with loading(chosen.model or EMBEDDED):
+        if chosen.sizes is not None:
+            return random_model(chosen.sizes, chosen.q_bits), None
+        return load(chosen.model or EMBEDDED, revision=chosen.revision)
+
+
+def keep(args: Any, padding: int | None, precision: str) -> tuple[Path | None, str]:
+    """Save a measured padding: the file, or why there is none."""
+    from d3mlx.bench.machine import device_name
+    from d3mlx.bench.saved import save_padding
+
+    if padding is None:
+        return None, "no padding was measured"
+    try:
+        return save_padding(args, device_name(), padding, precision), ""
+    except OSError as error:
+        return None, f"{error.strerror} ({error.filename})"
+
+
+def measure_all(
+    chosen: Chosen,
+    context: int | None,
+    rows: list[int],
+    seconds: float,
+    answers: Answers | None,
+    json_file: Path | None,
+) -> None:
+    """Load, measure, print or write, and keep the best padding."""
+    from d3mlx.bench import decoding, forwards
+    from d3mlx.bench.crossover import crossover
+    from d3mlx.bench.machine import machine
+    from d3mlx.cli import measurements
+    from d3mlx.cli.profile import profile_record
+    from d3mlx.cli.scores import printer, write_json
+    from d3mlx.errors import ConfigError
+    from d3mlx.stages import Profile
+
+    model, tokenizer = load_chosen(chosen)
+    longest = model.args.context
+    if context is not None and context > longest:
+        raise ConfigError(f"This model has a context of {longest} positions; give a --context up to that.")
+    context = min(CONTEXT, longest) if context is None else context
+    command, known = shlex.join(["d3mlx", *sys.argv[1:]]), facts(model, chosen.name)
+    profiles = {name: Profile() for name in answers.presets} if answers and answers.profile else {}
+    totals: dict[str, decoding.Decoded] = {}
+    if answers:
+        prompts = decoding.prompts_of(answers.prompts, tokenizer)
+        speaker = decoding.Speaker(model, tokenizer, answers.max_tokens)
+        decoding.check(speaker, prompts, answers.presets)
+    with telling() as tell:
+        share = FORWARD_SHARE if answers else 1
+        timed = forwards.measure(model, context, rows, share * seconds, tell)
+        found = crossover(timed.steps)
+        if answers:
+            left = (1 - share) * seconds
+            totals = decoding.decode_all(speaker, prompts, answers.presets, left, profiles or None, tell)
+    path, reason = keep(model.args, found.padding, known["weights"])
+    if json_file is not None:
+        decoded = {name: asdict(total) | total.figures() for name, total in totals.items()}
+        record = {"kind": "measurement", "command": command, "machine": asdict(machine()), "model": known}
+        record |= {"forwards": asdict(timed) | {"prefill_speed": timed.prefill_speed}, "crossover": asdict(found)}
+        record |= {"decoding": decoded, "profiles": {name: profile_record(item) for name, item in profiles.items()}}
+        write_json(json_file, record)
+    if json_file == Path("-"):
+        return
+    console = printer()
+    for line in (f"$ {command}", *machine().lines(), model_line(known)):
+        console.print(line, soft_wrap=True, markup=False)
+    measurements.show_forwards(console, timed)
+    measurements.show_crossover(console, found, timed.steps[0].rows)
+    measurements.show_saved(console, path, reason)
+    if answers:
+        measurements.show_decoding(console, totals, answers.max_tokens)
+    measurements.show_profiles(console, profiles)
+
+
+def bench(
+    model: Annotated[
+        str | None,
+        typer.Option("--model", "-m", help="Folder or hub id; the built-in model if not given.", rich_help_panel=MODEL),
+    ] = None,
+    revision: Annotated[
+        str | None, typer.Option(help="Branch, tag or commit on the hub.", rich_help_panel=MODEL)
+    ] = None,
+    shape: Annotated[
+        str | None,
+        typer.Option(help="Random weights of a shape: llada-8b, llada-1b or dream-7b.", rich_help_panel=MODEL),
+    ] = None,
+    layers: Annotated[int | None, typer.Option(help="Layers, of a shape of your own.", rich_help_panel=MODEL)] = None,
+    hidden: Annotated[int | None, typer.Option(help="Width of a layer.", rich_help_panel=MODEL)] = None,
+    heads: Annotated[int | None, typer.Option(help="Attention heads.", rich_help_panel=MODEL)] = None,
+    kv_heads: Annotated[
+        int | None, typer.Option(help="Heads of keys and values, as many as --heads.", rich_help_panel=MODEL)
+    ] = None,
+    ff: Annotated[int | None, typer.Option(help="Width inside the MLP.", rich_help_panel=MODEL)] = None,
+    vocab: Annotated[int | None, typer.Option(help="Size of the vocabulary.", rich_help_panel=MODEL)] = None,
+    q_bits: Annotated[
+        int | None,
+        typer.Option(help="Quantize random weights to 2, 3, 4, 5, 6 or 8 bits.", rich_help_panel=MODEL),
+    ] = None,
+    seconds: Annotated[
+        float, typer.Option(help="About how long to measure; what is slower is measured once.", rich_help_panel=WORK)
+    ] = SECONDS,
+    context: Annotated[
+        int | None,
+        typer.Option(help="Positions that a forward attends to, 512 or the model's most.", rich_help_panel=WORK),
+    ] = None,
+    rows: Annotated[
+        str | None,
+        typer.Option(help="Row counts: 1,8,32. By default 1 to 512, up to the context.", rich_help_panel=WORK),
+    ] = None,
+    decoders: Annotated[
+        str | None,
+        typer.Option(
+            help=f"Decoders of whole answers, perhaps with rows (d3llm:full); {DECODERS}.", rich_help_panel=WORK
+        ),
+    ] = None,
+    prompts: Annotated[
+        Path | None,
+        typer.Option(
+            help="JSONL file with a prompt or question on each line; built-in word problems if not given.",
+            rich_help_panel=WORK,
+        ),
+    ] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(help=f"Length of the canvas of an answer, {MAX_TOKENS}.", rich_help_panel=WORK)
+    ] = None,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Also the time of whole answers by stage.", rich_help_panel=WORK)
+    ] = False,
+    roofline: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CHIP",
+            help="Measure nothing; predict a chip (M1 to M5 Max) from published figures, llada-8b at 4 bits if no "
+            "model or shape is given.",
+            rich_help_panel=WORK,
+        ),
+    ] = None,
+    json_file: Annotated[
+        Path | None,
+        typer.Option("--json", help="Write all figures to this file; - for standard output.", rich_help_panel=OUTPUT),
+    ] = None,
+) -> None:
+    """Measure this machine: forwards by their rows, prefill, whole answers.
+
+    Says where more rows begin to cost more time, and which padding of row counts is best, which is kept for later runs.
+    The text is made to be pasted into a report.
+    """
+    from d3mlx.api import check_request
+    from d3mlx.cli.scores import check_outputs
+    from d3mlx.errors import ConfigError
+
+    check_outputs(json_file)
+    own = {"layers": layers, "hidden": hidden, "heads": heads, "kv_heads": kv_heads, "ff": ff, "vocab": vocab}
+    sizes = sizes_of(shape, own)
+    if model is not None and sizes is not None:
+        raise ConfigError("Give a model or a shape, not both.")
+    if q_bits is not None and sizes is None and (model is not None or roofline is None):
+        raise ConfigError("--q-bits is for random weights; a model is measured as it is stored, so convert it first.")
+    name = model or ("random weights, " + (shape or "own shape") if sizes else "embedded")
+    chosen = Chosen(model, revision, sizes, q_bits, name)
+    wants_answers = {"--decoders": decoders, "--prompts": prompts, "--max-tokens": max_tokens, "--profile": profile}
+    given = [option for option, value in wants_answers.items() if value not in (None, False)]
+    if given and (sizes is not None or roofline is not None):
+        raise ConfigError(f"{', '.join(given)}: whole answers need a real model, and are not predicted.")
+    if roofline is not None:
+        predict(roofline, chosen, CONTEXT if context is None else context, rows_of(rows), json_file)
+        return
+    check_request(max_tokens, ())
+    answers = None
+    if sizes is None:
+        presets = presets_of(decoders or DECODERS)
+        answers = Answers(prompts, presets, MAX_TOKENS if max_tokens is None else max_tokens, profile)
+    measure_all(chosen, context, rows_of(rows), seconds, answers, json_file)

@@ -1,0 +1,139 @@
+"""What `d3mlx bench` found, as text that stays readable where it is pasted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from d3mlx.bench.chips import ACHIEVED_BANDWIDTH
+from d3mlx.bench.crossover import WITHIN, Crossover
+from d3mlx.bench.decoding import Decoded
+from d3mlx.bench.forwards import Forwards
+from d3mlx.bench.roofline import FORMULA, Roofline
+from d3mlx.cli.profile import profile_table
+from d3mlx.stages import Profile
+
+
+def table_of(*columns: str) -> Table:
+    """Figures under these headings, the first column a name."""
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for i, column in enumerate(columns):
+        table.add_column(column, justify="right" if i or column == "rows" else "left")
+    return table
+
+
+def counted(count: int, thing: str) -> str:
+    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
+
+
+def milliseconds(seconds: float) -> str:
+    """Three figures or more."""
+    return f"{1000 * seconds:.{0 if seconds >= 1 else 1 if seconds >= 0.1 else 2 if seconds >= 0.01 else 3}f}"
+
+
+def show_forwards(console: Console, found: Forwards) -> None:
+    one = found.steps[0]
+    console.print(
+        f"\nA forward by its rows, against a cache of {found.context} positions, with head and token statistics:"
+    )
+    table = table_of(
+        "rows", "median ms", "quartiles", "ms a row", f"over {one.rows} row{'s' * (one.rows > 1)}", "times"
+    )
+    for step in found.steps:
+        table.add_row(
+            str(step.rows),
+            milliseconds(step.seconds),
+            f"{milliseconds(step.low)} to {milliseconds(step.high)}",
+            milliseconds(step.seconds / step.rows),
+            f"{step.seconds / one.seconds:.2f}",
+            str(step.repeats),
+        )
+    console.print(table)
+    if found.left_out:
+        counts = ", ".join(map(str, found.left_out))
+        console.print(f"Left out, because one forward would take longer than --seconds: {counts}.")
+    prefill = found.prefill
+    console.print(
+        f"Prefill: {found.context} tokens in {milliseconds(prefill.seconds)} ms, "
+        f"{found.prefill_speed:,.1f} tokens/s (median of {prefill.repeats})."
+    )
+
+
+def show_crossover(console: Console, found: Crossover, one: int) -> None:
+    console.print(
+        f"Crossover: up to {counted(found.rows, 'row')}, a forward takes at most {100 * WITHIN:.0f} % longer than with "
+        f"{one}."
+    )
+    if found.fit is not None:
+        fit = found.fit
+        console.print(
+            f"Fit: t(rows) = max({milliseconds(fit.floor)} ms, rows * {milliseconds(fit.per_row)} ms), the two meet at "
+            f"{fit.rows:.1f} rows; typical deviation {100 * fit.error:.0f} %."
+        )
+    if found.padding is None:
+        console.print("Best padding: not measured; it takes every multiple of 8 from 8 to 64 among the rows.")
+    else:
+        console.print(f"Best padding: row counts rounded up to a multiple of {found.padding}.")
+
+
+def show_saved(console: Console, path: Path | None, reason: str) -> None:
+    console.print(f"Kept in {path}." if path else f"Not kept: {reason}.", soft_wrap=True, markup=False)
+
+
+def show_decoding(console: Console, found: Mapping[str, Decoded], max_tokens: int) -> None:
+    prompts = next(iter(found.values())).prompts
+    console.print(f"\nWhole answers: {counted(prompts, 'prompt')}, the same for all, canvas of {max_tokens} tokens:")
+    table = table_of("decoder", "tokens/s", "ms a forward", "TPF", "RPT", "tokens", "forwards", "rows", "seconds")
+    for name, total in found.items():
+        figures = total.figures()
+        table.add_row(
+            name,
+            f"{figures['tokens_per_second']:.2f}",
+            milliseconds(figures["seconds_per_forward"]),
+            f"{figures['tokens_per_forward']:.2f}",
+            f"{figures['rows_per_token']:.1f}",
+            str(total.tokens),
+            str(total.forwards),
+            str(total.rows),
+            f"{total.seconds:.2f}",
+        )
+    console.print(table)
+
+
+def show_profiles(console: Console, profiles: Mapping[str, Profile]) -> None:
+    for name, profile in profiles.items():
+        console.print(f"\n{name}, by stage of the loop:")
+        console.print(profile_table(profile))
+
+
+def show_roofline(console: Console, roofline: Roofline, rows: list[int], model: Mapping[str, Any]) -> None:
+    chip, cost, giga = roofline.chip, roofline.cost, 1e9
+    origin = "scaled from an M4 Max, assumed" if chip.assumed else "from a published prefill"
+    share = f"{100 * ACHIEVED_BANDWIDTH:.0f} % of the published {chip.bandwidth / giga:g}, assumed"
+    console.print(f"PREDICTION for {chip.name}, not a measurement: {FORMULA}")
+    console.print(
+        f"Model: {model['name']}, {model['weights']}, a cache of {model['context']} positions.",
+        soft_wrap=True,
+        markup=False,
+    )
+    console.print(
+        f"bytes = {cost.nbytes / giga:.3f} GB ({cost.weight_bytes / giga:.3f} weights, {cost.cache_bytes / giga:.3f} "
+        f"K/V); bandwidth = {chip.achieved_bandwidth / giga:.0f} GB/s ({share})"
+    )
+    console.print(
+        f"FLOP per row = {cost.flop_per_row / giga:.2f} G ({cost.body_flop / giga:.2f} body, {cost.head_flop / giga:.2f}"
+        f" head, {cost.attention_flop / giga:.2f} attention); effective = {chip.flops / 1e12:g} TFLOP/s ({origin})"
+    )
+    table = table_of("rows", "predicted ms", "ms a row", "bound by")
+    for count, seconds in roofline.table(rows):
+        bound = "bandwidth" if count <= roofline.crossover else "arithmetic"
+        table.add_row(str(count), milliseconds(seconds), milliseconds(seconds / count), bound)
+    console.print(table)
+    console.print(
+        f"Predicted crossover: {roofline.crossover:.1f} rows. Predicted ceiling of one row and one token a forward, as "
+        f"in autoregression: {roofline.ceiling:.0f} tokens/s."
+    )

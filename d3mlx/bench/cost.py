@@ -1,0 +1,70 @@
+"""What a forward costs on paper: bytes that it reads, and floating-point operations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx.utils import tree_flatten
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one forward with the head on all of its rows.
+
+    weight_bytes: every weight once, as it is stored, the head included and embedding rows not (they are gathered, and a
+    tied embedding is the head). cache_bytes: K/V of the positions attended to. body_flop, head_flop, attention_flop:
+    multiplications and additions for each row, of the projections, the head, and the products with K and V.
+    """
+
+    weight_bytes: int
+    cache_bytes: int
+    body_flop: int
+    head_flop: int
+    attention_flop: int
+
+    @property
+    def nbytes(self) -> int:
+        return self.weight_bytes + self.cache_bytes
+
+    @property
+    def flop_per_row(self) -> int:
+        return self.body_flop + self.head_flop + self.attention_flop
+
+
+def cost(model: Any, context: int) -> Cost:
+    """Of a model of this runtime, computed or not, whose rows attend to `context` positions."""
+    shape, width = model.args.shape(), model.args.logit_width
+    kv_width = shape.kv_heads * shape.head_dim
+    products = 2 * shape.hidden * (shape.hidden + kv_width) + 3 * shape.hidden * shape.ff
+    tied = not hasattr(model, "lm_head")
+    weights = tree_flatten(model.parameters())
+    read = [value for name, value in weights if tied or not name.startswith("model.embed_tokens.")]
+    float_bytes = float_dtype(model).size
+    return Cost(
+        weight_bytes=sum(int(value.nbytes) for value in read),
+        cache_bytes=2 * shape.layers * kv_width * float_bytes * context,
+        body_flop=2 * shape.layers * products,
+        head_flop=2 * shape.hidden * width,
+        attention_flop=4 * shape.layers * shape.hidden * context,
+    )
+
+
+def float_dtype(model: Any) -> mx.Dtype:
+    """Of activations and K/V: that of the norms, which no quantization packs."""
+    dtype: mx.Dtype = model.model.norm.weight.dtype
+    return dtype
+
+
+def precision(model: nn.Module) -> str:
+    """The weights in a word or two: "bfloat16", "4-bit", or "3- and 6-bit"."""
+    found = {
+        int(layer.bits)
+        for _, layer in tree_flatten(model.leaf_modules(), is_leaf=nn.Module.is_module)
+        if hasattr(layer, "bits")
+    }
+    if not found:
+        return str(float_dtype(model)).rsplit(".", 1)[-1]
+    return "- and ".join(map(str, sorted(found))) + "-bit"

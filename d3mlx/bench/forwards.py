@@ -1,0 +1,134 @@
+"""Time of a forward by its number of rows, as the decode loop makes it: rows, head, token statistics, one read."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import cycle
+from typing import Any
+
+import numpy as np
+
+from d3mlx.canvas import Canvas
+from d3mlx.decoding.acceptance import Confidence
+from d3mlx.decoding.presets import Decoder
+from d3mlx.decoding.rows import Needed, Plan, run
+from d3mlx.decoding.sampling import Noise, Sampling
+from d3mlx.decoding.schedule import WholeCanvas
+from d3mlx.engine import Forward, read
+from d3mlx.errors import ConfigError
+
+ROWS = (1, 8, 16, 24, 32, 40, 48, 56, 64, 96, 128, 256, 512)
+"""Every multiple of 8 up to 64 is there to see steps in the curve, which decide the padding of row counts."""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of one call: the median and the quartiles of `repeats` calls after a first one that does not count."""
+
+    rows: int
+    seconds: float
+    low: float
+    high: float
+    repeats: int
+
+    @classmethod
+    def of(cls, rows: int, samples: Sequence[float]) -> Timing:
+        low, median, high = np.quantile(samples, [0.25, 0.5, 0.75]).tolist()
+        return cls(rows, median, low, high, len(samples))
+
+
+@dataclass(frozen=True)
+class Forwards:
+    """prefill: a pass over the whole context with an empty cache. steps: against the cache it leaves, by rows.
+
+    left_out: row counts of which one forward would take longer than the whole budget.
+    """
+
+    context: int
+    prefill: Timing
+    steps: tuple[Timing, ...]
+    left_out: tuple[int, ...] = ()
+
+    @property
+    def prefill_speed(self) -> float:
+        """Prompt tokens a second."""
+        return self.context / self.prefill.seconds
+
+
+PREFILL = 0
+"""Stands among the row counts for a prefill."""
+
+
+class Workload:
+    """A request of `context` positions whose forwards compute any number of rows."""
+
+    def __init__(self, model: Any, context: int):
+        self.model, self.context = model, context
+        self.forward = self.fresh()
+
+    def fresh(self) -> Forward:
+        """The request with an empty cache."""
+        args = self.model.args
+        canvas = Canvas([], self.context, args.mask_token_id)
+        decoder = Decoder(WholeCanvas(), Confidence(), Needed())
+        return Forward(self.model, canvas, decoder, Sampling(), Noise(0))
+
+    def prefill(self) -> None:
+        """Compute every position into an empty cache, with the head on the last one."""
+        self.forward = self.fresh()
+        self.compute(run(0, self.context), np.array([self.context - 1], np.int32))
+
+    def step(self, rows: int) -> None:
+        """Compute `rows` positions, spread over the context, and their statistics; needs a `prefill` before."""
+        positions = (np.arange(rows) * self.context // rows).astype(np.int32)
+        self.compute(Plan(positions), positions)
+
+    def compute(self, plan: Plan, wanted: Any) -> None:
+        read(self.forward.statistics(self.forward.logits(plan, wanted), wanted))
+
+
+def timed(act: Callable[[], None]) -> float:
+    began = time.perf_counter()
+    act()
+    return time.perf_counter() - began
+
+
+def measure(
+    model: Any, context: int, rows: Sequence[int], seconds: float, tell: Callable[[str], None] = lambda what: None
+) -> Forwards:
+    """Time forwards of each of the `rows` against a cache of `context` positions, for about `seconds`.
+
+    Everything is timed at least once after a call that does not count, then in rounds while time is left, so that a
+    machine that slows down when it is warm does so for all alike. `tell` hears what is being done.
+    Raises ConfigError.
+    """
+    if context < 1:
+        raise ConfigError(f"--context is a number of positions, 1 or more, not {context}.")
+    if not 0 < seconds < float("inf"):
+        raise ConfigError(f"--seconds is a time above 0, not {seconds:g}.")
+    counts = sorted({count for count in rows if count <= context})
+    if not counts or counts[0] < 1:
+        raise ConfigError(f"--rows are numbers from 1 to the context of {context}.")
+    work = Workload(model, context)
+    end = time.perf_counter() + seconds
+    acts: dict[int, Callable[[], None]] = {PREFILL: work.prefill}
+    samples: dict[int, list[float]] = {}
+    for count in (PREFILL, *counts):
+        before = max(samples, default=PREFILL)
+        if before != PREFILL and samples[before][0] * count / before > seconds:
+            break
+        tell("prefill" if count == PREFILL else f"forwards of {count} rows")
+        act = acts.setdefault(count, partial(work.step, count))
+        act()
+        samples[count] = [timed(act)]
+    tell("further rounds")
+    rounds = cycle(acts.items())
+    while time.perf_counter() < end:
+        count, act = next(rounds)
+        samples[count].append(timed(act))
+    prefill = Timing.of(context, samples.pop(PREFILL))
+    steps = tuple(Timing.of(count, found) for count, found in samples.items())
+    return Forwards(context, prefill, steps, tuple(count for count in counts if count not in samples))

@@ -1,0 +1,73 @@
+"""Which machine and which software a measurement is of."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+
+import d3mlx
+
+
+@dataclass(frozen=True)
+class Machine:
+    """device_info is MLX's. commit: of the git checkout that the package runs from, with "+" if it has changes, or
+    None for an installed one. preloaded: libraries put before MLX's own (LD_PRELOAD), which change a CPU's speed."""
+
+    device: str
+    device_info: dict[str, Any]
+    system: str
+    python: str
+    versions: dict[str, str]
+    commit: str | None
+    preloaded: str | None
+
+    def lines(self) -> list[str]:
+        """As a person reads them."""
+        named = [f"{name} {number}" for name, number in self.versions.items()]
+        source = f" ({self.commit[:10] + '+' * self.commit.endswith('+')})" if self.commit else ""
+        memory = self.device_info.get("memory_size") or self.device_info.get("total_memory")
+        size = f", {int(memory) / 2**30:.0f} GiB" if memory else ""
+        found = [f"Machine: {self.device}{size}, {self.system}"]
+        if self.preloaded:
+            found.append(f"Preloaded: {self.preloaded}")
+        return [*found, f"Software: {named[0]}{source}, {', '.join(named[1:])}, Python {self.python}"]
+
+
+def device_name() -> str:
+    """MLX's name of the device that computes, such as "Apple M4 Max"; a processor is told apart from its GPU."""
+    name = str(mx.device_info().get("device_name", "unknown device"))
+    return name if mx.default_device().type == mx.gpu else f"{name} (CPU)"
+
+
+def machine() -> Machine:
+    return Machine(
+        device=device_name(),
+        device_info=dict(mx.device_info()),
+        system=platform.platform(),
+        python=platform.python_version(),
+        versions={name: version(name) for name in ("d3mlx", "mlx", "mlx-lm")},
+        commit=commit(Path(d3mlx.__file__).parents[1]),
+        preloaded=os.environ.get("LD_PRELOAD") or os.environ.get("DYLD_INSERT_LIBRARIES"),
+    )
+
+
+def commit(root: Path) -> str | None:
+    """The commit of a git checkout; None if `root` is none, or git is not there."""
+    if not (root / ".git").exists():
+        return None
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(root), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
