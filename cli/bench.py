@@ -263,7 +263,7 @@ def bench(
         typer.Option(help="Quantize random weights to 2, 3, 4, 5, 6 or 8 bits.", rich_help_panel=MODEL),
     ] = None,
     seconds: Annotated[
-        float, typer.Option(help="About how long to measure; what is slower is measured once.", rich_help_panel=WORK)
+        float, typer.Option(help="About how long to measure; on a slow machine less is measured.", rich_help_panel=WORK)
     ] = SECONDS,
     context: Annotated[
         int | None,

@@ -55,7 +55,8 @@ def show_forwards(console: Console, found: Forwards) -> None:
     console.print(table)
     if found.left_out:
         counts = ", ".join(map(str, found.left_out))
-        console.print(f"Left out, because one forward would take longer than --seconds: {counts}.")
+        last = counted(found.steps[-1].rows, "row")
+        console.print(f"Left out, because {last} already took a large part of --seconds: {counts}.")
     prefill = found.prefill
     console.print(
         f"Prefill: {found.context} tokens in {milliseconds(prefill.seconds)} ms, "
@@ -125,8 +126,9 @@ def show_roofline(console: Console, roofline: Roofline, rows: list[int], model: 
         f"K/V); bandwidth = {chip.achieved_bandwidth / giga:.0f} GB/s ({share})"
     )
     console.print(
-        f"FLOP per row = {cost.flop_per_row / giga:.2f} G ({cost.body_flop / giga:.2f} body, {cost.head_flop / giga:.2f}"
-        f" head, {cost.attention_flop / giga:.2f} attention); effective = {chip.flops / 1e12:g} TFLOP/s ({origin})"
+        f"FLOP per row = {cost.flop_per_row / giga:.2f} G ({cost.body_flop / giga:.2f} body, "
+        f"{cost.head_flop / giga:.2f} head, {cost.attention_flop / giga:.2f} attention); "
+        f"effective = {chip.flops / 1e12:g} TFLOP/s ({origin})"
     )
     table = table_of("rows", "predicted ms", "ms a row", "bound by")
     for count, seconds in roofline.table(rows):

@@ -44,7 +44,7 @@ class Timing:
 class Forwards:
     """prefill: a pass over the whole context with an empty cache. steps: against the cache it leaves, by rows.
 
-    left_out: row counts of which one forward would take longer than the whole budget.
+    left_out: row counts after the first that took a large part of the budget (`SLOW`).
     """
 
     context: int
@@ -57,6 +57,9 @@ class Forwards:
         """Prompt tokens a second."""
         return self.context / self.prefill.seconds
 
+
+SLOW = 0.5
+"""A forward that takes more than this share of the budget is the last row count that is measured."""
 
 PREFILL = 0
 """Stands among the row counts for a prefill."""
@@ -101,8 +104,9 @@ def measure(
 ) -> Forwards:
     """Time forwards of each of the `rows` against a cache of `context` positions, for about `seconds`.
 
-    Everything is timed at least once after a call that does not count, then in rounds while time is left, so that a
-    machine that slows down when it is warm does so for all alike. `tell` hears what is being done.
+    Everything is timed at least once after a call that does not count, unless fewer rows were slow already, then in
+    rounds while time is left, so that a machine that slows down when it is warm does so for all alike. `tell` hears
+    what is being done.
     Raises ConfigError.
     """
     if context < 1:
@@ -118,7 +122,7 @@ def measure(
     samples: dict[int, list[float]] = {}
     for count in (PREFILL, *counts):
         before = max(samples, default=PREFILL)
-        if before != PREFILL and samples[before][0] * count / before > seconds:
+        if before != PREFILL and samples[before][0] > SLOW * seconds:
             break
         tell("prefill" if count == PREFILL else f"forwards of {count} rows")
         act = acts.setdefault(count, partial(work.step, count))

@@ -1,0 +1,161 @@
+"""Costs counted from shapes, and the rooflines that follow from them."""
+
+from __future__ import annotations
+
+import math
+
+import mlx.core as mx
+import mlx.nn as nn
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from mlx.utils import tree_flatten
+from mlx_lm.utils import get_total_parameters
+
+from d3mlx.bench.chips import CHIPS, Chip, chip_named
+from d3mlx.bench.cost import cost, precision
+from d3mlx.bench.roofline import Roofline
+from d3mlx.bench.shapes import GROUP, SHAPES, Sizes, nbytes, random_model, skeleton
+from d3mlx.errors import ConfigError, MemoryLimitError
+from d3mlx.models import dream, llada
+from tests.builders import DREAM_CONFIG, LLADA_CONFIG
+
+TINY = Sizes("llada", layers=2, hidden=64, heads=4, kv_heads=2, ff=128, vocab=100)
+LLADA_4BIT = cost(skeleton(SHAPES["llada-8b"], 4), 0)
+
+
+def products(model: nn.Module) -> int:
+    """FLOP of a row by another way: two for each weight of a projection."""
+    leaves = [leaf for _, leaf in tree_flatten(model.leaf_modules(), is_leaf=nn.Module.is_module)]
+    return sum(2 * leaf.weight.size for leaf in leaves if isinstance(leaf, nn.Linear))
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        llada.Model(llada.ModelArgs.from_dict(LLADA_CONFIG)),
+        llada.Model(llada.ModelArgs.from_dict(LLADA_CONFIG | {"n_kv_heads": 1, "n_layers": 3})),
+        llada.Model(llada.ModelArgs.from_dict(LLADA_CONFIG | {"weight_tying": True})),
+        dream.Model(dream.ModelArgs.from_dict(DREAM_CONFIG)),
+        dream.Model(dream.ModelArgs.from_dict(DREAM_CONFIG | {"tie_word_embeddings": True})),
+    ],
+    ids=["llada", "llada with one kv head", "llada tied", "dream", "dream tied"],
+)
+def test_costs_are_those_of_the_weights(model: nn.Module) -> None:
+    context = 10
+    found = cost(model, context)
+    embedding = model.model.embed_tokens.weight
+    tied = not hasattr(model, "lm_head")
+    head = 2 * embedding.size if tied else 0
+    assert found.body_flop + found.head_flop == products(model) + head
+    assert found.weight_bytes == nbytes(model) - (0 if tied else embedding.nbytes)
+    attention = model.layers[0].self_attn
+    kept = 2 * len(model.layers) * context * attention.kv_heads * attention.head_dim
+    assert found.cache_bytes == kept * model.model.norm.weight.itemsize
+    # Scores and weighted values: two products with every cached position for every query head.
+    assert found.attention_flop == 4 * len(model.layers) * context * attention.heads * attention.head_dim
+    assert cost(model, 0).attention_flop == cost(model, 0).cache_bytes == 0
+
+
+@pytest.mark.parametrize(
+    ("chip", "row", "crossover", "times", "ceiling"),
+    [
+        (chip_named("M4 Pro"), 2.5, 10, (81, 244, 890), 39),
+        (chip_named("M4 Max"), 1.28, 10, (41, 123, 449), 78),
+        # Here an M5 Max was taken to have 597 GB/s; the published figure is 614.
+        (Chip("M5 Max", 597e9, chip_named("M5 Max").flops), 0.34, 34, (12, 33, 119), 85),
+    ],
+    ids=lambda value: value.name if isinstance(value, Chip) else "",
+)
+def test_published_predictions(chip: Chip, row: float, crossover: int, times: tuple[int, ...], ceiling: int) -> None:
+    """Times on paper of LLaDA-8B at 4 bits, as they were published with the design."""
+    found = Roofline(chip, LLADA_4BIT)
+    assert round(LLADA_4BIT.body_flop / 1e9, 1) == 14.0
+    assert round(LLADA_4BIT.head_flop / 1e9, 2) == 1.04
+    assert round(LLADA_4BIT.nbytes / 1e9, 1) == 4.2
+    digits = 1 if row > 2 else 2
+    assert round(1000 * found.per_row, digits) == row
+    assert int(found.crossover) == crossover
+    assert tuple(round(1000 * found.seconds(rows)) for rows in (32, 96, 350)) == times
+    assert round(found.ceiling) == ceiling
+
+
+@given(
+    st.sampled_from(CHIPS),
+    st.sampled_from(sorted(SHAPES)),
+    st.sampled_from([None, 8]),
+    st.integers(0, 4096),
+    st.lists(st.integers(1, 1024), min_size=2, unique=True),
+)
+def test_a_roofline_is_flat_and_then_straight(
+    chip: Chip, shape: str, q_bits: int | None, context: int, rows: list[int]
+) -> None:
+    q_bits = q_bits if shape != "llada-1b" else None
+    found = Roofline(chip, cost(skeleton(SHAPES[shape], q_bits), context))
+    table = found.table(rows)
+    assert [count for count, _ in table] == sorted(rows)
+    for count, seconds in table:
+        if count <= found.crossover:
+            assert seconds == found.floor
+        else:
+            assert seconds == pytest.approx(count * found.per_row)
+            assert seconds > found.floor
+    assert found.crossover * found.per_row == pytest.approx(found.floor)
+
+
+def test_chips() -> None:
+    names = [chip.name for chip in CHIPS]
+    assert len(set(names)) == len(names)
+    for chip in CHIPS:
+        assert chip_named(f"apple-{chip.name.lower().replace(' ', '_')}") is chip
+    # Only one rate comes from a measurement that somebody published.
+    assert [chip.name for chip in CHIPS if not chip.assumed] == ["M4 Max"]
+    with pytest.raises(ConfigError, match="M9"):
+        chip_named("M9")
+
+
+def test_named_shapes_are_the_published_models() -> None:
+    totals = {name: get_total_parameters(skeleton(sizes)) for name, sizes in SHAPES.items()}
+    assert totals["llada-8b"] == 8_015_581_184
+    assert totals["dream-7b"] == 7_615_616_512
+    assert round(totals["llada-1b"] / 1e9, 2) == 1.49
+
+
+@pytest.mark.parametrize("family", ["llada", "dream"])
+@pytest.mark.parametrize("q_bits", [None, 4])
+def test_random_models_run(family: str, q_bits: int | None) -> None:
+    sizes = Sizes(family, layers=2, hidden=64, heads=2, kv_heads=1, ff=128, vocab=100)
+    model = random_model(sizes, q_bits)
+    logits = model(mx.array([[1, 2, 3]]))
+    assert logits.shape == (1, 3, 100)
+    assert not mx.isnan(logits).any().item()
+    assert precision(model) == ("float32" if q_bits is None else "4-bit")
+    if q_bits:
+        layer = model.layers[0].mlp.down_proj
+        assert (layer.bits, layer.group_size, layer.scales.dtype) == (4, GROUP, mx.bfloat16)
+
+
+@pytest.mark.parametrize(
+    ("changes", "culprit"),
+    [
+        ({"layers": 0}, "--layers"),
+        ({"vocab": 3}, "--vocab"),
+        ({"heads": 3}, "--heads"),
+        ({"heads": 64}, "--heads"),
+        ({"kv_heads": 3}, "--kv-heads"),
+    ],
+)
+def test_sizes_that_do_not_fit(changes: dict[str, int], culprit: str) -> None:
+    with pytest.raises(ConfigError, match=culprit):
+        Sizes(**(vars(TINY) | changes))
+
+
+def test_what_cannot_be_quantized_or_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match="not 7"):
+        skeleton(TINY, 7)
+    with pytest.raises(ConfigError, match="--ff 5634"):
+        skeleton(SHAPES["llada-1b"], 4)
+    monkeypatch.setattr("d3mlx.bench.shapes.memory_limit", lambda: 10**9)
+    with pytest.raises(MemoryLimitError, match=r"4\.5 GB and this machine can give 1\.0 GB"):
+        random_model(SHAPES["llada-8b"], 4)
+    assert math.isclose(nbytes(skeleton(SHAPES["llada-8b"], 4)) / 1e9, 4.509, rel_tol=1e-3)

@@ -1,0 +1,179 @@
+"""`d3mlx bench` and `--profile` through the real entry point, with tiny models and almost no time."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from d3mlx.bench.machine import device_name
+from d3mlx.bench.saved import best_padding
+from d3mlx.loader import load
+from d3mlx.stages import STAGES
+from tests.cli.test_cli import d3mlx, dream, llada
+
+__all__ = ["d3mlx", "dream", "llada"]
+
+TINY = ["--layers", "2", "--hidden", "64", "--heads", "2", "--ff", "128", "--vocab", "100"]
+SHORT = ["--seconds", "0.2"]
+FEW = ["--rows", "1,8", "--context", "16"]
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("D3MLX_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def test_a_model_is_measured_and_its_padding_kept(d3mlx: Any, llada: str, cache: Path, tmp_path: Path) -> None:
+    numbers = tmp_path / "bench.json"
+    work = ["--context", "64", "--max-tokens", "16", "--decoders", "d3mlx,d3llm:full,fast-dllm"]
+    done = d3mlx("bench", "--model", llada, "--seconds", "3", *work, "--profile", "--json", str(numbers))
+    assert (done.status, done.err) == (0, "")
+    found = json.loads(numbers.read_text())
+    assert found["kind"] == "measurement"
+    assert found["machine"]["device_info"]["device_name"]
+    assert set(found["machine"]["versions"]) == {"d3mlx", "mlx", "mlx-lm"}
+    assert re.fullmatch(r"[0-9a-f]{40}\+?", found["machine"]["commit"] or "0" * 40)
+    assert (found["model"]["weights"], found["model"]["hidden"]) == ("float32", 64)
+    steps = found["forwards"]["steps"]
+    assert [step["rows"] for step in steps] == [1, 8, 16, 24, 32, 40, 48, 56, 64]
+    assert all(0 < step["low"] <= step["seconds"] <= step["high"] for step in steps)
+    assert found["crossover"]["rows"] in [step["rows"] for step in steps]
+    # What was measured is what a later run is told.
+    model, _ = load(llada)
+    assert best_padding(model.args, device_name()) == found["crossover"]["padding"]
+    assert list(found["decoding"]) == ["d3mlx", "d3llm:full", "fast-dllm"]
+    assert len({total["prompts"] for total in found["decoding"].values()}) == 1
+    for name, total in found["decoding"].items():
+        profile = found["profiles"][name]
+        assert profile["steps"] == total["forwards"]
+        assert set(profile["seconds"]) == set(STAGES)
+    # The same in words, in lines that survive being pasted.
+    assert "\x1b" not in done.out
+    assert done.out.startswith(f"$ d3mlx bench --model {llada}")
+    table = [line.split() for line in done.out.splitlines() if re.match(r" *\d+ ", line)]
+    assert [line[0] for line in table] == [str(step["rows"]) for step in steps]
+    assert [line[-1] for line in table] == [str(step["repeats"]) for step in steps]
+    for start in ("Machine: ", "Software: d3mlx ", "Prefill: 64 tokens", "Crossover: up to", "Fit: t(rows) = max("):
+        assert f"\n{start}" in done.out
+    assert f"Best padding: row counts rounded up to a multiple of {found['crossover']['padding']}." in done.out
+    assert f"Kept in {cache / 'bench.json'}." in done.out
+    assert "d3llm:full, by stage of the loop:" in done.out
+
+
+def test_shapes_need_no_weights(d3mlx: Any, cache: Path) -> None:
+    done = d3mlx("bench", *TINY, "--kv-heads", "1", "--q-bits", "4", *FEW, *SHORT, "--json", "-")
+    assert (done.status, done.err) == (0, "")
+    found = json.loads(done.out)
+    assert found["model"]["weights"] == "4-bit"
+    assert (found["model"]["kv_heads"], found["model"]["family"]) == (1, "llada")
+    assert found["decoding"] == {}
+    assert found["crossover"]["padding"] is None
+    assert not cache.exists()
+    named = d3mlx("bench", "--shape", "dream-7b", *TINY, "--kv-heads", "2", *FEW, *SHORT)
+    assert (named.status, named.err) == (0, "")
+    assert "Model: random weights, dream-7b (dream)" in named.out
+    assert "Best padding: not measured" in named.out
+    assert "Whole answers" not in named.out
+
+
+def test_own_prompts(d3mlx: Any, dream: str, tmp_path: Path) -> None:
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text('{"prompt": "One?"}\n{"question": "And two?"}\n')
+    options = ["--model", dream, "--max-tokens", "8", "--decoders", "d3llm", *FEW]
+    done = d3mlx("bench", *options, "--prompts", str(prompts), "--seconds", "1e-9", "--json", "-")
+    assert (done.status, done.err) == (0, "")
+    assert json.loads(done.out)["decoding"]["d3llm"]["prompts"] == 1
+    prompts.write_text('{"prompt": "One?"}\n{"prompt": 2}\n')
+    done = d3mlx("bench", *options, "--prompts", str(prompts))
+    assert (done.status, done.out) == (1, "")
+    assert "row 2" in done.err
+    prompts.write_text(json.dumps({"prompt": "long " * 200}))
+    done = d3mlx("bench", *options, "--prompts", str(prompts))
+    assert (done.status, "exceed this model's context" in done.err) == (1, True)
+
+
+def test_a_cache_that_cannot_be_written_costs_no_result(
+    d3mlx: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("D3MLX_CACHE", str(tmp_path / "file" / "cache"))
+    done = d3mlx("bench", *TINY, "--context", "64", "--seconds", "2")
+    assert (done.status, done.err) == (0, "")
+    assert "Best padding: row counts rounded up" in done.out
+    assert "\nNot kept: Not a directory" in done.out
+
+
+def test_a_prediction_says_so_and_shows_its_inputs(d3mlx: Any, llada: str, cache: Path) -> None:
+    done = d3mlx("bench", "--roofline", "m4-pro", "--context", "0", "--rows", "1,32,96,350")
+    assert (done.status, done.err) == (0, "")
+    first, *lines = done.out.splitlines()
+    assert first.startswith("PREDICTION for M4 Pro, not a measurement: t(rows) = max(")
+    times = {line.split()[0]: line.split()[1] for line in lines if re.match(r" *\d+ ", line)}
+    assert times == {"1": "25.75", "32": "81.33", "96": "244.0", "350": "889.5"}
+    assert "assumed" in done.out
+    written = json.loads(d3mlx("bench", "--roofline", "M5 Max", "--shape", "dream-7b", "--json", "-").out)
+    assert (written["kind"], written["chip"]["assumed"]) == ("prediction", True)
+    assert written["model"]["weights"] == "bfloat16"
+    assert written["cost"]["cache_bytes"] == 56 * 1024 * 512
+    own = json.loads(d3mlx("bench", "--roofline", "M1", "--model", llada, "--json", "-").out)
+    assert own["model"]["parameters"] < 200_000
+    assert not cache.exists()
+
+
+WRONG = [
+    (["--model", "x", "--shape", "llada-8b"], "not both"),
+    (["--shape", "llada-9b"], "llada-9b"),
+    (["--layers", "2", "--hidden", "64"], "--heads, --ff, --vocab"),
+    ([*TINY, "--heads", "3"], "--heads"),
+    ([*TINY, "--q-bits", "7"], "--q-bits"),
+    (["--q-bits", "4"], "--q-bits"),
+    ([*TINY, "--decoders", "d3llm"], "--decoders"),
+    (["--roofline", "M4", "--profile"], "--profile"),
+    (["--roofline", "M99"], "M99"),
+    (["--roofline", "M4", "--context", "-1"], "--context"),
+    (["--decoders", "beam"], "beam"),
+    (["--decoders", "d3llm:dual"], "dual"),
+    (["--decoders", "d3mlx:full"], "rows"),
+    (["--context", "100000"], "context of 256"),
+    ([*TINY, "--context", "0"], "--context"),
+    ([*TINY, "--rows", "0,8"], "--rows"),
+    ([*TINY, "--seconds", "0"], "--seconds"),
+    (["--max-tokens", "0"], "max-tokens"),
+    (["--max-tokens", "9999"], "exceed"),
+    (["--prompts", "absent.jsonl"], "absent.jsonl"),
+    (["--json", "absent/x.json"], "absent"),
+]
+
+
+@pytest.mark.parametrize(("options", "culprit"), WRONG, ids=lambda value: " ".join(value) if value else "")
+def test_a_wrong_request_is_one_sentence(d3mlx: Any, options: list[str], culprit: str) -> None:
+    done = d3mlx("bench", *options)
+    assert (done.status, done.out) == (1, "")
+    assert culprit in done.err
+    assert re.fullmatch(r"Error: [^\n]+\.\n", done.err)
+
+
+def test_a_list_that_is_none(d3mlx: Any) -> None:
+    done = d3mlx("bench", *TINY, "--rows", "few")
+    assert (done.status, done.out) == (2, "")
+
+
+def test_generate_tells_the_time_of_its_stages(d3mlx: Any, llada: str) -> None:
+    options = ["generate", "hi", "--model", llada, "--max-tokens", "16"]
+    without = d3mlx(*options, "--json")
+    done = d3mlx(*options, "--json", "--profile")
+    assert (without.status, without.err, done.status) == (0, "", 0)
+    *steps, last = [json.loads(line) for line in done.out.splitlines()]
+    *plain, end = [json.loads(line) for line in without.out.splitlines()]
+    assert steps == plain
+    assert "profile" not in end
+    assert last["profile"]["steps"] == len(steps)
+    assert last["profile"]["total"] == pytest.approx(sum(last["profile"]["seconds"].values()))
+    assert last["profile"]["total"] <= last["stats"]["seconds"]
+    rows = [line.split()[0] for line in done.err.splitlines()]
+    assert rows == ["stage", *STAGES, "all"]
