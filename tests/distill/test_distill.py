@@ -367,8 +367,8 @@ def test_settings_from_preset_file_and_flags(tmp_path: Path) -> None:
 def test_the_estimate_is_near_the_memory_that_training_takes(
     tmp_path: Path, data: Path, grad_checkpoint: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = write_llada(tmp_path / "model", n_layers=6)
-    changes = {"batch_size": 4, "grad_accumulation_steps": 1, "max_length": 384, "grad_checkpoint": grad_checkpoint}
+    folder = write_llada(tmp_path / "model", n_layers=8, mlp_hidden_size=384)
+    changes = {"batch_size": 4, "grad_accumulation_steps": 1, "max_length": 64, "grad_checkpoint": grad_checkpoint}
     config = config_for(folder, data, tmp_path / "a", iters=1, **changes)
     mx.clear_cache()
     before = mx.get_active_memory()
