@@ -32,6 +32,10 @@ runs such checkpoints with MLX and shows the canvas while it resolves.
 
   d3mlx info GSAI-ML/LLaDA-8B-Instruct
 
+  d3mlx trajectories runs/teacher --model GSAI-ML/LLaDA-8B-Instruct --data prompts.jsonl
+
+  d3mlx distill --model path/to/LLaDA-8B-4bit --data runs/teacher --grad-checkpoint
+
 [bold]Environment[/bold]
 
   HF_HOME, HF_TOKEN and HF_HUB_OFFLINE steer downloads as in every Hugging Face tool. NO_COLOR turns colours off.

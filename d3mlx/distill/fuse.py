@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ import mlx.nn as nn
 from mlx.utils import tree_unflatten
 from mlx_lm.utils import dequantize_model, load_model, save_config, save_model
 
-from d3mlx.checkpoint import Checkpoint, open_checkpoint
+from d3mlx.checkpoint import Checkpoint, open_checkpoint, read_json
 from d3mlx.errors import CheckpointError, ConfigError
 from d3mlx.hub import fetch
 from d3mlx.loader import one_line, with_adapters
@@ -105,7 +104,9 @@ def fuse(model: str, adapter_path: Path, save_path: Path, dequantize: bool, revi
     if dequantize and checkpoint.quantization is None:
         raise ConfigError("The weights are not quantized, so --dequantize has no use.")
     network = load_as_stored(checkpoint)
-    if json_type(adapter_path) == "full" and checkpoint.quantization is not None:
+    described = adapter_path / "adapter_config.json"
+    full = described.is_file() and read_json(described).get("fine_tune_type") == "full"
+    if full and checkpoint.quantization is not None:
         raise ConfigError("These adapters are weights of a model in plain floats; give that model.")
     network = with_adapters(network, adapter_path)
     done = fold(network, dequantize)
@@ -116,9 +117,3 @@ def fuse(model: str, adapter_path: Path, save_path: Path, dequantize: bool, revi
         config.pop("quantization_config", None)
     write_model(save_path, network, config, checkpoint.folder)
     return done
-
-
-def json_type(adapter_path: Path) -> str | None:
-    """fine_tune_type of an adapter folder; None where it does not say."""
-    path = adapter_path / "adapter_config.json"
-    return json.loads(path.read_text(encoding="utf-8")).get("fine_tune_type") if path.is_file() else None

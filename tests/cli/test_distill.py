@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from d3mlx import load
 from d3mlx.cli.main import run
+from d3mlx.cli.training import LivePanel
+from d3mlx.distill.trainer import Report
 
 
 @pytest.fixture
@@ -81,3 +84,24 @@ def test_mistakes_are_one_sentence(
     last = err.splitlines()[-1]
     assert (status, last.startswith("Error: "), culprit in last) == (1, True, True), err
     assert not list(tmp_path.iterdir())
+
+
+def test_the_live_panel_shows_every_figure() -> None:
+    panel, console = LivePanel("d3llm on 5 examples"), Console(width=120, record=True, quiet=True)
+    panel.begin(0, 10)
+    for step in range(1, 4):
+        terms, figures = {"ce": 2.5, "entropy_rev": 0.25}, {"mask_ratio": 0.4, "block_size": 24.0}
+        panel.losses.append(1.0 / step)
+        report = Report(step, 1.0 / step, terms, figures, norm=0.5, rate=2e-5, sequences=4, tokens=400)
+        console.print(panel.frame(report))
+    text = console.export_text()
+    for shown in (
+        "ce 2.5000",
+        "entropy rev 0.2500",
+        "mask ratio 0.4",
+        "block size 24",
+        "2.00e-05",
+        "peak memory",
+        "█▃▁",
+    ):
+        assert shown in text
