@@ -37,6 +37,10 @@ runs such checkpoints with MLX and shows the canvas while it resolves.
 
   d3mlx convert --hf-path GSAI-ML/LLaDA-8B-Instruct --mlx-path llada-4bit -q
 
+  d3mlx trajectories runs/teacher --model GSAI-ML/LLaDA-8B-Instruct --data prompts.jsonl
+
+  d3mlx distill --model path/to/LLaDA-8B-4bit --data runs/teacher --grad-checkpoint
+
   d3mlx eval --task embedded --decoder d3llm --thresholds 0.1,0.3,0.5 --count 200 --plot curve.svg
 
   d3mlx compare runs/embedded-d3llm runs/embedded-fast-dllm
