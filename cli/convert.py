@@ -9,16 +9,13 @@ from typing import Annotated, Any
 import typer
 
 SOURCE, PRECISION, TARGET = "Source", "Precision", "Target"
-UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}
+UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9}
 
 
 def parse_size(text: str) -> int:
     """Bytes of a size such as 5GB or 256MB."""
-    match = re.fullmatch(r"([\d.]+)\s*([KMG]?B)?", text.strip(), re.IGNORECASE)
-    try:
-        size = int(float(match[1]) * UNITS[(match[2] or "").upper()]) if match else 0
-    except (ValueError, KeyError):
-        size = 0
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMG]B)", text.strip(), re.IGNORECASE)
+    size = int(float(match[1]) * UNITS[match[2].upper()]) if match else 0
     if size < 1:
         raise typer.BadParameter(f"{text!r} is no size; write it as 5GB or 256MB.")
     return size
@@ -127,7 +124,5 @@ def convert(
     files = "1 file" if summary.files == 1 else f"{summary.files} files"
     size = f"{human_size(summary.nbytes)} in {files}, {summary.bits_per_weight:.2f} bits per weight"
     sys.stdout.write(f"Wrote {summary.folder}: {size}.\n")
-    for path in summary.kept:
-        sys.stdout.write(f"Not quantized, because its rows are no multiple of the group: {path}\n")
     if upload_repo:
         sys.stdout.write(f"Uploaded to {upload(summary.folder, upload_repo)}\n")

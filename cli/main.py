@@ -109,6 +109,8 @@ def run() -> None:
     debug = "--debug" in sys.argv
     # The default handler, also where a shell started us in the background with interrupts ignored.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    # Ends like an exception, so that whatever is half-written goes.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
         if sys.stdout is None:
             raise ConfigError("Standard output is closed; there is nowhere to write to.")

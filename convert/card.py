@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from huggingface_hub import HfApi, ModelCard, ModelCardData
+from huggingface_hub.errors import LocalTokenNotFoundError
 
 from d3mlx.errors import CheckpointError, ConfigError
 from d3mlx.version import VERSION
@@ -60,7 +61,8 @@ def write_card(folder: Path, source: Path, origin: Origin) -> None:
 def source_data(path: Path) -> ModelCardData:
     """The metadata of a card; empty where there is none that can be read."""
     try:
-        return ModelCard(path.read_text(encoding="utf-8"), ignore_metadata_errors=True).data
+        text = path.read_text(encoding="utf-8")
+        return ModelCard(text, ignore_metadata_errors=True).data if text.startswith("---") else ModelCardData()
     except (OSError, ValueError, TypeError):
         return ModelCardData()
 
@@ -69,10 +71,12 @@ def check_login(repo: str) -> None:
     """Raise ConfigError unless an upload can start: better said before the conversion than after it."""
     try:
         HfApi().whoami()
+    except LocalTokenNotFoundError as error:
+        raise ConfigError("Log in with `hf auth login` before an upload, or leave out the upload.") from error
     except Exception as error:
         # Refusals, time-outs and missing tokens come from several libraries, which share no base class.
         raise ConfigError(
-            f"{repo} cannot be uploaded to: {first_line(error)} Log in with `hf auth login`, or leave out the upload."
+            f"{repo} cannot be uploaded to: {first_line(error)} Mend that, or leave out the upload."
         ) from error
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mlx.utils import tree_flatten
 from mlx_lm.utils import save_config
 
 from d3mlx.checkpoint import Checkpoint, bits_of, open_checkpoint, read_json
@@ -27,13 +28,12 @@ SMALL_FILES = 64_000_000
 
 @dataclass(frozen=True)
 class Summary:
-    """A finished conversion. kept: layers left unquantized because their width is no multiple of the group."""
+    """A finished conversion: weight files, their bytes, and bits per weight over all weights."""
 
     folder: Path
     files: int
     nbytes: int
     bits_per_weight: float
-    kept: tuple[str, ...]
 
 
 def silent(done: int, total: int) -> None:
@@ -54,7 +54,7 @@ def convert(
 
     hf_path: folder or hub id. mlx_path: folder to write; it must not exist, and exists only once it is whole.
     max_shard_bytes: largest output file; one file is held in memory, beside at most three tensors. name: what the model
-    card calls the result, its path unless given. Raises CheckpointError, ConfigError.
+    card calls the result, that of its folder unless given. Raises CheckpointError, ConfigError.
     """
     target = Path(mlx_path).expanduser()
     refuse_existing(target)
@@ -73,10 +73,10 @@ def convert(
         except RuntimeError as error:
             # What MLX raises when a file cannot be read or written to its end.
             raise CheckpointError(f"The weights could not be converted: {' '.join(str(error).split())}") from error
-        origin = Origin(name or str(mlx_path), str(hf_path), described(plan))
+        origin = Origin(name or target.name, str(hf_path), described(plan))
         write_small_files(folder, checkpoint, tokenizer, plan.config, origin)
         open_checkpoint(folder).check_keys()
-    return Summary(target, len(files), nbytes, nbytes * 8 / checkpoint.parameters, plan.kept)
+    return Summary(target, len(files), nbytes, nbytes * 8 / checkpoint.parameters)
 
 
 def write_small_files(
@@ -108,8 +108,8 @@ def write_generation_config(checkpoint: Checkpoint, tokenizer: Any, folder: Path
 def described(plan: Plan) -> str:
     """What was done to the weights, for the model card."""
     settings = plan.config.get("quantization")
-    floats = str(plan.dtype).removeprefix("mlx.core.") if plan.dtype is not None else "the dtypes of its source"
     if not settings:
-        return f"weights in {floats}"
+        kinds = {str(value.dtype).removeprefix("mlx.core.") for _, value in tree_flatten(plan.skeleton.parameters())}
+        return f"weights in {' and '.join(sorted(kinds))}"
     bits = " and ".join(map(str, bits_of(settings)))
     return f"{settings.get('mode', 'affine')} quantization, {bits} bits, groups of {settings['group_size']}"

@@ -116,7 +116,7 @@ class Plan:
 
     skeleton: the converted model as mlx-lm would make it, none of its arrays computed; their names, shapes and dtypes
     are what will be written. config: the new config.json. unpack, pack: layers to dequantize and to quantize, by path.
-    dtype: of the floats, None for as they come. kept: layers left unquantized because their width does not divide.
+    dtype: of the floats, None for as they come.
     """
 
     skeleton: Any
@@ -124,7 +124,6 @@ class Plan:
     unpack: dict[str, Packing]
     pack: dict[str, Packing]
     dtype: Any
-    kept: tuple[str, ...]
 
 
 def make_plan(checkpoint: Checkpoint, recipe: Recipe) -> Plan:
@@ -137,19 +136,20 @@ def make_plan(checkpoint: Checkpoint, recipe: Recipe) -> Plan:
     config = {name: value for name, value in checkpoint.config.items() if name not in left_out}
     dtype = chosen_dtype(config, recipe)
     skeleton = lazy_model(checkpoint)
+    if dtype is not None:
+        skeleton.set_dtype(dtype)
     unpack: dict[str, Packing] = {}
     pack: dict[str, Packing] = {}
-    kept: tuple[str, ...] = ()
     if recipe.dequantize:
         unpack = packed_layers(skeleton)
         skeleton = dequantize_model(skeleton)
-    if dtype is not None:
-        skeleton.set_dtype(dtype)
+        if dtype is not None:
+            skeleton.set_dtype(dtype)
     if recipe.quantization:
-        kept = undivided(skeleton, recipe.quantization)
+        check_widths(skeleton, recipe.quantization)
         skeleton, config = quantize(skeleton, config, recipe.quantization)
         pack = packed_layers(skeleton)
-    return Plan(skeleton, config, unpack, pack, dtype, kept)
+    return Plan(skeleton, config, unpack, pack, dtype)
 
 
 def packed_layers(model: Any) -> dict[str, Packing]:
@@ -167,22 +167,23 @@ def chosen_dtype(config: dict[str, Any], recipe: Recipe) -> Any:
     return DTYPES[wanted]
 
 
-def undivided(model: Any, quantization: Quantization) -> tuple[str, ...]:
-    """Layers whose rows are no whole number of groups, which mlx-lm leaves as they are without a word.
+def check_widths(model: Any, quantization: Quantization) -> None:
+    """Raise ConfigError if a layer's rows are no whole number of groups: mlx-lm would leave it as it is without a word.
 
-    Raises ConfigError if a projection is among them: then most of the model would stay unquantized.
+    Embedding and head are as wide as the projections that read what they carry, so none of them is ever left alone.
     """
-    widths = {path: layer.weight.shape[-1] for path, layer in model.named_modules() if hasattr(layer, "to_quantized")}
-    projections = {path: width for path, width in widths.items() if ".layers." in path}
-    for path, width in projections.items():
-        if width % quantization.group:
-            groups = MODES[quantization.mode].groups
-            fitting = [group for group in groups if not any(width % group for width in projections.values())]
-            advice = f"use groups of {listed(fitting)}" if fitting else "no group of this mode fits this model"
-            raise ConfigError(
-                f"{path} has rows of {width} weights, no multiple of the group of {quantization.group}; {advice}."
-            )
-    return tuple(path for path, width in widths.items() if width % quantization.group)
+    layers: Any = [(path, layer) for path, layer in model.named_modules() if hasattr(layer, "to_quantized")]
+    widths = {path: layer.weight.shape[-1] for path, layer in sorted(layers)}
+    left = [path for path, width in widths.items() if width % quantization.group]
+    if left:
+        groups = MODES[quantization.mode].groups
+        fitting = [group for group in groups if not any(width % group for width in widths.values())]
+        advice = f"use groups of {listed(fitting)}" if fitting else "no group of this mode fits this model"
+        others = f" (and {len(left) - 1} more layers)" if len(left) > 1 else ""
+        raise ConfigError(
+            f"{left[0]}{others} has rows of {widths[left[0]]} weights, no multiple of the group of "
+            f"{quantization.group}; {advice}."
+        )
 
 
 def quantize(model: Any, config: dict[str, Any], quantization: Quantization) -> tuple[nn.Module, dict[str, Any]]:

@@ -28,7 +28,10 @@ def new_folder(target: Path) -> Iterator[Path]:
     target = target.expanduser().absolute()
     refuse_existing(target)
     partial = target.with_name(f".{target.name}.partial")
-    partial.mkdir(parents=True, exist_ok=True)
+    try:
+        partial.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{target} cannot be written: {error.strerror}; give another folder.") from error
     lock = os.open(partial, os.O_RDONLY)
     try:
         # The system releases the lock of a killed process.

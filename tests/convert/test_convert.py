@@ -18,6 +18,7 @@ from unittest.mock import MagicMock
 
 import mlx.core as mx
 import pytest
+from huggingface_hub.errors import LocalTokenNotFoundError
 from mlx.utils import tree_flatten
 from mlx_lm.convert import mixed_quant_predicate_builder
 from mlx_lm.utils import dequantize_model, load_model, load_tokenizer, quantize_model
@@ -143,7 +144,11 @@ def test_dequantizing_gives_what_the_quantized_model_computes_with(
     kinds = {value.dtype for name, value in weights(back).items() if "proj.weight" in name}
     assert kinds == {mx.float32 if mode == "affine" else mx.bfloat16}
     wide = convert(packed, tmp_path / "wide", Recipe(dequantize=True, dtype="float16")).folder
-    assert {value.dtype for value in weights(wide).values()} == {mx.float16}
+    model = original(packed)
+    model.set_dtype(mx.float16)
+    model = dequantize_model(model)
+    model.set_dtype(mx.float16)
+    assert same(weights(wide), dict(tree_flatten(model.parameters())))
 
 
 def test_the_dtype_of_floats(tmp_path: Path) -> None:
@@ -213,9 +218,10 @@ def test_llama_style_keys_and_tied_heads(tmp_path: Path) -> None:
 
 def test_layers_that_do_not_divide_are_named(tmp_path: Path) -> None:
     source = write_llada(tmp_path / "ff", mlp_hidden_size=96)
-    with pytest.raises(ConfigError, match=r"mlp\.down_proj has rows of 96 weights.* use groups of 32"):
+    words = r"layers\.0\.mlp\.down_proj \(and 1 more layers\) has rows of 96 weights.* use groups of 32"
+    with pytest.raises(ConfigError, match=words):
         convert(source, tmp_path / "out", Recipe(Quantization()))
-    assert convert(source, tmp_path / "out", Recipe(Quantization(group_size=32))).kept == ()
+    assert convert(source, tmp_path / "out", Recipe(Quantization(group_size=32))).bits_per_weight < 6
 
 
 REFUSED: list[tuple[Callable[[], Any], str]] = [
@@ -369,7 +375,8 @@ def test_killed_at_any_moment(tmp_path: Path) -> None:
     assert same(weights(place / "out"), weights(place / "whole"))
 
 
-def test_interrupted_runs_clean_up(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_runs_clean_up(number: int, tmp_path: Path) -> None:
     source = tmp_path / "source"
     write_synthetic(source, config_of(layers=12, width=1024, vocab=4096), 10**8)
     command = [str(Path(sys.executable).with_name("d3mlx")), "convert", "--hf-path", str(source), "--dtype", "float32"]
@@ -377,9 +384,9 @@ def test_interrupted_runs_clean_up(tmp_path: Path) -> None:
     while not list(tmp_path.glob(".out.partial/*")):
         time.sleep(0.01)
         assert process.poll() is None
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, err = process.communicate()
-    assert (process.returncode, err) == (130, "Interrupted.\n")
+    assert (process.returncode, err) == (128 + number, "Interrupted.\n" if number == signal.SIGINT else "")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["source"]
 
 
@@ -405,12 +412,12 @@ def test_the_command_line(sources: dict[str, Path], tmp_path: Path) -> None:
 
     done = call("--q-bits", "8")
     assert (done.returncode, done.stdout) == (1, "") and "add --quantize" in done.stderr
-    assert call("--max-shard-size", "5TB").returncode == 2
+    assert call("--max-shard-size", "5").returncode == 2
     done = call("-q", "--q-bits", "8", "--max-shard-size", "1MB")
     assert done.returncode == 0 and done.stderr == ""
     assert done.stdout.startswith(f"Wrote {tmp_path / 'out'}: ") and "bits per weight" in done.stdout
     assert open_checkpoint(tmp_path / "out").quantization == {"bits": 8, "group_size": 64, "mode": "affine"}
-    assert f"--model {tmp_path / 'out'}" in (tmp_path / "out" / "README.md").read_text()
+    assert "--model out" in (tmp_path / "out" / "README.md").read_text()
     done = call()
     assert done.returncode == 1 and "exists already" in done.stderr
 
@@ -428,6 +435,6 @@ def test_upload(sources: dict[str, Path], tmp_path: Path, monkeypatch: pytest.Mo
     api.upload_folder.side_effect = RuntimeError("quota\nmore")
     with pytest.raises(CheckpointError, match=r"is in .*out, but its upload to me/llada failed: quota"):
         upload(folder, "me/llada")
-    api.whoami.side_effect = RuntimeError("no token")
+    api.whoami.side_effect = LocalTokenNotFoundError("no token")
     with pytest.raises(ConfigError, match="hf auth login"):
         check_login("me/llada")
