@@ -61,7 +61,7 @@ def human_size(count: float) -> str:
 
 def rows_of(facts: dict[str, Any]) -> list[tuple[str, str]]:
     """The facts as a person reads them."""
-    from d3mlx.checkpoint import bits_of
+    from d3mlx.packing import bits_of
 
     quantization = facts["quantization"]
     precision = f"{facts['bits_per_weight']:.2f} bits per weight"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import signal
 import sys
 import traceback
@@ -96,7 +97,7 @@ app.command()(compare)
 def sentence(error: BaseException) -> str:
     """What a person needs to know of an error."""
     if isinstance(error, D3Error):
-        return str(error)
+        return " ".join(str(error).split())
     if isinstance(error, OSError) and error.strerror:
         place = f" ({error.filename})" if error.filename else ""
         return f"{error.strerror}{place}."
@@ -110,10 +111,15 @@ def run() -> None:
     # The default handler, also where a shell started us in the background with interrupts ignored.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     # Ends like an exception, so that whatever is half-written goes.
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
     try:
         if sys.stdout is None:
             raise ConfigError("Standard output is closed; there is nowhere to write to.")
+        for stream in (sys.stdout, sys.stderr):
+            # A terminal that knows ASCII only shows what it can.
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")
         app()
     except SystemExit as end:
         if end.code == INTERRUPTED:

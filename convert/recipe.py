@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -15,23 +15,9 @@ from mlx_lm.utils import dequantize_model, quantize_model
 from d3mlx.checkpoint import Checkpoint
 from d3mlx.errors import ConfigError
 from d3mlx.loader import lazy_model
+from d3mlx.packing import MODES, Packing
 
 DTYPES = {"float16": mx.float16, "bfloat16": mx.bfloat16, "float32": mx.float32}
-
-
-class Choice(NamedTuple):
-    """Group sizes and bits that a mode allows; mlx-lm's default comes first."""
-
-    groups: tuple[int, ...]
-    bits: tuple[int, ...]
-
-
-MODES = {
-    "affine": Choice((64, 32, 128), (4, 2, 3, 5, 6, 8)),
-    "mxfp4": Choice((32,), (4,)),
-    "nvfp4": Choice((16,), (4,)),
-    "mxfp8": Choice((32,), (8,)),
-}
 
 
 def listed(choices: Any) -> str:
@@ -97,19 +83,6 @@ class Recipe:
             raise ConfigError("Choose either to quantize or to dequantize, not both.")
 
 
-class Packing(NamedTuple):
-    """How a layer's weights are quantized."""
-
-    group_size: int
-    bits: int
-    mode: str
-
-    @classmethod
-    def of(cls, layer: Any) -> Packing:
-        """Of a quantized layer of MLX."""
-        return cls(layer.group_size, layer.bits, layer.mode)
-
-
 @dataclass(frozen=True)
 class Plan:
     """A conversion before any weight is read.
@@ -132,7 +105,8 @@ def make_plan(checkpoint: Checkpoint, recipe: Recipe) -> Plan:
         raise ConfigError(f"{checkpoint.folder} is not quantized; there is nothing to dequantize.")
     if recipe.quantization and checkpoint.quantization:
         raise ConfigError(f"{checkpoint.folder} is quantized already; convert the original, or dequantize it first.")
-    left_out = ("quantization", "quantization_config") if recipe.dequantize else ()
+    # A null there means what its absence means.
+    left_out = () if checkpoint.quantization and not recipe.dequantize else ("quantization", "quantization_config")
     config = {name: value for name, value in checkpoint.config.items() if name not in left_out}
     dtype = chosen_dtype(config, recipe)
     skeleton = lazy_model(checkpoint)
@@ -159,7 +133,7 @@ def packed_layers(model: Any) -> dict[str, Packing]:
 def chosen_dtype(config: dict[str, Any], recipe: Recipe) -> Any:
     """The dtype of the floats, which config.json then names; None for as they come."""
     names = [name for name in ("torch_dtype", "dtype") if name in config]
-    wanted = recipe.dtype or next((config[name] for name in names if config[name] in DTYPES), None)
+    wanted = recipe.dtype or next((config[name] for name in names if str(config[name]) in DTYPES), None)
     if wanted is None:
         return None
     for name in names or ["torch_dtype"]:

@@ -17,7 +17,8 @@ import mlx.core as mx
 from mlx.utils import tree_flatten
 
 from d3mlx.checkpoint import Checkpoint
-from d3mlx.convert.recipe import Packing, Plan
+from d3mlx.convert.recipe import Plan
+from d3mlx.packing import Packing
 
 Arrays = dict[str, mx.array]
 

@@ -221,7 +221,7 @@ def test_layers_that_do_not_divide_are_named(tmp_path: Path) -> None:
     words = r"layers\.0\.mlp\.down_proj \(and 1 more layers\) has rows of 96 weights.* use groups of 32"
     with pytest.raises(ConfigError, match=words):
         convert(source, tmp_path / "out", Recipe(Quantization()))
-    assert convert(source, tmp_path / "out", Recipe(Quantization(group_size=32))).bits_per_weight < 6
+    assert convert(source, tmp_path / "out", Recipe(Quantization(group_size=32))).bits_per_weight < 7
 
 
 REFUSED: list[tuple[Callable[[], Any], str]] = [
@@ -272,6 +272,30 @@ def damage(folder: Path, how: str) -> None:
         write_json(folder / "model.safetensors.index.json", {"weight_map": {"a": "model-9.safetensors"}})
     elif how == "tokenizer":
         (folder / "tokenizer.json").unlink()
+    elif how == "of another version":
+        write_weights(folder, named, shards=2)
+    elif how == "stored twice":
+        write_weights(folder, {"model.transformer.ln_f.weight": mx.ones(64)})
+        (folder / "model.safetensors").rename(folder / "model-1.safetensors")
+        write_weights(folder, named)
+    elif how == "two names":
+        write_weights(folder, named | {"model.norm.weight": mx.ones(64)})
+    elif how == "boolean":
+        write_json(folder / "config.json", config | {"weight_tying": "false"})
+    elif how == "width":
+        write_json(folder / "config.json", config | {"d_model": 64.0})
+    elif how == "size":
+        write_json(folder / "config.json", config | {"embedding_size": 10**30})
+    elif how == "layers":
+        write_json(folder / "config.json", config | {"n_layers": 200000})
+    elif how == "base":
+        (folder / "config.json").write_text(json.dumps(config | {"rope_theta": float("nan")}))
+    elif how == "end tokens":
+        write_json(folder / "generation_config.json", [])
+    elif how == "template":
+        fields = read(folder, "tokenizer_config.json")
+        templates = [{"name": "../../evil", "template": "x"}, {"name": "default", "template": "x"}]
+        write_json(folder / "tokenizer_config.json", fields | {"chat_template": templates})
 
 
 DAMAGE = {
@@ -284,6 +308,16 @@ DAMAGE = {
     "adapters": "LoRA adapters",
     "index": "model-9.safetensors",
     "tokenizer": "no tokenizer",
+    "of another version": "its index does not list",
+    "stored twice": "model-1.safetensors and in model.safetensors",
+    "two names": "two names of the same weights",
+    "boolean": "weight_tying must be true or false",
+    "width": "d_model must be a whole number",
+    "size": "a model that cannot exist",
+    "layers": "200000 layers",
+    "base": "rope_theta must be a number",
+    "end tokens": "generation_config.json holds no JSON object",
+    "template": "tokenizer",
 }
 
 
@@ -295,6 +329,79 @@ def test_a_wrong_source_is_one_sentence(how: str, tmp_path: Path) -> None:
         convert(source, tmp_path / "out", Recipe(Quantization()))
     assert "\n" not in str(error.value)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["source"]
+
+
+def spoil(arrays: dict[str, mx.array], how: str) -> None:
+    """One thing that is wrong with a quantized layer."""
+    layer = "model.layers.0.mlp.down_proj"
+    words, scales = arrays[f"{layer}.weight"], arrays[f"{layer}.scales"]
+    if how == "half the words":
+        arrays[f"{layer}.weight"] = words[:, :8]
+    elif how == "fewer groups":
+        arrays[f"{layer}.scales"] = scales[:, :1]
+    elif how == "whole scales":
+        arrays[f"{layer}.scales"] = scales.astype(mx.uint32)
+    elif how == "floats for words":
+        arrays[f"{layer}.weight"] = words.astype(mx.float32)
+    elif how == "no biases":
+        del arrays[f"{layer}.biases"]
+    elif how == "no groups":
+        arrays[f"{layer}.scales"] = arrays[f"{layer}.biases"] = mx.zeros((64, 0))
+
+
+@pytest.mark.parametrize(
+    "how", ["half the words", "fewer groups", "whole scales", "floats for words", "no biases", "no groups"]
+)
+def test_quantized_tensors_must_be_what_config_says(sources: dict[str, Path], how: str, tmp_path: Path) -> None:
+    packed = convert(sources["llada"], tmp_path / "packed", Recipe(Quantization())).folder
+    arrays = weights(packed)
+    mx.eval(arrays)
+    spoil(arrays, how)
+    (packed / "model.safetensors.index.json").unlink()
+    write_weights(packed, arrays)
+    for recipe in (Recipe(), Recipe(dequantize=True)):
+        with pytest.raises(CheckpointError, match=r"layers\.0\.mlp\.down_proj"):
+            convert(packed, tmp_path / "out", recipe)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"bits": 0}, {"bits": True}, {"group_size": 65}, {"mode": "zzz"}, {"x": {"bits": "4"}}]
+)
+def test_a_quantization_that_mlx_does_not_know(sources: dict[str, Path], settings: Any, tmp_path: Path) -> None:
+    packed = convert(sources["llada"], tmp_path / "packed", Recipe(Quantization())).folder
+    config = read(packed)
+    write_json(packed / "config.json", config | {"quantization": config["quantization"] | settings})
+    with pytest.raises(CheckpointError, match="MLX does not know"):
+        convert(packed, tmp_path / "out")
+
+
+def test_odd_but_harmless_sources(tmp_path: Path) -> None:
+    """A null quantization, a card that is no YAML, remote code named at any depth: converted, and left behind."""
+    source = write_llada(tmp_path / "source", quantization=None, sub={"auto_map": {"a": "b"}})
+    (source / "README.md").write_text("---\nlicense: [mit\n---\n# Model\n")
+    write_json(source / "generation_config.json", {"auto_map": {"a": "b"}, "steps": 8})
+    out = convert(source, tmp_path / "out", Recipe(Quantization())).folder
+    assert all("auto_map" not in path.read_text() for path in out.glob("*.json"))
+    assert read(out, "generation_config.json") == {"eos_token_id": [257, 261], "steps": 8}
+    assert "library_name: mlx" in (out / "README.md").read_text()
+
+
+def test_a_link_in_the_place_of_the_hidden_folder_is_not_followed(sources: dict[str, Path], tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "thesis.txt").write_text("x")
+    (tmp_path / ".out.partial").symlink_to(precious)
+    with pytest.raises(ConfigError, match="cannot be written"):
+        convert(sources["llada"], tmp_path / "out")
+    assert (precious / "thesis.txt").read_text() == "x"
+
+
+def test_folders_made_on_the_way_go_with_a_failed_run(sources: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError), new_folder(tmp_path / "p" / "q" / "out"):
+        raise ConfigError("fails")
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(ConfigError, match="inside the checkpoint"):
+        convert(sources["llada"], sources["llada"] / "model-out")
 
 
 def test_a_target_in_use_and_a_full_disk(
@@ -395,11 +502,11 @@ def test_memory_stays_within_three_tensors_and_a_shard(tmp_path: Path) -> None:
     source = tmp_path / "source"
     largest = write_synthetic(source, config_of(layers=6, width=1024, vocab=16384), 10**8)
     idle = peak_of("info", str(source))
-    shard = 16_000_000
+    shard = 16
     for options in (["-q"], ["--dtype", "float16"], ["-q", "--q-mode", "nvfp4"]):
-        peak = peak_of_convert(source, tmp_path / "out", *options, "--max-shard-size", str(shard))
+        peak = peak_of_convert(source, tmp_path / "out", *options, "--max-shard-size", f"{shard}MB")
         # The rest is what importing the converter takes beyond what `info` imports.
-        assert peak - idle < 3 * largest + max(shard, largest) + 40_000_000, options
+        assert peak - idle < 3 * largest + max(shard * 10**6, largest) + 40_000_000, options
         shutil.rmtree(tmp_path / "out")
 
 
