@@ -9,19 +9,16 @@ from typing import Annotated, Any
 import typer
 
 SOURCE, PRECISION, TARGET = "Source", "Precision", "Target"
-UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}
+UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9}
 
 
 def parse_size(text: str) -> int:
     """Bytes of a size such as 5GB or 256MB."""
-    match = re.fullmatch(r"([\d.]+)\s*([KMG]?B)?", text.strip(), re.IGNORECASE)
-    try:
-        size = int(float(match[1]) * UNITS[(match[2] or "").upper()]) if match else 0
-    except (ValueError, KeyError):
-        size = 0
-    if size < 1:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMG]B)", text.strip(), re.IGNORECASE)
+    number = float(match[1]) * UNITS[match[2].upper()] if match else 0.0
+    if not 1 <= number < float("inf"):
         raise typer.BadParameter(f"{text!r} is no size; write it as 5GB or 256MB.")
-    return size
+    return int(number)
 
 
 def progress_bar() -> Any:
@@ -109,9 +106,13 @@ def convert(
     details = (q_bits, q_group_size, q_mode, quant_predicate)
     if not quantize and any(detail is not None for detail in details):
         raise ConfigError("Bits, groups, modes and recipes belong to a quantization; add --quantize.")
-    quantization = Quantization(q_mode or "affine", q_bits, q_group_size, quant_predicate) if quantize else None
+    quantization = (
+        Quantization("affine" if q_mode is None else q_mode, q_bits, q_group_size, quant_predicate)
+        if quantize
+        else None
+    )
     recipe = Recipe(quantization, dequantize, dtype)
-    if upload_repo:
+    if upload_repo is not None:
         check_login(upload_repo)
     with progress_bar() as bar:
         task = bar.add_task("Converting", total=None)
@@ -127,7 +128,5 @@ def convert(
     files = "1 file" if summary.files == 1 else f"{summary.files} files"
     size = f"{human_size(summary.nbytes)} in {files}, {summary.bits_per_weight:.2f} bits per weight"
     sys.stdout.write(f"Wrote {summary.folder}: {size}.\n")
-    for path in summary.kept:
-        sys.stdout.write(f"Not quantized, because its rows are no multiple of the group: {path}\n")
-    if upload_repo:
+    if upload_repo is not None:
         sys.stdout.write(f"Uploaded to {upload(summary.folder, upload_repo)}\n")

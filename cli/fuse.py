@@ -29,7 +29,8 @@ def fuse(
     from d3mlx.loader import EMBEDDED
 
     done = fold(model or EMBEDDED, adapter_path, save_path, dequantize, revision)
-    sys.stderr.write(f"{done.layers} adapted layers folded into {save_path}.\n")
+    what = f"{done.layers} adapted layers" if done.layers else "Fully trained weights"
+    sys.stderr.write(f"{what} folded into {save_path}.\n")
     if done.error:
         advice = " Most of it is lost in rounding: use --dequantize." if done.share >= 1 else ""
         sys.stderr.write(

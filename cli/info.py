@@ -31,7 +31,7 @@ def describe(checkpoint: Checkpoint) -> dict[str, Any]:
         "family": checkpoint.family,
         "architecture": (checkpoint.config.get("architectures") or [checkpoint.config["model_type"]])[0],
         "parameters": checkpoint.parameters,
-        "bits_per_weight": round(checkpoint.bits_per_weight, 3),
+        "bits_per_weight": round(checkpoint.bits_per_weight, 6),
         "quantization": checkpoint.quantization,
         "size_on_disk": checkpoint.nbytes,
         "memory_to_load": checkpoint.bytes_to_load(in_float32=on_cpu),
@@ -61,7 +61,7 @@ def human_size(count: float) -> str:
 
 def rows_of(facts: dict[str, Any]) -> list[tuple[str, str]]:
     """The facts as a person reads them."""
-    from d3mlx.checkpoint import bits_of
+    from d3mlx.packing import bits_of
 
     quantization = facts["quantization"]
     precision = f"{facts['bits_per_weight']:.2f} bits per weight"
@@ -75,7 +75,7 @@ def rows_of(facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("Parameters", f"{facts['parameters']:,}"),
         ("Weights", precision),
         ("Size on disk", human_size(facts["size_on_disk"])),
-        ("Memory to load", human_size(facts["memory_to_load"])),
+        ("Memory to load here", human_size(facts["memory_to_load"])),
         ("Context", f"{facts['context']} tokens"),
         ("Layers", f"{facts['layers']} of width {facts['hidden']} ({facts['feed_forward']} inside), {heads}"),
         ("Vocabulary", f"{facts['vocabulary']:,}"),

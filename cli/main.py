@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import signal
 import sys
 import traceback
@@ -37,6 +38,10 @@ runs such checkpoints with MLX and shows the canvas while it resolves.
   d3mlx info GSAI-ML/LLaDA-8B-Instruct
 
   d3mlx convert --hf-path GSAI-ML/LLaDA-8B-Instruct --mlx-path llada-4bit -q
+
+  d3mlx trajectories runs/teacher --model GSAI-ML/LLaDA-8B-Instruct --data prompts.jsonl
+
+  d3mlx distill --model path/to/LLaDA-8B-4bit --data runs/teacher --grad-checkpoint
 
   d3mlx eval --task embedded --decoder d3llm --thresholds 0.1,0.3,0.5 --count 200 --plot curve.svg
 
@@ -97,7 +102,7 @@ app.command()(bench)
 def sentence(error: BaseException) -> str:
     """What a person needs to know of an error."""
     if isinstance(error, D3Error):
-        return str(error)
+        return " ".join(str(error).split())
     if isinstance(error, OSError) and error.strerror:
         place = f" ({error.filename})" if error.filename else ""
         return f"{error.strerror}{place}."
@@ -110,9 +115,16 @@ def run() -> None:
     debug = "--debug" in sys.argv
     # The default handler, also where a shell started us in the background with interrupts ignored.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    # Ends like an exception, so that whatever is half-written goes.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
     try:
         if sys.stdout is None:
             raise ConfigError("Standard output is closed; there is nowhere to write to.")
+        for stream in (sys.stdout, sys.stderr):
+            # A terminal that knows ASCII only shows what it can.
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")
         app()
     except SystemExit as end:
         if end.code == INTERRUPTED:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from huggingface_hub import HfApi, ModelCard, ModelCardData
+from huggingface_hub.errors import LocalTokenNotFoundError
 
 from d3mlx.errors import CheckpointError, ConfigError
 from d3mlx.version import VERSION
@@ -46,33 +47,41 @@ class Origin:
 
 def write_card(folder: Path, source: Path, origin: Origin) -> None:
     """README.md in `folder`; the card in the folder `source` gives licence and languages."""
-    data = source_data(source / "README.md")
+    try:
+        metadata = metadata_of(source_data(source / "README.md"), origin)
+    except Exception:
+        # Whatever somebody wrote into a card, in a language of its own, must not keep weights from being converted.
+        metadata = metadata_of(ModelCardData(), origin)
+    made_from = f"[{origin.repo}](https://huggingface.co/{origin.repo})" if origin.repo else "a local checkpoint"
+    text = TEXT.format(name=origin.name, origin=f"Made from {made_from} by d3mlx {VERSION}: {origin.facts}.")
+    (folder / "README.md").write_text(f"---\n{metadata}\n---\n{text}", encoding="utf-8")
+
+
+def source_data(path: Path) -> ModelCardData:
+    """The metadata of a card; empty where there is none."""
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    return ModelCard(text, ignore_metadata_errors=True).data if text.startswith("---") else ModelCardData()
+
+
+def metadata_of(data: ModelCardData, origin: Origin) -> str:
     data.library_name = "mlx"
     data.pipeline_tag = "text-generation"
     data.tags = list(dict.fromkeys([*(data.tags or []), "mlx", "diffusion"]))
     if origin.repo:
         data.base_model = origin.repo
-    made_from = f"[{origin.repo}](https://huggingface.co/{origin.repo})" if origin.repo else "a local checkpoint"
-    text = TEXT.format(name=origin.name, origin=f"Made from {made_from} by d3mlx {VERSION}: {origin.facts}.")
-    (folder / "README.md").write_text(f"---\n{data.to_yaml()}\n---\n{text}", encoding="utf-8")
-
-
-def source_data(path: Path) -> ModelCardData:
-    """The metadata of a card; empty where there is none that can be read."""
-    try:
-        return ModelCard(path.read_text(encoding="utf-8"), ignore_metadata_errors=True).data
-    except (OSError, ValueError, TypeError):
-        return ModelCardData()
+    return str(data.to_yaml())
 
 
 def check_login(repo: str) -> None:
     """Raise ConfigError unless an upload can start: better said before the conversion than after it."""
     try:
         HfApi().whoami()
+    except LocalTokenNotFoundError as error:
+        raise ConfigError("Log in with `hf auth login` before an upload, or leave out the upload.") from error
     except Exception as error:
         # Refusals, time-outs and missing tokens come from several libraries, which share no base class.
         raise ConfigError(
-            f"{repo} cannot be uploaded to: {first_line(error)} Log in with `hf auth login`, or leave out the upload."
+            f"{repo} cannot be uploaded to: {first_line(error)} Mend that, or leave out the upload."
         ) from error
 
 

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mlx.utils import tree_flatten
 from mlx_lm.utils import save_config
 
-from d3mlx.checkpoint import Checkpoint, bits_of, open_checkpoint, read_json
+from d3mlx.checkpoint import Checkpoint, open_checkpoint, read_json
 from d3mlx.convert.card import Origin, write_card
 from d3mlx.convert.recipe import Plan, Recipe, make_plan
 from d3mlx.convert.stream import Progress, units_of, write_weights
 from d3mlx.convert.target import new_folder, refuse_existing, refuse_full_disk
 from d3mlx.errors import CheckpointError, ConfigError
 from d3mlx.hub import fetch
+from d3mlx.packing import bits_of
 from d3mlx.tokenizer import end_ids, load_tokenizer
 
 SHARD_BYTES = 5_000_000_000
@@ -27,13 +30,12 @@ SMALL_FILES = 64_000_000
 
 @dataclass(frozen=True)
 class Summary:
-    """A finished conversion. kept: layers left unquantized because their width is no multiple of the group."""
+    """A finished conversion: weight files, their bytes, and bits per weight over all weights."""
 
     folder: Path
     files: int
     nbytes: int
     bits_per_weight: float
-    kept: tuple[str, ...]
 
 
 def silent(done: int, total: int) -> None:
@@ -54,53 +56,67 @@ def convert(
 
     hf_path: folder or hub id. mlx_path: folder to write; it must not exist, and exists only once it is whole.
     max_shard_bytes: largest output file; one file is held in memory, beside at most three tensors. name: what the model
-    card calls the result, its path unless given. Raises CheckpointError, ConfigError.
+    card calls the result, that of its folder unless given. Raises CheckpointError, ConfigError.
     """
-    target = Path(mlx_path).expanduser()
+    target = Path(os.path.expanduser(mlx_path))  # noqa: PTH111 - Path's own raises for an unknown user
     refuse_existing(target)
     if max_shard_bytes < 1:
         raise ConfigError(f"A file holds at least one byte, not {max_shard_bytes}.")
     source = fetch(str(hf_path), revision)
+    if source.resolve() in target.resolve().parents:
+        raise ConfigError(f"{target} is inside the checkpoint that is converted; give a folder outside.")
     checkpoint = open_checkpoint(source)
     checkpoint.check_keys()
     plan = make_plan(checkpoint, recipe)
     tokenizer = load_tokenizer(checkpoint)
+    origin = Origin(name or target.name, str(hf_path), described(plan))
     nbytes = sum(unit.nbytes for unit in units_of(plan))
     with new_folder(target) as folder:
         refuse_full_disk(folder, nbytes + SMALL_FILES)
+        write_small_files(folder, checkpoint, tokenizer, plan.config, origin)
         try:
             files = write_weights(checkpoint, plan, folder, max_shard_bytes, progress)
         except RuntimeError as error:
             # What MLX raises when a file cannot be read or written to its end.
             raise CheckpointError(f"The weights could not be converted: {' '.join(str(error).split())}") from error
-        origin = Origin(name or str(mlx_path), str(hf_path), described(plan))
-        write_small_files(folder, checkpoint, tokenizer, plan.config, origin)
         open_checkpoint(folder).check_keys()
-    return Summary(target, len(files), nbytes, nbytes * 8 / checkpoint.parameters, plan.kept)
+    return Summary(target, len(files), nbytes, nbytes * 8 / checkpoint.parameters)
+
+
+def without_auto_map(value: Any) -> Any:
+    """A JSON value without the fields that make the usual loaders ask for remote code, at any depth."""
+    if isinstance(value, dict):
+        return {name: without_auto_map(item) for name, item in value.items() if name != "auto_map"}
+    return [without_auto_map(item) for item in value] if isinstance(value, list) else value
 
 
 def write_small_files(
     folder: Path, checkpoint: Checkpoint, tokenizer: Any, config: dict[str, Any], origin: Origin
 ) -> None:
     """Everything but the weights: config.json, tokenizer, generation_config.json, model card."""
-    save_config({name: value for name, value in config.items() if name != "auto_map"}, folder / "config.json")
+    save_config(without_auto_map(config), folder / "config.json")
     write_tokenizer(tokenizer, folder)
     write_generation_config(checkpoint, tokenizer, folder)
     write_card(folder, checkpoint.folder, origin)
 
 
 def write_tokenizer(tokenizer: Any, folder: Path) -> None:
-    """The tokenizer's files, without the `auto_map` that makes the usual loaders ask for remote code."""
-    tokenizer.save_pretrained(folder)
+    """The tokenizer's files. Raises CheckpointError."""
+    try:
+        tokenizer.save_pretrained(folder)
+    except Exception as error:
+        # Odd names and types of chat templates surface only here, each as an error of its own.
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(f"The checkpoint's tokenizer cannot be written: {reason}") from error
     path = folder / "tokenizer_config.json"
-    fields = {name: value for name, value in read_json(path).items() if name != "auto_map"}
+    fields = without_auto_map(read_json(path))
     path.write_text(json.dumps(fields, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def write_generation_config(checkpoint: Checkpoint, tokenizer: Any, folder: Path) -> None:
     """The source's fields, with every id that ends an answer: mlx-lm's tools look for them here."""
     path = checkpoint.folder / "generation_config.json"
-    fields = read_json(path) if path.is_file() else {}
+    fields = without_auto_map(read_json(path)) if path.is_file() else {}
     fields["eos_token_id"] = sorted(tokenizer.eos_token_ids) or end_ids(checkpoint, None)
     (folder / "generation_config.json").write_text(json.dumps(fields, indent=2, sort_keys=True) + "\n")
 
@@ -108,8 +124,8 @@ def write_generation_config(checkpoint: Checkpoint, tokenizer: Any, folder: Path
 def described(plan: Plan) -> str:
     """What was done to the weights, for the model card."""
     settings = plan.config.get("quantization")
-    floats = str(plan.dtype).removeprefix("mlx.core.") if plan.dtype is not None else "the dtypes of its source"
     if not settings:
-        return f"weights in {floats}"
+        kinds = {str(value.dtype).removeprefix("mlx.core.") for _, value in tree_flatten(plan.skeleton.parameters())}
+        return f"weights in {' and '.join(sorted(kinds))}"
     bits = " and ".join(map(str, bits_of(settings)))
     return f"{settings.get('mode', 'affine')} quantization, {bits} bits, groups of {settings['group_size']}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -15,23 +15,9 @@ from mlx_lm.utils import dequantize_model, quantize_model
 from d3mlx.checkpoint import Checkpoint
 from d3mlx.errors import ConfigError
 from d3mlx.loader import lazy_model
+from d3mlx.packing import MODES, Packing
 
 DTYPES = {"float16": mx.float16, "bfloat16": mx.bfloat16, "float32": mx.float32}
-
-
-class Choice(NamedTuple):
-    """Group sizes and bits that a mode allows; mlx-lm's default comes first."""
-
-    groups: tuple[int, ...]
-    bits: tuple[int, ...]
-
-
-MODES = {
-    "affine": Choice((64, 32, 128), (4, 2, 3, 5, 6, 8)),
-    "mxfp4": Choice((32,), (4,)),
-    "nvfp4": Choice((16,), (4,)),
-    "mxfp8": Choice((32,), (8,)),
-}
 
 
 def listed(choices: Any) -> str:
@@ -97,26 +83,13 @@ class Recipe:
             raise ConfigError("Choose either to quantize or to dequantize, not both.")
 
 
-class Packing(NamedTuple):
-    """How a layer's weights are quantized."""
-
-    group_size: int
-    bits: int
-    mode: str
-
-    @classmethod
-    def of(cls, layer: Any) -> Packing:
-        """Of a quantized layer of MLX."""
-        return cls(layer.group_size, layer.bits, layer.mode)
-
-
 @dataclass(frozen=True)
 class Plan:
     """A conversion before any weight is read.
 
     skeleton: the converted model as mlx-lm would make it, none of its arrays computed; their names, shapes and dtypes
     are what will be written. config: the new config.json. unpack, pack: layers to dequantize and to quantize, by path.
-    dtype: of the floats, None for as they come. kept: layers left unquantized because their width does not divide.
+    dtype: of the floats, None for as they come.
     """
 
     skeleton: Any
@@ -124,7 +97,6 @@ class Plan:
     unpack: dict[str, Packing]
     pack: dict[str, Packing]
     dtype: Any
-    kept: tuple[str, ...]
 
 
 def make_plan(checkpoint: Checkpoint, recipe: Recipe) -> Plan:
@@ -133,23 +105,25 @@ def make_plan(checkpoint: Checkpoint, recipe: Recipe) -> Plan:
         raise ConfigError(f"{checkpoint.folder} is not quantized; there is nothing to dequantize.")
     if recipe.quantization and checkpoint.quantization:
         raise ConfigError(f"{checkpoint.folder} is quantized already; convert the original, or dequantize it first.")
-    left_out = ("quantization", "quantization_config") if recipe.dequantize else ()
+    # A null there means what its absence means.
+    left_out = () if checkpoint.quantization and not recipe.dequantize else ("quantization", "quantization_config")
     config = {name: value for name, value in checkpoint.config.items() if name not in left_out}
     dtype = chosen_dtype(config, recipe)
     skeleton = lazy_model(checkpoint)
+    if dtype is not None:
+        skeleton.set_dtype(dtype)
     unpack: dict[str, Packing] = {}
     pack: dict[str, Packing] = {}
-    kept: tuple[str, ...] = ()
     if recipe.dequantize:
         unpack = packed_layers(skeleton)
         skeleton = dequantize_model(skeleton)
-    if dtype is not None:
-        skeleton.set_dtype(dtype)
+        if dtype is not None:
+            skeleton.set_dtype(dtype)
     if recipe.quantization:
-        kept = undivided(skeleton, recipe.quantization)
+        check_widths(skeleton, recipe.quantization)
         skeleton, config = quantize(skeleton, config, recipe.quantization)
         pack = packed_layers(skeleton)
-    return Plan(skeleton, config, unpack, pack, dtype, kept)
+    return Plan(skeleton, config, unpack, pack, dtype)
 
 
 def packed_layers(model: Any) -> dict[str, Packing]:
@@ -159,7 +133,7 @@ def packed_layers(model: Any) -> dict[str, Packing]:
 def chosen_dtype(config: dict[str, Any], recipe: Recipe) -> Any:
     """The dtype of the floats, which config.json then names; None for as they come."""
     names = [name for name in ("torch_dtype", "dtype") if name in config]
-    wanted = recipe.dtype or next((config[name] for name in names if config[name] in DTYPES), None)
+    wanted = recipe.dtype or next((config[name] for name in names if str(config[name]) in DTYPES), None)
     if wanted is None:
         return None
     for name in names or ["torch_dtype"]:
@@ -167,22 +141,23 @@ def chosen_dtype(config: dict[str, Any], recipe: Recipe) -> Any:
     return DTYPES[wanted]
 
 
-def undivided(model: Any, quantization: Quantization) -> tuple[str, ...]:
-    """Layers whose rows are no whole number of groups, which mlx-lm leaves as they are without a word.
+def check_widths(model: Any, quantization: Quantization) -> None:
+    """Raise ConfigError if a layer's rows are no whole number of groups: mlx-lm would leave it as it is without a word.
 
-    Raises ConfigError if a projection is among them: then most of the model would stay unquantized.
+    Embedding and head are as wide as the projections that read what they carry, so none of them is ever left alone.
     """
-    widths = {path: layer.weight.shape[-1] for path, layer in model.named_modules() if hasattr(layer, "to_quantized")}
-    projections = {path: width for path, width in widths.items() if ".layers." in path}
-    for path, width in projections.items():
-        if width % quantization.group:
-            groups = MODES[quantization.mode].groups
-            fitting = [group for group in groups if not any(width % group for width in projections.values())]
-            advice = f"use groups of {listed(fitting)}" if fitting else "no group of this mode fits this model"
-            raise ConfigError(
-                f"{path} has rows of {width} weights, no multiple of the group of {quantization.group}; {advice}."
-            )
-    return tuple(path for path, width in widths.items() if width % quantization.group)
+    layers: Any = [(path, layer) for path, layer in model.named_modules() if hasattr(layer, "to_quantized")]
+    widths = {path: layer.weight.shape[-1] for path, layer in sorted(layers)}
+    left = [path for path, width in widths.items() if width % quantization.group]
+    if left:
+        groups = MODES[quantization.mode].groups
+        fitting = [group for group in groups if not any(width % group for width in widths.values())]
+        advice = f"use groups of {listed(fitting)}" if fitting else "no group of this mode fits this model"
+        others = f" (and {len(left) - 1} more layers)" if len(left) > 1 else ""
+        raise ConfigError(
+            f"{left[0]}{others} has rows of {widths[left[0]]} weights, no multiple of the group of "
+            f"{quantization.group}; {advice}."
+        )
 
 
 def quantize(model: Any, config: dict[str, Any], quantization: Quantization) -> tuple[nn.Module, dict[str, Any]]:

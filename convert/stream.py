@@ -17,7 +17,8 @@ import mlx.core as mx
 from mlx.utils import tree_flatten
 
 from d3mlx.checkpoint import Checkpoint
-from d3mlx.convert.recipe import Packing, Plan
+from d3mlx.convert.recipe import Plan
+from d3mlx.packing import Packing
 
 Arrays = dict[str, mx.array]
 
@@ -124,17 +125,23 @@ class Stream:
         """What is written for a layer, by full names. Its source is let go."""
         plan = self.plan
         parts = self.source.pop(unit.path)
+        parts = self.cast(parts)
         if unit.path in plan.unpack:
+            # Scales are cast before and the weight after: in the mx modes it comes as bfloat16 whatever they are.
             parts["weight"] = unpack(parts, plan.unpack[unit.path])
-        if plan.dtype is not None:
-            parts = {leaf: self.cast(value) for leaf, value in parts.items()}
+            parts = self.cast(parts)
         if unit.path in plan.pack:
             parts |= pack(parts.pop("weight"), plan.pack[unit.path])
         mx.eval(parts)
         return {f"{unit.path}.{leaf}": value for leaf, value in parts.items()}
 
-    def cast(self, value: mx.array) -> mx.array:
-        return value.astype(self.plan.dtype) if mx.issubdtype(value.dtype, mx.floating) else value
+    def cast(self, parts: Arrays) -> Arrays:
+        """The floats among a layer's arrays in the dtype that was asked for."""
+        dtype = self.plan.dtype
+        return {
+            leaf: value.astype(dtype) if dtype is not None and mx.issubdtype(value.dtype, mx.floating) else value
+            for leaf, value in parts.items()
+        }
 
 
 def write_weights(checkpoint: Checkpoint, plan: Plan, folder: Path, limit: int, progress: Progress) -> list[Path]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -25,29 +27,60 @@ def new_folder(target: Path) -> Iterator[Path]:
     A killed run leaves at most that folder, and the next run towards the same target removes it. Raises ConfigError if
     the target exists or another run is writing it.
     """
-    target = target.expanduser().absolute()
+    target = Path(os.path.abspath(target))  # noqa: PTH100 - resolve() would follow links
     refuse_existing(target)
     partial = target.with_name(f".{target.name}.partial")
-    partial.mkdir(parents=True, exist_ok=True)
-    lock = os.open(partial, os.O_RDONLY)
+    made = [parent for parent in target.parents if not parent.exists()]
+    lock = open_locked(partial, target)
     try:
-        # The system releases the lock of a killed process.
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ConfigError(f"Another run is writing {target}; wait for it, or give another folder.") from None
         # The other run may have finished between the first look and the lock.
         refuse_existing(target)
-        try:
-            clear(partial)
-            yield partial
-            refuse_existing(target)
-            partial.rename(target)
-        except BaseException:
+        clear(partial)
+        yield partial
+        refuse_existing(target)
+        partial.rename(target)
+    except BaseException:
+        with undisturbed():
             shutil.rmtree(partial, ignore_errors=True)
-            raise
+            for parent in made:
+                with suppress(OSError):
+                    parent.rmdir()
+        raise
     finally:
         os.close(lock)
+
+
+def open_locked(partial: Path, target: Path) -> int:
+    """Make a run's folder and lock it; the system releases the lock of a killed process. The lock's descriptor."""
+    try:
+        partial.mkdir(parents=True, exist_ok=True)
+        # Whoever may write here could have put a link in its place, and what it points to would be cleared.
+        lock = os.open(partial, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except OSError as error:
+        raise ConfigError(f"{target} cannot be written: {error.strerror}; give another folder.") from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # A run that failed in between has removed the folder that was opened, and a third one made a new one.
+        own = partial.exists() and os.path.samestat(os.fstat(lock), partial.stat())
+    except BlockingIOError:
+        own = False
+    if not own:
+        os.close(lock)
+        raise ConfigError(f"Another run is writing {target}; wait for it, or give another folder.")
+    return lock
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Ignore Ctrl-C meanwhile: a second one would leave half of what the first one cleans up."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def clear(folder: Path) -> None:

@@ -8,22 +8,19 @@ import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 import mlx.core as mx
 from mlx.utils import tree_flatten
 
 from d3mlx.errors import CheckpointError
 from d3mlx.models import get_model_classes
+from d3mlx.packing import FLOATS, Packing
 
 DTYPE_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "U32": 4, "I16": 2, "U8": 1, "I8": 1}
 SMALL = 200_000_000
 """Parameters below which a model is worth running in float32 on a CPU."""
-
-QUANTIZATION_PARTS = ("scales", "biases")
-FLOATS = ("F32", "F16", "BF16")
-PACKED = ("U32", "U8")
-"""MLX packs quantized weights into 32-bit words; some modes keep their scales in bytes."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +46,7 @@ def read_json(path: Path) -> dict[str, Any]:
         found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise CheckpointError(f"{path.parent} holds no {path.name}; it is no checkpoint folder.") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is not valid JSON ({error}); download it again.") from error
     if not isinstance(found, dict):
         raise CheckpointError(f"{path} holds no JSON object; download it again.")
@@ -70,7 +67,7 @@ def read_header(path: Path) -> dict[str, Tensor]:
             end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
             tensors = {name: Tensor(entry["dtype"], tuple(entry["shape"]), path.name) for name, entry in header.items()}
             whole = size == 8 + length + end
-        except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
             raise damaged from None
     if not whole:
         raise damaged
@@ -90,19 +87,13 @@ class Checkpoint:
         """The family's ModelArgs. Raises CheckpointError naming a missing or wrong field."""
         path = self.folder / "config.json"
         _, kind = get_model_classes(self.config)
-        needed = [
-            field.name
-            for field in dataclasses.fields(kind)
-            if field.default is dataclasses.MISSING and self.config.get(field.name) is None
-        ]
-        if needed:
-            raise CheckpointError(f"{path} has no {' and no '.join(needed)}; download it again.")
+        check_fields(path, kind, self.config)
         try:
             args = kind.from_dict(self.config)  # type: ignore[attr-defined]
             shape = args.shape()
             empty = min(shape.layers, shape.hidden, shape.ff, shape.kv_heads, args.logit_width, args.context) < 1
             fits = 0 <= args.mask_token_id < args.logit_width
-            ids = [int(token) for token in as_list(args.eos_token_id)]
+            ids = as_list(args.eos_token_id)
         except (TypeError, ValueError, ZeroDivisionError) as error:
             raise CheckpointError(f"{path} has a field of the wrong type: {error}.") from error
         if empty or not ids:
@@ -123,11 +114,19 @@ class Checkpoint:
         return self.config.get("quantization")
 
     @cached_property
+    def empty(self) -> Any:
+        """The model before quantization and without these weights."""
+        kind, _ = get_model_classes(self.config)
+        try:
+            # MLX arrays are lazy: nothing is allocated for the random start values of this model.
+            return kind(self.args)
+        except (OverflowError, TypeError, ValueError, RuntimeError) as error:
+            raise CheckpointError(f"{self.folder / 'config.json'} describes a model that cannot exist.") from error
+
+    @cached_property
     def skeleton(self) -> dict[str, tuple[int, ...]]:
         """Names and shapes that the model has before quantization."""
-        kind, _ = get_model_classes(self.config)
-        # MLX arrays are lazy: nothing is allocated for the random start values of this model.
-        return {name: tuple(value.shape) for name, value in tree_flatten(kind(self.args).parameters())}
+        return {name: tuple(value.shape) for name, value in tree_flatten(self.empty.parameters())}
 
     @property
     def parameters(self) -> int:
@@ -146,45 +145,94 @@ class Checkpoint:
         return self.parameters * 4 if in_float32 and self.parameters < SMALL else self.nbytes
 
     def renamed(self) -> dict[str, Tensor]:
-        """Tensors under this runtime's names."""
-        kind, _ = get_model_classes(self.config)
-        names = {name: mx.array(0) for name in self.tensors}
-        kept: dict[str, Any] = kind(self.args).sanitize(names)
-        original = {id(value): name for name, value in names.items()}
-        return {new: self.tensors[original[id(value)]] for new, value in kept.items()}
+        """Tensors under this runtime's names. Raises CheckpointError if two of them have the same."""
+        marker = mx.array(0)
+        found: dict[str, Tensor] = {}
+        origins: dict[str, str] = {}
+        for name, tensor in self.tensors.items():
+            for new in self.empty.sanitize({name: marker}):
+                if new in found:
+                    raise CheckpointError(
+                        f"The checkpoint {self.folder} holds {origins[new]} and {name}, two names of the same weights."
+                    )
+                found[new], origins[new] = tensor, name
+        return found
 
     def check_keys(self) -> None:
-        """Raise CheckpointError naming the first unknown, missing or wrongly shaped tensor."""
+        """Raise CheckpointError naming the first unknown, missing, wrongly shaped or wrongly stored tensor."""
+        layers = self.args.shape().layers
+        if layers > len(self.tensors):
+            raise CheckpointError(f"config.json asks for {layers} layers, but {self.folder} holds fewer tensors.")
         found = self.renamed()
-        quantized = (
-            {name.rsplit(".", 1)[0] for name in found if name.endswith(".scales")} if self.quantization else set()
-        )
+        expected: dict[str, tuple[tuple[int, ...], tuple[str, ...]]] = {}
         for name, shape in self.skeleton.items():
+            path, _, leaf = name.rpartition(".")
+            if self.quantization and leaf == "weight" and f"{path}.scales" in found:
+                settings = Packing.read(self.quantization.get(path, self.quantization))
+                assert settings is not None, "the quantization is checked when the folder is opened"
+                expected |= {f"{path}.{part}": kind for part, kind in settings.parts(shape).items()}
+            else:
+                expected[name] = shape, FLOATS
+        if self.quantization and not any(name.endswith(".scales") for name in found):
+            raise CheckpointError(
+                f"config.json says that the weights in {self.folder} are quantized, but none is; convert it again."
+            )
+        for name, (shape, dtypes) in expected.items():
             if name not in found:
                 raise CheckpointError(f"The checkpoint {self.folder} lacks the tensor {name}; download it again.")
-            tensor, packed = found[name], name.rsplit(".", 1)[0] in quantized
-            if not packed and tensor.shape != shape:
+            tensor = found[name]
+            if tensor.shape != shape:
                 raise CheckpointError(
                     f"The tensor {name} has shape {list(tensor.shape)} where config.json asks for {list(shape)}."
                 )
             # MLX reads 8-bit floats as integers, and the model would run on nonsense.
-            if tensor.dtype not in (*FLOATS, *PACKED) or (not packed and tensor.dtype in PACKED):
+            if tensor.dtype not in dtypes:
                 raise CheckpointError(
-                    f"The tensor {name} is stored as {tensor.dtype}, which d3mlx cannot read; use a checkpoint in "
-                    "16-bit or 32-bit floats, or one quantized by MLX."
+                    f"The tensor {name} is stored as {tensor.dtype}, which d3mlx cannot read there; use a checkpoint "
+                    "in 16-bit or 32-bit floats, or one quantized by MLX."
                 )
         for name in found:
-            module, leaf = name.rsplit(".", 1) if "." in name else ("", name)
-            if name not in self.skeleton and not (module in quantized and leaf in QUANTIZATION_PARTS):
+            if name not in expected:
                 raise CheckpointError(
                     f"The checkpoint {self.folder} holds a tensor {name} that this model has no place for."
                 )
 
 
-def bits_of(quantization: dict[str, Any]) -> list[int]:
-    """The bits per weight that a quantization's layers have, lowest first."""
-    own = {layer["bits"] for layer in quantization.values() if isinstance(layer, dict) and "bits" in layer}
-    return sorted(own | {quantization["bits"]})
+KINDS: dict[type, tuple[tuple[type, ...], str]] = {
+    bool: ((bool,), "true or false"),
+    int: ((int,), "a whole number"),
+    float: ((int, float), "a number"),
+    str: ((str,), "a text"),
+    list: ((list,), "a list"),
+    dict: ((dict,), "an object"),
+}
+
+
+def check_fields(path: Path, kind: Any, config: dict[str, Any]) -> None:
+    """Raise CheckpointError naming the first field of config.json that is missing or of a wrong type."""
+    hints, missing = get_type_hints(kind), []
+    for field in dataclasses.fields(kind):
+        value, hint = config.get(field.name), hints[field.name]
+        choices = get_args(hint) if isinstance(hint, UnionType) else (hint,)
+        if value is None:
+            if field.default is dataclasses.MISSING or (field.name in config and type(None) not in choices):
+                missing.append(field.name)
+            continue
+        known = [KINDS[get_origin(choice) or choice] for choice in choices if choice is not type(None)]
+        if not any(fits(value, types) for types, _ in known):
+            words = " or ".join(words for _, words in known)
+            raise CheckpointError(f"{path}: {field.name} must be {words}, not {value!r}.")
+    if missing:
+        raise CheckpointError(f"{path} has no {' and no '.join(missing)}; download it again.")
+
+
+def fits(value: Any, types: tuple[type, ...]) -> bool:
+    """Whether a value of config.json has one of these types. true is no number; a list is one of whole numbers."""
+    if isinstance(value, bool) and bool not in types:
+        return False
+    if isinstance(value, float) and not math.isfinite(value):
+        return False
+    return isinstance(value, types) and (not isinstance(value, list) or all(fits(item, (int,)) for item in value))
 
 
 def as_list(value: Any) -> list[Any]:
@@ -202,20 +250,27 @@ def check_quantization(path: Path, config: dict[str, Any]) -> None:
                 f"{path} says that the weights were quantized by {method}, which d3mlx cannot read; use the original "
                 "checkpoint, or one quantized by MLX."
             )
-    elif not isinstance(quantization, dict) or not all(
-        isinstance(quantization.get(name), int) for name in ("bits", "group_size")
-    ):
-        raise CheckpointError(f"{path} has a quantization without bits and group_size; convert the model again.")
+        return
+    layers = [value for value in quantization.values() if isinstance(value, dict)] if Packing.read(quantization) else []
+    if Packing.read(quantization) is None or any(Packing.read(layer) is None for layer in layers):
+        raise CheckpointError(
+            f"{path} has a quantization whose bits, group_size or mode MLX does not know; convert the model again."
+        )
 
 
-def check_index(index: Path) -> None:
-    """Raise CheckpointError unless every file that an index points at is there."""
+def read_index(index: Path, files: list[Path]) -> dict[str, str]:
+    """The file of each tensor. Raises CheckpointError unless the index lists the files that are there."""
     weight_map = read_json(index).get("weight_map", {})
     if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
         raise CheckpointError(f"{index} has no valid weight_map; download it again.")
-    missing = [name for name in sorted(set(weight_map.values())) if not (index.parent / name).is_file()]
-    if missing:
-        raise CheckpointError(f"{index} lists {missing[0]}, which is not there; download the checkpoint again.")
+    there, listed = {file.name for file in files}, set(weight_map.values())
+    for name in sorted(listed - there):
+        raise CheckpointError(f"{index} lists {name}, which is not there; download the checkpoint again.")
+    for name in sorted(there - listed):
+        raise CheckpointError(
+            f"{index.parent} holds {name}, which its index does not list: of another version, it seems; remove it."
+        )
+    return weight_map
 
 
 def open_checkpoint(folder: Path) -> Checkpoint:
@@ -233,9 +288,9 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     if "model_file" in config:
         raise CheckpointError(f"{folder / 'config.json'} asks to run its own code (model_file); remove that field.")
     check_quantization(folder / "config.json", config)
+    if (folder / "generation_config.json").is_file():
+        read_json(folder / "generation_config.json")
     index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        check_index(index)
     files = sorted(folder.glob("model*.safetensors"))
     if not files:
         pickled = [*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.pth")]
@@ -245,9 +300,18 @@ def open_checkpoint(folder: Path) -> Checkpoint:
                 "safetensors first."
             )
         raise CheckpointError(f"{folder} holds no model*.safetensors; d3mlx reads weights from such files only.")
+    weight_map = read_index(index, files) if index.is_file() else {}
     tensors: dict[str, Tensor] = {}
     for file in files:
-        tensors |= read_header(file)
+        header = read_header(file)
+        if twice := next((name for name in header if name in tensors), None):
+            raise CheckpointError(
+                f"{folder} holds the tensor {twice} in {tensors[twice].file} and in {file.name}; remove one of them."
+            )
+        tensors |= header
+    for name, place in weight_map.items():
+        if name not in tensors or tensors[name].file != place:
+            raise CheckpointError(f"{index} lists {name} in {place}, which does not hold it; download it again.")
     checkpoint = Checkpoint(folder, config, tensors)
     _ = checkpoint.args
     return checkpoint

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
-from d3mlx.errors import CheckpointError
+from d3mlx.errors import CheckpointError, ConfigError
 
 PATTERNS = ["*.json", "README.md", "model*.safetensors", "*.txt", "*.jinja", "*.model"]
 """Data only: code that lies beside a checkpoint is never downloaded."""
@@ -15,8 +16,10 @@ def fetch(path_or_repo: str, revision: str | None = None) -> Path:
 
     HF_HOME, HF_TOKEN and HF_HUB_OFFLINE work as for every hub tool. Raises CheckpointError.
     """
-    folder = Path(path_or_repo).expanduser()
+    folder = Path(os.path.expanduser(path_or_repo))  # noqa: PTH111 - Path's own raises for an unknown user
     if folder.is_dir():
+        if revision is not None:
+            raise ConfigError(f"{path_or_repo} is a folder; a revision belongs to a hub id.")
         return folder
     if folder.exists():
         raise CheckpointError(f"{path_or_repo} is a file; give the folder of a checkpoint.")

@@ -8,13 +8,43 @@ from d3mlx.kernels import dispatch
 
 THREADS = 512
 
+HEADER = """
+// The sum over all threads, on every thread.
+inline int group_sum(int value, threadgroup int* part, uint lane, uint group, uint groups) {
+  value = simd_sum(value);
+  // Whoever still reads the last result must be done before it is overwritten.
+  threadgroup_barrier(mem_flags::mem_threadgroup);
+  if (lane == 0) {
+    part[group] = value;
+  }
+  threadgroup_barrier(mem_flags::mem_threadgroup);
+  return simd_sum(lane < groups ? part[lane] : 0);
+}
+
+// The sum over the threads before this one.
+inline int sum_before(int value, threadgroup int* part, uint lane, uint group) {
+  int before = simd_prefix_exclusive_sum(value);
+  int all = simd_sum(value);
+  threadgroup_barrier(mem_flags::mem_threadgroup);
+  if (lane == 0) {
+    part[group] = all;
+  }
+  threadgroup_barrier(mem_flags::mem_threadgroup);
+  for (uint g = 0; g < group; g++) {
+    before += part[g];
+  }
+  return before;
+}
+"""
+
 SOURCE = """
   int me = int(thread_index_in_threadgroup);
   int threads = int(threads_per_threadgroup.x);
   uint lane = thread_index_in_simdgroup;
   uint group = simdgroup_index_in_threadgroup;
+  uint groups = simdgroups_per_threadgroup;
   int length = needed_shape[0];
-  threadgroup int sums[32];
+  threadgroup int part[32];
 
   // A run of neighbours for each thread, so that what it chooses stands together in the output.
   int each = (length + threads - 1) / threads;
@@ -25,42 +55,42 @@ SOURCE = """
   for (int p = first; p < last; p++) {
     wanted += needed[p] != 0 ? 1 : 0;
   }
-  wanted = simd_sum(wanted);
-  if (lane == 0) {
-    sums[group] = wanted;
-  }
-  threadgroup_barrier(mem_flags::mem_threadgroup);
-  int spare = COUNT - simd_sum(lane < simdgroups_per_threadgroup ? sums[lane] : 0);
+  int spare = count - group_sum(wanted, part, lane, group, groups);
 
-  // Positions that are not needed are taken in the order of their age; the first wins a tie.
-  int chosen = 0;
-  for (int p = first; p < last; p++) {
-    bool take = needed[p] != 0;
-    if (!take && spare > 0) {
-      int age = written[p];
-      int before = 0;
-      for (int q = 0; q < length; q++) {
-        int other = written[q];
-        before += needed[q] == 0 && (other < age || (other == age && q < p)) ? 1 : 0;
-      }
-      take = before < spare;
+  // The age at which the padding ends: the least that `spare` of the other positions do not exceed.
+  int low = 0;
+  int high = latest;
+  while (low < high) {
+    int middle = low + (high - low) / 2;
+    int within = 0;
+    for (int p = first; p < last; p++) {
+      within += needed[p] == 0 && written[p] <= middle ? 1 : 0;
     }
-    taken[p] = take ? 1 : 0;
-    chosen += take ? 1 : 0;
+    if (group_sum(within, part, lane, group, groups) >= spare) {
+      high = middle;
+    } else {
+      low = middle + 1;
+    }
   }
 
-  // Chosen positions before this thread's run.
-  int place = simd_prefix_exclusive_sum(chosen);
-  threadgroup_barrier(mem_flags::mem_threadgroup);
-  if (lane == threads_per_simdgroup - 1) {
-    sums[group] = place + chosen;
-  }
-  threadgroup_barrier(mem_flags::mem_threadgroup);
-  for (uint g = 0; g < group; g++) {
-    place += sums[g];
-  }
+  // All that are older are taken, and of those of this age the first ones.
+  int older = 0;
+  int equal = 0;
   for (int p = first; p < last; p++) {
-    if (taken[p] != 0) {
+    older += needed[p] == 0 && written[p] < low ? 1 : 0;
+    equal += needed[p] == 0 && written[p] == low ? 1 : 0;
+  }
+  int left = spare - group_sum(older, part, lane, group, groups);
+  int earlier = sum_before(equal, part, lane, group);
+  int taken = metal::clamp(left - earlier, 0, equal);
+  int place = sum_before(wanted + older + taken, part, lane, group);
+  for (int p = first; p < last; p++) {
+    bool take = needed[p] != 0 || written[p] < low;
+    if (!take && written[p] == low && taken > 0) {
+      taken--;
+      take = true;
+    }
+    if (take) {
       positions[place] = p;
       place++;
     }
@@ -69,21 +99,21 @@ SOURCE = """
 
 KERNEL = dispatch.Kernel(
     name="choose_rows",
-    input_names=("needed", "written"),
-    output_names=("positions", "taken"),
+    input_names=("needed", "written", "count", "latest"),
+    output_names=("positions",),
     source=SOURCE,
+    header=HEADER,
 )
 
 
-def launch(needed: mx.array, written: mx.array, count: int) -> dispatch.Launch:
+def launch(needed: mx.array, written: mx.array, count: int, latest: int) -> dispatch.Launch:
     """One threadgroup for all positions."""
     return dispatch.Launch(
-        inputs=[needed, written],
+        inputs=[needed, written, count, latest],
         grid=(THREADS, 1, 1),
         threadgroup=(THREADS, 1, 1),
-        output_shapes=[(count,), needed.shape],
-        output_dtypes=[mx.int32, mx.uint8],
-        template=[("COUNT", count)],
+        output_shapes=[(count,)],
+        output_dtypes=[mx.int32],
     )
 
 
@@ -94,13 +124,13 @@ def reference(needed: mx.array, written: mx.array, count: int) -> mx.array:
     return mx.sort(order[:count]).astype(mx.int32)
 
 
-def choose_rows(needed: mx.array, written: mx.array, count: int) -> mx.array:
+def choose_rows(needed: mx.array, written: mx.array, count: int, latest: int) -> mx.array:
     """Ascending positions, int32 [count].
 
-    needed: uint8 [L], not 0 where a position must be computed; at most `count` of them. written: int32 [L], 0 or more,
-    the step that computed each position last. count: at most L.
+    needed: uint8 [L], not 0 where a position must be computed; at most `count` of them. written: int32 [L], from 0 to
+    `latest`, the step that computed each position last. count: at most L.
     """
     if not dispatch.on_gpu():
         return reference(needed, written, count)
-    positions, _ = dispatch.run(KERNEL, launch(needed, written, count))
+    (positions,) = dispatch.run(KERNEL, launch(needed, written, count, latest))
     return positions

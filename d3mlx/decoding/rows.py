@@ -210,6 +210,6 @@ class Needed:
         needed[eligible] = True
         needed[np.maximum(eligible - self.source, 0)] = True
         count = min(length, -(-int(needed.sum()) // self.multiple) * self.multiple)
-        positions = choose_rows(mx.array(needed.astype(np.uint8)), state.written, count)
+        positions = choose_rows(mx.array(needed.astype(np.uint8)), state.written, count, now)
         written = mx.put_along_axis(state.written, positions, mx.full(count, now, mx.int32), axis=0)
         return Plan(positions), replace(state, written=written)

@@ -1,1 +1,1 @@
-"""Training."""
+"""Trajectories, training and fusing."""

@@ -115,9 +115,9 @@ class DistillConfig:
                 raise ConfigError(f"{name.replace('_', '-')} must be one of {choices}, not {value!r}.")
         if not self.block_sizes or min(self.block_sizes) < 1:
             raise ConfigError("block-sizes must be one or more sizes of at least 1, such as 16,24,32.")
-        if wrong := [target for target in self.targets if target not in PROJECTIONS] or not self.targets:
-            named = wrong[0] if isinstance(wrong, list) else "nothing"
-            raise ConfigError(f"targets must be among {', '.join(PROJECTIONS)}, not {named}.")
+        wrong = [target for target in self.targets or ("nothing",) if target not in PROJECTIONS]
+        if wrong:
+            raise ConfigError(f"targets must be among {', '.join(PROJECTIONS)}, not {wrong[0]}.")
         if self.min_mask_ratio > self.max_mask_ratio:
             raise ConfigError("min-mask-ratio must not be above max-mask-ratio.")
         if self.dropout and self.grad_checkpoint:
@@ -235,10 +235,11 @@ def typed(settings: dict[str, Any]) -> dict[str, Any]:
 
 def build_config(file: dict[str, Any], flags: dict[str, Any]) -> DistillConfig:
     """Defaults, then the recipe, then the file, then flags. Raises ConfigError."""
-    name = flags.pop("preset", None) or file.pop("preset", None)
+    given = {**file, **flags}
+    name = given.pop("preset", None)
     if name is not None and name not in RECIPES:
         raise ConfigError(f"The preset must be one of {', '.join(RECIPES)}, not {name!r}.")
-    config = replace(DistillConfig(), **typed({**(RECIPES[name] if name else {}), **file, **flags}))
+    config = replace(DistillConfig(), **typed({**(RECIPES[name] if name else {}), **given}))
     config.check()
     return config
 

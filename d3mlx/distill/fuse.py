@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import mlx.nn as nn
 from mlx.utils import tree_unflatten
 from mlx_lm.utils import dequantize_model, save_model
 
-from d3mlx.checkpoint import open_checkpoint
+from d3mlx.checkpoint import open_checkpoint, read_json
 from d3mlx.convert.card import Origin
 from d3mlx.convert.converter import write_small_files
 from d3mlx.convert.target import new_folder, refuse_existing
@@ -77,7 +76,9 @@ def fuse(model: str, adapter_path: Path, save_path: Path, dequantize: bool, revi
     if dequantize and checkpoint.quantization is None:
         raise ConfigError("The weights are not quantized, so --dequantize has no use.")
     network = lazy_model(checkpoint)
-    if json_type(adapter_path) == "full" and checkpoint.quantization is not None:
+    described = adapter_path / "adapter_config.json"
+    full = described.is_file() and read_json(described).get("fine_tune_type") == "full"
+    if full and checkpoint.quantization is not None:
         raise ConfigError("These adapters are weights of a model in plain floats; give that model.")
     network = with_adapters(network, adapter_path)
     done = fold(network, dequantize)
@@ -91,9 +92,3 @@ def fuse(model: str, adapter_path: Path, save_path: Path, dequantize: bool, revi
         save_model(folder, network)
         write_small_files(folder, checkpoint, load_tokenizer(checkpoint), config, Origin(str(save_path), model, words))
     return done
-
-
-def json_type(adapter_path: Path) -> str | None:
-    """fine_tune_type of an adapter folder; None where it does not say."""
-    path = adapter_path / "adapter_config.json"
-    return json.loads(path.read_text(encoding="utf-8")).get("fine_tune_type") if path.is_file() else None

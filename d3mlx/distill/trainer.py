@@ -213,9 +213,10 @@ class Trainer:
             for name, found in {"loss": value, **terms}.items():
                 values[name] = values[name] + found if name in values else found
             total = {name: total[name] + g for name, g in gradients.items()} if total else gradients
-            if i + 1 < len(passes):
-                # One pass at a time: its activations are freed before the next one's exist.
-                mx.eval(values, total)
+            # One pass at a time, so that its activations are freed before the next one's exist; and apart from the
+            # optimizer, in whose graph MLX would recompute all checkpointed layers before it needs the first.
+            evaluate = mx.async_eval if i + 1 == len(passes) else mx.eval
+            evaluate(values, total)
         if self.world.size() > 1:
             # The helper nests what it is given by the dots in its names.
             total = dict(tree_flatten(nn.average_gradients(total)))

@@ -18,6 +18,7 @@ from unittest.mock import MagicMock
 
 import mlx.core as mx
 import pytest
+from huggingface_hub.errors import LocalTokenNotFoundError
 from mlx.utils import tree_flatten
 from mlx_lm.convert import mixed_quant_predicate_builder
 from mlx_lm.utils import dequantize_model, load_model, load_tokenizer, quantize_model
@@ -143,7 +144,11 @@ def test_dequantizing_gives_what_the_quantized_model_computes_with(
     kinds = {value.dtype for name, value in weights(back).items() if "proj.weight" in name}
     assert kinds == {mx.float32 if mode == "affine" else mx.bfloat16}
     wide = convert(packed, tmp_path / "wide", Recipe(dequantize=True, dtype="float16")).folder
-    assert {value.dtype for value in weights(wide).values()} == {mx.float16}
+    model = original(packed)
+    model.set_dtype(mx.float16)
+    model = dequantize_model(model)
+    model.set_dtype(mx.float16)
+    assert same(weights(wide), dict(tree_flatten(model.parameters())))
 
 
 def test_the_dtype_of_floats(tmp_path: Path) -> None:
@@ -213,9 +218,10 @@ def test_llama_style_keys_and_tied_heads(tmp_path: Path) -> None:
 
 def test_layers_that_do_not_divide_are_named(tmp_path: Path) -> None:
     source = write_llada(tmp_path / "ff", mlp_hidden_size=96)
-    with pytest.raises(ConfigError, match=r"mlp\.down_proj has rows of 96 weights.* use groups of 32"):
+    words = r"layers\.0\.mlp\.down_proj \(and 1 more layers\) has rows of 96 weights.* use groups of 32"
+    with pytest.raises(ConfigError, match=words):
         convert(source, tmp_path / "out", Recipe(Quantization()))
-    assert convert(source, tmp_path / "out", Recipe(Quantization(group_size=32))).kept == ()
+    assert convert(source, tmp_path / "out", Recipe(Quantization(group_size=32))).bits_per_weight < 7
 
 
 REFUSED: list[tuple[Callable[[], Any], str]] = [
@@ -266,6 +272,30 @@ def damage(folder: Path, how: str) -> None:
         write_json(folder / "model.safetensors.index.json", {"weight_map": {"a": "model-9.safetensors"}})
     elif how == "tokenizer":
         (folder / "tokenizer.json").unlink()
+    elif how == "of another version":
+        write_weights(folder, named, shards=2)
+    elif how == "stored twice":
+        write_weights(folder, {"model.transformer.ln_f.weight": mx.ones(64)})
+        (folder / "model.safetensors").rename(folder / "model-1.safetensors")
+        write_weights(folder, named)
+    elif how == "two names":
+        write_weights(folder, named | {"model.norm.weight": mx.ones(64)})
+    elif how == "boolean":
+        write_json(folder / "config.json", config | {"weight_tying": "false"})
+    elif how == "width":
+        write_json(folder / "config.json", config | {"d_model": 64.0})
+    elif how == "size":
+        write_json(folder / "config.json", config | {"embedding_size": 10**30})
+    elif how == "layers":
+        write_json(folder / "config.json", config | {"n_layers": 200000})
+    elif how == "base":
+        (folder / "config.json").write_text(json.dumps(config | {"rope_theta": float("nan")}))
+    elif how == "end tokens":
+        write_json(folder / "generation_config.json", [])
+    elif how == "template":
+        fields = read(folder, "tokenizer_config.json")
+        templates = [{"name": "../../evil", "template": "x"}, {"name": "default", "template": "x"}]
+        write_json(folder / "tokenizer_config.json", fields | {"chat_template": templates})
 
 
 DAMAGE = {
@@ -278,6 +308,16 @@ DAMAGE = {
     "adapters": "LoRA adapters",
     "index": "model-9.safetensors",
     "tokenizer": "no tokenizer",
+    "of another version": "its index does not list",
+    "stored twice": "model-1.safetensors and in model.safetensors",
+    "two names": "two names of the same weights",
+    "boolean": "weight_tying must be true or false",
+    "width": "d_model must be a whole number",
+    "size": "a model that cannot exist",
+    "layers": "200000 layers",
+    "base": "rope_theta must be a number",
+    "end tokens": "generation_config.json holds no JSON object",
+    "template": "tokenizer",
 }
 
 
@@ -289,6 +329,79 @@ def test_a_wrong_source_is_one_sentence(how: str, tmp_path: Path) -> None:
         convert(source, tmp_path / "out", Recipe(Quantization()))
     assert "\n" not in str(error.value)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["source"]
+
+
+def spoil(arrays: dict[str, mx.array], how: str) -> None:
+    """One thing that is wrong with a quantized layer."""
+    layer = "model.layers.0.mlp.down_proj"
+    words, scales = arrays[f"{layer}.weight"], arrays[f"{layer}.scales"]
+    if how == "half the words":
+        arrays[f"{layer}.weight"] = words[:, :8]
+    elif how == "fewer groups":
+        arrays[f"{layer}.scales"] = scales[:, :1]
+    elif how == "whole scales":
+        arrays[f"{layer}.scales"] = scales.astype(mx.uint32)
+    elif how == "floats for words":
+        arrays[f"{layer}.weight"] = words.astype(mx.float32)
+    elif how == "no biases":
+        del arrays[f"{layer}.biases"]
+    elif how == "no groups":
+        arrays[f"{layer}.scales"] = arrays[f"{layer}.biases"] = mx.zeros((64, 0))
+
+
+@pytest.mark.parametrize(
+    "how", ["half the words", "fewer groups", "whole scales", "floats for words", "no biases", "no groups"]
+)
+def test_quantized_tensors_must_be_what_config_says(sources: dict[str, Path], how: str, tmp_path: Path) -> None:
+    packed = convert(sources["llada"], tmp_path / "packed", Recipe(Quantization())).folder
+    arrays = weights(packed)
+    mx.eval(arrays)
+    spoil(arrays, how)
+    (packed / "model.safetensors.index.json").unlink()
+    write_weights(packed, arrays)
+    for recipe in (Recipe(), Recipe(dequantize=True)):
+        with pytest.raises(CheckpointError, match=r"layers\.0\.mlp\.down_proj"):
+            convert(packed, tmp_path / "out", recipe)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"bits": 0}, {"bits": True}, {"group_size": 65}, {"mode": "zzz"}, {"x": {"bits": "4"}}]
+)
+def test_a_quantization_that_mlx_does_not_know(sources: dict[str, Path], settings: Any, tmp_path: Path) -> None:
+    packed = convert(sources["llada"], tmp_path / "packed", Recipe(Quantization())).folder
+    config = read(packed)
+    write_json(packed / "config.json", config | {"quantization": config["quantization"] | settings})
+    with pytest.raises(CheckpointError, match="MLX does not know"):
+        convert(packed, tmp_path / "out")
+
+
+def test_odd_but_harmless_sources(tmp_path: Path) -> None:
+    """A null quantization, a card that is no YAML, remote code named at any depth: converted, and left behind."""
+    source = write_llada(tmp_path / "source", quantization=None, sub={"auto_map": {"a": "b"}})
+    (source / "README.md").write_text("---\nlicense: [mit\n---\n# Model\n")
+    write_json(source / "generation_config.json", {"auto_map": {"a": "b"}, "steps": 8})
+    out = convert(source, tmp_path / "out", Recipe(Quantization())).folder
+    assert all("auto_map" not in path.read_text() for path in out.glob("*.json"))
+    assert read(out, "generation_config.json") == {"eos_token_id": [257, 261], "steps": 8}
+    assert "library_name: mlx" in (out / "README.md").read_text()
+
+
+def test_a_link_in_the_place_of_the_hidden_folder_is_not_followed(sources: dict[str, Path], tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "thesis.txt").write_text("x")
+    (tmp_path / ".out.partial").symlink_to(precious)
+    with pytest.raises(ConfigError, match="cannot be written"):
+        convert(sources["llada"], tmp_path / "out")
+    assert (precious / "thesis.txt").read_text() == "x"
+
+
+def test_folders_made_on_the_way_go_with_a_failed_run(sources: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError), new_folder(tmp_path / "p" / "q" / "out"):
+        raise ConfigError("fails")
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(ConfigError, match="inside the checkpoint"):
+        convert(sources["llada"], sources["llada"] / "model-out")
 
 
 def test_a_target_in_use_and_a_full_disk(
@@ -369,7 +482,8 @@ def test_killed_at_any_moment(tmp_path: Path) -> None:
     assert same(weights(place / "out"), weights(place / "whole"))
 
 
-def test_interrupted_runs_clean_up(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_runs_clean_up(number: int, tmp_path: Path) -> None:
     source = tmp_path / "source"
     write_synthetic(source, config_of(layers=12, width=1024, vocab=4096), 10**8)
     command = [str(Path(sys.executable).with_name("d3mlx")), "convert", "--hf-path", str(source), "--dtype", "float32"]
@@ -377,9 +491,9 @@ def test_interrupted_runs_clean_up(tmp_path: Path) -> None:
     while not list(tmp_path.glob(".out.partial/*")):
         time.sleep(0.01)
         assert process.poll() is None
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, err = process.communicate()
-    assert (process.returncode, err) == (130, "Interrupted.\n")
+    assert (process.returncode, err) == (128 + number, "Interrupted.\n" if number == signal.SIGINT else "")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["source"]
 
 
@@ -388,11 +502,11 @@ def test_memory_stays_within_three_tensors_and_a_shard(tmp_path: Path) -> None:
     source = tmp_path / "source"
     largest = write_synthetic(source, config_of(layers=6, width=1024, vocab=16384), 10**8)
     idle = peak_of("info", str(source))
-    shard = 16_000_000
+    shard = 16
     for options in (["-q"], ["--dtype", "float16"], ["-q", "--q-mode", "nvfp4"]):
-        peak = peak_of_convert(source, tmp_path / "out", *options, "--max-shard-size", str(shard))
+        peak = peak_of_convert(source, tmp_path / "out", *options, "--max-shard-size", f"{shard}MB")
         # The rest is what importing the converter takes beyond what `info` imports.
-        assert peak - idle < 3 * largest + max(shard, largest) + 40_000_000, options
+        assert peak - idle < 3 * largest + max(shard * 10**6, largest) + 40_000_000, options
         shutil.rmtree(tmp_path / "out")
 
 
@@ -405,12 +519,12 @@ def test_the_command_line(sources: dict[str, Path], tmp_path: Path) -> None:
 
     done = call("--q-bits", "8")
     assert (done.returncode, done.stdout) == (1, "") and "add --quantize" in done.stderr
-    assert call("--max-shard-size", "5TB").returncode == 2
+    assert call("--max-shard-size", "5").returncode == 2
     done = call("-q", "--q-bits", "8", "--max-shard-size", "1MB")
     assert done.returncode == 0 and done.stderr == ""
     assert done.stdout.startswith(f"Wrote {tmp_path / 'out'}: ") and "bits per weight" in done.stdout
     assert open_checkpoint(tmp_path / "out").quantization == {"bits": 8, "group_size": 64, "mode": "affine"}
-    assert f"--model {tmp_path / 'out'}" in (tmp_path / "out" / "README.md").read_text()
+    assert "--model out" in (tmp_path / "out" / "README.md").read_text()
     done = call()
     assert done.returncode == 1 and "exists already" in done.stderr
 
@@ -428,6 +542,6 @@ def test_upload(sources: dict[str, Path], tmp_path: Path, monkeypatch: pytest.Mo
     api.upload_folder.side_effect = RuntimeError("quota\nmore")
     with pytest.raises(CheckpointError, match=r"is in .*out, but its upload to me/llada failed: quota"):
         upload(folder, "me/llada")
-    api.whoami.side_effect = RuntimeError("no token")
+    api.whoami.side_effect = LocalTokenNotFoundError("no token")
     with pytest.raises(ConfigError, match="hf auth login"):
         check_login("me/llada")

@@ -341,12 +341,13 @@ def test_settings_from_preset_file_and_flags(tmp_path: Path) -> None:
         config = build_config(read_config(tmp_path / name), {"rank": 64})
         assert (config.learning_rate, config.block_sizes, config.rank, config.epochs) == (1e-4, (8, 16), 64, 3.0)
         assert (config.entropy_on_complement, config.response_length, config.lr_schedule) == (True, 256, "cosine")
-    assert build_config({}, {"preset": "coder"}).fine_tune_type == "full"
+    assert build_config({"preset": "llada"}, {"preset": "coder"}).fine_tune_type == "full"
     for wrong, culprit in [
         ({"rank": 0}, "rank must be at least 1"),
         ({"max_mask_ratio": 1.5}, "max-mask-ratio must be between"),
         ({"objective": "magic"}, "objective must be one of"),
         ({"targets": "q_proj,head"}, "not head"),
+        ({"targets": []}, "not nothing"),
         ({"block_sizes": "16,0"}, "block-sizes"),
         ({"block_sizes": "16,x"}, "no use for"),
         ({"rank": 2.5}, "no use for"),
@@ -368,8 +369,8 @@ def test_settings_from_preset_file_and_flags(tmp_path: Path) -> None:
 def test_the_estimate_is_near_the_memory_that_training_takes(
     tmp_path: Path, data: Path, grad_checkpoint: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = write_llada(tmp_path / "model", n_layers=6)
-    changes = {"batch_size": 4, "grad_accumulation_steps": 1, "max_length": 384, "grad_checkpoint": grad_checkpoint}
+    folder = write_llada(tmp_path / "model", n_layers=8, mlp_hidden_size=384)
+    changes = {"batch_size": 4, "grad_accumulation_steps": 1, "max_length": 64, "grad_checkpoint": grad_checkpoint}
     config = config_for(folder, data, tmp_path / "a", iters=1, **changes)
     mx.clear_cache()
     before = mx.get_active_memory()

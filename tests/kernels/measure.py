@@ -20,6 +20,8 @@ from rich.console import Console
 from rich.table import Table
 
 from d3mlx.kernels import token_stats
+from d3mlx.kernels.accept_blocks import FULL, Rule, accept_blocks
+from d3mlx.kernels.choose_rows import choose_rows
 from d3mlx.kernels.refresh_rows import refresh_rows
 from tests.metal import Record, emulated
 
@@ -80,11 +82,26 @@ def traffic(console: Console) -> None:
         positions = mx.array(np.arange(0, 256, 4, dtype=np.int32))
         refresh_rows(*(heads.transpose(0, 2, 1, 3),) * 3, positions, nn.RoPE(128))
     add(table, "refresh_rows", "64 rows, 32 heads of 128, bfloat16", records, ("queries", "keys", "values"))
+    stats = token_stats.token_stats(mx.random.normal((96, 100), key=mx.random.key(1)), -1)
+    positions = np.arange(256, 352, dtype=np.int32)
+    blocks = np.array([[s, s + 32, 32, FULL, 28, 1] for s in range(256, 512, 32)], np.int32)
+    columns = ("token", "entropy", "sampled", "p_sampled", "positions", "table")
+    for kind in ("entropy", "factor"):
+        with emulated() as records:
+            accept_blocks(stats, positions, blocks, Rule(kind, 0.5), (5,))
+        add(table, f"accept_blocks, {kind}", "96 rows, 8 blocks", records, columns)
+    with emulated() as records:
+        needed = mx.array((np.arange(512) > 400).astype(np.uint8))
+        choose_rows(needed, mx.arange(512) // 8, 128, 100)
+    add(table, "choose_rows", "128 of 512 positions", records, ("needed", "written"))
     console.print(table)
 
 
 def add(table: Table, name: str, size: str, records: list[Record], large: tuple[str, ...]) -> None:
-    """`large` are the inputs that grow with the work; the others are a few words, read from a cache."""
+    """`large` are the inputs that grow with the work; the others are a few words, read from a cache.
+
+    An output that its kernel reads again counts with the reads.
+    """
     buffers = [(buffer, t) for record in records for buffer, t in record.traffic.items()]
     inputs = [t for buffer, t in buffers if buffer in large]
     outputs = [t for _, t in buffers if t.written]

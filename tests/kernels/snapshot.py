@@ -32,7 +32,7 @@ def typical_calls(dtype: mx.Dtype = mx.bfloat16, rows: int = 8) -> list[tuple[di
         kernel = accept_blocks.kernel(rule.kind, rule.inclusive)
         calls.append((kernel, accept_blocks.launch(stats, positions, blocks, rule, mx.array([-1, 5]))))
     ages = mx.zeros(rows, mx.int32)
-    calls.append((choose_rows.KERNEL, choose_rows.launch(ages.astype(mx.uint8), ages, rows)))
+    calls.append((choose_rows.KERNEL, choose_rows.launch(ages.astype(mx.uint8), ages, rows, 3)))
     return calls
 
 

@@ -39,7 +39,7 @@ def truth(needed: Array, written: Array, count: int) -> list[int]:
 
 
 def check(needed: Array, written: Array, count: int) -> None:
-    found = choose_rows(mx.array(needed), mx.array(written), count)
+    found = choose_rows(mx.array(needed), mx.array(written), count, 4)
     assert found.dtype == mx.int32
     assert np.array(found).tolist() == truth(needed, written, count)
 
@@ -70,15 +70,20 @@ def test_kernel_reference_and_a_sort_agree(length: int, seed: int, data: st.Data
 
 
 WAIT = "  threadgroup_barrier(mem_flags::mem_threadgroup);\n"
+STORE = """  if (lane == 0) {
+    part[group] = value;
+  }
+"""
 MUTANTS = {
-    "missing barrier": (f"{WAIT}  int spare", "  int spare"),
-    "stale slot reused without a barrier": (f"{WAIT}  if (lane == threads_per_simdgroup - 1)", "  if (lane == 31)"),
+    "wrong reduction identity": ("part[lane] : 0", "part[lane] : 1"),
+    "missing barrier": (f"{STORE}{WAIT}", STORE),
+    "stale slot reused without a barrier": (f"{WAIT}{STORE}", STORE),
     "off-by-one bound": ("metal::min(first + each, length)", "metal::min(first + each, length - 1)"),
-    "one row of padding short": ("before < spare", "before < spare - 1"),
-    "swapped tie rule": ("other == age && q < p", "other == age && q > p"),
-    "the youngest first": ("other < age", "other > age"),
+    "one row of padding short": ("metal::clamp(left - earlier", "metal::clamp(left - earlier - 1"),
+    "swapped tie rule": ("metal::clamp(left - earlier, 0, equal)", "equal - metal::clamp(left - earlier, 0, equal)"),
+    "the age itself is older": ("written[p] < low ? 1 : 0", "written[p] <= low ? 1 : 0"),
     "a row written one position off": ("positions[place] = p;", "positions[place] = p + 1;"),
-    "needed rows count as padding": ("needed[q] == 0 &&", ""),
+    "needed rows count as padding": ("needed[p] == 0 && written[p] <= middle", "written[p] <= middle"),
 }
 
 
@@ -86,7 +91,7 @@ MUTANTS = {
 def test_planted_defects_are_caught(name: str, emulator: Executor) -> None:
     def attempts() -> None:
         for seed in range(6):
-            for length, count in ((33, 8), (700, 96)):
+            for length, count in ((33, 8), (700, 96), (700, 600)):
                 with emulator(Emulation(seed=seed)):
                     check(*case(length, count, seed), count)
 

@@ -1,23 +1,50 @@
-template <int COUNT>
-[[kernel]] void custom_kernel_choose_rows__8_uint8_t_int32_t_int32_t_uint8_t(
+
+// The sum over all threads, on every thread.
+inline int group_sum(int value, threadgroup int* part, uint lane, uint group, uint groups) {
+  value = simd_sum(value);
+  // Whoever still reads the last result must be done before it is overwritten.
+  threadgroup_barrier(mem_flags::mem_threadgroup);
+  if (lane == 0) {
+    part[group] = value;
+  }
+  threadgroup_barrier(mem_flags::mem_threadgroup);
+  return simd_sum(lane < groups ? part[lane] : 0);
+}
+
+// The sum over the threads before this one.
+inline int sum_before(int value, threadgroup int* part, uint lane, uint group) {
+  int before = simd_prefix_exclusive_sum(value);
+  int all = simd_sum(value);
+  threadgroup_barrier(mem_flags::mem_threadgroup);
+  if (lane == 0) {
+    part[group] = all;
+  }
+  threadgroup_barrier(mem_flags::mem_threadgroup);
+  for (uint g = 0; g < group; g++) {
+    before += part[g];
+  }
+  return before;
+}
+[[kernel]] void custom_kernel_choose_rows_uint8_t_int32_t_int32_ts_int32_ts_int32_t(
   const device uint8_t* needed [[buffer(0)]],
   const constant int* needed_shape [[buffer(1)]],
   const device int32_t* written [[buffer(2)]],
-  device int32_t* positions [[buffer(3)]],
-  device uint8_t* taken [[buffer(4)]],
+  const constant int32_t& count [[buffer(3)]],
+  const constant int32_t& latest [[buffer(4)]],
+  device int32_t* positions [[buffer(5)]],
   uint simdgroup_index_in_threadgroup [[simdgroup_index_in_threadgroup]],
   uint simdgroups_per_threadgroup [[simdgroups_per_threadgroup]],
   uint thread_index_in_simdgroup [[thread_index_in_simdgroup]],
   uint thread_index_in_threadgroup [[thread_index_in_threadgroup]],
-  uint threads_per_simdgroup [[threads_per_simdgroup]],
   uint3 threads_per_threadgroup [[threads_per_threadgroup]]) {
 
   int me = int(thread_index_in_threadgroup);
   int threads = int(threads_per_threadgroup.x);
   uint lane = thread_index_in_simdgroup;
   uint group = simdgroup_index_in_threadgroup;
+  uint groups = simdgroups_per_threadgroup;
   int length = needed_shape[0];
-  threadgroup int sums[32];
+  threadgroup int part[32];
 
   // A run of neighbours for each thread, so that what it chooses stands together in the output.
   int each = (length + threads - 1) / threads;
@@ -28,47 +55,45 @@ template <int COUNT>
   for (int p = first; p < last; p++) {
     wanted += needed[p] != 0 ? 1 : 0;
   }
-  wanted = simd_sum(wanted);
-  if (lane == 0) {
-    sums[group] = wanted;
-  }
-  threadgroup_barrier(mem_flags::mem_threadgroup);
-  int spare = COUNT - simd_sum(lane < simdgroups_per_threadgroup ? sums[lane] : 0);
+  int spare = count - group_sum(wanted, part, lane, group, groups);
 
-  // Positions that are not needed are taken in the order of their age; the first wins a tie.
-  int chosen = 0;
-  for (int p = first; p < last; p++) {
-    bool take = needed[p] != 0;
-    if (!take && spare > 0) {
-      int age = written[p];
-      int before = 0;
-      for (int q = 0; q < length; q++) {
-        int other = written[q];
-        before += needed[q] == 0 && (other < age || (other == age && q < p)) ? 1 : 0;
-      }
-      take = before < spare;
+  // The age at which the padding ends: the least that `spare` of the other positions do not exceed.
+  int low = 0;
+  int high = latest;
+  while (low < high) {
+    int middle = low + (high - low) / 2;
+    int within = 0;
+    for (int p = first; p < last; p++) {
+      within += needed[p] == 0 && written[p] <= middle ? 1 : 0;
     }
-    taken[p] = take ? 1 : 0;
-    chosen += take ? 1 : 0;
+    if (group_sum(within, part, lane, group, groups) >= spare) {
+      high = middle;
+    } else {
+      low = middle + 1;
+    }
   }
 
-  // Chosen positions before this thread's run.
-  int place = simd_prefix_exclusive_sum(chosen);
-  threadgroup_barrier(mem_flags::mem_threadgroup);
-  if (lane == threads_per_simdgroup - 1) {
-    sums[group] = place + chosen;
-  }
-  threadgroup_barrier(mem_flags::mem_threadgroup);
-  for (uint g = 0; g < group; g++) {
-    place += sums[g];
-  }
+  // All that are older are taken, and of those of this age the first ones.
+  int older = 0;
+  int equal = 0;
   for (int p = first; p < last; p++) {
-    if (taken[p] != 0) {
+    older += needed[p] == 0 && written[p] < low ? 1 : 0;
+    equal += needed[p] == 0 && written[p] == low ? 1 : 0;
+  }
+  int left = spare - group_sum(older, part, lane, group, groups);
+  int earlier = sum_before(equal, part, lane, group);
+  int taken = metal::clamp(left - earlier, 0, equal);
+  int place = sum_before(wanted + older + taken, part, lane, group);
+  for (int p = first; p < last; p++) {
+    bool take = needed[p] != 0 || written[p] < low;
+    if (!take && written[p] == low && taken > 0) {
+      taken--;
+      take = true;
+    }
+    if (take) {
       positions[place] = p;
       place++;
     }
   }
 
 }
-
-template [[host_name("custom_kernel_choose_rows__8_uint8_t_int32_t_int32_t_uint8_t")]] [[kernel]] decltype(custom_kernel_choose_rows__8_uint8_t_int32_t_int32_t_uint8_t<8>) custom_kernel_choose_rows__8_uint8_t_int32_t_int32_t_uint8_t<8>;

@@ -1,0 +1,59 @@
+"""How quantized weights are stored: modes, and the arrays of a layer."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+
+class Choice(NamedTuple):
+    """Group sizes and bits that a mode allows; mlx-lm's default comes first."""
+
+    groups: tuple[int, ...]
+    bits: tuple[int, ...]
+
+
+MODES = {
+    "affine": Choice((64, 32, 128), (4, 2, 3, 5, 6, 8)),
+    "mxfp4": Choice((32,), (4,)),
+    "nvfp4": Choice((16,), (4,)),
+    "mxfp8": Choice((32,), (8,)),
+}
+FLOATS = ("F32", "F16", "BF16")
+
+
+class Packing(NamedTuple):
+    """Groups of `group_size` weights of a row share a scale (and in affine mode a bias); each takes `bits`."""
+
+    group_size: int
+    bits: int
+    mode: str
+
+    @classmethod
+    def of(cls, layer: Any) -> Packing:
+        """Of a quantized layer of MLX."""
+        return cls(layer.group_size, layer.bits, layer.mode)
+
+    @classmethod
+    def read(cls, settings: Any) -> Packing | None:
+        """From config.json's `quantization`, or an entry of it; None if that is nothing MLX knows."""
+        if not isinstance(settings, dict):
+            return None
+        found = settings.get("group_size"), settings.get("bits"), settings.get("mode", "affine")
+        group, bits, mode = found
+        known = isinstance(mode, str) and mode in MODES and not isinstance(bits, bool)
+        return cls(group, bits, mode) if known and group in MODES[mode].groups and bits in MODES[mode].bits else None
+
+    def parts(self, shape: tuple[int, ...]) -> dict[str, tuple[tuple[int, ...], tuple[str, ...]]]:
+        """Shape and possible dtypes of each array of a layer with weights of `shape`."""
+        *rows, width = shape
+        scales = (*rows, width // self.group_size)
+        found = {"weight": ((*rows, width * self.bits // 32), ("U32",))}
+        if self.mode == "affine":
+            return {**found, "scales": (scales, FLOATS), "biases": (scales, FLOATS)}
+        return {**found, "scales": (scales, ("U8",))}
+
+
+def bits_of(quantization: dict[str, Any]) -> list[int]:
+    """The bits per weight that a quantization's layers have, lowest first."""
+    own = {layer["bits"] for layer in quantization.values() if isinstance(layer, dict) and "bits" in layer}
+    return sorted(own | {quantization["bits"]})

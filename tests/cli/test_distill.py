@@ -1,0 +1,107 @@
+"""Recording, training and fusing the built-in model through the real entry point."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from d3mlx import load
+from d3mlx.cli.main import run
+from d3mlx.cli.training import LivePanel
+from d3mlx.distill.trainer import Report
+
+
+@pytest.fixture
+def d3mlx(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Any:
+    """Call the entry point as the shell does, in this process; gives status, output and errors."""
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["d3mlx", *arguments])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as end:
+            run()
+        captured = capfd.readouterr()
+        return int(end.value.code or 0), captured.out, captured.err
+
+    return call
+
+
+def test_record_train_fuse_generate(d3mlx: Any, tmp_path: Path) -> None:
+    recorded, adapters, fused = (str(tmp_path / name) for name in ("recorded", "adapters", "fused"))
+    status, _, err = d3mlx("trajectories", recorded, "--limit", "2", "--max-tokens", "8", "--shard", "1")
+    assert (status, err) == (0, f"2 trajectories in {recorded}.\n")
+    again, _, _ = d3mlx("trajectories", recorded, "--limit", "2", "--max-tokens", "8", "--shard", "1")
+    assert again == 0
+    assert len(list(Path(recorded).glob("rows-*.safetensors"))) == 2
+
+    config = tmp_path / "distill.toml"
+    config.write_text('max-length = 64\nbatch-size = 1\nrank = 2\nlog-every = 1\nselection = "segment"\n')
+    common = ["--data", recorded, "--adapter-path", adapters, "--config", str(config), "--learning-rate", "0.01"]
+    status, out, _ = d3mlx("distill", *common, "--estimate")
+    assert (status, out[:21]) == (0, "Training needs about ")
+    options = ["--iters", "2", "--grad-accumulation-steps", "1"]
+    status, _, err = d3mlx("distill", *common, *options)
+    assert status == 0, err
+    assert [line.split(":")[0] for line in err.splitlines()[1:]] == ["step 1/2", "step 2/2"]
+    effective = json.loads((tmp_path / "adapters" / "distill.json").read_text())
+    assert (effective["rank"], effective["selection"], effective["iters"]) == (2, "segment", 2)
+    status, _, err = d3mlx("distill", *common, *options)
+    assert (status, "--resume" in err, err.count("\n")) == (1, True, 2)
+
+    status, _, err = d3mlx("fuse", "--adapter-path", adapters, "--save-path", fused)
+    assert (status, "28 adapted layers" in err, "quantizing them again" in err) == (0, True, True)
+    model, tokenizer = load(fused)
+    assert model.args.max_new_tokens == 64
+    assert tokenizer.chat_template is not None
+    status, out, _ = d3mlx("generate", "hi", "--adapter-path", adapters, "--max-tokens", "4", "--plain")
+    assert (status, out[-1:]) == (0, "\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "culprit"),
+    [
+        (["distill"], "--data"),
+        (["distill", "--data", "nowhere"], "no data at nowhere"),
+        (["distill", "--data", "embedded", "--max-length", "999"], "exceeds the model's context"),
+        (["distill", "--data", "embedded", "--preset", "gpt"], "preset must be one of"),
+        (["distill", "--data", "embedded", "--config", "none.yaml"], "no config file"),
+        (["distill", "--data", "embedded", "--resume"], "no run to resume"),
+        (["trajectories", "out", "--data", "none.jsonl"], "no file none.jsonl"),
+        (["trajectories", "out", "--import", "x.jsonl", "--check"], "have no use"),
+        (["fuse", "--adapter-path", "none"], "no adapter folder"),
+    ],
+)
+def test_mistakes_are_one_sentence(
+    d3mlx: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], culprit: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    status, _, err = d3mlx(*arguments)
+    last = err.splitlines()[-1]
+    assert (status, last.startswith("Error: "), culprit in last) == (1, True, True), err
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_live_panel_shows_every_figure() -> None:
+    panel, console = LivePanel("d3llm on 5 examples"), Console(width=120, record=True, quiet=True)
+    panel.begin(0, 10)
+    for step in range(1, 4):
+        terms, figures = {"ce": 2.5, "entropy_rev": 0.25}, {"mask_ratio": 0.4, "block_size": 24.0}
+        panel.losses.append(1.0 / step)
+        report = Report(step, 1.0 / step, terms, figures, norm=0.5, rate=2e-5, sequences=4, tokens=400)
+        console.print(panel.frame(report))
+    text = console.export_text()
+    for shown in (
+        "ce 2.5000",
+        "entropy rev 0.2500",
+        "mask ratio 0.4",
+        "block size 24",
+        "2.00e-05",
+        "peak memory",
+        "█▃▁",
+    ):
+        assert shown in text
