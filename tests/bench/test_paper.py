@@ -135,6 +135,18 @@ def test_random_models_run(family: str, q_bits: int | None) -> None:
         assert (layer.bits, layer.group_size, layer.scales.dtype) == (4, GROUP, mx.bfloat16)
 
 
+def test_the_floats_of_a_quantized_model_never_exist_together() -> None:
+    sizes = Sizes("llada", layers=16, hidden=256, heads=4, kv_heads=4, ff=512, vocab=256)
+    floats = 4 * get_total_parameters(skeleton(sizes))
+    mx.clear_cache()
+    before = mx.get_active_memory()
+    mx.reset_peak_memory()
+    model = random_model(sizes, 4)
+    taken = mx.get_peak_memory() - before
+    assert nbytes(model) <= taken < nbytes(model) + 8 * 4 * 256 * 512
+    assert taken < floats / 2
+
+
 @pytest.mark.parametrize(
     ("changes", "culprit"),
     [
