@@ -40,9 +40,7 @@ def show_forwards(console: Console, found: Forwards) -> None:
     console.print(
         f"\nA forward by its rows, against a cache of {found.context} positions, with head and token statistics:"
     )
-    table = table_of(
-        "rows", "median ms", "quartiles", "ms a row", f"over {one.rows} row{'s' * (one.rows > 1)}", "times"
-    )
+    table = table_of("rows", "median ms", "quartiles", "ms a row", f"over {counted(one.rows, 'row')}", "times")
     for step in found.steps:
         table.add_row(
             str(step.rows),

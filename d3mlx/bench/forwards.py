@@ -26,7 +26,7 @@ ROWS = (1, 8, 16, 24, 32, 40, 48, 56, 64, 96, 128, 256, 512)
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of one call: the median and the quartiles of `repeats` calls after a first one that does not count."""
+    """Seconds of one call: the median and the quartiles of `repeats` calls."""
 
     rows: int
     seconds: float
@@ -59,7 +59,7 @@ class Forwards:
 
 
 SLOW = 0.5
-"""A forward that takes more than this share of the budget is the last row count that is measured."""
+"""A forward that takes more than this share of the budget is not repeated, and no more rows than its are measured."""
 
 PREFILL = 0
 """Stands among the row counts for a prefill."""
@@ -104,10 +104,9 @@ def measure(
 ) -> Forwards:
     """Time forwards of each of the `rows` against a cache of `context` positions, for about `seconds`.
 
-    Everything is timed at least once after a call that does not count, unless fewer rows were slow already, then in
-    rounds while time is left, so that a machine that slows down when it is warm does so for all alike. `tell` hears
-    what is being done.
-    Raises ConfigError.
+    Everything is timed at least once, unless fewer rows were slow already; then in rounds while time is left, so that a
+    machine that slows down when it is warm does so for all alike. The first call does not count, unless it alone was
+    slow. `tell` hears what is being done. Raises ConfigError.
     """
     if context < 1:
         raise ConfigError(f"--context is a number of positions, 1 or more, not {context}.")
@@ -126,8 +125,8 @@ def measure(
             break
         tell("prefill" if count == PREFILL else f"forwards of {count} rows")
         act = acts.setdefault(count, partial(work.step, count))
-        act()
-        samples[count] = [timed(act)]
+        first = timed(act)
+        samples[count] = [first if first > SLOW * seconds else timed(act)]
     tell("further rounds")
     rounds = cycle(acts.items())
     while time.perf_counter() < end:

@@ -7,7 +7,7 @@ import math
 import mlx.core as mx
 import mlx.nn as nn
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from mlx.utils import tree_flatten
 from mlx_lm.utils import get_total_parameters
@@ -80,6 +80,7 @@ def test_published_predictions(chip: Chip, row: float, crossover: int, times: tu
     assert round(found.ceiling) == ceiling
 
 
+@settings(deadline=None)
 @given(
     st.sampled_from(CHIPS),
     st.sampled_from(sorted(SHAPES)),

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from d3mlx.bench import forwards
 from d3mlx.bench.machine import device_name
 from d3mlx.bench.saved import best_padding
 from d3mlx.loader import load
@@ -28,10 +29,17 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
+@pytest.fixture
+def steady(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every forward takes a millisecond: a machine that stalls would shorten the list of row counts."""
+    monkeypatch.setattr(forwards, "timed", lambda act: float(act() is None) / 1000)
+
+
+@pytest.mark.usefixtures("steady")
 def test_a_model_is_measured_and_its_padding_kept(d3mlx: Any, llada: str, cache: Path, tmp_path: Path) -> None:
     numbers = tmp_path / "bench.json"
     work = ["--context", "64", "--max-tokens", "16", "--decoders", "d3mlx,d3llm:full,fast-dllm"]
-    done = d3mlx("bench", "--model", llada, "--seconds", "3", *work, "--profile", "--json", str(numbers))
+    done = d3mlx("bench", "--model", llada, *SHORT, *work, "--profile", "--json", str(numbers))
     assert (done.status, done.err) == (0, "")
     found = json.loads(numbers.read_text())
     assert found["kind"] == "measurement"
@@ -97,12 +105,13 @@ def test_own_prompts(d3mlx: Any, dream: str, tmp_path: Path) -> None:
     assert (done.status, "exceed this model's context" in done.err) == (1, True)
 
 
+@pytest.mark.usefixtures("steady")
 def test_a_cache_that_cannot_be_written_costs_no_result(
     d3mlx: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("D3MLX_CACHE", str(tmp_path / "file" / "cache"))
-    done = d3mlx("bench", *TINY, "--context", "64", "--seconds", "2")
+    done = d3mlx("bench", *TINY, "--context", "64", *SHORT)
     assert (done.status, done.err) == (0, "")
     assert "Best padding: row counts rounded up" in done.out
     assert "\nNot kept: Not a directory" in done.out
