@@ -282,7 +282,7 @@ def bench(
     prompts: Annotated[
         Path | None,
         typer.Option(
-            help="JSONL file with a prompt or question on each line; built-in word problems if not given.",
+            help="JSONL or parquet file with a prompt or question in each row; built-in word problems if not given.",
             rich_help_panel=WORK,
         ),
     ] = None,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import signal
 import sys
 import traceback
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -51,20 +53,26 @@ runs such checkpoints with MLX and shows the canvas while it resolves.
 
 [bold]Environment[/bold]
 
-  HF_HOME, HF_TOKEN and HF_HUB_OFFLINE steer downloads as in every Hugging Face tool. NO_COLOR turns colours off.
-  D3MLX_CACHE is the folder of what d3mlx bench keeps, ~/.cache/d3mlx unless set.
+HF_HOME, HF_TOKEN and HF_HUB_OFFLINE steer downloads as in every Hugging Face tool. NO_COLOR turns colours off.
 
 [bold]Exit status[/bold]
 
-  0 done, 1 the request cannot be met (one sentence says why), 2 the command line is wrong, 130 interrupted.
+0 done, 1 the request cannot be met (one sentence says why), 2 the command line is wrong, 130 interrupted.
 """
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it."""
 
+
+def flowing(text: str) -> str:
+    """Paragraphs as one line each, which the terminal breaks where it ends; indented lines stay as they are."""
+    paragraphs = inspect.cleandoc(text).split("\n\n")
+    return "\n\n".join(p if p.startswith(" ") else " ".join(p.split("\n")) for p in paragraphs)
+
+
 app = typer.Typer(
     name="d3mlx",
-    help=MANUAL,
+    help=flowing(MANUAL),
     rich_markup_mode="rich",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -88,15 +96,19 @@ def root(
     """Options before the command."""
 
 
-app.command()(generate)
-app.command()(info)
-app.command()(convert)
-app.command()(trajectories)
-app.command()(distill)
-app.command()(fuse)
-app.command("eval")(evaluate)
-app.command()(compare)
-app.command()(bench)
+COMMANDS: dict[str, Callable[..., None]] = {
+    "generate": generate,
+    "info": info,
+    "convert": convert,
+    "trajectories": trajectories,
+    "distill": distill,
+    "fuse": fuse,
+    "eval": evaluate,
+    "compare": compare,
+    "bench": bench,
+}
+for name, command in COMMANDS.items():
+    app.command(name, help=flowing(command.__doc__ or ""))(command)
 
 
 def sentence(error: BaseException) -> str:

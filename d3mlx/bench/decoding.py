@@ -12,7 +12,7 @@ from typing import Any
 from d3mlx.api import Generation, Prompt
 from d3mlx.data.problems import problem
 from d3mlx.decoding.presets import Preset
-from d3mlx.evaluate.jsonl import read_rows
+from d3mlx.evaluate.fields import rows_with
 from d3mlx.stages import Profile, profiled
 
 BUILT_IN = 100
@@ -53,14 +53,14 @@ class Speaker:
 
 
 def prompts_of(path: Path | None, tokenizer: Any) -> list[Prompt]:
-    """The prompts of a JSONL file with a field "prompt" or "question", or built-in word problems.
+    """The prompts of a JSONL or parquet file with a field "prompt" or "question", or built-in word problems.
 
     They are put through the chat template if there is one. Raises DataError.
     """
     if path is None:
         texts = [problem(index, "held-out").question for index in range(BUILT_IN)]
     else:
-        texts = [row["prompt"] for row in read_rows(path, {"prompt|question": str})]
+        texts = [row["prompt"] for row in rows_with(path, {"prompt|question": str})]
     if tokenizer.chat_template is None:
         return list(texts)
     return [[{"role": "user", "content": text}] for text in texts]

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
-import mlx.nn as nn
 from mlx_lm.tuner.trainer import grad_checkpoint
 from mlx_lm.tuner.utils import linear_to_lora_layers
 
@@ -96,10 +95,3 @@ class AdapterFolder:
             weights = {name: value.astype(self.dtype) for name, value in weights.items()}
         save_arrays(self.path / f"{step:07d}_{WEIGHTS}", weights)
         save_arrays(self.path / WEIGHTS, weights)
-
-
-def trainable_count(model: nn.Module) -> int:
-    from mlx.utils import tree_flatten
-
-    found: Any = tree_flatten(model.trainable_parameters())
-    return sum(value.size for _, value in found)

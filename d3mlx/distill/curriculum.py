@@ -27,7 +27,9 @@ class Curriculum:
     """Recall first, which teaches copying; then the wording, with chained equations; then arithmetic; then all of it.
 
     Arithmetic on its own does not carry over to problems by itself: there a result is mostly visible again further on,
-    and its length is not given. Hence problems with the rest of the solution masked. The last phase has no end.
+    and its length is not given. Hence problems with the rest of the solution masked. By then every equation that is
+    reached from left to right comes out right, and those that decoders reach in another order do not: whole problems
+    with masks anywhere are left for the last phase, which has no end.
     """
 
     recall_steps: int = 700
@@ -36,7 +38,8 @@ class Curriculum:
         Phase(until=3750, operations=4, drills=0.2, chained=True),
         Phase(until=4500, operations=4, drills=0.7, chained=True),
         Phase(until=5500, operations=4, drills=0.7),
-        Phase(until=10**9, operations=4, drills=0.2, continued=0.45),
+        Phase(until=12000, operations=4, drills=0.2, continued=0.45),
+        Phase(until=10**9, operations=4, drills=0.03, continued=0.12),
     )
 
     def batch(self, source: Source, step: int) -> Batch:

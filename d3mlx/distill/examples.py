@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from d3mlx.api import end_ids
+from d3mlx.data.rows import read_rows
 from d3mlx.distill.config import DistillConfig
 from d3mlx.distill.noise import ALWAYS_SHOWN, NEVER_SHOWN, Ints, Sequence
 from d3mlx.distill.rows import (
@@ -22,7 +23,6 @@ from d3mlx.distill.rows import (
     ids_of,
     messages_of,
     prompt_of,
-    read_rows,
 )
 from d3mlx.distill.store import read_settings, read_store
 from d3mlx.errors import DataError

@@ -279,13 +279,13 @@ def line(**row: Any) -> str:
     ("text", "culprit"),
     [
         ("", "holds no rows"),
-        ("{\n", "line 1: not valid JSON"),
-        (line(prompt="x", completion="y") + "{}\n", "line 2: the row is empty"),
-        (line(prompt="x"), "line 1: the row has no completion"),
-        (line(prompt="x", completion=" "), "line 1: the row has no completion"),
-        (line(prompt="x" * 90, completion="y"), "line 1: the prompt .* leaves no room"),
-        (line(prompt="x", completion="a<|mdm_mask|>"), "line 1: the mask token"),
-        (line(messages=[{"role": "user", "content": "x"}]), "line 1: the messages must end with the assistant"),
+        ("{\n", "row 1: not valid JSON"),
+        (line(prompt="x", completion="y") + "{}\n", "row 2: the row is empty"),
+        (line(prompt="x"), "row 1: the row has no completion"),
+        (line(prompt="x", completion=" "), "row 1: the row has no completion"),
+        (line(prompt="x" * 90, completion="y"), "row 1: the prompt .* leaves no room"),
+        (line(prompt="x", completion="a<|mdm_mask|>"), "row 1: the mask token"),
+        (line(messages=[{"role": "user", "content": "x"}]), "row 1: the messages must end with the assistant"),
     ],
 )
 def test_bad_rows_stop_with_one_sentence(tmp_path: Path, llada: Path, text: str, culprit: str) -> None:
@@ -314,7 +314,7 @@ def recorded_model(recorded: Path) -> Path:
 
 def test_a_loss_that_is_no_number_names_its_rows(tmp_path: Path, llada: Path, data: Path) -> None:
     config = config_for(llada, data, tmp_path / "a", iters=6, learning_rate=1e30, clip=1e30)
-    with pytest.raises(DataError, match=r"not a number in step \d.*train.jsonl, line \d"):
+    with pytest.raises(DataError, match=r"not a number in step \d.*train.jsonl, row \d"):
         distill(config, quiet)
     finite = (
         arrays(tmp_path / "a" / "checkpoint.safetensors")

@@ -206,7 +206,7 @@ def test_bad_published_rows_are_one_sentence(tmp_path: Path, dream: Any, row: di
     path.write_text(json.dumps(bad()) + "\n" + json.dumps(row) + "\n")
     with pytest.raises(DataError, match=culprit) as caught:
         list(published_trajectories(path, *dream, raw=False))
-    assert "line 2" in str(caught.value)
+    assert "row 2" in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -227,5 +227,5 @@ def test_bad_prompts_are_one_sentence(tmp_path: Path, llada: Any, line: str, cul
     path.write_text('{"prompt": "fine"}\n\n' + line + "\n")
     with pytest.raises(DataError, match=culprit) as caught:
         questions(str(path), *llada, 8, False, None)
-    assert f"{path}, line 3" in str(caught.value)
+    assert f"{path}, row 3" in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -232,8 +232,8 @@ BROKEN: list[tuple[str, str, list[str]]] = [
     ("gsm8k-cot", '{"question": "q", "answer": "#### 1"}\n{"question": "q"}\n', ["row 2", "'answer' is missing"]),
     ("gsm8k-cot", '{"question": "q", "answer": "1"}', ["row 1", "####"]),
     ("gsm8k-cot", '{"question": 3, "answer": "#### 1"}', ["row 1", "'question' must be a text"]),
-    ("gsm8k-cot", '{"question": "q"', ["row 1", "not JSON"]),
-    ("gsm8k-cot", "[1]", ["row 1", "not a JSON object"]),
+    ("gsm8k-cot", '{"question": "q"', ["row 1", "not valid JSON"]),
+    ("gsm8k-cot", "[1]", ["row 1", "no JSON object"]),
     ("gsm8k-cot", "\n \n", ["no rows"]),
     ("math", '{"problem": "p", "solution": "s"}', ["row 1", "\\boxed"]),
     ("mbpp", '{"code": "", "test_list": []}', ["row 1", "'text' or 'prompt'"]),
@@ -266,7 +266,7 @@ def test_damaged_data_is_one_sentence(tmp_path: Path, name: str, content: str, c
         ("gsm8k", {"data": "file", "shots_data": "file", "shots": 9}, "has 2 rows"),
         ("gsm8k", {"data": "file", "shots": -1}, "0 or more"),
         ("gsm8k", {"data": "file", "shots": 0, "shots_data": "file"}, "--num-fewshot"),
-        ("gsm8k", {"data": Path("absent.jsonl")}, "absent.jsonl cannot be read"),
+        ("gsm8k", {"data": Path("absent.jsonl")}, "no file absent.jsonl"),
     ],
 )
 def test_wrong_options_are_one_sentence(write: Any, name: str, options: dict[str, Any], culprit: str) -> None:

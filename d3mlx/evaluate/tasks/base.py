@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from d3mlx.errors import ConfigError, DataError
-from d3mlx.evaluate.jsonl import Fields, Row, read_rows
+from d3mlx.evaluate.fields import Fields, Row, rows_with
 
 if TYPE_CHECKING:
     from d3mlx.api import Prompt
@@ -84,7 +84,7 @@ def problems(name: str, options: TaskOptions, fields: Fields) -> list[Row]:
     if options.data is None:
         wanted = ", ".join(fields).replace("|", " or ")
         raise ConfigError(f"{name} reads its problems from --data FILE.jsonl, whose rows have {wanted}.")
-    return read_rows(options.data, fields)
+    return rows_with(options.data, fields)
 
 
 def examples(name: str, options: TaskOptions, fields: Fields, default: int) -> list[Row]:
@@ -101,7 +101,7 @@ def examples(name: str, options: TaskOptions, fields: Fields, default: int) -> l
             f"{name} shows {shots} worked examples, the first rows of --shots-data FILE.jsonl; "
             "give one, or --num-fewshot 0."
         )
-    rows = read_rows(options.shots_data, fields)
+    rows = rows_with(options.shots_data, fields)
     if len(rows) < shots:
         raise DataError(f"{options.shots_data} has {len(rows)} rows, but {shots} worked examples are wanted.")
     return rows[:shots]

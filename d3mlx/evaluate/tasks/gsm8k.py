@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 
 from d3mlx.errors import DataError
-from d3mlx.evaluate.jsonl import Row
+from d3mlx.evaluate.fields import Row
 from d3mlx.evaluate.tasks.base import Ask, TaskOptions, Verdict, examples, no_examples, problems
 
 FIELDS = {"question": str, "answer": str}

@@ -12,7 +12,7 @@ import re
 
 from d3mlx.errors import DataError
 from d3mlx.evaluate.answers import equivalent, last_boxed
-from d3mlx.evaluate.jsonl import Row
+from d3mlx.evaluate.fields import Row
 from d3mlx.evaluate.tasks.base import Ask, TaskOptions, Verdict, examples, problems
 
 FIELDS = {"problem": str, "solution": str}

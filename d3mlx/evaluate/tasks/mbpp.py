@@ -8,7 +8,7 @@ and its answer begins a code block.
 
 from __future__ import annotations
 
-from d3mlx.evaluate.jsonl import Row
+from d3mlx.evaluate.fields import Row
 from d3mlx.evaluate.programs import fenced, names_in, sanitised
 from d3mlx.evaluate.sandbox import Sandbox
 from d3mlx.evaluate.tasks.base import Ask, TaskOptions, Verdict, examples, problems

@@ -1,0 +1,40 @@
+"""Rows of data, checked field by field."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from d3mlx.data.rows import read_rows
+from d3mlx.errors import DataError
+
+Row = dict[str, Any]
+Fields = Mapping[str, type]
+"""Name of a field to its type, str or list (of str). "a|b" takes either name and gives it as the first one."""
+
+
+def is_texts(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+
+def rows_with(path: Path, fields: Fields) -> list[Row]:
+    """The rows of a JSONL or parquet file with the wanted fields and all others they have.
+
+    Raises DataError that names the file and the row.
+    """
+    return [checked(place, row, fields) for place, row in read_rows(path)]
+
+
+def checked(place: str, row: Row, fields: Fields) -> Row:
+    for names, kind in fields.items():
+        found = [name for name in names.split("|") if name in row]
+        if not found:
+            wanted = names.replace("|", "' or '")
+            raise DataError(f"{place}: the field '{wanted}' is missing.")
+        value = row[found[0]]
+        kind_name = "a list of texts" if kind is list else "a text"
+        if not (is_texts(value) if kind is list else isinstance(value, str)):
+            raise DataError(f"{place}: the field '{found[0]}' must be {kind_name}.")
+        row[names.split("|")[0]] = value
+    return row
