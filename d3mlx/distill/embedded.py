@@ -46,7 +46,8 @@ GROUP, BITS = 64, 8
 HELD_OUT = 1000
 
 MEASURED: dict[str, Preset] = {
-    "vanilla, one token a forward": Vanilla(),
+    "vanilla, one token a forward, blocks of 8": Vanilla(block_size=8),
+    "vanilla, one token a forward, blocks of 32": Vanilla(),
     "fast-dllm, dual cache, 0.9": FastDLLM(),
     "d3llm, delayed cache, 0.5": D3LLM(),
 }
