@@ -36,8 +36,9 @@ class Canvas:
         self.tokens: Ints = np.array([*prompt, *[mask_id] * new_tokens], dtype=np.int32)
         self.prompt_length = len(prompt)
         self.mask_id = mask_id
-        self.end_ids = end_ids
-        self.early_stop = early_stop and bool(end_ids)
+        # A checkpoint may name its mask token as an end, which a masked position is not.
+        self.end_ids = tuple(token for token in end_ids if token != mask_id)
+        self.early_stop = early_stop and bool(self.end_ids)
 
     def __len__(self) -> int:
         return len(self.tokens)

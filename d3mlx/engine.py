@@ -141,13 +141,13 @@ class Forward:
         sampling, mask_id = self.sampling, self.canvas.mask_id
         filtered = self.decoder.acceptance.filtered_statistics
         if filtered:
-            logits = sampling.filtered(logits)
+            logits = sampling.filtered(logits, mask_id)
         if sampling.temperature == 0:
             return token_stats(logits, mask_id)
         positions = mx.array(wanted)
         if self.noise.in_kernels and (filtered or not sampling.truncates):
             return token_stats(logits, mask_id, self.noise.draw(positions, 1.0 if filtered else sampling.temperature))
-        kept = logits if filtered else sampling.filtered(logits)
+        kept = logits if filtered else sampling.filtered(logits, mask_id)
         return token_stats(logits, mask_id, kept + self.noise.gumbel(positions, kept.shape[-1]))
 
     def step(self, table: Ints, view: View, plan: Plan, state: Any) -> tuple[Outcome, Any]:

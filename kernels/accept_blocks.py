@@ -35,8 +35,8 @@ class Rule(NamedTuple):
     """What commits (d3LLM paper, entropy-based multi-block decoding; Fast-dLLM paper, parallel decoding).
 
     entropy: rows with entropy below `level` nats. confidence: rows whose drawn token has at least `level` probability.
-    factor: the n most confident rows together, n the largest with (n + 1)(1 - p_n) < `level`; as published, a scan that
-    fails only at the last row takes that one too. opening: nothing passes.
+    factor: the n most confident rows together, n the largest with (n + 1)(1 - p_n) <= `level`; as published, a scan
+    that fails only at the last row takes that one too. opening: nothing passes.
 
     inclusive: an entropy equal to `level` passes. best_always: so does the best row of all. Whatever the rule, a step
     in which nothing of the first full block passes commits its best row (`opening`: its first) all the same, and with
@@ -268,18 +268,24 @@ def best_of(scores: mx.array, among: mx.array) -> mx.array:
 def passes(scores: mx.array, rule: Rule) -> mx.array:
     """Rows that commit by themselves, [N]."""
     if rule.kind == "factor":
-        ranked = mx.argsort(-scores)
-        failed = scores[ranked] < mx.array(factor_bounds(rule.level, scores.size))
-        last = scores.size - 1
-        count = mx.where(failed.any(), mx.argmax(failed), last)
-        # As published: a scan that fails nowhere, or only at the last row, takes that row too.
-        count = mx.where(count == last, last + 1, count)
-        return mx.put_along_axis(mx.zeros(scores.shape, mx.bool_), ranked, mx.arange(scores.size) < count, axis=0)
-    if rule.kind == "opening":
-        return mx.zeros(scores.shape, mx.bool_)
-    level = mx.array(-rule.level if rule.kind == "entropy" else rule.level, mx.float32)
-    passed = scores >= level if rule.inclusive else scores > level
+        passed = together(scores, rule.level)
+    elif rule.kind == "opening":
+        passed = mx.zeros(scores.shape, mx.bool_)
+    else:
+        level = mx.array(-rule.level if rule.kind == "entropy" else rule.level, mx.float32)
+        passed = scores >= level if rule.inclusive else scores > level
     return passed | best_of(scores, mx.ones(scores.shape, mx.bool_)) if rule.best_always else passed
+
+
+def together(scores: mx.array, factor: float) -> mx.array:
+    """The rows that the factor rule takes, [N]."""
+    ranked = mx.argsort(-scores)
+    failed = scores[ranked] < mx.array(factor_bounds(factor, scores.size))
+    last = scores.size - 1
+    count = mx.where(failed.any(), mx.argmax(failed), last)
+    # As published: a scan that fails nowhere, or only at the last row, takes that row too.
+    count = mx.where(count == last, last + 1, count)
+    return mx.put_along_axis(mx.zeros(scores.shape, mx.bool_), ranked, mx.arange(scores.size) < count, axis=0)
 
 
 def factor_bounds(factor: float, rows: int) -> npt.NDArray[np.float32]:

@@ -120,7 +120,8 @@ def launch(needed: mx.array, written: mx.array, count: int, latest: int) -> disp
 def reference(needed: mx.array, written: mx.array, count: int) -> mx.array:
     """The same in MLX operations."""
     length = needed.size
-    order = mx.argsort(mx.where(needed != 0, -1, written) * length + mx.arange(length))
+    ages = mx.where(needed != 0, -1, written).astype(mx.int64)
+    order = mx.argsort(ages * length + mx.arange(length))
     return mx.sort(order[:count]).astype(mx.int32)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from d3mlx.canvas import Bools, Canvas, Ints
-from d3mlx.decoding.rows import Kind
+from d3mlx.decoding.rows import LONG, Kind
 from d3mlx.decoding.sampling import Noise
 from d3mlx.decoding.schedule import View
 from d3mlx.errors import ConfigError
@@ -99,8 +99,8 @@ def decide(chosen: Ints, facts: Facts) -> Decision:
 
 
 def check_steps(steps: int) -> None:
-    if steps < 1:
-        raise ConfigError(f"The number of steps must be at least 1, not {steps}.")
+    if not 1 <= steps <= LONG:
+        raise ConfigError(f"The number of steps must be from 1 to {LONG:,}, not {steps}.")
 
 
 def check_probability(threshold: float) -> None:
@@ -283,14 +283,14 @@ class Confidence(Acceptance):
 
 @dataclass(frozen=True)
 class Factor(Acceptance):
-    """Fast-dLLM's factor rule: the n surest positions together, n the largest with (n + 1)(1 - p_n) < factor."""
+    """Fast-dLLM's factor rule: the n surest positions together, n the largest with (n + 1)(1 - p_n) <= factor."""
 
     factor: float = 1.0
     filtered_statistics: bool = False
 
     def __post_init__(self) -> None:
-        if not 0 < self.factor < math.inf:
-            raise ConfigError(f"The factor must be above 0, not {self.factor}.")
+        if not 0 < self.factor <= LONG:
+            raise ConfigError(f"The factor must be above 0 and at most {LONG:,}, not {self.factor}.")
 
     def rule(self, kind: Kind) -> Rule:
         return Rule("factor", self.factor)

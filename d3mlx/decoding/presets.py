@@ -6,7 +6,6 @@ the `Decoder` that the engine runs. Combinations that nobody defined are refused
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, get_args
 
@@ -42,6 +41,9 @@ class Decoder:
     def __post_init__(self) -> None:
         if self.cfg_scale and self.rows.cached:
             raise ConfigError("Guidance (cfg-scale) is defined for full rows only; use it without a cache.")
+        rule = self.acceptance.inner if isinstance(self.acceptance, OpensBlock) else self.acceptance
+        if isinstance(rule, Carry) and not isinstance(self.schedule, WholeCanvas):
+            raise ConfigError("A quota that carries over is defined for the whole canvas; use a threshold with blocks.")
         if isinstance(self.rows, Prefix | Dual) and not isinstance(self.schedule, SequentialBlocks):
             raise ConfigError("Prefix and dual caches are defined for one block after another; use the delayed cache.")
         if isinstance(self.rows, Delayed) and not isinstance(self.schedule, MultiBlock):
@@ -62,6 +64,9 @@ def check_choice(what: str, value: str, choices: tuple[str, ...]) -> None:
 def check_family(family: str) -> None:
     check_choice("The model family", family, get_args(Family))
 
+
+STRONGEST = 1000.0
+"""Guidance beyond this overflows."""
 
 LLADA_ALGS: dict[str, Measure] = {
     "low_confidence": "confidence",
@@ -103,8 +108,8 @@ class Vanilla:
         alg = self.alg or "low_confidence"
         check_choice("alg for a LLaDA model", alg, tuple(LLADA_ALGS))
         cfg_scale = self.cfg_scale or 0.0
-        if not 0 <= cfg_scale < math.inf:
-            raise ConfigError(f"The guidance scale must be 0 or above, not {cfg_scale}.")
+        if not 0 <= cfg_scale <= STRONGEST:
+            raise ConfigError(f"The guidance scale must be from 0 to {STRONGEST}, not {cfg_scale}.")
         schedule = SequentialBlocks(32 if self.block_size is None else self.block_size)
         return Decoder(schedule, Quota(LLADA_ALGS[alg], self.steps), Full(), cfg_scale)
 

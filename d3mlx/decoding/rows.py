@@ -8,7 +8,7 @@ earlier forward gave it.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import mlx.core as mx
 import numpy as np
@@ -21,6 +21,10 @@ from d3mlx.kernels.choose_rows import choose_rows
 
 Kind = Literal["first", "step", "refresh"]
 """A plan is a block's full pass before its cached steps, a step, or a full pass for the sake of the cache."""
+
+
+LONG = 1_000_000
+"""Steps that no answer takes."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,7 @@ class RowPolicy(Protocol):
 class Full:
     """Every position, every step; exact."""
 
-    cached: bool = False
+    cached: ClassVar[bool] = False
 
     def start(self, canvas: Canvas) -> None:
         return None
@@ -63,7 +67,7 @@ class Full:
 class Prefix:
     """Fast-dLLM's prefix cache: a full pass opens a block, then steps compute from its start to the end."""
 
-    cached: bool = True
+    cached: ClassVar[bool] = True
 
     def start(self, canvas: Canvas) -> int:
         """State: start of the block whose full pass is done."""
@@ -78,7 +82,7 @@ class Prefix:
 class Dual:
     """Fast-dLLM's dual cache: a full pass opens a block, then steps compute the block alone."""
 
-    cached: bool = True
+    cached: ClassVar[bool] = True
 
     def start(self, canvas: Canvas) -> int:
         """State: start of the block whose full pass is done."""
@@ -114,7 +118,7 @@ class Delayed:
     delay: int = 2
     refresh_interval: int = 10000
     one_at_a_time: bool = True
-    cached: bool = True
+    cached: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.delay < 0:
@@ -183,11 +187,11 @@ class Needed:
     multiple: int = 8
     refresh_interval: int = 0
     source: int = 0
-    cached: bool = True
+    cached: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if self.recent < 1:
-            raise ConfigError(f"Committed rows are computed for 1 or more further steps, not {self.recent}.")
+        if not 1 <= self.recent <= LONG:
+            raise ConfigError(f"Committed rows are computed for 1 to {LONG:,} further steps, not {self.recent}.")
         if self.multiple < 1:
             raise ConfigError(f"Row counts are rounded up to a multiple of 1 or more, not {self.multiple}.")
         if self.refresh_interval < 0:
@@ -204,8 +208,9 @@ class Needed:
         if now == 0 or (self.refresh_interval and now % self.refresh_interval == 0):
             return run(0, length, "refresh" if now else "first"), replace(state, written=mx.full(length, now, mx.int32))
         needed = committed_at > now - self.recent
-        # What the end of the answer filled is past every position that can still change.
-        needed[canvas.prompt_length + len(canvas.answer) :] = False
+        if canvas.early_stop:
+            # What the end of the answer filled is past every position that can still change.
+            needed[canvas.prompt_length + len(canvas.answer) :] = False
         eligible = canvas.masked_before(view.end)
         needed[eligible] = True
         needed[np.maximum(eligible - self.source, 0)] = True

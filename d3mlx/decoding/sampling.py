@@ -19,6 +19,9 @@ from d3mlx.kernels import noise
 from d3mlx.kernels.noise import MASK32, mixed, mx_const
 from d3mlx.kernels.token_stats import Draw
 
+COLDEST, HOTTEST = 1e-4, 1e4
+"""Temperatures that float32 logits can be divided by."""
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -35,8 +38,8 @@ class Sampling:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.temperature < float("inf"):
-            raise ConfigError(f"The temperature must be 0 or above, not {self.temperature}.")
+        if self.temperature != 0 and not COLDEST <= self.temperature <= HOTTEST:
+            raise ConfigError(f"The temperature must be 0, or from {COLDEST} to {HOTTEST}, not {self.temperature}.")
         if self.top_p is not None and not 0 < self.top_p <= 1:
             raise ConfigError(f"top-p is a probability above 0 and at most 1, not {self.top_p}.")
         if self.top_k is not None and self.top_k < 1:
@@ -49,9 +52,14 @@ class Sampling:
         """Whether top-p or top-k drops tokens."""
         return self.top_k is not None or (self.top_p is not None and self.top_p < 1)
 
-    def filtered(self, logits: mx.array) -> mx.array:
-        """Logits [N, V] over the temperature (if above 0), with what top-p and then top-k drop at -inf."""
+    def filtered(self, logits: mx.array, excluded: int = -1) -> mx.array:
+        """Logits [N, V] over the temperature (if above 0), with what top-p and then top-k drop at -inf.
+
+        excluded: an id that cannot be drawn (the mask token), so that it must not take the place of one that can.
+        """
         x = logits.astype(mx.float32)
+        if self.truncates:
+            x = mx.where(mx.arange(x.shape[-1]) == excluded, -mx.inf, x)
         if self.temperature > 0:
             x = x / self.temperature
         if self.top_p is not None and self.top_p < 1:

@@ -83,7 +83,10 @@ def moved(table: Ints, masks: Ints) -> Ints:
 
 
 def most_masks(size: int, share: float) -> int:
-    """The most masks with which a block of `size` positions has at least this share of its tokens."""
+    """The most masks with which a block of `size` positions has at least this share of its tokens.
+
+    Computed and rounded as published: a tenth of ten is two tokens, because 1 - 9 / 10 is less than 0.1.
+    """
     return max(masks for masks in range(size + 1) if 1 - masks / size >= share)
 
 

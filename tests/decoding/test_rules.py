@@ -13,10 +13,12 @@ import pytest
 
 from d3mlx.decoding.acceptance import (
     Acceptance,
+    Carry,
     Confidence,
     Entropy,
     Factor,
     Facts,
+    OpensBlock,
     Quota,
     TimeQuota,
     best,
@@ -24,10 +26,10 @@ from d3mlx.decoding.acceptance import (
     quotas,
     timesteps,
 )
-from d3mlx.decoding.presets import D3LLM, Decoder, FastDLLM, Vanilla, preset
-from d3mlx.decoding.rows import Dual
+from d3mlx.decoding.presets import D3LLM, D3MLX, Decoder, FastDLLM, Vanilla, preset
+from d3mlx.decoding.rows import Dual, Full
 from d3mlx.decoding.sampling import Noise, Sampling
-from d3mlx.decoding.schedule import Block, View
+from d3mlx.decoding.schedule import Block, SequentialBlocks, View
 from d3mlx.errors import ConfigError
 from d3mlx.kernels.accept_blocks import OPEN, Accepted, accept_blocks
 from d3mlx.kernels.noise import mx_const
@@ -126,6 +128,12 @@ def test_top_p(case: Any) -> None:
     assert [np.flatnonzero(row).tolist() for row in kept] == case["kept"]
 
 
+def test_a_likely_mask_token_takes_no_place_among_the_kept() -> None:
+    logits = mx.array([[-9.0, 0.0, 4.0, 5.0]])
+    for sampling in (Sampling(temperature=0.5, top_k=1), Sampling(top_p=0.3)):
+        assert token_stats(sampling.filtered(logits, 3), 3).token.item() == 2
+
+
 def test_statistics_of_hard_rows() -> None:
     inf = -np.inf
     rows = np.array([[inf] * 4, [1, 1, 0, 1], [inf, 0, inf, 0], [0, 0, 90, 0]], np.float32)
@@ -218,6 +226,13 @@ BAD: list[Any] = [
     lambda: preset("d3llm", factor=1.0),
     lambda: preset("beam"),
     lambda: Sampling(temperature=-1),
+    lambda: Sampling(temperature=1e-38),
+    lambda: Vanilla(cfg_scale=1e39).build("llada"),
+    lambda: Vanilla(steps=10**9).build("dream"),
+    lambda: FastDLLM(factor=1e300).build("llada"),
+    lambda: D3MLX(recent=2**31).build("llada"),
+    lambda: Decoder(SequentialBlocks(4), Carry(0.9, 2), Full()),
+    lambda: Decoder(SequentialBlocks(4), OpensBlock(Carry(0.9, 2)), Full()),
     lambda: Sampling(top_p=0.0),
     lambda: Sampling(top_k=0),
     lambda: Sampling(seed=-1),

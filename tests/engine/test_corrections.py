@@ -145,3 +145,9 @@ def test_scattered_rows_are_written_where_they_stand() -> None:
     hidden = store.write_hidden(some, mx.ones((1, 2, 2)))
     for array in (keys[0, 0], hidden[0]):
         assert np.array(array[:, 0]).tolist() == [0, 1, 0, 0, 1, 0]
+
+
+def test_a_mask_token_named_as_an_end_is_none() -> None:
+    canvas = Canvas([1], 4, MASK, (END, MASK))
+    assert canvas.end_ids == (END,)
+    assert len(list(decode(TableModel(np.zeros((5, VOCAB))), canvas, Vanilla().build("llada")))) == 4

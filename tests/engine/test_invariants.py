@@ -150,11 +150,14 @@ def test_needed_rows_with_room_for_all_of_them_are_exact(seed: int, new: int, fa
     recent=st.integers(1, 3),
     multiple=st.integers(1, 9),
     family=st.sampled_from(["llada", "dream"]),
+    early_stop=st.booleans(),
 )
-def test_needed_rows_are_computed(seed: int, new: int, recent: int, multiple: int, family: str) -> None:
+def test_needed_rows_are_computed(
+    seed: int, new: int, recent: int, multiple: int, family: str, early_stop: bool
+) -> None:
     """Every mask that may commit, the row its prediction comes from, fresh commits; and little else."""
     model = TableModel(random_table(seed, 3 + new), family)
-    canvas = Canvas([1, 2, 3], new, MASK, (END,))
+    canvas = Canvas([1, 2, 3], new, MASK, (END,), early_stop)
     decoder = D3MLX(threshold=0.7, block_size=6, recent=recent, row_multiple=multiple).build(family)
     commits: list[set[int]] = []
     for step in decode(model, canvas, decoder):
@@ -162,7 +165,7 @@ def test_needed_rows_are_computed(seed: int, new: int, recent: int, multiple: in
         assert rows == sorted(set(rows))
         source = step.eligible + 3
         wanted = {*source.tolist(), *(source - model.shift).tolist()}.union(*commits[-recent:])
-        end = 3 + len(canvas.answer)
+        end = 3 + len(canvas.answer) if early_stop else len(canvas)
         missed = wanted - set(rows)
         assert all(p >= end for p in missed)
         if step.index:

@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import mlx.core as mx
 import pytest
 
 from d3mlx import engine
 from d3mlx.canvas import Canvas
-from d3mlx.decoding.presets import D3LLM, FastDLLM, Vanilla
+from d3mlx.decoding.presets import D3LLM, D3MLX, FastDLLM, Vanilla
 from d3mlx.engine import decode
 from tests.fakes import END, MASK, TableModel, random_table
 
@@ -57,8 +58,30 @@ def test_no_other_function_reads_from_the_device(path: Path) -> None:
     assert [(call, line) for call, line in reads(tree) if (path.name, call) not in HOST_LISTS] == []
 
 
-@pytest.mark.parametrize("preset", [D3LLM(threshold=1.0), FastDLLM(threshold=0.5), FastDLLM(factor=1.0), Vanilla()])
-def test_one_read_a_step(preset: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+class QuietModel(TableModel):
+    """A table model that does not read the positions it is asked for."""
+
+    def hidden(self, ids: mx.array, positions: Any = 0, cache: Any = None) -> mx.array:
+        batch, rows = ids.shape
+        places = mx.arange(positions, positions + rows) if isinstance(positions, int) else positions
+        return mx.broadcast_to(places.astype(mx.float32)[None, :, None], (batch, rows, 1))
+
+
+PRESETS = [
+    ("llada", D3LLM(threshold=1.0)),
+    ("llada", FastDLLM(threshold=0.5)),
+    ("llada", FastDLLM(factor=1.0)),
+    ("llada", Vanilla()),
+    ("llada", D3MLX(threshold=1.0, row_multiple=4)),
+    ("dream", D3MLX(threshold=1.0, row_multiple=4)),
+    ("dream", FastDLLM(rows="dual")),
+]
+READS = ("__bool__", "__int__", "__float__", "__index__", "item", "tolist")
+"""What an array is asked for where Python needs a value."""
+
+
+@pytest.mark.parametrize(("family", "preset"), PRESETS)
+def test_one_read_a_step(family: str, preset: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
     original = engine.read
 
@@ -67,9 +90,14 @@ def test_one_read_a_step(preset: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         sizes.append(sum(array.nbytes for array in found))
         return found
 
+    def refuse(*_: Any) -> None:
+        raise AssertionError("an array was read outside engine.read")
+
     monkeypatch.setattr(engine, "read", counted)
+    for name in READS:
+        monkeypatch.setattr(mx.array, name, refuse)
     canvas = Canvas([1, 2, 3], 40, MASK, (END,))
-    steps = list(decode(TableModel(random_table(1, 43)), canvas, preset.build("llada")))
+    steps = list(decode(QuietModel(random_table(1, 43), family), canvas, preset.build(family)))
     assert len(sizes) == len(steps)
     # Twelve bytes a row and eight a block, or the six columns of the statistics.
     assert max(sizes) <= 40 * 6 * 4

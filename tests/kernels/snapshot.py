@@ -18,6 +18,16 @@ from tests.metal.trace import Generated, trace
 FOLDER = Path(__file__).parent / "snapshots"
 
 
+RULES = [
+    Rule("entropy", 0.5, best_always=True, force_likeliest=True),
+    Rule("entropy", 0.4, inclusive=False),
+    Rule("confidence", 0.9, best_always=True),
+    Rule("factor", 1.0),
+    Rule("opening"),
+]
+"""Every kind that a preset uses."""
+
+
 def typical_calls(dtype: mx.Dtype = mx.bfloat16, rows: int = 8) -> list[tuple[dispatch.Kernel, dispatch.Launch]]:
     """One call of each kernel on `rows` rows."""
     logits = mx.zeros((rows, 1000), dtype)
@@ -28,7 +38,7 @@ def typical_calls(dtype: mx.Dtype = mx.bfloat16, rows: int = 8) -> list[tuple[di
     calls.append((refresh_rows.KERNEL, refresh_rows.launch(x, x, x, mx.arange(rows), table)))
     stats, positions = token_stats.token_stats(logits, 3), mx.arange(rows)
     blocks = mx.array([[0, rows, rows, accept_blocks.FULL, 0, 0]])
-    for rule in (Rule("entropy", 0.5, True, True, True), Rule("confidence", 0.9, True, True), Rule("factor", 1.0)):
+    for rule in RULES:
         kernel = accept_blocks.kernel(rule.kind, rule.inclusive)
         calls.append((kernel, accept_blocks.launch(stats, positions, blocks, rule, mx.array([-1, 5]))))
     ages = mx.zeros(rows, mx.int32)

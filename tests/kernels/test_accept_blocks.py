@@ -27,6 +27,8 @@ RULES = [
     Rule("factor", 1.0),
     Rule("factor", 0.3),
     Rule("opening"),
+    Rule("opening", best_always=True, force_likeliest=True),
+    Rule("factor", 0.3, best_always=True),
     Rule("entropy", 0.0, inclusive=False, force_likeliest=True),
 ]
 SCHEDULES = [Emulation(seed=1), Emulation(seed=2), Emulation(seed=3), Emulation(seed=4, preempt=7)]
@@ -195,7 +197,7 @@ MUTANTS: dict[str, tuple[str, str, Rule]] = {
     "missing barrier": (f"{STORE}  {WAIT}\n", STORE, RULES[0]),
     "stale slot reused without a barrier": (f"  {WAIT}\n{STORE}", STORE, RULES[0]),
     "rows counted before all are written": ("threadgroup_barrier(mem_flags::mem_device);", "", RULES[0]),
-    "off-by-one bound of a block": ("positions[i] < stop", "positions[i] <= stop", RULES[8]),
+    "off-by-one bound of a block": ("positions[i] < stop", "positions[i] <= stop", RULES[-1]),
     "off-by-one bound of the rows": ("for (int i = 0; i < rows; i++)", "for (int i = 0; i < rows - 1; i++)", RULES[0]),
     "swapped tie rule": ("other == score && j < i", "other == score && j > i", RULES[6]),
     "last of equal rows": (
@@ -204,7 +206,7 @@ MUTANTS: dict[str, tuple[str, str, Rule]] = {
         RULES[7],
     ),
     "strict threshold": ("score >= level", "score > level", RULES[0]),
-    "forced progress in the wrong block": ("== 2 && table[b * 6 + 2] > 0", ">= 1 && table[b * 6 + 2] > 0", RULES[8]),
+    "forced progress in the wrong block": ("== 2 && table[b * 6 + 2] > 0", ">= 1 && table[b * 6 + 2] > 0", RULES[-1]),
     "an end that cuts one late": ("positions[i] + 1", "positions[i] + 2", RULES[1]),
     "activation by its own progress": ("int before = b - 1;", "int before = b;", RULES[0]),
     "one block too many": ("table[before * 6 + 3] > 0 && left", "left", RULES[2]),
