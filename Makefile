@@ -2,7 +2,7 @@
 
 VENV := .venv
 BIN := $(VENV)/bin
-QUESTION := Gina has 7 boxes with 8 books in each. How many books are there?
+QUESTION := Ella has 6 baskets with 8 eggs in each and loses 20 eggs. How many eggs are left?
 
 .PHONY: demo test golden lint types
 

@@ -15,7 +15,7 @@ from rich.console import Console
 from d3mlx import D3LLM, Generation, load
 from d3mlx.cli.live import View
 
-QUESTION = "Mia has 4 boxes with 6 coins in each and buys 15 more. How many coins does Mia have now?"
+QUESTION = "Anna has 45 cards, buys 30 more and gives 25 to Ben. How many cards are left?"
 WIDTH = 92
 MOMENTS = (0.15, 0.5, 0.8)
 """The shares of a run's forwards after which a frame is kept; the finished answer follows them."""
