@@ -27,6 +27,10 @@ POOL = 8
 """Batches drawn together and sorted by length, so that short problems do not pay for long ones."""
 
 END_WEIGHT = 0.1
+FAR_WEIGHT = 0.1
+"""Loss weight of what lies behind the block that is being decoded: much of it cannot be known yet."""
+
+BLOCKS = (8, 16, 32)
 EQUATIONS = 8
 PAIRS = 5
 RESULT = re.compile(r"=(\d+)")
@@ -40,6 +44,8 @@ class Batch:
     weights: NDArray[np.float32]
     lowest_ratio: float = 0.0
     """Mask ratios are drawn from lowest_ratio to 1."""
+    hidden_from: NDArray[np.int32] | None = None
+    """[B], the position from which on everything is masked."""
 
 
 @dataclass(frozen=True)
@@ -126,6 +132,24 @@ class Source:
             end += 1
         weights = [0.0] * shown + [1.0] * (end + 1 - shown) + [END_WEIGHT] * (len(example.ids) - end - 1)
         return Example(example.ids, weights, example.prompt)
+
+    def blocks(self, index: int, most_operations: int = 4) -> Batch:
+        """Problems as a block decoder meets them: the solution up to a block, some of the block, nothing behind it.
+
+        Masks spread evenly over a solution hardly ever look like that.
+        """
+        pool = self.sorted_pool(index // POOL, most_operations, "train")
+        rng = random.Random(f"blocks/{self.seed}/{index}")
+        examples, ends = [], []
+        for example in pool[index % POOL]:
+            start = rng.randrange(example.prompt, len(example.ids))
+            end = start + rng.choice(BLOCKS)
+            weights = [0.0] * start + [1.0 if i < end else FAR_WEIGHT for i in range(start, len(example.ids))]
+            examples.append(Example(example.ids, weights, example.prompt))
+            ends.append(end)
+        longest = max(example.prompt for example in examples) + CANVAS
+        ids, weights_of = stack(examples, -(-longest // 8) * 8, self.end)
+        return Batch(ids, weights_of, hidden_from=np.array(ends, np.int32))
 
     def drills(self, index: int, chained: bool = False) -> Batch:
         """Equations from the solutions of training problems, their results masked.

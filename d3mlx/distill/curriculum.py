@@ -12,13 +12,15 @@ from d3mlx.data.batches import Batch, Source
 class Phase:
     """Steps before `until`: problems of at most `operations` steps.
 
-    For a share of the batches equations alone, for another problems whose next result is asked for.
+    For a share of the batches equations alone, for another problems whose next result is asked for, for a third
+    problems with a finished prefix and nothing behind the block at hand.
     """
 
     until: int
     operations: int
     drills: float
     continued: float = 0.0
+    blocks: float = 0.0
     chained: bool = False
 
 
@@ -28,8 +30,8 @@ class Curriculum:
 
     Arithmetic on its own does not carry over to problems by itself: there a result is mostly visible again further on,
     and its length is not given. Hence problems with the rest of the solution masked. By then every equation that is
-    reached from left to right comes out right, and those that decoders reach in another order do not: whole problems
-    with masks anywhere are left for the last phase, which has no end.
+    reached from left to right comes out right, and those that decoders reach in another order do not: then whole
+    problems with masks anywhere, and at last with masks as block decoders meet them. The last phase has no end.
     """
 
     recall_steps: int = 700
@@ -39,7 +41,8 @@ class Curriculum:
         Phase(until=4500, operations=4, drills=0.7, chained=True),
         Phase(until=5500, operations=4, drills=0.7),
         Phase(until=12000, operations=4, drills=0.2, continued=0.45),
-        Phase(until=10**9, operations=4, drills=0.03, continued=0.12),
+        Phase(until=15000, operations=4, drills=0.03, continued=0.12),
+        Phase(until=10**9, operations=4, drills=0.03, continued=0.07, blocks=0.5),
     )
 
     def batch(self, source: Source, step: int) -> Batch:
@@ -51,4 +54,6 @@ class Curriculum:
             return source.drills(step, phase.chained)
         if draw < phase.drills + phase.continued:
             return source.continued(step, phase.operations)
+        if draw < phase.drills + phase.continued + phase.blocks:
+            return source.blocks(step, phase.operations)
         return source.problems(step, phase.operations)

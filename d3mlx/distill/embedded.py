@@ -35,7 +35,7 @@ from d3mlx.evaluate.run import Subject, solve
 from d3mlx.evaluate.tasks import task
 from d3mlx.models import llada
 
-STEPS = 15000
+STEPS = 24000
 BATCH = 48
 WIDTH, LAYERS, HEADS, FF = 192, 4, 3, 512
 CONTEXT = 256

@@ -70,10 +70,15 @@ def mask_ratios(count: int, lowest: float, rng: np.random.Generator) -> NDArray[
 
 
 def mask_batch(batch: Batch, mask_id: int, rng: np.random.Generator) -> Masked:
-    """Hide each position of positive weight with its sequence's ratio, at least one position in every batch."""
+    """Hide each position of positive weight with its sequence's ratio, or for certain from `hidden_from` on.
+
+    At least one position in every batch is hidden.
+    """
     maskable = batch.weights > 0
     ratios = mask_ratios(len(batch.ids), batch.lowest_ratio, rng)
     hidden = maskable & (rng.random(batch.ids.shape) < ratios[:, None])
+    if batch.hidden_from is not None:
+        hidden |= maskable & (np.arange(batch.ids.shape[1]) >= batch.hidden_from[:, None])
     if not hidden.any():
         hidden.flat[np.flatnonzero(maskable)[0]] = True
     found = np.flatnonzero(hidden)

@@ -14,9 +14,11 @@ from transformers import AutoTokenizer
 from d3mlx.data.batches import CANVAS, Source
 from d3mlx.data.problems import answer_of, is_correct, problem, split_of
 from d3mlx.data.templates import TEMPLATES
-from d3mlx.data.tokens import build_tokenizer
+from d3mlx.data.tokens import MASK, build_tokenizer
+from d3mlx.distill.objective import mask_batch
 
 TOKENIZER = build_tokenizer()
+MASK_ID = TOKENIZER.convert_tokens_to_ids(MASK)
 SPLITS = ("train", "validation", "held-out")
 
 
@@ -82,7 +84,7 @@ def test_problems_are_short_and_digits_stand_alone(tmp_path: Path) -> None:
 
 def test_batches_are_functions_of_their_index_and_mask_only_answers() -> None:
     source = Source(TOKENIZER, size=4, seed=3)
-    for make in (source.problems, source.continued, source.drills, source.recall):
+    for make in (source.problems, source.continued, source.blocks, source.drills, source.recall):
         batch, again = make(7), make(7)
         assert (batch.ids == again.ids).all()
         assert (batch.weights == again.weights).all()
@@ -96,6 +98,12 @@ def test_batches_are_functions_of_their_index_and_mask_only_answers() -> None:
         assert TOKENIZER.decode(ids[first:last]).isdigit()
         assert (weights[:first] == 0).all()
         assert (weights[last + 1 :] > 0).all()
+    met = source.blocks(1)
+    assert met.hidden_from is not None
+    hidden = np.array(mask_batch(met, MASK_ID, np.random.default_rng(0)).ids) == MASK_ID
+    for row, (start, end) in enumerate(zip((met.weights == 1).argmax(axis=1), met.hidden_from, strict=True)):
+        assert hidden[row, end:].all() and not hidden[row, :start].any()
+        assert end - start in (8, 16, 32)
     drill = source.drills(0)
     equations = re.findall(r"(\d+)[-+*/]\d+=(\d+)", TOKENIZER.decode(drill.ids[0]))
     assert sum(result == after for (_, result), (after, _) in pairwise(equations)) <= 2

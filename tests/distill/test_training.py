@@ -155,6 +155,9 @@ def test_the_curriculum_comes_in_phases() -> None:
         def continued(self, step: int, operations: int) -> str:
             return "continued"
 
+        def blocks(self, step: int, operations: int) -> str:
+            return "blocks"
+
         def problems(self, step: int, operations: int) -> int:
             return operations
 
@@ -164,4 +167,4 @@ def test_the_curriculum_comes_in_phases() -> None:
     assert kinds(0, 700) == {"recall"}
     assert kinds(700, 2000) == {"chained", 2}
     assert kinds(5000, 5200) == {"drills", 4}
-    assert kinds(17000, 17200) == {"drills", "continued", 4}
+    assert kinds(17000, 17200) == {"drills", "continued", "blocks", 4}
