@@ -248,6 +248,17 @@ FREE_TO_CHANGE = {"adapter_path", "save_every", "log_every", "grad_checkpoint", 
 """Settings that a resumed run may change without training something else."""
 
 
+def check_same_content(config: DistillConfig, now: dict[str, str], before: dict[str, Any]) -> None:
+    """Raise ConfigError if a run that is to be resumed had another model or other data, whatever their names."""
+    for name, place in (("model", config.model), ("data", config.data)):
+        mark = f"{name}_fingerprint"
+        if before.get(mark, now[mark]) != now[mark]:
+            raise ConfigError(
+                f"The run in {config.adapter_path} had another {name} than what is now in {place}; resume it with the "
+                "same, or train into another --adapter-path."
+            )
+
+
 def check_same_run(config: DistillConfig, before: dict[str, Any]) -> None:
     """Raise ConfigError if a run that is to be resumed had other settings."""
     now = json.loads(json.dumps(asdict(config)))

@@ -21,17 +21,14 @@ from safetensors.numpy import load_file, save
 
 from d3mlx.distill.trajectories import Trajectory
 from d3mlx.errors import ConfigError, DataError
+from d3mlx.files import holds_files, write_bytes, write_text, writing
 
 SETTINGS = "trajectories.json"
+NOT_COMPARED = {"teacher", "data"}
+"""Names that are kept for the reader; whether a run may go on depends on the fingerprints beside them."""
+
 SHARD = 256
 """Prompts in a shard."""
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a temporary sibling and rename it."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
 
 
 def index_line(trajectory: Trajectory) -> dict[str, Any]:
@@ -55,9 +52,7 @@ def write_shard(folder: Path, trajectories: list[Trajectory]) -> None:
         "tokens": np.concatenate([t.tokens for t in trajectories]),
         "ranks": np.concatenate([t.ranks for t in trajectories]),
     }
-    partial = folder / f".{name}.partial"
-    partial.write_bytes(save(arrays))
-    partial.replace(folder / f"{name}.safetensors")
+    write_bytes(folder / f"{name}.safetensors", save(arrays))
 
 
 def read_shard(path: Path) -> list[Trajectory]:
@@ -113,15 +108,15 @@ def read_settings(folder: Path) -> dict[str, Any]:
 
 def open_store(folder: Path, settings: dict[str, Any]) -> set[int]:
     """Begin or go on with a folder; the rows that are done. Raises ConfigError if it was begun with other settings."""
-    folder.mkdir(parents=True, exist_ok=True)
     if (folder / SETTINGS).is_file():
         before = read_settings(folder)
-        if different := sorted(key for key in settings.keys() | before.keys() if settings.get(key) != before.get(key)):
+        keys = (settings.keys() | before.keys()) - NOT_COMPARED
+        if different := sorted(key for key in keys if settings.get(key) != before.get(key)):
             raise ConfigError(
                 f"{folder} was begun with another {different[0].replace('_', ' ')} ({before.get(different[0])!r}); "
                 "go on with the same settings, or record into another folder."
             )
-    elif any(folder.iterdir()):
+    elif holds_files(folder):
         raise ConfigError(f"{folder} is not empty and holds no trajectories; record into another folder.")
     return {trajectory.row for trajectory in read_store(folder)}
 
@@ -154,7 +149,7 @@ class Writer:
         return json.dumps({"row": t.row, **arrays, "correct": t.correct, "attempts": t.attempts}) + "\n"
 
     def add(self, trajectory: Trajectory) -> None:
-        with self.journal.open("a", encoding="utf-8") as file:
+        with writing(self.journal), self.journal.open("a", encoding="utf-8") as file:
             file.write(self.line(trajectory))
         self.waiting.append(trajectory)
         if len(self.waiting) >= self.size:
