@@ -281,6 +281,8 @@ def line(**row: Any) -> str:
     [
         ("", "holds no rows"),
         ("{\n", "row 1: not valid JSON"),
+        ("[" * 200_000 + "\n", "row 1: the row is nested"),
+        (r'{"prompt": "\ud800", "completion": "y"}' + "\n", "row 1: .* surrogate"),
         (line(prompt="x", completion="y") + "{}\n", "row 2: the row is empty"),
         (line(prompt="x"), "row 1: the row has no completion"),
         (line(prompt="x", completion=" "), "row 1: the row has no completion"),
@@ -345,6 +347,9 @@ def test_settings_from_preset_file_and_flags(tmp_path: Path) -> None:
     assert build_config({"preset": "llada"}, {"preset": "coder"}).fine_tune_type == "full"
     for wrong, culprit in [
         ({"rank": 0}, "rank must be at least 1"),
+        ({"scale": float("nan")}, "scale must be at least 0 and finite"),
+        ({"learning_rate": float("inf")}, "learning-rate must be"),
+        ({"preset": ["llada"]}, "preset must be one of"),
         ({"max_mask_ratio": 1.5}, "max-mask-ratio must be between"),
         ({"objective": "magic"}, "objective must be one of"),
         ({"targets": "q_proj,head"}, "not head"),
