@@ -96,7 +96,12 @@ def distill(
     seed: Annotated[Whole, option("Fixes order, masks and start weights, 42.", OPTIMIZER)] = None,
     save_every: Annotated[Whole, option("Steps between checkpoints, 100.", OPTIMIZER)] = None,
     log_every: Annotated[Whole, option("Steps between records of the log, 10.", OPTIMIZER)] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in the adapter folder.")] = False,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume", help="Go on from the checkpoint in the adapter folder; give the other options as before."
+        ),
+    ] = False,
     estimate: Annotated[bool, typer.Option("--estimate", help="Say how much memory it needs, and stop.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Train even if the estimate exceeds the memory.")] = False,
 ) -> None:
@@ -122,7 +127,10 @@ def distill(
     needed = report(prepare(chosen, force))
     if mx.distributed.init().rank() == 0:
         sys.stderr.write(needed + "\n")
-    train(chosen, watcher, resume)
+    steps = train(chosen, watcher, resume)
+    if mx.distributed.init().rank() == 0:
+        note = "" if steps else "The run had ended before, so nothing was trained. "
+        sys.stderr.write(f"{note}The adapters are in {chosen.adapter_path}.\n")
 
 
 OWN = {"config", "resume", "estimate", "force"}

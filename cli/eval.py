@@ -92,7 +92,7 @@ def configuration(where: Where, subject: Subject, task: Task, options: TaskOptio
     """What the records depend on, apart from the decoder: two runs with the same may go on in one folder."""
     from importlib.metadata import version
 
-    from d3mlx.evaluate.run import fingerprint
+    from d3mlx.files import fingerprint
 
     first = task.ask(0)
     return {
@@ -268,6 +268,7 @@ def evaluate(
     from d3mlx.cli.scores import check_outputs, check_y_max, show_run, write_json, write_whole
     from d3mlx.decoding.sampling import Sampling
     from d3mlx.errors import ConfigError
+    from d3mlx.evaluate.records import Folder
     from d3mlx.evaluate.results import Run, area, picture, summary
     from d3mlx.evaluate.run import Subject
     from d3mlx.evaluate.tasks import TaskOptions
@@ -283,6 +284,8 @@ def evaluate(
     presets = presets_of(decoder, knobs, settings(thresholds, steps))
     if count is not None and count < 1:
         raise ConfigError(f"--count must be at least 1, not {count}.")
+    folder = out or Path("runs") / f"{task}-{decoder}"
+    Folder(folder).refuse_foreign()
     checkpoint = open_checkpoint(fetch(model or EMBEDDED, revision))
     where = Where(model or "embedded", adapter_path, revision, checkpoint.folder, checkpoint.family)
     policies = {point.name: plain_value(chosen.build(where.family)) for point, chosen in presets.items()}
@@ -296,7 +299,6 @@ def evaluate(
     with loading(str(where.folder)):
         subject = Subject(*load(where.folder, adapter_path), sampling, max_tokens)
     config = configuration(where, subject, chosen_task, options) | {"decoder": decoder, "knobs": knobs}
-    folder = out or Path("runs") / f"{task}-{decoder}"
     points = solve_all(subject, chosen_task, presets, folder, config, count)
     run = Run(folder.resolve().name, config, points)
     found = area(run, run.best if y_max is None else y_max)

@@ -101,18 +101,28 @@ def trajectories(
     from d3mlx.distill.rows import questions
     from d3mlx.distill.store import read_store
     from d3mlx.distill.trajectories import RecordConfig
-    from d3mlx.errors import ConfigError
+    from d3mlx.errors import ConfigError, DataError
+    from d3mlx.files import fingerprint
+    from d3mlx.hub import fetch
     from d3mlx.loader import EMBEDDED
 
     if published is not None and (data is not None or check or early_stop or max_tokens is not None):
         raise ConfigError("--import converts what was decoded elsewhere; --data and options of decoding have no use.")
+    if published is not None and limit is not None:
+        raise ConfigError("--import converts every row of its file; --limit has no use.")
+    source = str(published) if published is not None else data or PROBLEMS
+    if source != PROBLEMS and not Path(source).is_file():
+        raise DataError(f"There is no file {source}.")
     loaded, tokenizer = teacher = load(model or EMBEDDED, revision=revision)
     first = mx.distributed.init().rank() == 0
-    source = str(published) if published is not None else data or PROBLEMS
-    settings = settings_of(loaded, tokenizer, teacher=model or "embedded", data=source, raw=raw)
+    marks = {
+        "teacher_fingerprint": fingerprint(fetch(model or EMBEDDED, revision)),
+        "data_fingerprint": None if source == PROBLEMS else fingerprint(source),
+    }
+    settings = settings_of(loaded, tokenizer, teacher=model or "embedded", data=source, raw=raw, **marks)
     if published is not None:
         with Counter("importing", sys.stderr.isatty()) as counter:
-            import_all(published, teacher, raw, out, settings, counter)
+            import_all(published, teacher, raw, out, settings, shard, counter)
     else:
         config = RecordConfig(max_tokens or loaded.args.max_new_tokens, block_size, early_stop, check, seed)
         asked = questions(source, loaded, tokenizer, config.max_tokens, raw, limit)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from d3mlx.errors import DataError
+
+SURROGATE = re.compile(rb"\\ud[89a-f]", re.IGNORECASE)
+"""Escapes of which JSON text must hold pairs; Python's reader takes a single one."""
 
 
 def read_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -31,9 +35,22 @@ def jsonl_rows(path: Path) -> Iterator[tuple[str, Any]]:
                 continue
             place = f"{path}, row {number}"
             try:
-                yield place, json.loads(line)
+                row = json.loads(line)
             except (json.JSONDecodeError, UnicodeDecodeError) as error:
                 raise DataError(f"{place}: not valid JSON ({str(error).splitlines()[0]}).") from None
+            except RecursionError:
+                raise DataError(f"{place}: the row is nested too deeply.") from None
+            if SURROGATE.search(line) and not is_unicode(row):
+                raise DataError(f"{place}: the text holds half of a surrogate pair, which is no character.")
+            yield place, row
+
+
+def is_unicode(row: Any) -> bool:
+    try:
+        json.dumps(row, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def parquet_rows(path: Path) -> Iterator[tuple[str, Any]]:

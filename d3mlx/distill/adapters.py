@@ -15,8 +15,8 @@ from mlx_lm.tuner.utils import linear_to_lora_layers
 
 from d3mlx.distill.config import DistillConfig
 from d3mlx.distill.optimizer import Arrays
-from d3mlx.distill.store import write_text
 from d3mlx.errors import ConfigError
+from d3mlx.files import save_arrays, write_text
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapters.safetensors"
 STATE = "distill.json"
@@ -61,22 +61,32 @@ def checkpointed(model: Any, wanted: bool) -> Iterator[None]:
         kind.__call__ = plain
 
 
-def save_arrays(path: Path, weights: Arrays) -> None:
-    partial = path.with_name(f".partial-{path.name}")
-    mx.save_safetensors(str(partial), weights, metadata={"format": "mlx"})
-    partial.replace(path)
+def read_state(folder: Path) -> dict[str, Any]:
+    """The effective configuration of the run in a folder. Raises ConfigError."""
+    path = folder / STATE
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise ConfigError(
+            f"{path} is missing or damaged, so the run cannot be resumed; train into another --adapter-path."
+        )
+    return found
 
 
 class AdapterFolder:
-    """An adapter folder: mlx-lm's two files, numbered checkpoints, and the configuration of the run."""
+    """An adapter folder: mlx-lm's two files, numbered checkpoints, and the configuration of the run.
 
-    def __init__(self, config: DistillConfig, layers: int, dtype: mx.Dtype):
-        self.config, self.layers, self.dtype = config, layers, dtype
+    content: fingerprints of what is trained and of what it is trained on.
+    """
+
+    def __init__(self, config: DistillConfig, content: dict[str, str], layers: int, dtype: mx.Dtype):
+        self.config, self.content, self.layers, self.dtype = config, content, layers, dtype
         self.path = Path(config.adapter_path)
 
     def begin(self) -> None:
         """Write what `load_adapters` of mlx-lm reads, and the effective configuration."""
-        self.path.mkdir(parents=True, exist_ok=True)
         count = self.layers if self.config.num_layers == -1 else self.config.num_layers
         lora = self.config.lora_parameters if self.config.fine_tune_type == "lora" else None
         described = {
@@ -85,7 +95,7 @@ class AdapterFolder:
             "lora_parameters": lora,
             "model": self.config.model,
         }
-        settings = json.dumps(asdict(self.config), indent=2, sort_keys=True)
+        settings = json.dumps(asdict(self.config) | self.content, indent=2, sort_keys=True)
         write_text(self.path / STATE, settings + "\n")
         write_text(self.path / CONFIG, json.dumps(described, indent=2, sort_keys=True) + "\n")
 
@@ -93,5 +103,5 @@ class AdapterFolder:
         """Numbered first, so that the newest adapters are never older than the state that training resumes from."""
         if self.config.fine_tune_type == "full":
             weights = {name: value.astype(self.dtype) for name, value in weights.items()}
-        save_arrays(self.path / f"{step:07d}_{WEIGHTS}", weights)
-        save_arrays(self.path / WEIGHTS, weights)
+        for name in (f"{step:07d}_{WEIGHTS}", WEIGHTS):
+            save_arrays(self.path / name, weights, {"format": "mlx"})

@@ -101,8 +101,8 @@ class DistillConfig:
         """Raise ConfigError naming the first setting out of range."""
         for name, (low, high) in RANGES.items():
             value = getattr(self, name)
-            if value is not None and not low <= value <= high:
-                bounds = f"at least {low}" if high == math.inf else f"between {low} and {high}"
+            if value is not None and not (low <= value <= high and math.isfinite(value)):
+                bounds = f"at least {low} and finite" if high == math.inf else f"between {low} and {high}"
                 raise ConfigError(f"{name.replace('_', '-')} must be {bounds}, not {value}.")
         for name, kind in (
             ("objective", ObjectiveName),
@@ -128,6 +128,7 @@ class DistillConfig:
 
 RANGES: dict[str, tuple[float, float]] = {
     "rank": (1, math.inf),
+    "scale": (0, math.inf),
     "dropout": (0, 0.999),
     "batch_size": (1, math.inf),
     "grad_accumulation_steps": (1, math.inf),
@@ -237,7 +238,7 @@ def build_config(file: dict[str, Any], flags: dict[str, Any]) -> DistillConfig:
     """Defaults, then the recipe, then the file, then flags. Raises ConfigError."""
     given = {**file, **flags}
     name = given.pop("preset", None)
-    if name is not None and name not in RECIPES:
+    if name is not None and (not isinstance(name, str) or name not in RECIPES):
         raise ConfigError(f"The preset must be one of {', '.join(RECIPES)}, not {name!r}.")
     config = replace(DistillConfig(), **typed({**(RECIPES[name] if name else {}), **given}))
     config.check()
@@ -246,6 +247,17 @@ def build_config(file: dict[str, Any], flags: dict[str, Any]) -> DistillConfig:
 
 FREE_TO_CHANGE = {"adapter_path", "save_every", "log_every", "grad_checkpoint", "model", "data"}
 """Settings that a resumed run may change without training something else."""
+
+
+def check_same_content(config: DistillConfig, now: dict[str, str], before: dict[str, Any]) -> None:
+    """Raise ConfigError if a run that is to be resumed had another model or other data, whatever their names."""
+    for name, place in (("model", config.model), ("data", config.data)):
+        mark = f"{name}_fingerprint"
+        if before.get(mark, now[mark]) != now[mark]:
+            raise ConfigError(
+                f"The run in {config.adapter_path} had another {name} than what is now in {place}; resume it with the "
+                "same, or train into another --adapter-path."
+            )
 
 
 def check_same_run(config: DistillConfig, before: dict[str, Any]) -> None:

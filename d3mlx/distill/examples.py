@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -119,6 +120,16 @@ def checked(example: Example, config: DistillConfig, model: DiffusionModel) -> E
     if config.max_length > model.args.context:
         raise DataError(f"max-length {config.max_length} exceeds the model's context of {model.args.context}.")
     return Example(example.ids[: config.max_length], example.prompt, example.place, example.ranks)
+
+
+def content_hash(examples: list[Example]) -> str:
+    """Tells what is trained on from other data, wherever it lies."""
+    digest = hashlib.sha256()
+    for example in examples:
+        ranks = b"" if example.ranks is None else example.ranks.tobytes()
+        digest.update(f"{example.prompt} {len(example.ids)} {len(ranks)} ".encode())
+        digest.update(example.ids.tobytes() + ranks)
+    return digest.hexdigest()[:16]
 
 
 class Order:

@@ -16,6 +16,7 @@ from d3mlx.convert.card import Origin
 from d3mlx.convert.converter import write_small_files
 from d3mlx.convert.target import new_folder, refuse_existing
 from d3mlx.errors import ConfigError
+from d3mlx.files import writing
 from d3mlx.hub import fetch
 from d3mlx.loader import lazy_model, with_adapters
 from d3mlx.tokenizer import load_tokenizer
@@ -89,6 +90,7 @@ def fuse(model: str, adapter_path: Path, save_path: Path, dequantize: bool, revi
         config.pop("quantization_config", None)
     words = f"adapters of {done.layers} layers folded in"
     with new_folder(save_path) as folder:
-        save_model(folder, network)
+        with writing(save_path):
+            save_model(folder, network)
         write_small_files(folder, checkpoint, load_tokenizer(checkpoint), config, Origin(str(save_path), model, words))
     return done

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from d3mlx.distill.published import published_trajectories
 from d3mlx.distill.rows import fingerprint
 from d3mlx.distill.store import Writer, begin_store, open_store
 from d3mlx.distill.trajectories import Question, RecordConfig, Trajectory, record
+from d3mlx.files import locked
 from d3mlx.models import DiffusionModel
 
 Done = Callable[[Trajectory | None, int, int], None]
@@ -37,6 +39,11 @@ def wait_for_all() -> None:
         mx.eval(mx.distributed.all_sum(mx.array(1.0)))
 
 
+def alone(folder: Path) -> AbstractContextManager[None]:
+    """No other run writes to the folder meanwhile: the first process holds the lock for all of this one."""
+    return locked(folder) if mx.distributed.init().rank() == 0 else nullcontext()
+
+
 def claim(folder: Path, settings: dict[str, Any]) -> set[int]:
     """Open the folder in every process; the rows that are done, the same for all."""
     done = open_store(folder, settings)
@@ -57,27 +64,38 @@ def record_all(
 ) -> None:
     """Decode what is not recorded yet; this process's share of it under `mlx.launch`."""
     world = mx.distributed.init()
-    done = claim(folder, {**settings, **asdict(config)})
-    left = [question for question in questions if question.row not in done]
-    mine = left[world.rank() :: world.size()]
-    writer = Writer(folder, world.rank(), shard)
-    report(None, 0, len(mine))
-    for number, question in enumerate(mine, 1):
-        found = record(*teacher, question, config)
-        writer.add(found)
-        report(found, number, len(mine))
-    writer.flush()
-    wait_for_all()
+    with alone(folder):
+        done = claim(folder, {**settings, **asdict(config)})
+        left = [question for question in questions if question.row not in done]
+        mine = left[world.rank() :: world.size()]
+        writer = Writer(folder, world.rank(), shard)
+        report(None, 0, len(mine))
+        for number, question in enumerate(mine, 1):
+            found = record(*teacher, question, config)
+            writer.add(found)
+            report(found, number, len(mine))
+        writer.flush()
+        wait_for_all()
 
 
 def import_all(
-    source: Path, teacher: tuple[DiffusionModel, Any], raw: bool, folder: Path, settings: dict[str, Any], report: Done
+    source: Path,
+    teacher: tuple[DiffusionModel, Any],
+    raw: bool,
+    folder: Path,
+    settings: dict[str, Any],
+    shard: int,
+    report: Done,
 ) -> None:
-    """Convert data in the published layout."""
-    done = claim(folder, settings)
-    writer = Writer(folder)
+    """Convert data in the published layout: all of it, or nothing where a row cannot be used."""
+    rows = []
     for number, found in enumerate(published_trajectories(source, *teacher, raw), 1):
-        if found.row not in done:
-            writer.add(found)
+        rows.append(found)
         report(found, number, 0)
-    writer.flush()
+    with alone(folder):
+        done = claim(folder, settings)
+        writer = Writer(folder, size=shard)
+        for found in rows:
+            if found.row not in done:
+                writer.add(found)
+        writer.flush()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +11,14 @@ import mlx.core as mx
 
 from d3mlx.api import end_ids
 from d3mlx.checkpoint import open_checkpoint
-from d3mlx.distill.adapters import STATE, AdapterFolder, checkpointed, make_trainable
-from d3mlx.distill.config import DistillConfig, check_same_run
-from d3mlx.distill.examples import load_examples
+from d3mlx.distill.adapters import STATE, WEIGHTS, AdapterFolder, checkpointed, make_trainable, read_state
+from d3mlx.distill.config import DistillConfig, check_same_content, check_same_run
+from d3mlx.distill.examples import content_hash, load_examples
 from d3mlx.distill.memory import Estimate, estimate, refuse_if_over_limit
 from d3mlx.distill.objectives import OBJECTIVES
 from d3mlx.distill.trainer import CHECKPOINT, TrainConfig, Trainer, compute_dtype
 from d3mlx.errors import ConfigError
+from d3mlx.files import fingerprint, holds_files, locked
 from d3mlx.hub import fetch
 from d3mlx.loader import load
 
@@ -31,41 +32,54 @@ def memory_needed(config: DistillConfig) -> Estimate:
 
 
 def check_folder(config: DistillConfig, resume: bool) -> None:
-    """Raise ConfigError if the adapter folder holds a run that is neither resumed nor the same."""
+    """Raise ConfigError if the adapter folder holds a run that is neither resumed nor the same, or anything else."""
     folder = Path(config.adapter_path)
+    foreign = holds_files(folder) and ((folder / WEIGHTS).exists() or not (folder / STATE).is_file())
     started = (folder / CHECKPOINT).is_file()
     if started and not resume:
         raise ConfigError(f"{folder} already holds a run; go on with --resume, or give another --adapter-path.")
     if resume and not started:
         raise ConfigError(f"{folder} holds no run to resume.")
     if started:
-        check_same_run(config, json.loads((folder / STATE).read_text(encoding="utf-8")))
+        check_same_run(config, read_state(folder))
+    elif foreign:
+        raise ConfigError(f"{folder} holds other files and no run; give another --adapter-path.")
 
 
 def distill(
     config: DistillConfig, make_watcher: MakeWatcher, resume: bool = False, stop_after: int | None = None
-) -> None:
-    """Train to the end, or for `stop_after` steps. Raises ConfigError, DataError, CheckpointError."""
+) -> int:
+    """Train to the end, or for `stop_after` steps; the number of steps done, 0 if the run had ended before.
+
+    Raises ConfigError, DataError, CheckpointError; the adapter folder is as it was if the run cannot begin.
+    """
     world = mx.distributed.init()
+    writes = world.rank() == 0
     if config.batch_size % world.size():
         raise ConfigError(f"batch-size {config.batch_size} cannot be shared evenly by {world.size()} processes.")
-    if world.rank() == 0:
+    if writes:
         check_folder(config, resume)
-    quantized = open_checkpoint(fetch(config.model)).quantization is not None
+    checkpoint = open_checkpoint(fetch(config.model))
+    quantized = checkpoint.quantization is not None
     model, tokenizer = load(config.model)
     network: Any = model
     examples = load_examples(config, model, tokenizer)
     make_trainable(network, config, quantized)
     objective = OBJECTIVES[config.objective](examples, config, model, end_ids(model, tokenizer)[0])
-    folder = AdapterFolder(config, len(model.layers), compute_dtype(network))
-    if world.rank() == 0:
-        folder.begin()
+    content = {"model_fingerprint": str(fingerprint(checkpoint.folder)), "data_fingerprint": content_hash(examples)}
+    folder = AdapterFolder(config, content, len(model.layers), compute_dtype(network))
     plan = TrainConfig(
         objective.steps, config.seed, config.log_every, config.save_every, optimizer=config.optimizer(objective.steps)
     )
-    trainer = Trainer(network, objective, plan, folder.path, folder.save)
-    with checkpointed(model, config.grad_checkpoint):
-        trainer.run(resume=resume, stop_after=stop_after, watcher=make_watcher(config, len(examples)))
+    with locked(folder.path) if writes else nullcontext(), checkpointed(model, config.grad_checkpoint):
+        trainer = Trainer(network, objective, plan, folder.path, folder.save)
+        if writes:
+            check_folder(config, resume)
+            if resume:
+                check_same_content(config, content, read_state(folder.path))
+            trainer.own_state(resume)
+            folder.begin()
+        return trainer.run(resume=resume, stop_after=stop_after, watcher=make_watcher(config, len(examples)))
 
 
 def prepare(config: DistillConfig, force: bool) -> Estimate:

@@ -17,21 +17,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from d3mlx.distill.trajectories import Trajectory
 from d3mlx.errors import ConfigError, DataError
+from d3mlx.files import holds_files, write_bytes, write_text, writing
 
 SETTINGS = "trajectories.json"
+ARRAYS = ("prompts", "tokens", "ranks")
+AGAIN = "record the trajectories again, into another folder."
+NOT_COMPARED = {"teacher", "data"}
+"""Names that are kept for the reader; whether a run may go on depends on the fingerprints beside them."""
+
 SHARD = 256
 """Prompts in a shard."""
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a temporary sibling and rename it."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
 
 
 def index_line(trajectory: Trajectory) -> dict[str, Any]:
@@ -46,8 +46,10 @@ def index_line(trajectory: Trajectory) -> dict[str, Any]:
 
 
 def write_shard(folder: Path, trajectories: list[Trajectory]) -> None:
-    """One shard; its index first, because the arrays are what makes it count."""
+    """One shard; its index first, because the arrays are what makes it count. Raises DataError if it is there."""
     name = f"rows-{trajectories[0].row:08d}"
+    if (folder / f"{name}.safetensors").exists():
+        raise DataError(f"{folder / name}.safetensors is there already and stays; record into another folder.")
     lines = "".join(json.dumps(index_line(t)) + "\n" for t in trajectories)
     write_text(folder / f"{name}.jsonl", lines)
     arrays = {
@@ -55,20 +57,67 @@ def write_shard(folder: Path, trajectories: list[Trajectory]) -> None:
         "tokens": np.concatenate([t.tokens for t in trajectories]),
         "ranks": np.concatenate([t.ranks for t in trajectories]),
     }
-    partial = folder / f".{name}.partial"
-    partial.write_bytes(save(arrays))
-    partial.replace(folder / f"{name}.safetensors")
+    write_bytes(folder / f"{name}.safetensors", save(arrays))
+
+
+def shard_arrays(path: Path) -> dict[str, Any]:
+    """The arrays of a shard, each of one dimension and of integers. Raises DataError."""
+    try:
+        arrays = load_file(path)
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise DataError(f"{path} is truncated or damaged; {AGAIN}") from error
+    for name in ARRAYS:
+        found = arrays.get(name)
+        if found is None or found.ndim != 1 or found.dtype.kind != "i" or not found.size or found.min() < 0:
+            raise DataError(f"{path} holds no usable {name}; {AGAIN}")
+    return arrays
+
+
+def is_count(value: Any) -> bool:
+    return type(value) is int and value > 0
+
+
+def is_ids(value: Any) -> bool:
+    """Whether it is a list of ids or ranks: whole numbers that an array of 32 bits takes."""
+    return isinstance(value, list) and bool(value) and all(type(n) is int and 0 <= n < 2**31 for n in value)
+
+
+def checked_line(place: str, line: bytes) -> dict[str, Any]:
+    """What a journal's and an index's row have in common. Raises DataError naming its place."""
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{place}: not valid JSON; {AGAIN}") from error
+    if (
+        not isinstance(found, dict)
+        or not (type(found.get("row")) is int and found["row"] >= 0)
+        or not (found.get("correct", "") is None or isinstance(found["correct"], bool))
+        or not is_count(found.get("attempts"))
+    ):
+        raise DataError(f"{place}: row, correct or attempts are damaged; {AGAIN}")
+    return found
 
 
 def read_shard(path: Path) -> list[Trajectory]:
-    """The trajectories of a shard. Raises DataError if index and arrays disagree."""
-    arrays = load_file(path)
-    lines = [json.loads(line) for line in path.with_suffix(".jsonl").read_text(encoding="utf-8").splitlines()]
+    """The trajectories of a shard. Raises DataError if it or its index is damaged, or if they disagree."""
+    arrays = shard_arrays(path)
+    index = path.with_suffix(".jsonl")
+    if not index.is_file():
+        raise DataError(f"{path} has no index {index.name}; {AGAIN}")
+    lines = [
+        checked_line(f"{index}, row {number}", line) for number, line in enumerate(index.read_bytes().splitlines(), 1)
+    ]
+    for number, line in enumerate(lines, 1):
+        if not (is_count(line.get("prompt_tokens")) and is_count(line.get("new_tokens"))):
+            raise DataError(f"{index}, row {number}: the numbers of tokens are damaged; {AGAIN}")
     prompts, answers = ([line[key] for line in lines] for key in ("prompt_tokens", "new_tokens"))
-    if (sum(prompts), sum(answers)) != (len(arrays["prompts"]), len(arrays["tokens"])):
-        raise DataError(
-            f"{path} and its index {path.stem}.jsonl do not belong together; record the trajectories again."
-        )
+    rows = [line["row"] for line in lines]
+    if (
+        (sum(prompts), sum(answers), sum(answers)) != tuple(len(arrays[name]) for name in ARRAYS)
+        or rows != sorted(set(rows))
+        or path.stem != f"rows-{rows[0]:08d}"
+    ):
+        raise DataError(f"{path} and its index {index.name} do not belong together; {AGAIN}")
     cut = np.cumsum(prompts)[:-1], np.cumsum(answers)[:-1]
     parts = np.split(arrays["prompts"], cut[0]), np.split(arrays["tokens"], cut[1]), np.split(arrays["ranks"], cut[1])
     return [
@@ -80,9 +129,13 @@ def read_shard(path: Path) -> list[Trajectory]:
 def read_journal(path: Path) -> list[Trajectory]:
     """The finished prompts of a journal; a last line that was cut off by a kill is none."""
     out = []
-    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
-        if line.endswith("\n"):
-            found = json.loads(line)
+    for number, line in enumerate(path.read_bytes().splitlines(keepends=True), 1):
+        if line.endswith(b"\n"):
+            place = f"{path}, row {number}"
+            found = checked_line(place, line)
+            lists = [found.get(key) for key in ("prompt", "tokens", "ranks")]
+            if not all(is_ids(ids) for ids in lists) or len(found["tokens"]) != len(found["ranks"]):
+                raise DataError(f"{place}: prompt, tokens and ranks are no lists of ids that fit; {AGAIN}")
             prompt, tokens = (np.array(found[key], np.int32) for key in ("prompt", "tokens"))
             ranks = np.array(found["ranks"], np.int16)
             out.append(Trajectory(found["row"], prompt, tokens, ranks, found["correct"], found["attempts"]))
@@ -107,21 +160,26 @@ def read_settings(folder: Path) -> dict[str, Any]:
     path = folder / SETTINGS
     if not path.is_file():
         raise DataError(f"{folder} holds no {SETTINGS}, so it is no folder of trajectories.")
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict) or not {"tokenizer", "mask_id"} <= found.keys():
+        raise DataError(f"{path} is damaged; {AGAIN}")
     return found
 
 
 def open_store(folder: Path, settings: dict[str, Any]) -> set[int]:
     """Begin or go on with a folder; the rows that are done. Raises ConfigError if it was begun with other settings."""
-    folder.mkdir(parents=True, exist_ok=True)
     if (folder / SETTINGS).is_file():
         before = read_settings(folder)
-        if different := sorted(key for key in settings.keys() | before.keys() if settings.get(key) != before.get(key)):
+        keys = (settings.keys() | before.keys()) - NOT_COMPARED
+        if different := sorted(key for key in keys if settings.get(key) != before.get(key)):
             raise ConfigError(
                 f"{folder} was begun with another {different[0].replace('_', ' ')} ({before.get(different[0])!r}); "
                 "go on with the same settings, or record into another folder."
             )
-    elif any(folder.iterdir()):
+    elif holds_files(folder):
         raise ConfigError(f"{folder} is not empty and holds no trajectories; record into another folder.")
     return {trajectory.row for trajectory in read_store(folder)}
 
@@ -154,7 +212,7 @@ class Writer:
         return json.dumps({"row": t.row, **arrays, "correct": t.correct, "attempts": t.attempts}) + "\n"
 
     def add(self, trajectory: Trajectory) -> None:
-        with self.journal.open("a", encoding="utf-8") as file:
+        with writing(self.journal), self.journal.open("a", encoding="utf-8") as file:
             file.write(self.line(trajectory))
         self.waiting.append(trajectory)
         if len(self.waiting) >= self.size:

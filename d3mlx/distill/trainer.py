@@ -22,10 +22,12 @@ import numpy as np
 from mlx.utils import tree_flatten, tree_unflatten
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from d3mlx.checkpoint import read_header
 from d3mlx.distill.fast_cpu import fast_cpu
 from d3mlx.distill.objective import CrossEntropy, Objective, Terms, cross_entropy
 from d3mlx.distill.optimizer import Arrays, Optimizer, OptimizerConfig, State
 from d3mlx.errors import CheckpointError, DataError
+from d3mlx.files import save_arrays, writing
 
 Monitor = Callable[[nn.Module], dict[str, float]]
 """Figures about a model for the log."""
@@ -69,21 +71,22 @@ class Watcher(Protocol):
 
 
 def save_checkpoint(folder: Path, state: State, step: int) -> None:
-    """Write a temporary sibling and rename it, so that a checkpoint is whole or absent."""
-    temporary = folder / f".partial-{CHECKPOINT}"
-    mx.save_safetensors(str(temporary), state.flat(), metadata={"step": str(step)})
-    temporary.replace(folder / CHECKPOINT)
+    save_arrays(folder / CHECKPOINT, state.flat(), {"step": str(step)})
 
 
 def load_checkpoint(folder: Path) -> tuple[State, int] | None:
-    """The state and the number of steps done, None where no checkpoint is."""
+    """The state and the number of steps done, None where no checkpoint is. Raises CheckpointError if it is damaged."""
     path = folder / CHECKPOINT
     if not path.exists():
         return None
-    found: Any = mx.load(str(path), return_metadata=True)
-    arrays, metadata = found
-    arrays = {name: value.astype(mx.float32) for name, value in arrays.items()}
-    return State.of_flat(arrays), int(metadata["step"])
+    try:
+        read_header(path)
+        found: Any = mx.load(str(path), return_metadata=True)
+        arrays, metadata = found
+        arrays = {name: value.astype(mx.float32) for name, value in arrays.items()}
+        return State.of_flat(arrays), int(metadata["step"])
+    except (CheckpointError, RuntimeError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{path} is damaged, so the run cannot be resumed; train into another folder.") from error
 
 
 def compute_dtype(model: nn.Module) -> mx.Dtype:
@@ -117,7 +120,7 @@ class Log:
     """log.jsonl: one record every `every` steps, its losses the means since the record before."""
 
     def __init__(self, path: Path, every: int):
-        self.file, self.every = path.open("a", encoding="utf-8"), every
+        self.path, self.file, self.every = path, path.open("a", encoding="utf-8"), every
         self.reports: list[Report] = []
         self.began = time.perf_counter()
 
@@ -138,8 +141,9 @@ class Log:
             "peak_memory": int(mx.get_peak_memory()),
             **figures(),
         }
-        self.file.write(json.dumps(record) + "\n")
-        self.file.flush()
+        with writing(self.path):
+            self.file.write(json.dumps(record) + "\n")
+            self.file.flush()
         self.reports, self.began = [], time.perf_counter()
 
     def close(self) -> None:
@@ -176,7 +180,12 @@ class Trainer:
         self.model.update(tree_unflatten([(name, value.astype(self.dtype)) for name, value in weights.items()]))
 
     def begin(self, resume: bool) -> tuple[State, int]:
-        """The state to go on from. Raises CheckpointError if a checkpoint is not of this model."""
+        """The state to go on from, the same in every process. Raises CheckpointError."""
+        state, step = self.own_state(resume)
+        return self.from_first(state, step) if self.world.size() > 1 else (state, step)
+
+    def own_state(self, resume: bool) -> tuple[State, int]:
+        """The state that this process knows of. Raises CheckpointError if a checkpoint is not of this model."""
         found: Any = tree_flatten(self.model.trainable_parameters())
         weights = {name: value.astype(mx.float32) for name, value in found}
         start = State.start(weights, averaged=self.config.optimizer.average is not None)
@@ -188,7 +197,7 @@ class Trainer:
                 f"{self.folder / CHECKPOINT} was written with other trainable parameters; resume with the settings it "
                 "was made with, or train into an empty folder."
             )
-        return self.from_first(state, step) if self.world.size() > 1 else (state, step)
+        return state, step
 
     def from_first(self, state: State, step: int) -> tuple[State, int]:
         """The first process's state, on every process: the others may not see its folder."""
@@ -229,8 +238,8 @@ class Trainer:
         monitor: Monitor | None = None,
         stop_after: int | None = None,
         watcher: Watcher | AbstractContextManager[Watcher] | None = None,
-    ) -> None:
-        """Train to the last step, or stop after `stop_after` steps of this call.
+    ) -> int:
+        """Train to the last step, or stop after `stop_after` steps of this call; the number of steps it did.
 
         Raises DataError, before anything of that step is saved, if the loss is not a number.
         """
@@ -267,6 +276,7 @@ class Trainer:
                 if done % self.config.save_every == 0 or done == last:
                     self.save(state, done)
         self.put(state.result)
+        return last - first
 
     def seed_of(self, step: int) -> int:
         """Seed of MLX's own generator, which dropout draws from."""

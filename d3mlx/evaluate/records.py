@@ -6,7 +6,6 @@ decoder). A killed run loses the problem it was at and nothing else.
 
 from __future__ import annotations
 
-import fcntl
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,8 +15,9 @@ from typing import Any
 
 from d3mlx.errors import ConfigError, DataError
 from d3mlx.evaluate.statistics import wilson
+from d3mlx.files import holds_files, locked, write_text, writing
 
-CONFIG, LOCK = "config.json", ".lock"
+CONFIG = "config.json"
 NOT_COMPARED = ("versions",)
 """Entries of config.json that are kept for the reader; a run may go on under another version."""
 
@@ -178,24 +178,22 @@ class Folder:
 
     @contextmanager
     def opened(self, config: dict[str, Any]) -> Iterator[Folder]:
-        """Claim the folder for `config`, a value of plain JSON. Raises ConfigError if it holds another evaluation."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / LOCK).open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise ConfigError(f"Another evaluation is writing to {self.path}; choose another --out.") from error
+        """Claim the folder for `config`, a value of plain JSON. Raises ConfigError if it holds anything else."""
+        self.refuse_foreign()
+        with locked(self.path):
             self.settle(config)
             yield self
+
+    def refuse_foreign(self) -> None:
+        """Raise ConfigError if the folder holds files and no evaluation."""
+        path = self.path / CONFIG
+        if holds_files(self.path) and not (path.is_file() and "task" in read_config(path)):
+            raise ConfigError(f"{self.path} holds other files; choose an empty or a new folder for --out.")
 
     def settle(self, config: dict[str, Any]) -> None:
         path = self.path / CONFIG
         if not path.exists():
-            if any(self.path.glob("*.jsonl")):
-                raise ConfigError(f"{self.path} holds other files; choose an empty or a new folder for --out.")
-            partial = path.with_name(f".{CONFIG}.partial")
-            partial.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-            partial.replace(path)
+            write_text(path, json.dumps(config, indent=2, sort_keys=True) + "\n")
             return
         before = read_config(path)
         for name in sorted({*before, *config} - set(NOT_COMPARED)):
@@ -218,18 +216,19 @@ class Folder:
         _, whole = read_records(path)
         with path.open("ab") as file:
             file.truncate(whole)
-            yield Appender(file)
+            yield Appender(path, file)
 
 
 class Appender:
-    def __init__(self, file: Any):
-        self.file = file
+    def __init__(self, path: Path, file: Any):
+        self.path, self.file = path, file
 
     def add(self, record: Record) -> None:
         """Write one line and hand it to the system, so that a kill leaves at most this one torn."""
         line = json.dumps(asdict(record), ensure_ascii=False, allow_nan=False) + "\n"
-        self.file.write(line.encode("utf-8", errors="replace"))
-        self.file.flush()
+        with writing(self.path):
+            self.file.write(line.encode("utf-8", errors="replace"))
+            self.file.flush()
 
 
 def short(value: Any) -> str:

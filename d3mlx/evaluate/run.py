@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from d3mlx.api import Generation
@@ -16,10 +14,6 @@ from d3mlx.evaluate.records import Folder, Record, Setting
 from d3mlx.evaluate.results import Point
 from d3mlx.evaluate.tasks import Task
 from d3mlx.models import DiffusionModel
-
-READ_WHOLE = 64 << 20
-SAMPLES, SAMPLE_BYTES = 256, 4096
-"""How much of a file goes into its fingerprint: all of it up to READ_WHOLE bytes, else samples."""
 
 
 @dataclass(frozen=True)
@@ -103,26 +97,3 @@ def run_point(
             there[record.index] = record
             on_record(record)
     return Point(setting, [there[index] for index in sorted(there)])
-
-
-def fingerprint(path: Path | str | None) -> str | None:
-    """A hash that tells one model folder or data file from another: names, sizes, contents, large ones by samples.
-
-    Sixteen gigabytes of weights take milliseconds, and two trainings of a model differ in every sample.
-    """
-    if path is None:
-        return None
-    path = Path(path)
-    files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
-    digest = hashlib.sha256()
-    for file in files:
-        size = file.stat().st_size
-        digest.update(f"{file.name} {size}".encode())
-        with file.open("rb") as content:
-            if size <= READ_WHOLE:
-                digest.update(content.read())
-                continue
-            for i in range(SAMPLES):
-                content.seek(i * (size - SAMPLE_BYTES) // (SAMPLES - 1))
-                digest.update(content.read(SAMPLE_BYTES))
-    return digest.hexdigest()[:16]

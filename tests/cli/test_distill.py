@@ -48,7 +48,11 @@ def test_record_train_fuse_generate(d3mlx: Any, tmp_path: Path) -> None:
     options = ["--iters", "2", "--grad-accumulation-steps", "1"]
     status, _, err = d3mlx("distill", *common, *options)
     assert status == 0, err
-    assert [line.split(":")[0] for line in err.splitlines()[1:]] == ["step 1/2", "step 2/2"]
+    lines = err.splitlines()[1:]
+    assert [line.split(":")[0] for line in lines[:-1]] == ["step 1/2", "step 2/2"]
+    assert lines[-1] == f"The adapters are in {adapters}."
+    status, _, err = d3mlx("distill", *common, *options, "--resume")
+    assert (status, "nothing was trained" in err.splitlines()[-1]) == (0, True)
     effective = json.loads((tmp_path / "adapters" / "distill.json").read_text())
     assert (effective["rank"], effective["selection"], effective["iters"]) == (2, "segment", 2)
     status, _, err = d3mlx("distill", *common, *options)

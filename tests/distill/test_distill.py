@@ -31,6 +31,7 @@ from d3mlx.distill.run import distill
 from d3mlx.distill.trainer import Report
 from d3mlx.distill.trajectories import RecordConfig
 from d3mlx.errors import CheckpointError, ConfigError, DataError, MemoryLimitError
+from d3mlx.files import locked
 from d3mlx.loader import lazy_model
 from tests.builders import LLADA_CONFIG, write_dream, write_json, write_llada
 
@@ -280,6 +281,8 @@ def line(**row: Any) -> str:
     [
         ("", "holds no rows"),
         ("{\n", "row 1: not valid JSON"),
+        ("[" * 200_000 + "\n", "row 1: the row is nested"),
+        (r'{"prompt": "\ud800", "completion": "y"}' + "\n", "row 1: .* surrogate"),
         (line(prompt="x", completion="y") + "{}\n", "row 2: the row is empty"),
         (line(prompt="x"), "row 1: the row has no completion"),
         (line(prompt="x", completion=" "), "row 1: the row has no completion"),
@@ -344,6 +347,9 @@ def test_settings_from_preset_file_and_flags(tmp_path: Path) -> None:
     assert build_config({"preset": "llada"}, {"preset": "coder"}).fine_tune_type == "full"
     for wrong, culprit in [
         ({"rank": 0}, "rank must be at least 1"),
+        ({"scale": float("nan")}, "scale must be at least 0 and finite"),
+        ({"learning_rate": float("inf")}, "learning-rate must be"),
+        ({"preset": ["llada"]}, "preset must be one of"),
         ({"max_mask_ratio": 1.5}, "max-mask-ratio must be between"),
         ({"objective": "magic"}, "objective must be one of"),
         ({"targets": "q_proj,head"}, "not head"),
@@ -420,3 +426,69 @@ def test_two_processes_train_like_one_and_share_the_prompts(tmp_path: Path, llad
     assert all(np.array_equal(alone[row].ranks, shared[row].ranks) for row in alone)
     assert all(np.array_equal(alone[row].tokens, shared[row].tokens) for row in alone)
     assert len(list(out.glob("rows-*.safetensors"))) == 4
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_a_refused_run_leaves_the_folder_as_it_was(tmp_path: Path, llada: Path, dream: Path, data: Path) -> None:
+    sft = {"objective": "sft", "iters": 4}
+    config = config_for(llada, data, tmp_path / "a", **sft)
+    distill(config, quiet, stop_after=1)
+    other = tmp_path / "other.jsonl"
+    other.write_text(data.read_text().replace("six", "ten"))
+    moved = tmp_path / "moved.jsonl"
+    moved.write_bytes(data.read_bytes())
+    changed = write_llada(tmp_path / "changed")
+    weights = arrays(changed / "model.safetensors")
+    mx.save_safetensors(
+        str(changed / "model.safetensors"), {name: mx.array(value) * 1.5 for name, value in weights.items()}
+    )
+    before = contents(tmp_path / "a")
+    for wrong, culprit in [
+        (replace(config, data=str(other)), "another data"),
+        (replace(config, model=str(changed)), "another model"),
+        (replace(config, model=str(dream)), "another model|other trainable"),
+        (replace(config, num_layers=1), "num-layers"),
+    ]:
+        with pytest.raises((ConfigError, CheckpointError), match=culprit):
+            distill(wrong, quiet, resume=True)
+        assert contents(tmp_path / "a") == before
+    for name, content in [("distill.json", b"{"), ("distill.json", b"[]"), ("checkpoint.safetensors", b"")]:
+        (tmp_path / "a" / name).write_bytes(content)
+        with pytest.raises((ConfigError, CheckpointError), match=rf"{name} is .*damaged"):
+            distill(config, quiet, resume=True)
+        (tmp_path / "a" / name).write_bytes(before[name])
+    (tmp_path / "a" / "checkpoint.safetensors").write_bytes(before["checkpoint.safetensors"][:-9])
+    with pytest.raises(CheckpointError, match=r"checkpoint\.safetensors is damaged"):
+        distill(config, quiet, resume=True)
+    (tmp_path / "a" / "checkpoint.safetensors").write_bytes(before["checkpoint.safetensors"])
+    with locked(tmp_path / "a"), pytest.raises(ConfigError, match="Another run is writing"):
+        distill(config, quiet, resume=True)
+    assert contents(tmp_path / "a") == before
+    assert distill(replace(config, data=str(moved)), quiet, resume=True) == 3
+    assert distill(config, quiet, resume=True) == 0
+
+
+def test_other_folders_are_not_written_to(tmp_path: Path, llada: Path, data: Path) -> None:
+    model = write_llada(tmp_path / "model")
+    adapters = tmp_path / "adapters"
+    adapters.mkdir()
+    (adapters / "adapters.safetensors").write_bytes(b"theirs")
+    for folder, culprit in ((model, "other files"), (adapters, "other files"), (data, "is a file")):
+        before = contents(folder) if folder.is_dir() else folder.read_bytes()
+        with pytest.raises(ConfigError, match=culprit):
+            distill(config_for(llada, data, folder, objective="sft"), quiet)
+        assert (contents(folder) if folder.is_dir() else folder.read_bytes()) == before
+
+
+def test_a_full_disk_is_one_sentence(tmp_path: Path, llada: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: str, *_: Any, **__: Any) -> None:
+        Path(path).write_bytes(b"half")
+        raise RuntimeError("[write] Unable to write 10 bytes to file.")
+
+    monkeypatch.setattr(mx, "save_safetensors", full)
+    with pytest.raises(ConfigError, match=r"adapters\.safetensors cannot be written: .*; make room"):
+        distill(config_for(llada, data, tmp_path / "a", objective="sft", iters=1), quiet)
+    assert not any("partial" in path.name for path in (tmp_path / "a").iterdir())

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from d3mlx import load
 from d3mlx.canvas import Canvas
 from d3mlx.distill.published import published_trajectories
-from d3mlx.distill.recording import record_all, settings_of
+from d3mlx.distill.recording import import_all, record_all, settings_of
 from d3mlx.distill.rows import questions
-from d3mlx.distill.store import Writer, read_store
+from d3mlx.distill.store import Writer, read_store, write_shard
 from d3mlx.distill.trajectories import (
     Question,
     RecordConfig,
@@ -31,6 +31,7 @@ from d3mlx.distill.trajectories import (
 )
 from d3mlx.engine import decode
 from d3mlx.errors import ConfigError, DataError
+from d3mlx.files import locked
 from tests.builders import write_dream, write_llada
 from tests.fakes import END, MASK, TableModel, random_table
 
@@ -148,6 +149,72 @@ def test_a_kill_between_shard_and_journal_doubles_nothing(tmp_path: Path, llada:
     Writer(tmp_path).flush()
     assert [t.row for t in read_store(tmp_path)] == [0, 1]
     assert len(list(tmp_path.glob("rows-*.safetensors"))) == 1
+
+
+ROW = {"row": 2, "prompt": [1], "tokens": [4, 5], "ranks": [0, 1], "correct": None, "attempts": 1}
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "culprit"),
+    [
+        ("journal-0.jsonl", "garbage\n", "row 1: not valid JSON"),
+        *[
+            ("journal-0.jsonl", json.dumps(ROW) + "\n" + json.dumps({**ROW, **wrong}) + "\n", f"row 2: .*{culprit}")
+            for wrong, culprit in [
+                ({"ranks": [0]}, "ranks"),
+                ({"tokens": [4, 1.5]}, "tokens"),
+                ({"tokens": [4, 2**40]}, "tokens"),
+                ({"row": "3"}, "row"),
+                ({"row": -1}, "row"),
+                ({"attempts": None}, "attempts"),
+            ]
+        ],
+        ("rows-00000000.jsonl", "{\n", "row 1: not valid JSON"),
+        ("rows-00000000.jsonl", "[]\n", "row 1"),
+        ("rows-00000000.jsonl", "", "do not belong together"),
+        ("rows-00000000.safetensors", "", "truncated or damaged"),
+        ("trajectories.json", "{", "damaged"),
+        ("trajectories.json", "{}", "damaged"),
+    ],
+)
+def test_damage_of_a_folder_is_one_sentence(tmp_path: Path, llada: Any, file: str, content: str, culprit: str) -> None:
+    settings, config = settings_of(*llada), RecordConfig(max_tokens=3)
+    record_all(llada, asked(2), config, tmp_path, settings, 9, lambda *_: None)
+    (tmp_path / file).write_text(content)
+    with pytest.raises(DataError, match=culprit) as caught:
+        record_all(llada, asked(3), config, tmp_path, settings, 9, lambda *_: None)
+    assert str(tmp_path / file).split(".")[0] in str(caught.value)
+    assert (tmp_path / file).read_text() == content
+
+
+def test_a_folder_keeps_to_its_data_and_its_shards(tmp_path: Path, llada: Any) -> None:
+    def go(folder: Path, **marks: str) -> None:
+        record_all(
+            llada, asked(2), RecordConfig(max_tokens=3), folder, settings_of(*llada, **marks), 9, lambda *_: None
+        )
+
+    go(tmp_path / "a", data="rows.jsonl", data_fingerprint="1")
+    go(tmp_path / "a", data="moved.jsonl", data_fingerprint="1")
+    with pytest.raises(ConfigError, match="another data fingerprint"):
+        go(tmp_path / "a", data="rows.jsonl", data_fingerprint="2")
+    with locked(tmp_path / "a"), pytest.raises(ConfigError, match="Another run is writing"):
+        go(tmp_path / "a", data="rows.jsonl", data_fingerprint="1")
+    before = (tmp_path / "a" / "rows-00000000.safetensors").read_bytes()
+    with pytest.raises(DataError, match="there already"):
+        write_shard(tmp_path / "a", list(read_store(tmp_path / "a")))
+    assert (tmp_path / "a" / "rows-00000000.safetensors").read_bytes() == before
+
+
+def test_an_import_is_whole_or_nothing(tmp_path: Path, llada: Any) -> None:
+    source = tmp_path / "rows.jsonl"
+    good = published_row([5, 6], [10, 11], [1, 0], llada[0].args.mask_token_id)
+    source.write_text(json.dumps(good) + "\n" + json.dumps({"prompt": "x"}) + "\n")
+    with pytest.raises(DataError, match="row 2: the row has no trajectory"):
+        import_all(source, llada, False, tmp_path / "out", settings_of(*llada), 9, lambda *_: None)
+    assert not (tmp_path / "out").exists()
+    source.write_text(json.dumps(good) + "\n")
+    import_all(source, llada, False, tmp_path / "out", settings_of(*llada), 9, lambda *_: None)
+    assert len(list(read_store(tmp_path / "out"))) == 1
 
 
 def published_row(prompt: list[int], tokens: list[int], order: list[int], mask_id: int) -> dict[str, Any]:

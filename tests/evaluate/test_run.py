@@ -28,8 +28,9 @@ from d3mlx.evaluate.results import (
     read_runs,
     summary,
 )
-from d3mlx.evaluate.run import Subject, attempt, fingerprint, run_point, solve
+from d3mlx.evaluate.run import Subject, attempt, run_point, solve
 from d3mlx.evaluate.tasks import Ask, Verdict
+from d3mlx.files import fingerprint
 from tests.builders import write_llada
 
 SETTING = Setting("threshold", 0.5)
@@ -155,9 +156,13 @@ def test_configurations_do_not_mix(subject: Subject, tmp_path: Path) -> None:
         opened(tmp_path / "run", {**CONFIG, "seed": 3}).__enter__()
     (tmp_path / "foreign").mkdir()
     (tmp_path / "foreign" / "train.jsonl").write_text("{}\n")
-    with pytest.raises(ConfigError, match="holds other files"):
-        opened(tmp_path / "foreign").__enter__()
-    with opened(tmp_path / "run"), pytest.raises(ConfigError, match="Another evaluation is writing"):
+    model = write_llada(tmp_path / "model")
+    for foreign in (tmp_path / "foreign", model):
+        before = sorted(foreign.iterdir())
+        with pytest.raises(ConfigError, match="holds other files"):
+            opened(foreign).__enter__()
+        assert sorted(foreign.iterdir()) == before
+    with opened(tmp_path / "run"), pytest.raises(ConfigError, match="Another run is writing"):
         opened(tmp_path / "run").__enter__()
 
 
@@ -270,7 +275,7 @@ def test_the_picture_is_xml_with_a_curve_a_run() -> None:
 
 @pytest.mark.parametrize("read_whole", [1 << 20, 0])
 def test_fingerprints_tell_models_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read_whole: int) -> None:
-    monkeypatch.setattr("d3mlx.evaluate.run.READ_WHOLE", read_whole)
+    monkeypatch.setattr("d3mlx.files.READ_WHOLE", read_whole)
     first, second = write_llada(tmp_path / "a"), write_llada(tmp_path / "b")
     assert fingerprint(first) == fingerprint(second)
     weights = second / "model.safetensors"

@@ -1,0 +1,105 @@
+"""Files of long runs: written whole, in folders that one process at a time writes to, told apart by content."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import mlx.core as mx
+
+from d3mlx.errors import ConfigError
+
+READ_WHOLE = 64 << 20
+SAMPLES, SAMPLE_BYTES = 256, 4096
+"""How much of a file goes into its fingerprint: all of it up to READ_WHOLE bytes, else samples."""
+
+
+def fingerprint(path: Path | str | None) -> str | None:
+    """A hash that tells one model folder or data file from another: names, sizes, contents, large ones by samples.
+
+    Sixteen gigabytes of weights take milliseconds, and two trainings of a model differ in every sample.
+    """
+    if path is None:
+        return None
+    path = Path(path)
+    files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
+    digest = hashlib.sha256()
+    for file in files:
+        size = file.stat().st_size
+        digest.update(f"{file.name} {size}".encode())
+        with file.open("rb") as content:
+            if size <= READ_WHOLE:
+                digest.update(content.read())
+                continue
+            for i in range(SAMPLES):
+                content.seek(i * (size - SAMPLE_BYTES) // (SAMPLES - 1))
+                digest.update(content.read(SAMPLE_BYTES))
+    return digest.hexdigest()[:16]
+
+
+def holds_files(folder: Path) -> bool:
+    """Whether there is anything in a folder but hidden files. Raises ConfigError if it is a file."""
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"{folder} is a file; give a folder.")
+    return folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir())
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Make the folder, and let no other run write to it meanwhile; the system ends the lock of a killed process.
+
+    Raises ConfigError if another run has it, or if it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        raise ConfigError(f"{folder} cannot be written to: {error.strerror}; give another folder.") from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError as error:
+        raise ConfigError(f"Another run is writing to {folder}; wait for it, or give another folder.") from error
+    finally:
+        os.close(lock)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn what the system says while `path` is written into a ConfigError that names it."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        why = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise ConfigError(f"{path} cannot be written: {why.rstrip('.')}; make room, or give another folder.") from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a temporary sibling and rename it. Raises ConfigError."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a temporary sibling and rename it. Raises ConfigError."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        with writing(path):
+            partial.write_bytes(content)
+            partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def save_arrays(path: Path, arrays: dict[str, mx.array], metadata: dict[str, str]) -> None:
+    """Write safetensors as a temporary sibling and rename it. Raises ConfigError."""
+    partial = path.with_name(f".partial-{path.name}")
+    try:
+        with writing(path):
+            mx.save_safetensors(str(partial), arrays, metadata=metadata)
+            partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
