@@ -29,11 +29,12 @@ def compare(
     """
     from dataclasses import asdict
 
-    from d3mlx.cli.scores import check_outputs, check_y_max, show_comparison, write_json, write_whole
+    from d3mlx.cli.scores import check_outputs, check_plot, check_y_max, show_comparison, write_json, write_whole
     from d3mlx.evaluate.results import area, difference, on_common_problems, picture, read_runs, summary
 
     check_y_max(y_max)
     check_outputs(plot, json_file)
+    check_plot(plot)
     runs = on_common_problems(read_runs(folders))
     top = max(run.best for run in runs) if y_max is None else y_max
     areas = [area(run, top) for run in runs]

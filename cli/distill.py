@@ -59,17 +59,19 @@ def distill(
     ] = None,
     fine_tune_type: Annotated[Text, option("lora or full.", TRAINED)] = None,
     num_layers: Annotated[Whole, option("Layers from the last, -1 for all.", TRAINED)] = None,
-    rank: Annotated[Whole, option("Of LoRA, 16.", TRAINED)] = None,
-    scale: Annotated[Real, option("Of LoRA (alpha over rank), 2.", TRAINED)] = None,
-    dropout: Annotated[Real, option("Of LoRA, 0.", TRAINED)] = None,
+    rank: Annotated[Whole, option("Rank of LoRA, 16.", TRAINED)] = None,
+    scale: Annotated[Real, option("Scale of LoRA (alpha over rank), 2.", TRAINED)] = None,
+    dropout: Annotated[Real, option("Dropout of LoRA, 0.", TRAINED)] = None,
     targets: Annotated[Text, option("Projections with LoRA: all seven, or names between commas.", TRAINED)] = None,
     grad_checkpoint: Annotated[
         Flag, option("Recompute layers in the backward pass: less memory, a third more work.", TRAINED)
     ] = None,
     objective: Annotated[Text, option("d3llm (trajectory distillation) or sft (plain masked diffusion).", LOSS)] = None,
-    block_sizes: Annotated[Text, option("By epoch, 16,16,24,24,32,32.", LOSS)] = None,
-    min_mask_ratio: Annotated[Real, option("The lower bound begins here, 0.", LOSS)] = None,
-    max_mask_ratio: Annotated[Real, option("And rises to this, 0.8.", LOSS)] = None,
+    block_sizes: Annotated[Text, option("Tokens in a block, epoch by epoch: 16,16,24,24,32,32.", LOSS)] = None,
+    min_mask_ratio: Annotated[Real, option("Lower bound of the mask ratio at the start of the run, 0.", LOSS)] = None,
+    max_mask_ratio: Annotated[
+        Real, option("Upper bound of the mask ratio, to which the lower one rises, 0.8.", LOSS)
+    ] = None,
     blockwise: Annotated[Flag, option("Hide one block of the answer, or the whole of it.", LOSS)] = None,
     random_masks: Annotated[Flag, option("Hide at random instead of in the teacher's order.", LOSS)] = None,
     selection: Annotated[
@@ -81,17 +83,23 @@ def distill(
         ),
     ] = None,
     complementary: Annotated[Flag, option("Also learn the positions that were shown.", LOSS)] = None,
-    entropy_weight: Annotated[Real, option("Of the entropy of right predictions, 2.", LOSS)] = None,
-    entropy_temperature: Annotated[Real, option("Of those predictions, 0.5.", LOSS)] = None,
-    entropy_on_complement: Annotated[Flag, option("Dream's recipe.", LOSS)] = None,
+    entropy_weight: Annotated[Real, option("Weight of the entropy of right predictions, 2.", LOSS)] = None,
+    entropy_temperature: Annotated[
+        Real, option("Temperature of the predictions whose entropy counts, 0.5.", LOSS)
+    ] = None,
+    entropy_on_complement: Annotated[
+        Flag, option("Entropy of right predictions also where the shown positions are learned, as for Dream.", LOSS)
+    ] = None,
     batch_size: Annotated[Whole, option("Sequences of a forward, all processes together, 4.", OPTIMIZER)] = None,
     grad_accumulation_steps: Annotated[Whole, option("Batches of a step, 4.", OPTIMIZER)] = None,
-    epochs: Annotated[Real, option("6.", OPTIMIZER)] = None,
+    epochs: Annotated[Real, option("Times that every example is seen, 6.", OPTIMIZER)] = None,
     iters: Annotated[Whole, option("Steps, instead of epochs.", OPTIMIZER)] = None,
-    learning_rate: Annotated[Real, option("2e-5.", OPTIMIZER)] = None,
-    lr_schedule: Annotated[Text, option("constant or cosine.", OPTIMIZER)] = None,
+    learning_rate: Annotated[Real, option("Learning rate after the warm-up, 2e-5.", OPTIMIZER)] = None,
+    lr_schedule: Annotated[
+        Text, option("How the rate goes on after the warm-up: constant or cosine.", OPTIMIZER)
+    ] = None,
     warmup: Annotated[Real, option("Share of the steps in which the rate rises, 0.", OPTIMIZER)] = None,
-    weight_decay: Annotated[Real, option("0.01.", OPTIMIZER)] = None,
+    weight_decay: Annotated[Real, option("Weight decay of AdamW, 0.01.", OPTIMIZER)] = None,
     clip: Annotated[Real, option("Largest norm of the gradient, 1.", OPTIMIZER)] = None,
     seed: Annotated[Whole, option("Fixes order, masks and start weights, 42.", OPTIMIZER)] = None,
     save_every: Annotated[Whole, option("Steps between checkpoints, 100.", OPTIMIZER)] = None,

@@ -265,7 +265,7 @@ def evaluate(
     from d3mlx.checkpoint import open_checkpoint
     from d3mlx.cli.consumers import plain_value
     from d3mlx.cli.generate import NOTICE, loading
-    from d3mlx.cli.scores import check_outputs, check_y_max, show_run, write_json, write_whole
+    from d3mlx.cli.scores import check_outputs, check_plot, check_y_max, show_run, write_json, write_whole
     from d3mlx.decoding.sampling import Sampling
     from d3mlx.errors import ConfigError
     from d3mlx.evaluate.records import Folder
@@ -278,6 +278,7 @@ def evaluate(
 
     check_y_max(y_max)
     check_outputs(json_file, plot)
+    check_plot(plot)
     check_request(max_tokens, ())
     sampling = Sampling(temperature, top_p, top_k, seed)
     knobs = knobs_of(decoder, rows, knob or [])

@@ -25,6 +25,11 @@ def check_y_max(y_max: float | None) -> None:
         raise ConfigError(f"--y-max is an accuracy in percent, above 0 and at most 100, not {y_max:g}.")
 
 
+def check_plot(path: Path | None) -> None:
+    if path == Path("-"):
+        raise ConfigError("--plot writes a file; name one, such as curve.svg.")
+
+
 def check_outputs(*paths: Path | None) -> None:
     """Raise ConfigError for a file that could not be written: that is no news for after a long run."""
     for path in paths:

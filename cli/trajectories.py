@@ -85,7 +85,7 @@ def trajectories(
     raw: Annotated[bool, typer.Option("--raw", help="Prompts as they are, without the chat template.")] = False,
     limit: Annotated[int | None, typer.Option(help="Only this many rows; 2500 of the generated ones.", min=1)] = None,
     shard: Annotated[int, typer.Option(help="Prompts in a file.", min=1)] = 256,
-    seed: Annotated[int, typer.Option(help="Of the attempts above temperature 0.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the attempts above temperature 0.", min=0)] = 0,
 ) -> None:
     """Record a teacher's decodes for distillation.
 

@@ -82,9 +82,19 @@ def with_adapters(model: nn.Module, adapter_path: str | Path) -> nn.Module:
     try:
         model = load_adapters(model, str(folder))
     except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
-        raise CheckpointError(f"The adapters in {folder} do not fit this model: {one_line(error)}") from error
+        raise CheckpointError(f"The adapters in {folder} do not fit this model: {misfit(error, config)}") from error
     model.eval()
     return model
+
+
+def misfit(error: Exception, config: dict[str, Any]) -> str:
+    """Why adapters do not fit, with one tensor of those that mlx-lm lists, a line each behind a colon."""
+    _, *listed = str(error).splitlines() or [""]
+    why = one_line(error)
+    if listed:
+        why = f"{listed[0].strip()}" + (f", and {len(listed) - 1} tensors more" if len(listed) > 1 else "")
+    trained = config.get("model")
+    return f"{why}; they were trained for {trained}." if trained else f"{why.rstrip('.')}."
 
 
 def one_line(error: Exception) -> str:

@@ -242,7 +242,36 @@ def build_config(file: dict[str, Any], flags: dict[str, Any]) -> DistillConfig:
         raise ConfigError(f"The preset must be one of {', '.join(RECIPES)}, not {name!r}.")
     config = replace(DistillConfig(), **typed({**(RECIPES[name] if name else {}), **given}))
     config.check()
+    refuse_unused(config, set(given))
     return config
+
+
+OF_TRAJECTORIES = (
+    "block_sizes",
+    "min_mask_ratio",
+    "max_mask_ratio",
+    "blockwise",
+    "random_masks",
+    "selection",
+    "complementary",
+    "entropy_weight",
+    "entropy_temperature",
+    "entropy_on_complement",
+)
+OF_LORA = ("rank", "scale", "dropout", "targets")
+
+
+def refuse_unused(config: DistillConfig, given: set[str]) -> None:
+    """Raise ConfigError if a setting that was given has no effect beside the others. A recipe may hold such ones."""
+    unused = {
+        "objective sft": OF_TRAJECTORIES if config.objective == "sft" else (),
+        "fine-tune-type full": OF_LORA if config.fine_tune_type == "full" else (),
+        "random-masks": ("selection",) if config.random_masks else (),
+    }
+    for other, names in unused.items():
+        for name in names:
+            if name in given and getattr(config, name) is not False:
+                raise ConfigError(f"{name.replace('_', '-')} has no use with {other}; leave one of them out.")
 
 
 FREE_TO_CHANGE = {"adapter_path", "save_every", "log_every", "grad_checkpoint", "model", "data"}

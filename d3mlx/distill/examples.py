@@ -26,7 +26,7 @@ from d3mlx.distill.rows import (
     prompt_of,
 )
 from d3mlx.distill.store import read_settings, read_store
-from d3mlx.errors import DataError
+from d3mlx.errors import ConfigError, DataError
 from d3mlx.models import DiffusionModel
 
 
@@ -43,10 +43,17 @@ class Example:
 def load_examples(config: DistillConfig, model: DiffusionModel, tokenizer: Any) -> list[Example]:
     """The examples of a folder of trajectories, a JSONL or parquet file, a folder with train.jsonl, or `embedded`.
 
-    Raises DataError naming file and row for whatever cannot be trained on.
+    Raises DataError naming file and row for whatever cannot be trained on, ConfigError if the objective needs more
+    than the data holds.
     """
     path = Path(config.data)
     if config.data == EMBEDDED or path.is_file() or (path / "train.jsonl").is_file():
+        if config.only_correct:
+            raise ConfigError(f"{config.data} holds no verdicts on its answers; leave --only-correct out.")
+        if config.objective == "d3llm" and not config.random_masks:
+            raise ConfigError(
+                f"{config.data} holds no trajectories; use --objective sft, or record some with d3mlx trajectories."
+            )
         found = answered(config.data, model, tokenizer)
     else:
         found = recorded(path, config.only_correct, model, tokenizer)
@@ -64,7 +71,9 @@ def recorded(folder: Path, only_correct: bool, model: DiffusionModel, tokenizer:
     if settings["tokenizer"] != fingerprint(tokenizer) or settings["mask_id"] != model.args.mask_token_id:
         raise DataError(f"The trajectories in {folder} were recorded with another tokenizer than this model's.")
     ends = end_ids(model, tokenizer)
+    judged = False
     for trajectory in read_store(folder):
+        judged = judged or trajectory.correct is not None
         if only_correct and trajectory.correct is not True:
             continue
         stops = np.flatnonzero(np.isin(trajectory.tokens, ends))
@@ -72,6 +81,10 @@ def recorded(folder: Path, only_correct: bool, model: DiffusionModel, tokenizer:
         ids = np.concatenate([trajectory.prompt, answer]).astype(np.int32)
         place = f"{folder}, row {trajectory.row}"
         yield Example(ids, len(trajectory.prompt), place, trajectory.ranks.astype(np.int32))
+    if only_correct and not judged:
+        raise ConfigError(
+            f"{folder} holds no verdicts on its answers; leave --only-correct out, or record with --check."
+        )
 
 
 def answered(source: str, model: DiffusionModel, tokenizer: Any) -> Iterator[Example]:

@@ -61,6 +61,8 @@ class Area:
 
 def area(run: Run, y_max: float) -> Area:
     """AUP of a run."""
+    if not any(point.score.correct for point in run.points):
+        return Area(y_max, None, "No AUP: no answer was right.")
     points = [(point.score.tokens_per_forward, 100 * point.score.accuracy) for point in run.points]
     try:
         return Area(y_max, aup(points, y_max))

@@ -72,12 +72,16 @@ def test_record_train_fuse_generate(d3mlx: Any, tmp_path: Path) -> None:
     [
         (["distill"], "--data"),
         (["distill", "--data", "nowhere"], "no data at nowhere"),
-        (["distill", "--data", "embedded", "--max-length", "999"], "exceeds the model's context"),
+        (["distill", "--data", "embedded", "--objective", "sft", "--max-length", "999"], "exceeds the model's context"),
         (["distill", "--data", "embedded", "--preset", "gpt"], "preset must be one of"),
         (["distill", "--data", "embedded", "--config", "none.yaml"], "no config file"),
         (["distill", "--data", "embedded", "--resume"], "no run to resume"),
         (["trajectories", "out", "--data", "none.jsonl"], "no file none.jsonl"),
         (["trajectories", "out", "--import", "x.jsonl", "--check"], "have no use"),
+        (["trajectories", "out", "--import", "x.jsonl", "--limit", "3"], "--limit has no use"),
+        (["distill", "--data", "embedded"], "use --objective sft"),
+        (["distill", "--data", "embedded", "--scale", "nan"], "scale must be at least 0"),
+        (["eval", "--task", "embedded", "--plot", "-"], "--plot writes a file"),
         (["fuse", "--adapter-path", "none"], "no adapter folder"),
     ],
 )

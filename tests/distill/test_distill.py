@@ -104,7 +104,11 @@ def recorded(tmp_path_factory: pytest.TempPathFactory, llada: Path) -> Path:
 
 
 def config_for(model: Path, data: Path, out: Path, **changes: Any) -> DistillConfig:
-    return build_config({}, {"model": str(model), "data": str(data), "adapter_path": str(out), **SMALL, **changes})
+    """Rows without trajectories are trained on with masks at random, unless `changes` say otherwise."""
+    loose = {"random_masks": True} if data.is_file() and "objective" not in changes else {}
+    small = SMALL if changes.get("fine_tune_type") != "full" else {k: v for k, v in SMALL.items() if k != "rank"}
+    places = {"model": str(model), "data": str(data), "adapter_path": str(out)}
+    return build_config({}, {**places, **small, **loose, **changes})
 
 
 def arrays(path: Path) -> dict[str, Any]:
@@ -306,7 +310,7 @@ def test_trajectories_of_another_tokenizer_are_refused(tmp_path: Path, dream: Pa
         distill(config_for(dream, recorded, tmp_path / "a"), quiet)
     with pytest.raises(DataError, match="no data at"):
         distill(config_for(dream, tmp_path / "none", tmp_path / "a"), quiet)
-    with pytest.raises(DataError, match="nothing to train on"):
+    with pytest.raises(ConfigError, match="holds no verdicts"):
         distill(config_for(recorded_model(recorded), recorded, tmp_path / "a", only_correct=True), quiet)
 
 
@@ -350,6 +354,10 @@ def test_settings_from_preset_file_and_flags(tmp_path: Path) -> None:
         ({"scale": float("nan")}, "scale must be at least 0 and finite"),
         ({"learning_rate": float("inf")}, "learning-rate must be"),
         ({"preset": ["llada"]}, "preset must be one of"),
+        ({"objective": "sft", "block_sizes": "16"}, "block-sizes has no use with objective sft"),
+        ({"objective": "sft", "random_masks": True}, "random-masks has no use with objective sft"),
+        ({"selection": "segment", "random_masks": True}, "selection has no use with random-masks"),
+        ({"fine_tune_type": "full", "rank": 4}, "rank has no use with fine-tune-type full"),
         ({"max_mask_ratio": 1.5}, "max-mask-ratio must be between"),
         ({"objective": "magic"}, "objective must be one of"),
         ({"targets": "q_proj,head"}, "not head"),
@@ -492,3 +500,25 @@ def test_a_full_disk_is_one_sentence(tmp_path: Path, llada: Path, data: Path, mo
     with pytest.raises(ConfigError, match=r"adapters\.safetensors cannot be written: .*; make room"):
         distill(config_for(llada, data, tmp_path / "a", objective="sft", iters=1), quiet)
     assert not any("partial" in path.name for path in (tmp_path / "a").iterdir())
+
+
+def test_data_must_hold_what_the_objective_needs(tmp_path: Path, llada: Path, data: Path) -> None:
+    for changes, culprit in [
+        ({"objective": "d3llm"}, "use --objective sft"),
+        ({"objective": "sft", "only_correct": True}, "leave --only-correct out"),
+    ]:
+        with pytest.raises(ConfigError, match=culprit):
+            distill(config_for(llada, data, tmp_path / "a", **changes), quiet)
+    assert not (tmp_path / "a").exists()
+
+
+def test_adapters_of_another_model_say_whose_they_are(tmp_path: Path, llada: Path, dream: Path, data: Path) -> None:
+    distill(config_for(llada, data, tmp_path / "a", objective="sft", iters=1), quiet)
+    path = tmp_path / "a" / "adapters.safetensors"
+    wrong = {name: mx.zeros((3, 3)) for name in arrays(path)}
+    mx.save_safetensors(str(path), wrong)
+    with pytest.raises(CheckpointError) as caught:
+        load(llada, adapter_path=tmp_path / "a")
+    text = str(caught.value)
+    assert f"and {len(wrong) - 1} tensors more; they were trained for {llada}." in text
+    assert text.count("model.layers") == 1

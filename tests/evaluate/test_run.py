@@ -249,7 +249,7 @@ def test_the_area_of_a_run_uses_percent() -> None:
     worse = made("run", [record(i, i < 8) for i in range(10)], [record(i, i < 5, 20) for i in range(10)])
     assert area(worse, 80).value is None
     assert "AUP is not defined" in str(area(worse, 80).why)
-    assert area(made("none", [record(0, False)]), 0.0).value is None
+    assert area(made("none", [record(0, False)]), 0.0).why == "No AUP: no answer was right."
 
 
 def test_the_picture_is_xml_with_a_curve_a_run() -> None:
