@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import io
+import os
 import signal
 import sys
 import traceback
@@ -122,6 +124,15 @@ def sentence(error: BaseException) -> str:
     return f"Unexpected {type(error).__name__}: {first}. Run again with --debug before the command to see where."
 
 
+def abandon_output() -> None:
+    """Drop what standard output could not take: Python would try again at its end, complain, and change the status."""
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError, AttributeError):
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def run() -> None:
     """Entry point: run the command line, turn every failure into one sentence and an exit status."""
     debug = "--debug" in sys.argv
@@ -135,7 +146,7 @@ def run() -> None:
             raise ConfigError("Standard output is closed; there is nowhere to write to.")
         for stream in (sys.stdout, sys.stderr):
             # A terminal that knows ASCII only shows what it can.
-            if isinstance(stream, io.TextIOWrapper):
+            if isinstance(stream, io.TextIOWrapper) and stream.encoding.lower() != "utf-8":
                 stream.reconfigure(errors="backslashreplace")
         app()
     except SystemExit as end:
@@ -146,4 +157,5 @@ def run() -> None:
         if debug:
             traceback.print_exc()
         sys.stderr.write(f"Error: {sentence(error)}\n")
+        abandon_output()
         sys.exit(1)
