@@ -29,8 +29,9 @@ def compare(
     """
     from dataclasses import asdict
 
-    from d3mlx.cli.scores import check_outputs, check_plot, check_y_max, show_comparison, write_json, write_whole
+    from d3mlx.cli.scores import check_outputs, check_plot, check_y_max, show_comparison, write_json
     from d3mlx.evaluate.results import area, difference, on_common_problems, picture, read_runs, summary
+    from d3mlx.files import write_text
 
     check_y_max(y_max)
     check_outputs(plot, json_file)
@@ -39,7 +40,7 @@ def compare(
     top = max(run.best for run in runs) if y_max is None else y_max
     areas = [area(run, top) for run in runs]
     if plot is not None:
-        write_whole(plot, picture(runs, areas, x))
+        write_text(plot, picture(runs, areas, x))
     if json_file is not None:
         reference = runs[0].by_parallelism()[0]
         summaries = [summary(run, found) for run, found in zip(runs, areas, strict=True)]

@@ -265,7 +265,7 @@ def evaluate(
     from d3mlx.checkpoint import open_checkpoint
     from d3mlx.cli.consumers import plain_value
     from d3mlx.cli.generate import NOTICE, loading
-    from d3mlx.cli.scores import check_outputs, check_plot, check_y_max, show_run, write_json, write_whole
+    from d3mlx.cli.scores import check_outputs, check_plot, check_y_max, show_run, write_json
     from d3mlx.decoding.sampling import Sampling
     from d3mlx.errors import ConfigError
     from d3mlx.evaluate.records import Folder
@@ -273,6 +273,7 @@ def evaluate(
     from d3mlx.evaluate.run import Subject
     from d3mlx.evaluate.tasks import TaskOptions
     from d3mlx.evaluate.tasks import task as make_task
+    from d3mlx.files import write_text
     from d3mlx.hub import fetch
     from d3mlx.loader import EMBEDDED
 
@@ -304,7 +305,7 @@ def evaluate(
     run = Run(folder.resolve().name, config, points)
     found = area(run, run.best if y_max is None else y_max)
     if plot is not None:
-        write_whole(plot, picture([run], [found], x))
+        write_text(plot, picture([run], [found], x))
     if json_file is not None:
         write_json(json_file, summary(run, found) | {"policies": policies})
     if json_file != Path("-"):

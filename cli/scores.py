@@ -15,6 +15,7 @@ from rich.text import Text
 from d3mlx.cli.consumers import plain_value
 from d3mlx.errors import ConfigError
 from d3mlx.evaluate.results import Area, Point, Run, difference
+from d3mlx.files import write_text
 
 PIPED_WIDTH = 120
 """Columns of a table that no terminal limits."""
@@ -39,23 +40,13 @@ def check_outputs(*paths: Path | None) -> None:
             raise ConfigError(f"{path} is a folder; name a file in it.")
 
 
-def write_whole(path: Path, content: str) -> None:
-    """Write a file or nothing; one of that name is replaced."""
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        partial.write_text(content, encoding="utf-8")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
 def write_json(path: Path, value: Any) -> None:
     """To a file, or to standard output for "-"."""
     content = json.dumps(plain_value(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     if path == Path("-"):
         sys.stdout.write(content)
     else:
-        write_whole(path, content)
+        write_text(path, content)
 
 
 def interval(low: float, high: float, sign: str = "") -> str:

@@ -116,7 +116,9 @@ class Optimizer:
     def __call__(self, state: State, gradients: Arrays, step: int) -> tuple[State, mx.array]:
         """The state after `step` (counted from 0) and the norm of the gradients before clipping."""
         config = self.config
-        norm = mx.sqrt(sum((mx.square(g).sum() for g in gradients.values()), start=mx.array(0.0)))
+        # By name: arrays of a checkpoint come in another order, in which the same sum would round differently.
+        squares = (mx.square(gradients[name]).sum() for name in sorted(gradients))
+        norm = mx.sqrt(sum(squares, start=mx.array(0.0)))
         shrink = mx.minimum(config.clip / (norm + 1e-6), 1.0)
         b1, b2 = config.betas
         rate = config.rate(step, self.steps)

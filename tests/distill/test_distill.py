@@ -129,7 +129,8 @@ def test_a_killed_run_ends_like_an_uninterrupted_one(
         distill(replace(pieces, rank=8), quiet, resume=True)
     distill(pieces, quiet, resume=True)
     ours, theirs = (arrays(tmp_path / name / "adapters.safetensors") for name in ("pieces", "whole"))
-    assert all(np.abs(ours[name] - theirs[name]).max() < 1e-5 for name in theirs)
+    limit = 0.0 if mx.default_device() == mx.Device(mx.cpu) else 1e-5
+    assert all(np.abs(ours[name] - theirs[name]).max() <= limit for name in theirs)
     assert max(np.abs(theirs[name]).max() for name in theirs if name.endswith("lora_b")) > 0.01
     names = {path.name for path in (tmp_path / "whole").iterdir()}
     assert {f"{step:07d}_adapters.safetensors" for step in (2, 4, 5)} <= names

@@ -89,8 +89,9 @@ def weights_after(folder: Path, *stops: int | None) -> dict[str, Any]:
 def test_a_resumed_run_ends_like_an_uninterrupted_one(tmp_path: Path) -> None:
     whole = weights_after(tmp_path / "whole", None)
     pieces = weights_after(tmp_path / "pieces", 3, 5, None)
-    # Not to the last bit: MLX fuses arrays that come from a file and arrays that it computed in different ways.
-    assert max(np.abs(whole[name] - pieces[name]).max() for name in whole) < 1e-6
+    # To the last bit where sums have one order, which the GPU does not promise.
+    limit = 0.0 if mx.default_device() == mx.Device(mx.cpu) else 1e-6
+    assert max(np.abs(whole[name] - pieces[name]).max() for name in whole) <= limit
     state, step = load_checkpoint(tmp_path / "pieces") or (None, 0)
     assert step == 12
     assert state is not None
