@@ -2,7 +2,7 @@
 
     python -m d3mlx.distill.embedded --out FOLDER [--work FOLDER] [--resume]
 
-Three and a half hours on two cores with a fast BLAS preloaded (README.md says how).
+Six hours on two cores with a fast BLAS preloaded (README.md says how).
 """
 
 from __future__ import annotations
