@@ -15,13 +15,13 @@ import numpy.typing as npt
 
 from d3mlx.cache import Rows, Store
 from d3mlx.canvas import Canvas, Ints
-from d3mlx.decoding.acceptance import Facts
+from d3mlx.decoding.acceptance import Decision, Facts
 from d3mlx.decoding.presets import Decoder
 from d3mlx.decoding.rows import Kind, Plan
 from d3mlx.decoding.sampling import Noise, Sampling
 from d3mlx.decoding.schedule import Block, View, moved
 from d3mlx.errors import CheckpointError
-from d3mlx.kernels.accept_blocks import MASKS, STATE, Accepted, accept_blocks
+from d3mlx.kernels.accept_blocks import MASKS, STATE, Accepted, Rule, accept_blocks
 from d3mlx.kernels.token_stats import TokenStats, token_stats
 from d3mlx.models import DiffusionModel
 from d3mlx.stages import current
@@ -156,18 +156,25 @@ class Forward:
         logits = self.logits(plan, wanted)
         self.stages.reached("forward", [logits])
         stats = self.statistics(logits, wanted)
-        acceptance = self.decoder.acceptance
-        rule = acceptance.rule(plan.kind)
-        if rule is None:
-            token, p, p2, entropy, sampled, p_sampled = read(stats)
-            check_numbers(entropy)
-            facts = Facts(wanted, token, p, p2, entropy, sampled, p_sampled, view, plan.kind, self.noise)
-            decision, state = acceptance.step(facts, state)
-            order = np.argsort(decision.chosen)
-            chosen, tokens = decision.chosen[order], decision.tokens[order]
-            filled = self.commit(wanted[chosen], tokens)
-            masks = np.array([self.canvas.masks_in(start, end) for start, end, *_ in table], np.int32)
-            return Outcome(wanted, chosen, tokens, filled, token, entropy, moved(table, masks)), state
+        rule = self.decoder.acceptance.rule(plan.kind)
+        if isinstance(rule, Rule):
+            return self.on_device(stats, wanted, table, rule), state
+        token, p, p2, entropy, sampled, p_sampled = read(stats)
+        check_numbers(entropy)
+        facts = Facts(wanted, token, p, p2, entropy, sampled, p_sampled, view, self.noise)
+        decision, state = rule.step(facts, state)
+        return self.on_host(facts, decision, table), state
+
+    def on_host(self, facts: Facts, decision: Decision, table: Ints) -> Outcome:
+        """What a host rule's decision comes to."""
+        order = np.argsort(decision.chosen)
+        chosen, tokens = decision.chosen[order], decision.tokens[order]
+        filled = self.commit(facts.positions[chosen], tokens)
+        masks = np.array([self.canvas.masks_in(start, end) for start, end, *_ in table], np.int32)
+        return Outcome(facts.positions, chosen, tokens, filled, facts.token, facts.entropy, moved(table, masks))
+
+    def on_device(self, stats: TokenStats, wanted: Ints, table: Ints, rule: Rule) -> Outcome:
+        """What a record comes to, applied where the statistics are."""
         ends = self.canvas.end_ids if self.canvas.early_stop else ()
         (packed,) = read([accept_blocks(stats, wanted, table, rule, ends)])
         accepted = Accepted.unpack(packed, len(wanted))
@@ -177,7 +184,7 @@ class Forward:
         filled = self.commit(wanted[chosen], tokens)
         after = table.copy()
         after[:, MASKS], after[:, STATE] = accepted.masks, accepted.states
-        return Outcome(wanted, chosen, tokens, filled, accepted.guesses, accepted.entropies, after), state
+        return Outcome(wanted, chosen, tokens, filled, accepted.guesses, accepted.entropies, after)
 
     def commit(self, positions: Ints, tokens: Ints) -> Ints:
         """Positions that the end of the answer filled."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -39,7 +39,6 @@ class Facts:
     sampled: Ints
     p_sampled: Floats
     view: View
-    kind: Kind
     noise: Noise
 
     def within(self, start: int, end: int) -> Bools:
@@ -55,24 +54,37 @@ class Decision:
     tokens: Ints
 
 
-class Acceptance:
-    """Either `rule` gives a record for `kernels.accept_blocks`, or `step` decides on the host.
+class Acceptance(Protocol):
+    """`filtered_statistics`: the statistics are taken after temperature, top-p and top-k (Dream's own sampler)."""
 
-    `filtered_statistics`: the statistics are taken after temperature, top-p and top-k (Dream's own sampler).
-    """
-
-    filtered_statistics: bool
+    @property
+    def filtered_statistics(self) -> bool: ...
 
     def start(self, canvas: Canvas) -> Any:
         """The state before the first step."""
-        return None
+        ...
 
-    def rule(self, kind: Kind) -> Rule | None:
-        """The record for a step of this kind, None where `step` decides."""
-        return None
+    def rule(self, kind: Kind) -> Rule | HostRule:
+        """What decides a step of this kind: a record for `kernels.accept_blocks`, or a rule of the host."""
+        ...
 
-    def step(self, facts: Facts, state: Any) -> tuple[Decision, Any]:
-        raise NotImplementedError
+
+class HostRule(Protocol):
+    def step(self, facts: Facts, state: Any) -> tuple[Decision, Any]: ...
+
+
+class OnHost:
+    """Rules that decide every step themselves."""
+
+    def rule(self, kind: Kind) -> Any:
+        return self
+
+
+class OnDevice:
+    """Rules that are a record, and have no state."""
+
+    def start(self, canvas: Canvas) -> None:
+        return None
 
 
 Measure = Literal["confidence", "random", "margin", "entropy"]
@@ -115,7 +127,7 @@ def quotas(masks: int, steps: int) -> list[int]:
 
 
 @dataclass(frozen=True)
-class Quota(Acceptance):
+class Quota(OnHost):
     """LLaDA's own sampler: a fixed number of tokens each step, the most certain ones (LLaDA paper, remasking).
 
     `steps` is for the whole answer and is shared out to the blocks by their length; None is one step per token.
@@ -162,7 +174,7 @@ def check_eps(eps: float) -> None:
 
 
 @dataclass(frozen=True)
-class TimeQuota(Acceptance):
+class TimeQuota(OnHost):
     """Dream's own sampler: the number of tokens follows the noise schedule, and may be 0 (Dream paper, sampling).
 
     `steps` is for the whole answer (None: one per token) and `eps` the last time. With `alg_temp` above 0 the positions
@@ -213,7 +225,7 @@ class TimeQuota(Acceptance):
 
 
 @dataclass(frozen=True)
-class Origin(Acceptance):
+class Origin(OnHost):
     """Dream's "origin": every masked position commits by the toss of a coin that the noise schedule weights."""
 
     steps: int | None = None
@@ -238,7 +250,7 @@ class Origin(Acceptance):
 
 
 @dataclass(frozen=True)
-class Carry(Acceptance):
+class Carry(OnHost):
     """Fast-dLLM on Dream without a cache: a quota per step; what is not confident enough is owed to the next step."""
 
     threshold: float = 0.9
@@ -268,7 +280,7 @@ class Carry(Acceptance):
 
 
 @dataclass(frozen=True)
-class Confidence(Acceptance):
+class Confidence(OnDevice):
     """Fast-dLLM's parallel decoding: every position with probability >= `threshold`, and always the best one."""
 
     threshold: float = 0.9
@@ -282,7 +294,7 @@ class Confidence(Acceptance):
 
 
 @dataclass(frozen=True)
-class Factor(Acceptance):
+class Factor(OnDevice):
     """Fast-dLLM's factor rule: the n surest positions together, n the largest with (n + 1)(1 - p_n) <= factor."""
 
     factor: float = 1.0
@@ -297,7 +309,7 @@ class Factor(Acceptance):
 
 
 @dataclass(frozen=True)
-class Entropy(Acceptance):
+class Entropy(OnDevice):
     """d3LLM's rule: every position with entropy below `threshold` nats, and progress in the first full block.
 
     What differs between the published families is data: LLaDA counts a tie as a pass (`inclusive`), always takes the
@@ -320,20 +332,17 @@ class Entropy(Acceptance):
 
 
 @dataclass(frozen=True)
-class OpensBlock(Acceptance):
+class OpensBlock:
     """Fast-dLLM on Dream with a cache: a block's full pass commits its first position only, then `inner` decides."""
 
     inner: Acceptance
 
     @property
-    def filtered_statistics(self) -> bool:  # type: ignore[override]
+    def filtered_statistics(self) -> bool:
         return self.inner.filtered_statistics
 
     def start(self, canvas: Canvas) -> Any:
         return self.inner.start(canvas)
 
-    def rule(self, kind: Kind) -> Rule | None:
+    def rule(self, kind: Kind) -> Rule | HostRule:
         return Rule("opening") if kind == "first" else self.inner.rule(kind)
-
-    def step(self, facts: Facts, state: Any) -> tuple[Decision, Any]:
-        return self.inner.step(facts, state)

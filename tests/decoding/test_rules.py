@@ -31,7 +31,7 @@ from d3mlx.decoding.rows import Dual, Full
 from d3mlx.decoding.sampling import Noise, Sampling
 from d3mlx.decoding.schedule import Block, SequentialBlocks, View
 from d3mlx.errors import ConfigError
-from d3mlx.kernels.accept_blocks import OPEN, Accepted, accept_blocks
+from d3mlx.kernels.accept_blocks import OPEN, Accepted, Rule, accept_blocks
 from d3mlx.kernels.noise import mx_const
 from d3mlx.kernels.token_stats import TokenStats, token_stats
 
@@ -44,7 +44,7 @@ def facts_of(logits: Any, positions: Any = None) -> Facts:
     count = len(logits)
     places = np.arange(count, dtype=np.int32) if positions is None else np.array(positions, np.int32)
     view = View((Block(0, 1000, count, full=True),))
-    return Facts(places, *columns, view, "step", Noise(0))
+    return Facts(places, *columns, view, Noise(0))
 
 
 @pytest.mark.parametrize("case", UNIT["get_num_transfer_tokens"])
@@ -76,7 +76,7 @@ class Rows:
     def accept(self, rule: Acceptance) -> dict[int, int]:
         """Accepted rows and their tokens."""
         record = rule.rule("step")
-        assert record is not None
+        assert isinstance(record, Rule)
         table = np.array([[b.start, b.end, b.masks, OPEN + b.full, 0, 0] for b in self.view.blocks], np.int32)
         packed = accept_blocks(self.stats, self.positions, table, record, ())
         tokens = Accepted.unpack(np.array(packed), len(self.positions)).tokens.tolist()
