@@ -131,7 +131,8 @@ def predict(chip: str, chosen: Chosen, context: int, rows: list[int], json_file:
     from d3mlx.bench.shapes import SHAPES, skeleton
     from d3mlx.checkpoint import open_checkpoint
     from d3mlx.cli.measurements import show_roofline
-    from d3mlx.cli.scores import printer, write_json
+    from d3mlx.cli.printer import printer
+    from d3mlx.cli.scores import write_json
     from d3mlx.errors import ConfigError
     from d3mlx.hub import fetch
     from d3mlx.loader import lazy_model
@@ -172,13 +173,14 @@ def keep(args: Any, padding: int | None, precision: str) -> tuple[Path | None, s
     """Save a measured padding: the file, or why there is none."""
     from d3mlx.bench.machine import device_name
     from d3mlx.bench.saved import save_padding
+    from d3mlx.errors import ConfigError
 
     if padding is None:
         return None, "no padding was measured"
     try:
         return save_padding(args, device_name(), padding, precision), ""
-    except OSError as error:
-        return None, f"{error.strerror} ({error.filename})"
+    except ConfigError as error:
+        return None, str(error).removesuffix(".")
 
 
 def measure_all(
@@ -194,8 +196,9 @@ def measure_all(
     from d3mlx.bench.crossover import crossover
     from d3mlx.bench.machine import machine
     from d3mlx.cli import measurements
+    from d3mlx.cli.printer import printer
     from d3mlx.cli.profile import profile_record
-    from d3mlx.cli.scores import printer, write_json
+    from d3mlx.cli.scores import write_json
     from d3mlx.errors import ConfigError
     from d3mlx.stages import Profile
 

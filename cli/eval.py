@@ -90,9 +90,8 @@ def presets_of(decoder: str, knobs: dict[str, Any], points: list[Setting]) -> di
 
 def configuration(where: Where, subject: Subject, task: Task, options: TaskOptions) -> dict[str, Any]:
     """What the records depend on, apart from the decoder: two runs with the same may go on in one folder."""
-    from importlib.metadata import version
-
     from d3mlx.files import fingerprint
+    from d3mlx.version import versions
 
     first = task.ask(0)
     return {
@@ -110,7 +109,7 @@ def configuration(where: Where, subject: Subject, task: Task, options: TaskOptio
         "stop": list(task.stop),
         "sampling": asdict(subject.sampling),
         "max_tokens": subject.new_tokens,
-        "versions": {name: version(name) for name in ("d3mlx", "mlx", "mlx-lm")},
+        "versions": versions(),
     }
 
 

@@ -46,7 +46,7 @@ class Request:
 
     def config(self, generation: Generation) -> dict[str, Any]:
         """The effective configuration, every default resolved."""
-        from importlib.metadata import version
+        from d3mlx.version import versions
 
         return {
             "model": self.model,
@@ -59,7 +59,7 @@ class Request:
             "max_tokens": generation.new_tokens,
             "early_stop": self.early_stop,
             "stop": self.stop,
-            "versions": {name: version(name) for name in ("d3mlx", "mlx", "mlx-lm")},
+            "versions": versions(),
         }
 
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
+from d3mlx.cli.printer import printer
 from d3mlx.stages import STAGES, Profile, Stage
 
-PIPED_WIDTH = 120
 MEANING: dict[Stage, str] = {
     "plan": "which rows are computed",
     "forward": "the model on them, head included; the host waits",
@@ -41,7 +40,4 @@ def profile_table(profile: Profile) -> Table:
 
 def show_profile(profile: Profile) -> None:
     """On standard error, whatever standard output is for."""
-    console = Console(stderr=True, highlight=False)
-    if not console.is_terminal:
-        console = Console(stderr=True, highlight=False, width=max(console.width, PIPED_WIDTH))
-    console.print(profile_table(profile))
+    printer(stderr=True).print(profile_table(profile))

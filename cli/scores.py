@@ -8,17 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from d3mlx.cli.consumers import plain_value
+from d3mlx.cli.printer import printer
 from d3mlx.errors import ConfigError
 from d3mlx.evaluate.results import Area, Point, Run, difference
 from d3mlx.files import write_text
-
-PIPED_WIDTH = 120
-"""Columns of a table that no terminal limits."""
 
 
 def check_y_max(y_max: float | None) -> None:
@@ -51,12 +48,6 @@ def write_json(path: Path, value: Any) -> None:
 
 def interval(low: float, high: float, sign: str = "") -> str:
     return f"[{100 * low:{sign}.1f}, {100 * high:{sign}.1f}]"
-
-
-def printer() -> Console:
-    """Standard output, wide enough for our tables where it is no terminal."""
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=max(console.width, PIPED_WIDTH))
 
 
 def cells(point: Point, strict: bool) -> list[str]:

@@ -67,7 +67,9 @@ def trajectories(
     max_tokens: Annotated[
         int | None, typer.Option(help="Length of an answer's canvas, 256.", min=1, show_default=False)
     ] = None,
-    block_size: Annotated[int, typer.Option(help="Tokens in a block of the teacher's decode.", min=1)] = 32,
+    block_size: Annotated[
+        int | None, typer.Option(help="Tokens in a block of the teacher's decode, 32.", min=1, show_default=False)
+    ] = None,
     early_stop: Annotated[
         bool,
         typer.Option(
@@ -85,7 +87,9 @@ def trajectories(
     raw: Annotated[bool, typer.Option("--raw", help="Prompts as they are, without the chat template.")] = False,
     limit: Annotated[int | None, typer.Option(help="Only this many rows; 2500 of the generated ones.", min=1)] = None,
     shard: Annotated[int, typer.Option(help="Prompts in a file.", min=1)] = 256,
-    seed: Annotated[int, typer.Option(help="Seed of the attempts above temperature 0.", min=0)] = 0,
+    seed: Annotated[
+        int | None, typer.Option(help="Seed of the attempts above temperature 0, 0.", min=0, show_default=False)
+    ] = None,
 ) -> None:
     """Record a teacher's decodes for distillation.
 
@@ -106,7 +110,8 @@ def trajectories(
     from d3mlx.hub import fetch
     from d3mlx.loader import EMBEDDED
 
-    if published is not None and (data is not None or check or early_stop or max_tokens is not None):
+    decoding = (data, max_tokens, block_size, seed)
+    if published is not None and (check or early_stop or any(option is not None for option in decoding)):
         raise ConfigError("--import converts what was decoded elsewhere; --data and options of decoding have no use.")
     if published is not None and limit is not None:
         raise ConfigError("--import converts every row of its file; --limit has no use.")
@@ -124,7 +129,7 @@ def trajectories(
         with Counter("importing", sys.stderr.isatty()) as counter:
             import_all(published, teacher, raw, out, settings, shard, counter)
     else:
-        config = RecordConfig(max_tokens or loaded.args.max_new_tokens, block_size, early_stop, check, seed)
+        config = RecordConfig(max_tokens or loaded.args.max_new_tokens, block_size or 32, early_stop, check, seed or 0)
         asked = questions(source, loaded, tokenizer, config.max_tokens, raw, limit)
         with Counter("recording", first and sys.stderr.isatty()) as counter:
             record_all(teacher, asked, config, out, settings, shard, counter)

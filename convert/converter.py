@@ -38,10 +38,6 @@ class Summary:
     bits_per_weight: float
 
 
-def silent(done: int, total: int) -> None:
-    """No progress is shown."""
-
-
 def convert(
     hf_path: str | Path,
     mlx_path: str | Path = "mlx_model",
@@ -50,7 +46,7 @@ def convert(
     revision: str | None = None,
     max_shard_bytes: int = SHARD_BYTES,
     name: str | None = None,
-    progress: Progress = silent,
+    progress: Progress = lambda done, total: None,
 ) -> Summary:
     """Convert a LLaDA or Dream checkpoint, in its original keys or in MLX layout, to an MLX folder.
 

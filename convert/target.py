@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import signal
@@ -12,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from d3mlx.errors import ConfigError
+from d3mlx.files import open_locked
 
 
 def refuse_existing(target: Path) -> None:
@@ -31,7 +31,13 @@ def new_folder(target: Path) -> Iterator[Path]:
     refuse_existing(target)
     partial = target.with_name(f".{target.name}.partial")
     made = [parent for parent in target.parents if not parent.exists()]
-    lock = open_locked(partial, target)
+    try:
+        # Whoever may write here could have put a link in its place, and what it points to would be cleared.
+        lock = open_locked(partial, os.O_NOFOLLOW)
+    except BlockingIOError as error:
+        raise ConfigError(f"Another run is writing {target}; wait for it, or give another folder.") from error
+    except OSError as error:
+        raise ConfigError(f"{target} cannot be written: {error.strerror}; give another folder.") from error
     try:
         # The other run may have finished between the first look and the lock.
         refuse_existing(target)
@@ -48,26 +54,6 @@ def new_folder(target: Path) -> Iterator[Path]:
         raise
     finally:
         os.close(lock)
-
-
-def open_locked(partial: Path, target: Path) -> int:
-    """Make a run's folder and lock it; the system releases the lock of a killed process. The lock's descriptor."""
-    try:
-        partial.mkdir(parents=True, exist_ok=True)
-        # Whoever may write here could have put a link in its place, and what it points to would be cleared.
-        lock = os.open(partial, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    except OSError as error:
-        raise ConfigError(f"{target} cannot be written: {error.strerror}; give another folder.") from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # A run that failed in between has removed the folder that was opened, and a third one made a new one.
-        own = partial.exists() and os.path.samestat(os.fstat(lock), partial.stat())
-    except BlockingIOError:
-        own = False
-    if not own:
-        os.close(lock)
-        raise ConfigError(f"Another run is writing {target}; wait for it, or give another folder.")
-    return lock
 
 
 @contextmanager

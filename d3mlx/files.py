@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 
@@ -48,22 +50,48 @@ def holds_files(folder: Path) -> bool:
     return folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir())
 
 
+def json_object(path: Path) -> dict[str, Any] | None:
+    """The object in a JSON file; None if it is missing or damaged."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def open_locked(folder: Path, flags: int = 0, wait: bool = False) -> int:
+    """Make a folder and lock it; the system releases the lock of a killed process. The lock's descriptor.
+
+    flags: for opening it. wait: for whoever has it. Raises BlockingIOError if another process has it, or has replaced
+    it since, and OSError if it cannot be made.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | flags)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        # Whoever had it may have removed the folder that was opened, and a third process made a new one.
+        if not (folder.exists() and os.path.samestat(os.fstat(lock), folder.stat())):
+            raise BlockingIOError
+    except BaseException:
+        os.close(lock)
+        raise
+    return lock
+
+
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Make the folder, and let no other run write to it meanwhile; the system ends the lock of a killed process.
+def locked(folder: Path, wait: bool = False) -> Iterator[None]:
+    """Make the folder, and let no other run write to it meanwhile.
 
     Raises ConfigError if another run has it, or if it cannot be made.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        lock = open_locked(folder, wait=wait)
+    except BlockingIOError as error:
+        raise ConfigError(f"Another run is writing to {folder}; wait for it, or give another folder.") from error
     except OSError as error:
         raise ConfigError(f"{folder} cannot be written to: {error.strerror}; give another folder.") from error
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
-    except BlockingIOError as error:
-        raise ConfigError(f"Another run is writing to {folder}; wait for it, or give another folder.") from error
     finally:
         os.close(lock)
 

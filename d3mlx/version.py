@@ -3,3 +3,8 @@
 from importlib.metadata import version
 
 VERSION = version("d3mlx")
+
+
+def versions() -> dict[str, str]:
+    """Of the packages that a run depends on."""
+    return {name: version(name) for name in ("d3mlx", "mlx", "mlx-lm")}

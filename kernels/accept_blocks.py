@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from d3mlx.kernels import dispatch
+from d3mlx.kernels.reduction import reduction
 from d3mlx.kernels.token_stats import TokenStats
 
 Kind = Literal["entropy", "confidence", "factor", "opening"]
@@ -26,9 +27,6 @@ ADD is the most masks with which the block after it is added, FILL the most with
 
 CLOSED, OPEN, FULL = range(3)
 """States: not added yet; commits what passes by itself; must also make progress."""
-
-Table = Any
-"""A block table, in NumPy or in MLX."""
 
 
 class Rule(NamedTuple):
@@ -70,28 +68,9 @@ class Accepted(NamedTuple):
 
 THREADS = 256
 
-HEADER = """
-inline int group_min(int value, threadgroup int* part, uint lane, uint group, uint groups) {
-  value = simd_min(value);
-  // Whoever still reads the last result must be done before it is overwritten.
-  threadgroup_barrier(mem_flags::mem_threadgroup);
-  if (lane == 0) {
-    part[group] = value;
-  }
-  threadgroup_barrier(mem_flags::mem_threadgroup);
-  return simd_min(lane < groups ? part[lane] : 0x7FFFFFFF);
-}
-
-inline float group_max(float value, threadgroup float* part, uint lane, uint group, uint groups) {
-  value = simd_max(value);
-  threadgroup_barrier(mem_flags::mem_threadgroup);
-  if (lane == 0) {
-    part[group] = value;
-  }
-  threadgroup_barrier(mem_flags::mem_threadgroup);
-  return simd_max(lane < groups ? part[lane] : -INFINITY);
-}
-"""
+HEADER = reduction("group_min", "int", "simd_min", "0x7FFFFFFF") + reduction(
+    "group_max", "float", "simd_max", "-INFINITY"
+)
 
 SOURCE = """
   int me = int(thread_index_in_threadgroup);
@@ -311,7 +290,7 @@ def masks_after(tokens: mx.array, positions: mx.array, table: mx.array, ends: mx
     return mx.where(table[:, STATE] > CLOSED, counted, mx.minimum(table[:, MASKS], behind))
 
 
-def states_after(masks: Any, table: Table, xp: Any) -> Any:
+def states_after(masks: Any, table: Any, xp: Any) -> Any:
     """States of the blocks [B] given their masks [B]: activation, and the one block that a step may add.
 
     xp: the library of both arrays, NumPy or MLX, so that a host rule's step moves blocks by the same lines.

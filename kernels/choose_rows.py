@@ -5,22 +5,13 @@ from __future__ import annotations
 import mlx.core as mx
 
 from d3mlx.kernels import dispatch
+from d3mlx.kernels.reduction import reduction
 
 THREADS = 512
 
-HEADER = """
-// The sum over all threads, on every thread.
-inline int group_sum(int value, threadgroup int* part, uint lane, uint group, uint groups) {
-  value = simd_sum(value);
-  // Whoever still reads the last result must be done before it is overwritten.
-  threadgroup_barrier(mem_flags::mem_threadgroup);
-  if (lane == 0) {
-    part[group] = value;
-  }
-  threadgroup_barrier(mem_flags::mem_threadgroup);
-  return simd_sum(lane < groups ? part[lane] : 0);
-}
-
+HEADER = (
+    reduction("group_sum", "int", "simd_sum", "0")
+    + """
 // The sum over the threads before this one.
 inline int sum_before(int value, threadgroup int* part, uint lane, uint group) {
   int before = simd_prefix_exclusive_sum(value);
@@ -36,6 +27,7 @@ inline int sum_before(int value, threadgroup int* part, uint lane, uint group) {
   return before;
 }
 """
+)
 
 SOURCE = """
   int me = int(thread_index_in_threadgroup);

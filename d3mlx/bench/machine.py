@@ -6,13 +6,13 @@ import os
 import platform
 import subprocess
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
 
 import d3mlx
+from d3mlx.version import versions
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def machine() -> Machine:
         device_info=dict(mx.device_info()),
         system=platform.platform(),
         python=platform.python_version(),
-        versions={name: version(name) for name in ("d3mlx", "mlx", "mlx-lm")},
+        versions=versions(),
         commit=commit(Path(d3mlx.__file__).parents[1]),
         preloaded=os.environ.get("LD_PRELOAD") or os.environ.get("DYLD_INSERT_LIBRARIES"),
     )

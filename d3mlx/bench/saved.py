@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from d3mlx.files import json_object, locked, write_text
 
 PADDING = 32
 """The padding where nothing was measured."""
@@ -32,17 +31,13 @@ def cache_file() -> Path:
     """bench.json in D3MLX_CACHE, or in d3mlx/ of XDG_CACHE_HOME or ~/.cache."""
     own = os.environ.get("D3MLX_CACHE")
     if own:
-        return Path(own).expanduser() / "bench.json"
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "d3mlx" / "bench.json"
+        return Path(os.path.expanduser(own)) / "bench.json"  # noqa: PTH111
+    return Path(os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache")) / "d3mlx" / "bench.json"  # noqa: PTH111
 
 
 def read_saved() -> dict[str, Any]:
     """Device to shape to record; empty if there is no file or none that can be read."""
-    try:
-        found = json.loads(cache_file().read_text(encoding="utf-8"))
-    except (OSError, ValueError, RuntimeError):
-        return {}
-    return found if isinstance(found, dict) else {}
+    return json_object(cache_file()) or {}
 
 
 def best_padding(args: Any, device: str) -> int:
@@ -60,30 +55,14 @@ def best_padding(args: Any, device: str) -> int:
 def save_padding(args: Any, device: str, padding: int, precision: str) -> Path:
     """Keep a measured padding, in place of an earlier one of the same device and shape; return the file.
 
-    precision: of the measured weights, for people who read the file. Raises OSError.
+    precision: of the measured weights, for people who read the file. Raises ConfigError.
     """
     path = cache_file()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with alone(path):
+    # Two measurements that end together keep both results.
+    with locked(path.parent, wait=True):
         saved = read_saved()
         shapes = saved.get(device)
         record = {"padding": padding, "weights": precision, "date": time.strftime("%Y-%m-%d")}
         saved[device] = (shapes if isinstance(shapes, dict) else {}) | {shape_key(args): record}
-        partial = path.with_name(f".{path.name}.partial")
-        try:
-            partial.write_text(json.dumps(saved, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+        write_text(path, json.dumps(saved, indent=1, sort_keys=True) + "\n")
     return path
-
-
-@contextmanager
-def alone(path: Path) -> Iterator[None]:
-    """Two measurements that end together keep both results. The system releases the lock of a killed process."""
-    lock = os.open(path.parent, os.O_RDONLY)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(lock)

@@ -14,11 +14,12 @@ from d3mlx.checkpoint import SMALL
 from d3mlx.errors import ConfigError, MemoryLimitError
 from d3mlx.loader import keep_in_memory, memory_limit
 from d3mlx.models import get_model_classes
+from d3mlx.packing import MODES
 
-GROUP = 64
+GROUP = MODES["affine"].groups[0]
 """Weights that share a scale, as `d3mlx convert -q` packs them."""
 
-BITS = (2, 3, 4, 5, 6, 8)
+BITS = sorted(MODES["affine"].bits)
 CONTEXT = 32768
 """Positions that a synthetic model can hold; no cost depends on it."""
 

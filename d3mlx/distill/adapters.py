@@ -16,7 +16,7 @@ from mlx_lm.tuner.utils import linear_to_lora_layers
 from d3mlx.distill.config import DistillConfig
 from d3mlx.distill.optimizer import Arrays
 from d3mlx.errors import ConfigError
-from d3mlx.files import save_arrays, write_text
+from d3mlx.files import json_object, save_arrays, write_text
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapters.safetensors"
 STATE = "distill.json"
@@ -64,11 +64,8 @@ def checkpointed(model: Any, wanted: bool) -> Iterator[None]:
 def read_state(folder: Path) -> dict[str, Any]:
     """The effective configuration of the run in a folder. Raises ConfigError."""
     path = folder / STATE
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        found = None
-    if not isinstance(found, dict):
+    found = json_object(path)
+    if found is None:
         raise ConfigError(
             f"{path} is missing or damaged, so the run cannot be resumed; train into another --adapter-path."
         )

@@ -92,5 +92,5 @@ def fuse(model: str, adapter_path: Path, save_path: Path, dequantize: bool, revi
     with new_folder(save_path) as folder:
         with writing(save_path):
             save_model(folder, network)
-        write_small_files(folder, checkpoint, load_tokenizer(checkpoint), config, Origin(str(save_path), model, words))
+        write_small_files(folder, checkpoint, load_tokenizer(checkpoint), config, Origin(save_path.name, model, words))
     return done

@@ -161,11 +161,9 @@ def noisy_pair(
     """The sequence hidden at `ratio`, and its complement: the same segment with the other positions hidden."""
     start, end = segment(sequence, config, size, to_padding, draws)
     if start == end:
-        hidden = other = np.zeros(0, np.bool_)
+        hidden = np.zeros(0, np.bool_)
     elif sequence.order is None or config.random_masks:
         hidden = draws.uniforms(end - start) < np.float32(0.999 * ratio + 0.001)
-        other = ~hidden
     else:
         hidden = hidden_by_order(sequence, start, end, ratio, config.selection)
-        other = ~hidden
-    return hide(sequence, start, end, hidden, mask_id), hide(sequence, start, end, other, mask_id)
+    return hide(sequence, start, end, hidden, mask_id), hide(sequence, start, end, ~hidden, mask_id)

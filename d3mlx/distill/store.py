@@ -22,7 +22,7 @@ from safetensors.numpy import load_file, save
 
 from d3mlx.distill.trajectories import Trajectory
 from d3mlx.errors import ConfigError, DataError
-from d3mlx.files import holds_files, write_bytes, write_text, writing
+from d3mlx.files import holds_files, json_object, write_bytes, write_text, writing
 
 SETTINGS = "trajectories.json"
 ARRAYS = ("prompts", "tokens", "ranks")
@@ -160,11 +160,8 @@ def read_settings(folder: Path) -> dict[str, Any]:
     path = folder / SETTINGS
     if not path.is_file():
         raise DataError(f"{folder} holds no {SETTINGS}, so it is no folder of trajectories.")
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError):
-        found = None
-    if not isinstance(found, dict) or not {"tokenizer", "mask_id"} <= found.keys():
+    found = json_object(path)
+    if found is None or not {"tokenizer", "mask_id"} <= found.keys():
         raise DataError(f"{path} is damaged; {AGAIN}")
     return found
 

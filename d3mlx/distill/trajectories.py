@@ -18,6 +18,7 @@ from d3mlx.decoding.rows import Full
 from d3mlx.decoding.sampling import Sampling
 from d3mlx.decoding.schedule import SequentialBlocks
 from d3mlx.engine import Step
+from d3mlx.evaluate.answers import last_boxed
 from d3mlx.models import DiffusionModel
 
 Ints = NDArray[np.int32]
@@ -123,25 +124,11 @@ def record(model: DiffusionModel, tokenizer: Any, question: Question, config: Re
 
 
 NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
-BOX = "\\boxed{"
-
-
-def boxed(text: str) -> str | None:
-    """Contents of the last \\boxed{...}, braces inside it included."""
-    start = text.rfind(BOX)
-    if start < 0:
-        return None
-    depth, begin = 1, start + len(BOX)
-    for i in range(begin, len(text)):
-        depth += {"{": 1, "}": -1}.get(text[i], 0)
-        if depth == 0:
-            return text[begin:i]
-    return None
 
 
 def stated_answer(text: str) -> str | None:
     """The answer that a solution states: the last box, else "answer is N", else the last number."""
-    found = boxed(text) or answer_of(text)
+    found = last_boxed(text) or answer_of(text)
     if found is None and (numbers := NUMBER.findall(text)):
         found = numbers[-1]
     return None if found is None else normal(found)
@@ -154,4 +141,4 @@ def normal(answer: str) -> str:
 
 
 def is_right(text: str, answer: str) -> bool:
-    return stated_answer(text) == normal(boxed(answer) or answer)
+    return stated_answer(text) == normal(last_boxed(answer) or answer)

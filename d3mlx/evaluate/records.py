@@ -15,7 +15,7 @@ from typing import Any
 
 from d3mlx.errors import ConfigError, DataError
 from d3mlx.evaluate.statistics import wilson
-from d3mlx.files import holds_files, locked, write_text, writing
+from d3mlx.files import holds_files, json_object, locked, write_text, writing
 
 CONFIG = "config.json"
 NOT_COMPARED = ("versions",)
@@ -136,11 +136,8 @@ def read_points(folder: Path) -> tuple[dict[str, Any], dict[Setting, list[Record
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} is damaged; choose another folder.") from error
-    if not isinstance(config, dict):
+    config = json_object(path)
+    if config is None:
         raise DataError(f"{path} is damaged; choose another folder.")
     return config
 

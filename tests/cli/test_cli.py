@@ -7,7 +7,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -15,43 +14,9 @@ from typing import Any
 import pytest
 
 from d3mlx import generate, load, preset
-from d3mlx.cli.main import run
-from tests.builders import write_dream, write_llada
+from tests.cli.conftest import COMMAND
 
-COMMAND = str(Path(sys.executable).with_name("d3mlx"))
 ESCAPE = "\x1b"
-
-
-@pytest.fixture(scope="module")
-def llada(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return str(write_llada(tmp_path_factory.mktemp("llada")))
-
-
-@pytest.fixture(scope="module")
-def dream(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return str(write_dream(tmp_path_factory.mktemp("dream")))
-
-
-class Done:
-    """Exit status and output of a run."""
-
-    def __init__(self, status: int, out: str, err: str):
-        self.status, self.out, self.err = status, out, err
-
-
-@pytest.fixture
-def d3mlx(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Any:
-    """Call the entry point as the shell does, in this process."""
-
-    def call(*arguments: str) -> Done:
-        monkeypatch.setattr(sys, "argv", ["d3mlx", *arguments])
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as end:
-            run()
-        captured = capfd.readouterr()
-        return Done(int(end.value.code or 0), captured.out, captured.err)
-
-    return call
 
 
 def test_piped_text_is_the_text_and_nothing_else(llada: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,24 +11,8 @@ import pytest
 from rich.console import Console
 
 from d3mlx import load
-from d3mlx.cli.main import run
 from d3mlx.cli.training import LivePanel
 from d3mlx.distill.trainer import Report
-
-
-@pytest.fixture
-def d3mlx(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Any:
-    """Call the entry point as the shell does, in this process; gives status, output and errors."""
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["d3mlx", *arguments])
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as end:
-            run()
-        captured = capfd.readouterr()
-        return int(end.value.code or 0), captured.out, captured.err
-
-    return call
 
 
 def test_record_train_fuse_generate(d3mlx: Any, tmp_path: Path) -> None:

@@ -13,9 +13,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from tests.cli.test_cli import COMMAND, d3mlx, dream, llada
-
-__all__ = ["d3mlx", "dream", "llada"]
+from tests.cli.conftest import COMMAND
 
 SHORT = ["--count", "3", "--max-tokens", "12"]
 GSM = '{"question": "How many?", "answer": "#### 42"}\n{"question": "Which?", "answer": "#### 1,000"}\n'

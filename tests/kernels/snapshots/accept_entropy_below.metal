@@ -12,6 +12,7 @@ inline int group_min(int value, threadgroup int* part, uint lane, uint group, ui
 
 inline float group_max(float value, threadgroup float* part, uint lane, uint group, uint groups) {
   value = simd_max(value);
+  // Whoever still reads the last result must be done before it is overwritten.
   threadgroup_barrier(mem_flags::mem_threadgroup);
   if (lane == 0) {
     part[group] = value;

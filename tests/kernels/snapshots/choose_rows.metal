@@ -1,5 +1,4 @@
 
-// The sum over all threads, on every thread.
 inline int group_sum(int value, threadgroup int* part, uint lane, uint group, uint groups) {
   value = simd_sum(value);
   // Whoever still reads the last result must be done before it is overwritten.

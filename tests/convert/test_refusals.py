@@ -1,0 +1,215 @@
+"""Settings, sources and targets that will not do: one sentence each, and nothing is left behind."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import pytest
+
+from d3mlx.convert import Quantization, Recipe, convert
+from d3mlx.convert.target import new_folder
+from d3mlx.errors import CheckpointError, ConfigError
+from tests.builders import llada_weights, write_json, write_llada, write_weights
+from tests.convert.folders import read, weights
+
+REFUSED: list[tuple[Callable[[], Any], str]] = [
+    (lambda: Quantization("int8"), "no quantization mode"),
+    (lambda: Quantization(bits=7), "2, 3, 4, 5, 6, 8 bits"),
+    (lambda: Quantization("mxfp4", bits=8), "mxfp4 stores 4 bits"),
+    (lambda: Quantization(group_size=16), "groups of 32, 64, 128"),
+    (lambda: Quantization("nvfp4", recipe="mixed_2_6"), "cannot be nvfp4"),
+    (lambda: Quantization(recipe="mixed_1_2"), "no recipe"),
+    (lambda: Quantization(recipe="mixed_2_6", bits=4), "sets the bits itself"),
+    (lambda: Recipe(dtype="float8"), "no dtype"),
+    (lambda: Recipe(Quantization(), dequantize=True), "not both"),
+]
+
+
+def test_settings_that_make_no_sense(sources: dict[str, Path], tmp_path: Path) -> None:
+    for make, words in REFUSED:
+        with pytest.raises(ConfigError, match=words):
+            make()
+    with pytest.raises(ConfigError, match="nothing to dequantize"):
+        convert(sources["llada"], tmp_path / "out", Recipe(dequantize=True))
+    packed = convert(sources["llada"], tmp_path / "packed", Recipe(Quantization())).folder
+    with pytest.raises(ConfigError, match="quantized already"):
+        convert(packed, tmp_path / "out", Recipe(Quantization()))
+    assert not (tmp_path / "out").exists()
+
+
+def damage(folder: Path, how: str) -> None:
+    """One thing that is wrong with a checkpoint."""
+    config = read(folder)
+    named = llada_weights(config)
+    first = sorted(folder.glob("*.safetensors"))[0]
+    if how == "truncated":
+        first.write_bytes(first.read_bytes()[:-10])
+    elif how == "unknown":
+        write_weights(folder, named | {"model.transformer.extra.weight": mx.ones(3)})
+    elif how == "missing":
+        write_weights(folder, {name: value for name, value in named.items() if "ln_f" not in name})
+    elif how == "shape":
+        write_weights(folder, named | {"model.transformer.ln_f.weight": mx.ones(3)})
+    elif how == "json":
+        (folder / "config.json").write_text("{")
+    elif how == "architecture":
+        write_json(folder / "config.json", config | {"model_type": "llama"})
+    elif how == "adapters":
+        (folder / "config.json").rename(folder / "adapter_config.json")
+    elif how == "index":
+        write_json(folder / "model.safetensors.index.json", {"weight_map": {"a": "model-9.safetensors"}})
+    elif how == "tokenizer":
+        (folder / "tokenizer.json").unlink()
+    elif how == "of another version":
+        write_weights(folder, named, shards=2)
+    elif how == "stored twice":
+        write_weights(folder, {"model.transformer.ln_f.weight": mx.ones(64)})
+        (folder / "model.safetensors").rename(folder / "model-1.safetensors")
+        write_weights(folder, named)
+    elif how == "two names":
+        write_weights(folder, named | {"model.norm.weight": mx.ones(64)})
+    elif how == "boolean":
+        write_json(folder / "config.json", config | {"weight_tying": "false"})
+    elif how == "width":
+        write_json(folder / "config.json", config | {"d_model": 64.0})
+    elif how == "size":
+        write_json(folder / "config.json", config | {"embedding_size": 10**30})
+    elif how == "layers":
+        write_json(folder / "config.json", config | {"n_layers": 200000})
+    elif how == "base":
+        (folder / "config.json").write_text(json.dumps(config | {"rope_theta": float("nan")}))
+    elif how == "end tokens":
+        write_json(folder / "generation_config.json", [])
+    elif how == "template":
+        fields = read(folder, "tokenizer_config.json")
+        templates = [{"name": "../../evil", "template": "x"}, {"name": "default", "template": "x"}]
+        write_json(folder / "tokenizer_config.json", fields | {"chat_template": templates})
+
+
+DAMAGE = {
+    "truncated": "truncated or damaged",
+    "unknown": "model.transformer.extra.weight",
+    "missing": "model.norm.weight",
+    "shape": "model.norm.weight",
+    "json": "not valid JSON",
+    "architecture": "'llama'",
+    "adapters": "LoRA adapters",
+    "index": "model-9.safetensors",
+    "tokenizer": "no tokenizer",
+    "of another version": "its index does not list",
+    "stored twice": "model-1.safetensors and in model.safetensors",
+    "two names": "two names of the same weights",
+    "boolean": "weight_tying must be true or false",
+    "width": "d_model must be a whole number",
+    "size": "a model that cannot exist",
+    "layers": "200000 layers",
+    "base": "rope_theta must be a number",
+    "end tokens": "generation_config.json holds no JSON object",
+    "template": "tokenizer",
+}
+
+
+@pytest.mark.parametrize("how", DAMAGE)
+def test_a_wrong_source_is_one_sentence(how: str, tmp_path: Path) -> None:
+    source = write_llada(tmp_path / "source")
+    damage(source, how)
+    with pytest.raises(CheckpointError, match=DAMAGE[how]) as error:
+        convert(source, tmp_path / "out", Recipe(Quantization()))
+    assert "\n" not in str(error.value)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["source"]
+
+
+def spoil(arrays: dict[str, mx.array], how: str) -> None:
+    """One thing that is wrong with a quantized layer."""
+    layer = "model.layers.0.mlp.down_proj"
+    words, scales = arrays[f"{layer}.weight"], arrays[f"{layer}.scales"]
+    if how == "half the words":
+        arrays[f"{layer}.weight"] = words[:, :8]
+    elif how == "fewer groups":
+        arrays[f"{layer}.scales"] = scales[:, :1]
+    elif how == "whole scales":
+        arrays[f"{layer}.scales"] = scales.astype(mx.uint32)
+    elif how == "floats for words":
+        arrays[f"{layer}.weight"] = words.astype(mx.float32)
+    elif how == "no biases":
+        del arrays[f"{layer}.biases"]
+    elif how == "no groups":
+        arrays[f"{layer}.scales"] = arrays[f"{layer}.biases"] = mx.zeros((64, 0))
+
+
+@pytest.mark.parametrize(
+    "how", ["half the words", "fewer groups", "whole scales", "floats for words", "no biases", "no groups"]
+)
+def test_quantized_tensors_must_be_what_config_says(sources: dict[str, Path], how: str, tmp_path: Path) -> None:
+    packed = convert(sources["llada"], tmp_path / "packed", Recipe(Quantization())).folder
+    arrays = weights(packed)
+    mx.eval(arrays)
+    spoil(arrays, how)
+    (packed / "model.safetensors.index.json").unlink()
+    write_weights(packed, arrays)
+    for recipe in (Recipe(), Recipe(dequantize=True)):
+        with pytest.raises(CheckpointError, match=r"layers\.0\.mlp\.down_proj"):
+            convert(packed, tmp_path / "out", recipe)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"bits": 0}, {"bits": True}, {"group_size": 65}, {"mode": "zzz"}, {"x": {"bits": "4"}}]
+)
+def test_a_quantization_that_mlx_does_not_know(sources: dict[str, Path], settings: Any, tmp_path: Path) -> None:
+    packed = convert(sources["llada"], tmp_path / "packed", Recipe(Quantization())).folder
+    config = read(packed)
+    write_json(packed / "config.json", config | {"quantization": config["quantization"] | settings})
+    with pytest.raises(CheckpointError, match="MLX does not know"):
+        convert(packed, tmp_path / "out")
+
+
+def test_odd_but_harmless_sources(tmp_path: Path) -> None:
+    """A null quantization, a card that is no YAML, remote code named at any depth: converted, and left behind."""
+    source = write_llada(tmp_path / "source", quantization=None, sub={"auto_map": {"a": "b"}})
+    (source / "README.md").write_text("---\nlicense: [mit\n---\n# Model\n")
+    write_json(source / "generation_config.json", {"auto_map": {"a": "b"}, "steps": 8})
+    out = convert(source, tmp_path / "out", Recipe(Quantization())).folder
+    assert all("auto_map" not in path.read_text() for path in out.glob("*.json"))
+    assert read(out, "generation_config.json") == {"eos_token_id": [257, 261], "steps": 8}
+    assert "library_name: mlx" in (out / "README.md").read_text()
+
+
+def test_a_link_in_the_place_of_the_hidden_folder_is_not_followed(sources: dict[str, Path], tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "thesis.txt").write_text("x")
+    (tmp_path / ".out.partial").symlink_to(precious)
+    with pytest.raises(ConfigError, match="cannot be written"):
+        convert(sources["llada"], tmp_path / "out")
+    assert (precious / "thesis.txt").read_text() == "x"
+
+
+def test_folders_made_on_the_way_go_with_a_failed_run(sources: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError), new_folder(tmp_path / "p" / "q" / "out"):
+        raise ConfigError("fails")
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(ConfigError, match="inside the checkpoint"):
+        convert(sources["llada"], sources["llada"] / "model-out")
+
+
+def test_a_target_in_use_and_a_full_disk(
+    sources: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    for name in ("taken", "link"):
+        with pytest.raises(ConfigError, match="exists already"):
+            convert(sources["llada"], tmp_path / name)
+    with new_folder(tmp_path / "out"), pytest.raises(ConfigError, match="Another run"):
+        convert(sources["llada"], tmp_path / "out")
+    shutil.rmtree(tmp_path / "out")
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
+    with pytest.raises(ConfigError, match="make room"):
+        convert(sources["llada"], tmp_path / "out")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "taken"]

@@ -1,0 +1,170 @@
+"""Data, folders and settings that will not do: one sentence each, and nothing is written."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from d3mlx import load
+from d3mlx.distill.run import distill
+from d3mlx.errors import CheckpointError, ConfigError, DataError
+from d3mlx.files import locked
+from tests.builders import write_llada
+from tests.distill.runs import arrays, config_for, quiet
+
+
+def line(**row: Any) -> str:
+    return json.dumps(row) + "\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "culprit"),
+    [
+        ("", "holds no rows"),
+        ("{\n", "row 1: not valid JSON"),
+        ("[" * 200_000 + "\n", "row 1: the row is nested"),
+        (r'{"prompt": "\ud800", "completion": "y"}' + "\n", "row 1: .* surrogate"),
+        (line(prompt="x", completion="y") + "{}\n", "row 2: the row is empty"),
+        (line(prompt="x"), "row 1: the row has no completion"),
+        (line(prompt="x", completion=" "), "row 1: the row has no completion"),
+        (line(prompt="x" * 90, completion="y"), "row 1: the prompt .* leaves no room"),
+        (line(prompt="x", completion="a<|mdm_mask|>"), "row 1: the mask token"),
+        (line(messages=[{"role": "user", "content": "x"}]), "row 1: the messages must end with the assistant"),
+    ],
+)
+def test_bad_rows_stop_with_one_sentence(tmp_path: Path, llada: Path, text: str, culprit: str) -> None:
+    path = tmp_path / "train.jsonl"
+    path.write_text(text)
+    with pytest.raises(DataError, match=culprit) as caught:
+        distill(config_for(llada, path, tmp_path / "a"), quiet)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "a").exists()
+
+
+def test_trajectories_of_another_tokenizer_are_refused(tmp_path: Path, dream: Path, recorded: Path) -> None:
+    with pytest.raises(DataError, match="another tokenizer"):
+        distill(config_for(dream, recorded, tmp_path / "a"), quiet)
+    with pytest.raises(DataError, match="no data at"):
+        distill(config_for(dream, tmp_path / "none", tmp_path / "a"), quiet)
+    with pytest.raises(ConfigError, match="holds no verdicts"):
+        distill(config_for(recorded_model(recorded), recorded, tmp_path / "a", only_correct=True), quiet)
+
+
+def recorded_model(recorded: Path) -> Path:
+    """A model with the tokenizer that the trajectories were recorded with."""
+    return write_llada(recorded.parent / "student")
+
+
+def test_a_loss_that_is_no_number_names_its_rows(tmp_path: Path, llada: Path, data: Path) -> None:
+    config = config_for(llada, data, tmp_path / "a", iters=6, learning_rate=1e30, clip=1e30)
+    with pytest.raises(DataError, match=r"not a number in step \d.*train.jsonl, row \d"):
+        distill(config, quiet)
+    finite = (
+        arrays(tmp_path / "a" / "checkpoint.safetensors")
+        if (tmp_path / "a" / "checkpoint.safetensors").exists()
+        else {}
+    )
+    assert all(np.isfinite(value).all() for value in finite.values())
+
+
+def test_resuming_with_other_parameters_is_refused(tmp_path: Path, llada: Path, data: Path) -> None:
+    config = config_for(llada, data, tmp_path / "a", iters=4)
+    distill(config, quiet, stop_after=1)
+    mx.save_safetensors(str(tmp_path / "a" / "checkpoint.safetensors"), {"weights/x": mx.ones(2)}, {"step": "1"})
+    with pytest.raises(CheckpointError, match="other trainable parameters"):
+        distill(config, quiet, resume=True)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_a_refused_run_leaves_the_folder_as_it_was(tmp_path: Path, llada: Path, dream: Path, data: Path) -> None:
+    sft = {"objective": "sft", "iters": 4}
+    config = config_for(llada, data, tmp_path / "a", **sft)
+    distill(config, quiet, stop_after=1)
+    other = tmp_path / "other.jsonl"
+    other.write_text(data.read_text().replace("six", "ten"))
+    moved = tmp_path / "moved.jsonl"
+    moved.write_bytes(data.read_bytes())
+    changed = write_llada(tmp_path / "changed")
+    weights = arrays(changed / "model.safetensors")
+    mx.save_safetensors(
+        str(changed / "model.safetensors"), {name: mx.array(value) * 1.5 for name, value in weights.items()}
+    )
+    before = contents(tmp_path / "a")
+    for wrong, culprit in [
+        (replace(config, data=str(other)), "another data"),
+        (replace(config, model=str(changed)), "another model"),
+        (replace(config, model=str(dream)), "another model|other trainable"),
+        (replace(config, num_layers=1), "num-layers"),
+    ]:
+        with pytest.raises((ConfigError, CheckpointError), match=culprit):
+            distill(wrong, quiet, resume=True)
+        assert contents(tmp_path / "a") == before
+    for name, content in [("distill.json", b"{"), ("distill.json", b"[]"), ("checkpoint.safetensors", b"")]:
+        (tmp_path / "a" / name).write_bytes(content)
+        with pytest.raises((ConfigError, CheckpointError), match=rf"{name} is .*damaged"):
+            distill(config, quiet, resume=True)
+        (tmp_path / "a" / name).write_bytes(before[name])
+    (tmp_path / "a" / "checkpoint.safetensors").write_bytes(before["checkpoint.safetensors"][:-9])
+    with pytest.raises(CheckpointError, match=r"checkpoint\.safetensors is damaged"):
+        distill(config, quiet, resume=True)
+    (tmp_path / "a" / "checkpoint.safetensors").write_bytes(before["checkpoint.safetensors"])
+    with locked(tmp_path / "a"), pytest.raises(ConfigError, match="Another run is writing"):
+        distill(config, quiet, resume=True)
+    assert contents(tmp_path / "a") == before
+    assert distill(replace(config, data=str(moved)), quiet, resume=True) == 3
+    assert distill(config, quiet, resume=True) == 0
+
+
+def test_other_folders_are_not_written_to(tmp_path: Path, llada: Path, data: Path) -> None:
+    model = write_llada(tmp_path / "model")
+    adapters = tmp_path / "adapters"
+    adapters.mkdir()
+    (adapters / "adapters.safetensors").write_bytes(b"theirs")
+    for folder, culprit in ((model, "other files"), (adapters, "other files"), (data, "is a file")):
+        before = contents(folder) if folder.is_dir() else folder.read_bytes()
+        with pytest.raises(ConfigError, match=culprit):
+            distill(config_for(llada, data, folder, objective="sft"), quiet)
+        assert (contents(folder) if folder.is_dir() else folder.read_bytes()) == before
+
+
+def test_a_full_disk_is_one_sentence(tmp_path: Path, llada: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: str, *_: Any, **__: Any) -> None:
+        Path(path).write_bytes(b"half")
+        raise RuntimeError("[write] Unable to write 10 bytes to file.")
+
+    monkeypatch.setattr(mx, "save_safetensors", full)
+    with pytest.raises(ConfigError, match=r"adapters\.safetensors cannot be written: .*; make room"):
+        distill(config_for(llada, data, tmp_path / "a", objective="sft", iters=1), quiet)
+    assert not any("partial" in path.name for path in (tmp_path / "a").iterdir())
+
+
+def test_data_must_hold_what_the_objective_needs(tmp_path: Path, llada: Path, data: Path) -> None:
+    for changes, culprit in [
+        ({"objective": "d3llm"}, "use --objective sft"),
+        ({"objective": "sft", "only_correct": True}, "leave --only-correct out"),
+    ]:
+        with pytest.raises(ConfigError, match=culprit):
+            distill(config_for(llada, data, tmp_path / "a", **changes), quiet)
+    assert not (tmp_path / "a").exists()
+
+
+def test_adapters_of_another_model_say_whose_they_are(tmp_path: Path, llada: Path, dream: Path, data: Path) -> None:
+    distill(config_for(llada, data, tmp_path / "a", objective="sft", iters=1), quiet)
+    path = tmp_path / "a" / "adapters.safetensors"
+    wrong = {name: mx.zeros((3, 3)) for name in arrays(path)}
+    mx.save_safetensors(str(path), wrong)
+    with pytest.raises(CheckpointError) as caught:
+        load(llada, adapter_path=tmp_path / "a")
+    text = str(caught.value)
+    assert f"and {len(wrong) - 1} tensors more; they were trained for {llada}." in text
+    assert text.count("model.layers") == 1
