@@ -31,6 +31,10 @@ FAR_WEIGHT = 0.1
 """Loss weight of what lies behind the block that is being decoded: much of it cannot be known yet."""
 
 BLOCKS = (8, 16, 32)
+SHOTS = 5
+SHOT_OPERATIONS = 2
+"""Worked examples before a question are short, so that five of them, a question and a canvas fit the context."""
+
 EQUATIONS = 8
 PAIRS = 5
 RESULT = re.compile(r"=(\d+)")
@@ -139,9 +143,11 @@ class Source:
         Masks spread evenly over a solution hardly ever look like that.
         """
         pool = self.sorted_pool(index // POOL, most_operations, "train")
-        rng = random.Random(f"blocks/{self.seed}/{index}")
+        return self.in_blocks(pool[index % POOL], random.Random(f"blocks/{self.seed}/{index}"))
+
+    def in_blocks(self, whole: list[Example], rng: random.Random) -> Batch:
         examples, ends = [], []
-        for example in pool[index % POOL]:
+        for example in whole:
             start = rng.randrange(example.prompt, len(example.ids))
             end = start + rng.choice(BLOCKS)
             weights = [0.0] * start + [1.0 if i < end else FAR_WEIGHT for i in range(start, len(example.ids))]
@@ -150,6 +156,29 @@ class Source:
         longest = max(example.prompt for example in examples) + CANVAS
         ids, weights_of = stack(examples, -(-longest // 8) * 8, self.end)
         return Batch(ids, weights_of, hidden_from=np.array(ends, np.int32))
+
+    def worked(self, index: int, most_operations: int = 4) -> Batch:
+        """Problems behind five worked examples, a quarter as many as in other batches, which are that much shorter.
+
+        Half of the batches are masked anywhere, half as block decoders meet them.
+        """
+        rng = random.Random(f"worked/{self.seed}/{index}")
+        questions = self.sorted_pool(index // POOL, most_operations, "train")[index % POOL][: self.size // 4]
+        count = SHOTS * len(questions)
+        drawn = [problem(rng.getrandbits(40), "train", self.seed, SHOT_OPERATIONS) for _ in range(count)]
+        shots = self.examples(drawn)
+        examples = [self.behind(shots[i :: len(questions)], question) for i, question in enumerate(questions)]
+        if rng.random() < 0.5:
+            return self.in_blocks(examples, rng)
+        longest = max(example.prompt for example in examples) + CANVAS
+        return Batch(*stack(examples, -(-longest // 8) * 8, self.end))
+
+    def behind(self, shots: list[Example], question: Example) -> Example:
+        """The question as a later turn of a conversation; the text begins once."""
+        turns = [*shots, question]
+        ids = [token for i, turn in enumerate(turns) for token in turn.ids[min(i, 1) :]]
+        ahead = len(ids) - len(question.ids)
+        return Example(ids, [0.0] * ahead + list(question.asked), ahead + question.prompt)
 
     def drills(self, index: int, chained: bool = False) -> Batch:
         """Equations from the solutions of training problems, their results masked.

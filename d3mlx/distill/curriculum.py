@@ -13,7 +13,7 @@ class Phase:
     """Steps before `until`: problems of at most `operations` steps.
 
     For a share of the batches equations alone, for another problems whose next result is asked for, for a third
-    problems with a finished prefix and nothing behind the block at hand.
+    problems with a finished prefix and nothing behind the block at hand, for a fourth problems behind worked examples.
     """
 
     until: int
@@ -21,6 +21,7 @@ class Phase:
     drills: float
     continued: float = 0.0
     blocks: float = 0.0
+    worked: float = 0.0
     chained: bool = False
 
 
@@ -31,7 +32,8 @@ class Curriculum:
     Arithmetic on its own does not carry over to problems by itself: there a result is mostly visible again further on,
     and its length is not given. Hence problems with the rest of the solution masked. By then every equation that is
     reached from left to right comes out right, and those that decoders reach in another order do not: then whole
-    problems with masks anywhere, and at last with masks as block decoders meet them. The last phase has no end.
+    problems with masks anywhere, and at last with masks as block decoders meet them, and behind worked examples. The
+    last phase has no end.
     """
 
     recall_steps: int = 700
@@ -42,7 +44,7 @@ class Curriculum:
         Phase(until=5500, operations=4, drills=0.7),
         Phase(until=12000, operations=4, drills=0.2, continued=0.45),
         Phase(until=15000, operations=4, drills=0.03, continued=0.12),
-        Phase(until=10**9, operations=4, drills=0.03, continued=0.07, blocks=0.5),
+        Phase(until=10**9, operations=4, drills=0.03, continued=0.05, blocks=0.42, worked=0.12),
     )
 
     def batch(self, source: Source, step: int) -> Batch:
@@ -56,4 +58,6 @@ class Curriculum:
             return source.continued(step, phase.operations)
         if draw < phase.drills + phase.continued + phase.blocks:
             return source.blocks(step, phase.operations)
+        if draw < phase.drills + phase.continued + phase.blocks + phase.worked:
+            return source.worked(step, phase.operations)
         return source.problems(step, phase.operations)

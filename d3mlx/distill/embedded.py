@@ -35,10 +35,10 @@ from d3mlx.evaluate.run import Subject, solve
 from d3mlx.evaluate.tasks import task
 from d3mlx.models import llada
 
-STEPS = 24000
+STEPS = 20500
 BATCH = 48
 WIDTH, LAYERS, HEADS, FF = 192, 4, 3, 512
-CONTEXT = 256
+CONTEXT = 512
 LOGIT_MULTIPLE = 64
 """The vocabulary is padded to a multiple of the quantization group, as LLaDA's embedding_size allows."""
 
