@@ -16,6 +16,7 @@ from d3mlx.data.problems import answer_of, is_correct, problem, split_of
 from d3mlx.data.templates import TEMPLATES
 from d3mlx.data.tokens import MASK, build_tokenizer
 from d3mlx.distill.objective import mask_batch
+from d3mlx.evaluate.tasks import TaskOptions, task
 
 TOKENIZER = build_tokenizer()
 MASK_ID = TOKENIZER.convert_tokens_to_ids(MASK)
@@ -84,7 +85,7 @@ def test_problems_are_short_and_digits_stand_alone(tmp_path: Path) -> None:
 
 def test_batches_are_functions_of_their_index_and_mask_only_answers() -> None:
     source = Source(TOKENIZER, size=4, seed=3)
-    for make in (source.problems, source.continued, source.blocks, source.drills, source.recall):
+    for make in (source.problems, source.continued, source.blocks, source.worked, source.drills, source.recall):
         batch, again = make(7), make(7)
         assert (batch.ids == again.ids).all()
         assert (batch.weights == again.weights).all()
@@ -111,3 +112,16 @@ def test_batches_are_functions_of_their_index_and_mask_only_answers() -> None:
     results = re.findall(r"=(\d+)\.", shown)
     asked_text = "".join(TOKENIZER.decode([token]) for token in drill.ids[0][drill.weights[0] == 1])
     assert asked_text == "".join(results)
+
+
+def test_worked_examples_are_trained_on_in_the_form_they_are_asked_in() -> None:
+    source = Source(TOKENIZER, size=4, seed=3)
+    embedded = task("embedded", "llada", TaskOptions(shots=2))
+    before = [problem(i, "train", most_operations=2) for i in (2, 3)]
+    batch = source.examples([*before, problem(1, "held-out")])
+    trained = source.behind(batch[:2], batch[2])
+    asked = embedded.ask(1).prompt(TOKENIZER)
+    assert (
+        TOKENIZER.apply_chat_template(asked, add_generation_prompt=True)["input_ids"] == trained.ids[: trained.prompt]
+    )
+    assert trained.asked[: trained.prompt] == [0.0] * trained.prompt and all(trained.asked[trained.prompt :])

@@ -18,12 +18,13 @@ class Ask:
     """What a model is asked.
 
     text: the prompt, or with `chat` the user's message. opening: words that the answer begins with; they belong to the
-    prompt.
+    prompt. before: with `chat`, questions and their answers as earlier turns.
     """
 
     text: str
     chat: bool
     opening: str = ""
+    before: tuple[tuple[str, str], ...] = ()
 
     def prompt(self, tokenizer: Any) -> Prompt:
         """As `generate` takes it. Raises ConfigError if there is no chat template to put it through."""
@@ -31,7 +32,9 @@ class Ask:
             return self.text + self.opening
         if tokenizer.chat_template is None:
             raise ConfigError("This model has no chat template; ask it plain text with --no-apply-chat-template.")
-        messages = [{"role": "user", "content": self.text}]
+        turns = [{"user": question, "assistant": answer} for question, answer in self.before]
+        messages = [{"role": role, "content": text} for turn in turns for role, text in turn.items()]
+        messages.append({"role": "user", "content": self.text})
         if not self.opening:
             return messages
         return tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False) + self.opening
@@ -89,9 +92,7 @@ def problems(name: str, options: TaskOptions, fields: Fields) -> list[Row]:
 
 def examples(name: str, options: TaskOptions, fields: Fields, default: int) -> list[Row]:
     """The first rows of --shots-data, as many as there are worked examples before each problem."""
-    shots = default if options.shots is None else options.shots
-    if shots < 0:
-        raise ConfigError(f"The number of worked examples must be 0 or more, not {shots}.")
+    shots = number_of_examples(options, default)
     if shots == 0:
         if options.shots_data is not None:
             raise ConfigError(f"{name} shows no worked example here; say how many with --num-fewshot.")
@@ -105,6 +106,14 @@ def examples(name: str, options: TaskOptions, fields: Fields, default: int) -> l
     if len(rows) < shots:
         raise DataError(f"{options.shots_data} has {len(rows)} rows, but {shots} worked examples are wanted.")
     return rows[:shots]
+
+
+def number_of_examples(options: TaskOptions, default: int) -> int:
+    """Raises ConfigError for a negative number."""
+    shots = default if options.shots is None else options.shots
+    if shots < 0:
+        raise ConfigError(f"The number of worked examples must be 0 or more, not {shots}.")
+    return shots
 
 
 def no_examples(name: str, options: TaskOptions) -> None:

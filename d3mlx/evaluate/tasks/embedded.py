@@ -6,21 +6,32 @@ from functools import lru_cache
 
 from d3mlx.data.problems import Problem, answer_of, is_correct, problem
 from d3mlx.errors import ConfigError
-from d3mlx.evaluate.tasks.base import Ask, TaskOptions, Verdict, no_examples
+from d3mlx.evaluate.tasks.base import Ask, TaskOptions, Verdict, number_of_examples
+
+SHORT = 2
+"""Worked examples have at most so many steps."""
 
 
 class Embedded:
-    """Asked through the chat template, judged by the number after "answer is"."""
+    """Asked through the chat template, judged by the number after "answer is".
+
+    Worked examples are training problems with their solutions, as earlier turns; the model has been trained with five.
+    """
 
     name = "embedded"
     size: int | None = None
     stop: tuple[str, ...] = ()
 
     def __init__(self, options: TaskOptions, family: str):
-        no_examples(self.name, options)
-        if options.data is not None:
-            raise ConfigError("The embedded task generates its problems; leave out --data, or choose another --task.")
+        if options.data is not None or options.shots_data is not None:
+            raise ConfigError(
+                "The embedded task generates its problems and examples; leave out --data and --shots-data, or choose "
+                "another --task."
+            )
         self.chat = options.chat is not False
+        self.shots = number_of_examples(options, default=0)
+        if self.shots and not self.chat:
+            raise ConfigError("The embedded task shows worked examples as turns of a chat; use its chat template.")
         self.problem = lru_cache(self.held_out)
 
     @staticmethod
@@ -28,7 +39,10 @@ class Embedded:
         return problem(index, "held-out")
 
     def ask(self, index: int) -> Ask:
-        return Ask(self.problem(index).question, self.chat)
+        first = index * self.shots
+        shown = [problem(i, "train", most_operations=SHORT) for i in range(first, first + self.shots)]
+        before = tuple((example.question, example.solution) for example in shown)
+        return Ask(self.problem(index).question, self.chat, before=before)
 
     def score(self, index: int, text: str) -> Verdict:
         return Verdict(is_correct(self.problem(index), text), answer_of(text))
