@@ -38,7 +38,7 @@ class Roofline:
         """Tokens a second of a model that commits one token with every forward of one row, as autoregression does."""
         return 1 / self.seconds(1)
 
-    def seconds(self, rows: int) -> float:
+    def seconds(self, rows: float) -> float:
         return max(self.floor, rows * self.per_row)
 
     def table(self, rows: Sequence[int]) -> list[tuple[int, float]]:

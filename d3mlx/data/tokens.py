@@ -17,6 +17,8 @@ from d3mlx.data import templates
 BOS, END, TURN, MASK = "<|startoftext|>", "<|endoftext|>", "<|eot_id|>", "<|mdm_mask|>"
 HEADER, HEADER_END = "<|start_header_id|>", "<|end_header_id|>"
 ROLES = ("user", "assistant")
+CONTEXT = 512
+"""Tokens that the model is made for: five worked examples, a question and a canvas."""
 
 CHAT_TEMPLATE = (
     "{{ '<|startoftext|>' }}{% for message in messages %}"
@@ -64,5 +66,5 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
         mask_token=MASK,
         chat_template=CHAT_TEMPLATE,
         clean_up_tokenization_spaces=False,
-        model_max_length=256,
+        model_max_length=CONTEXT,
     )

@@ -25,7 +25,7 @@ from transformers import PreTrainedTokenizerFast
 from d3mlx import D3LLM, FastDLLM, Vanilla, load
 from d3mlx.convert import Quantization, Recipe, convert
 from d3mlx.data.batches import CANVAS, Source
-from d3mlx.data.tokens import END, MASK, TURN, build_tokenizer
+from d3mlx.data.tokens import CONTEXT, END, MASK, TURN, build_tokenizer
 from d3mlx.decoding.presets import Preset
 from d3mlx.distill.curriculum import Curriculum
 from d3mlx.distill.objective import Supervised, mask_batch, masked_loss
@@ -38,7 +38,6 @@ from d3mlx.models import llada
 STEPS = 20500
 BATCH = 48
 WIDTH, LAYERS, HEADS, FF = 192, 4, 3, 512
-CONTEXT = 512
 LOGIT_MULTIPLE = 64
 """The vocabulary is padded to a multiple of the quantization group, as LLaDA's embedding_size allows."""
 

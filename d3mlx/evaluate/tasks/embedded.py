@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from collections.abc import Callable
+from functools import lru_cache, partial
 
-from d3mlx.data.problems import Problem, answer_of, is_correct, problem
+from d3mlx.data.problems import Problem, Split, answer_of, is_correct, problem
 from d3mlx.errors import ConfigError
 from d3mlx.evaluate.tasks.base import Ask, TaskOptions, Verdict, number_of_examples
 
@@ -16,13 +17,14 @@ class Embedded:
     """Asked through the chat template, judged by the number after "answer is".
 
     Worked examples are training problems with their solutions, as earlier turns; the model has been trained with five.
+    split: whatever is chosen by results is chosen on "validation".
     """
 
     name = "embedded"
     size: int | None = None
     stop: tuple[str, ...] = ()
 
-    def __init__(self, options: TaskOptions, family: str):
+    def __init__(self, options: TaskOptions, family: str, split: Split = "held-out"):
         if options.data is not None or options.shots_data is not None:
             raise ConfigError(
                 "The embedded task generates its problems and examples; leave out --data and --shots-data, or choose "
@@ -32,11 +34,7 @@ class Embedded:
         self.shots = number_of_examples(options, default=0)
         if self.shots and not self.chat:
             raise ConfigError("The embedded task shows worked examples as turns of a chat; use its chat template.")
-        self.problem = lru_cache(self.held_out)
-
-    @staticmethod
-    def held_out(index: int) -> Problem:
-        return problem(index, "held-out")
+        self.problem: Callable[[int], Problem] = lru_cache(partial(problem, split=split))
 
     def ask(self, index: int) -> Ask:
         first = index * self.shots

@@ -1,0 +1,154 @@
+"""Every decoder on the embedded task, short and behind five worked examples: the tables of needed rows in README.md.
+
+python -m d3mlx.experiments.decoders [--work FOLDER] [--part 1/2] [--count N]
+python -m d3mlx.experiments.decoders --write README.md
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from d3mlx import load
+from d3mlx.bench.chips import chip_named
+from d3mlx.bench.cost import cost
+from d3mlx.bench.roofline import Roofline
+from d3mlx.bench.shapes import SHAPES, skeleton
+from d3mlx.data.batches import CANVAS, SHOTS
+from d3mlx.decoding.presets import D3LLM, D3MLX, FastDLLM, Preset, Vanilla
+from d3mlx.evaluate.aup import TOLERANCE, aup
+from d3mlx.evaluate.run import Subject
+from d3mlx.evaluate.tasks import TaskOptions
+from d3mlx.evaluate.tasks.embedded import Embedded
+from d3mlx.experiments.journal import Answers, Part, measure, read
+from d3mlx.experiments.readme import put, table
+from d3mlx.files import fingerprint
+from d3mlx.loader import EMBEDDED
+
+REFERENCE = "d3llm, full rows"
+DECODERS: dict[str, Preset] = {
+    "vanilla": Vanilla(),
+    "fast-dllm": FastDLLM(),
+    REFERENCE: D3LLM("full"),
+    "d3llm": D3LLM(),
+    "d3mlx": D3MLX(),
+}
+CURVES: dict[str, dict[float, Preset]] = {
+    "fast-dllm": {value: FastDLLM(threshold=value) for value in (0.98, 0.9, 0.8, 0.6)},
+    "d3llm": {value: D3LLM(threshold=value) for value in (0.1, 0.2, 0.4, 0.7)},
+    "d3mlx": {value: D3MLX(value) for value in (0.1, 0.2, 0.4, 0.7)},
+}
+"""Decoders by threshold, for AUP."""
+
+TASKS = {"short": 0, "long": SHOTS}
+"""Worked examples before each problem."""
+
+CHIPS = ("M4 Max", "M5 Max")
+
+
+def point(decoder: str, threshold: float) -> str:
+    return f"{decoder} at {threshold:g}"
+
+
+def subject() -> Subject:
+    return Subject(*load(EMBEDDED), max_tokens=CANVAS)
+
+
+def solve(work: Path, part: Part, count: int, on_curves: int) -> None:
+    """The tables' decoders on `count` problems of each task, the curves' on the first `on_curves` of them."""
+    curves = {point(name, at): preset for name, points in CURVES.items() for at, preset in points.items()}
+    model = subject()
+    for name, shots in TASKS.items():
+        task = Embedded(TaskOptions(shots=shots), "llada")
+        for kind, presets, problems in (("table", DECODERS, count), ("curves", curves, on_curves)):
+            about = {"model": fingerprint(EMBEDDED), "task": name, "kind": kind}
+            measure(model, task, presets, part.of(range(problems)), (work / f"{name}-{kind}" / part.file, about))
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def main_table(found: Mapping[str, Answers]) -> str:
+    """Accuracy, the paired difference to the reference, TPF, RPT, seconds."""
+    rows = []
+    for name, answers in found.items():
+        score, apart = answers.score, answers.against(found[REFERENCE])
+        low, high = score.interval
+        rows.append(
+            [
+                name if name == REFERENCE else f"`{name}`",
+                f"{percent(score.accuracy)} ({100 * low:.1f} to {100 * high:.1f})",
+                "" if name == REFERENCE else f"{100 * apart.low:+.1f} to {100 * apart.high:+.1f}",
+                f"{score.tokens_per_forward:.2f}",
+                f"{score.rows_per_token:.1f}",
+                f"{answers.seconds_per_problem:.3f}",
+            ]
+        )
+    reference = f"points against {REFERENCE}"
+    return table(["decoder", "correct (95 %)", reference, "TPF", "RPT", "CPU seconds a problem"], rows)
+
+
+def areas(found: Mapping[str, Answers]) -> dict[str, float]:
+    """AUP of each curve, relative to the best accuracy of any, without points too far below its first."""
+    best = 100 * max(answers.score.accuracy for answers in found.values())
+    values = {}
+    for name, points in CURVES.items():
+        scores = sorted((found[point(name, at)].score for at in points), key=lambda score: score.tokens_per_forward)
+        curve = [(score.tokens_per_forward, 100 * score.accuracy) for score in scores]
+        values[name] = aup([(x, y) for x, y in curve if y >= curve[0][1] - TOLERANCE], best)
+    return values
+
+
+def prediction(found: Mapping[str, Answers]) -> str:
+    """Milliseconds a token of a 4-bit LLaDA-8B that decoded with these TPF and RPT, on paper."""
+    paper = cost(skeleton(SHAPES["llada-8b"], q_bits=4), context=0)
+    chips = [Roofline(chip_named(chip), paper) for chip in CHIPS]
+    rows = []
+    for name, answers in found.items():
+        forwards, per_token = 1 / answers.score.tokens_per_forward, answers.score.rows_per_token
+        times = [forwards * chip.seconds(per_token / forwards) for chip in chips]
+        rows.append([name, *(f"{1000 * seconds:.0f}" for seconds in times)])
+    return table(["decoder", *(f"{chip}, ms a token" for chip in CHIPS)], rows)
+
+
+def section(work: Path, name: str) -> str:
+    """What README.md says of one task."""
+    _, found = read(work / f"{name}-table")
+    _, curves = read(work / f"{name}-curves")
+    problems, tokens = found[REFERENCE].score.problems, found[REFERENCE].score.prefill_rows
+    on_curves = next(iter(curves.values())).score.problems
+    shown = f"behind {TASKS[name]} worked examples" if TASKS[name] else "without examples"
+    area = ", ".join(f"{name} {value:.0f}" for name, value in areas(curves).items())
+    return f"""{problems:,} held-out problems {shown}, prompts of {tokens / problems:.0f} tokens, canvas of {CANVAS}:
+
+{main_table(found)}
+
+AUP on the first {on_curves} of them, four thresholds each: {area}.
+
+Predicted for a LLaDA-8B of 4 bits that decoded with these TPF and RPT, by the formula of `bench --roofline` (not
+measured):
+
+{prediction(found)}"""
+
+
+def compare(
+    work: Annotated[Path, typer.Option(help="Folder of the answers.")] = Path("runs/decoders"),
+    part: Annotated[str, typer.Option(help="1/2 for the first of two processes that share the work.")] = "1/1",
+    count: Annotated[int, typer.Option(help="Held-out problems of each task.")] = 1000,
+    on_curves: Annotated[int, typer.Option("--curves", help="How many of them the curves are measured on.")] = 300,
+    write: Annotated[Path | None, typer.Option(help="Put what was measured into this README.")] = None,
+) -> None:
+    """Measure every decoder, or write what was measured."""
+    if write is None:
+        solve(work, Part.named(part), count, on_curves)
+        return
+    for name in TASKS:
+        put(write, f"decoders-{name}", section(work, name))
+
+
+if __name__ == "__main__":
+    typer.run(compare)

@@ -1,0 +1,137 @@
+"""Several decoders on the same problems, side by side, with every answer kept: a run that was cut off goes on.
+
+A journal is a folder of JSONL files, one for each process that takes a part of the problems. A file's first line says
+what was measured.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from rich.progress import track
+
+from d3mlx.decoding.presets import Preset
+from d3mlx.errors import ConfigError, DataError
+from d3mlx.evaluate.records import Record, Score, score
+from d3mlx.evaluate.run import Subject, attempt
+from d3mlx.evaluate.statistics import Difference, paired_difference
+from d3mlx.evaluate.tasks import Task
+from d3mlx.files import writing
+
+FIELDS = {field.name for field in fields(Record)}
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of `count` processes that share the problems, numbered from 1."""
+
+    number: int = 1
+    count: int = 1
+
+    @staticmethod
+    def named(text: str) -> Part:
+        """The part written as 1/2, the first of two. Raises ConfigError."""
+        number, _, count = text.partition("/")
+        if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
+            raise ConfigError(f"A part is written as 1/2, the first of two, not {text!r}.")
+        return Part(int(number), int(count))
+
+    def of(self, indices: Sequence[int]) -> Sequence[int]:
+        return indices[self.number - 1 :: self.count]
+
+    @property
+    def file(self) -> str:
+        return f"part-{self.number}-of-{self.count}.jsonl"
+
+
+@dataclass(frozen=True)
+class Answers:
+    """One decoder's records, by problem, and the seconds that each took."""
+
+    records: Mapping[int, Record]
+    seconds: Mapping[int, float]
+
+    @property
+    def score(self) -> Score:
+        return score(list(self.records.values()))
+
+    @property
+    def seconds_per_problem(self) -> float:
+        return sum(self.seconds.values()) / len(self.seconds)
+
+    def against(self, other: Answers) -> Difference:
+        """This accuracy minus the other's, on the problems of both."""
+        both = sorted(self.records.keys() & other.records.keys())
+        return paired_difference([other.records[i].correct for i in both], [self.records[i].correct for i in both])
+
+
+def read_part(path: Path) -> tuple[dict[str, Any] | None, dict[str, Answers], int]:
+    """What was measured, the answers by decoder, and the length in bytes of the lines that are whole.
+
+    Raises DataError for damage other than a torn last line.
+    """
+    content = path.read_bytes() if path.exists() else b""
+    whole = content.rfind(b"\n") + 1
+    first, *lines = content[:whole].splitlines() or [b"null"]
+    found: dict[str, Answers] = {}
+    try:
+        for line in lines:
+            values = json.loads(line)
+            record = Record(**{name: values[name] for name in FIELDS})
+            answers = found.setdefault(values["decoder"], Answers({}, {}))
+            assert isinstance(answers.records, dict) and isinstance(answers.seconds, dict)
+            answers.records[record.index], answers.seconds[record.index] = record, values["seconds"]
+        return json.loads(first), found, whole
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path} is damaged; remove it to redo its part.") from error
+
+
+def read(folder: Path) -> tuple[dict[str, Any], dict[str, Answers]]:
+    """A journal's parts as one. Raises DataError if there is none, or if they measured different things."""
+    parts = [read_part(path) for path in sorted(folder.glob("part-*.jsonl"))]
+    about, decoders = next(((about, found) for about, found, _ in parts if about), (None, {}))
+    if about is None or any(other != about for other, _, _ in parts):
+        raise DataError(f"{folder} holds no journal, or parts that measured different things; remove it to start anew.")
+    merged = {}
+    for name in decoders:
+        answers = [found[name] for _, found, _ in parts if name in found]
+        records = {index: record for one in answers for index, record in one.records.items()}
+        merged[name] = Answers(records, {index: s for one in answers for index, s in one.seconds.items()})
+    return about, merged
+
+
+About = dict[str, Any]
+"""What a measurement depends on besides its decoders, as plain JSON."""
+
+
+def measure(
+    subject: Subject, task: Task, presets: Mapping[str, Preset], indices: Sequence[int], place: tuple[Path, About]
+) -> None:
+    """Solve each problem with every decoder before the next one, so that all of them see the same machine.
+
+    place: the part's file, and what is measured. Answers that it holds are not asked for again. Raises ConfigError if
+    it holds another measurement.
+    """
+    path, about = place
+    path.parent.mkdir(parents=True, exist_ok=True)
+    before, there, whole = read_part(path)
+    if before is not None and before != about:
+        raise ConfigError(f"{path} holds another measurement; remove it, or give another folder.")
+    with writing(path), path.open("ab") as file:
+        file.truncate(whole)
+        if before is None:
+            file.write(json.dumps(about).encode() + b"\n")
+        for index in track(indices, "solving"):
+            for name, preset in presets.items():
+                if name in there and index in there[name].records:
+                    continue
+                began = time.perf_counter()
+                record = attempt(subject, task, preset, index)
+                line = {"decoder": name, "seconds": time.perf_counter() - began, **asdict(record)}
+                file.write(json.dumps(line).encode() + b"\n")
+                file.flush()

@@ -1,0 +1,86 @@
+"""Decoders side by side: kept answers, parts, and what goes into the README."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from d3mlx import D3LLM, D3MLX, load
+from d3mlx.errors import ConfigError, DataError
+from d3mlx.evaluate.run import Subject
+from d3mlx.evaluate.tasks import TaskOptions
+from d3mlx.evaluate.tasks.embedded import Embedded
+from d3mlx.experiments import sweep
+from d3mlx.experiments.journal import Part, measure, read
+from d3mlx.experiments.readme import put, table
+from d3mlx.loader import EMBEDDED
+
+ABOUT = {"model": "the embedded one"}
+
+
+@pytest.fixture(scope="module")
+def subject() -> Subject:
+    return Subject(*load(EMBEDDED), max_tokens=8)
+
+
+def test_a_cut_off_measurement_goes_on_and_parts_add_up(tmp_path: Path, subject: Subject) -> None:
+    presets = {"exact": D3LLM("full"), "needed": D3MLX()}
+    task = Embedded(TaskOptions(), "llada")
+    for number in (1, 2):
+        part = Part.named(f"{number}/2")
+        measure(subject, task, presets, part.of(range(3)), (tmp_path / part.file, ABOUT))
+    path = tmp_path / "part-1-of-2.jsonl"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-30])
+    measure(subject, task, presets, (0, 2), (path, ABOUT))
+    about, found = read(tmp_path)
+    assert about == ABOUT
+    assert {name: sorted(answers.records) for name, answers in found.items()} == {
+        "exact": [0, 1, 2],
+        "needed": [0, 1, 2],
+    }
+    kept = len(whole.splitlines()) - 1
+    assert path.read_bytes().splitlines()[:kept] == whole.splitlines()[:kept]
+    for answers in found.values():
+        assert answers.score.problems == 3 and answers.seconds_per_problem > 0
+        assert answers.against(found["exact"]).count == 3
+    with pytest.raises(ConfigError, match="another measurement"):
+        measure(subject, task, presets, (0,), (path, {"model": "another one"}))
+    path.write_bytes(whole.replace(b"{", b"[", 2))
+    with pytest.raises(DataError, match="damaged"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "2", "0/2", "3/2", "1/0", "a/b", "1/2/3", "-1/2"])
+def test_a_part_that_is_none_is_one_sentence(text: str) -> None:
+    with pytest.raises(ConfigError, match="1/2"):
+        Part.named(text)
+
+
+def test_the_front_holds_what_nothing_beats(tmp_path: Path, subject: Subject) -> None:
+    presets = {f"blocks of {size}, once": D3MLX(block_size=size) for size in (4, 8)}
+    measure(
+        subject,
+        Embedded(TaskOptions(), "llada", "validation"),
+        presets,
+        (0, 1),
+        (tmp_path / "part-1-of-1.jsonl", ABOUT),
+    )
+    _, found = read(tmp_path)
+    for axis, (words, cost) in sweep.AXES.items():
+        best = sweep.front(found, cost)
+        costs, shares = [cost(found[name]) for name in best], [found[name].score.accuracy for name in best]
+        assert costs == sorted(costs) and shares == sorted(set(shares))
+        assert words in sweep.picture(found, axis)
+
+
+def test_generated_text_stands_between_its_marks(tmp_path: Path) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text("before\n<!-- figures -->\nold\n<!-- /figures -->\nafter\n")
+    rows = table(["a", "b"], [["1", "2"]])
+    for _ in range(2):
+        put(readme, "figures", rows)
+        assert readme.read_text() == f"before\n<!-- figures -->\n\n{rows}\n\n<!-- /figures -->\nafter\n"
+    with pytest.raises(DataError, match="<!-- other -->"):
+        put(readme, "other", rows)
