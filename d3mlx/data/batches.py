@@ -160,25 +160,29 @@ class Source:
     def worked(self, index: int, most_operations: int = 4) -> Batch:
         """Problems behind five worked examples, a quarter as many as in other batches, which are that much shorter.
 
-        Half of the batches are masked anywhere, half as block decoders meet them.
+        Half of the batches are as block decoders meet them. In the others the examples have masks as well: so a
+        sequence has six solutions to learn from.
         """
         rng = random.Random(f"worked/{self.seed}/{index}")
         questions = self.sorted_pool(index // POOL, most_operations, "train")[index % POOL][: self.size // 4]
         count = SHOTS * len(questions)
         drawn = [problem(rng.getrandbits(40), "train", self.seed, SHOT_OPERATIONS) for _ in range(count)]
         shots = self.examples(drawn)
-        examples = [self.behind(shots[i :: len(questions)], question) for i, question in enumerate(questions)]
+        examples = [self.conversation([*shots[i :: len(questions)], last]) for i, last in enumerate(questions)]
         if rng.random() < 0.5:
             return self.in_blocks(examples, rng)
         longest = max(example.prompt for example in examples) + CANVAS
         return Batch(*stack(examples, -(-longest // 8) * 8, self.end))
 
-    def behind(self, shots: list[Example], question: Example) -> Example:
-        """The question as a later turn of a conversation; the text begins once."""
-        turns = [*shots, question]
-        ids = [token for i, turn in enumerate(turns) for token in turn.ids[min(i, 1) :]]
-        ahead = len(ids) - len(question.ids)
-        return Example(ids, [0.0] * ahead + list(question.asked), ahead + question.prompt)
+    def conversation(self, turns: list[Example]) -> Example:
+        """One text, which begins once; its prompt ends where the last answer begins."""
+        first, *others = turns
+        ids, asked = list(first.ids), list(first.asked)
+        for turn in others:
+            prompt = len(ids) + turn.prompt - 1
+            ids += turn.ids[1:]
+            asked += turn.asked[1:]
+        return Example(ids, asked, prompt)
 
     def drills(self, index: int, chained: bool = False) -> Batch:
         """Equations from the solutions of training problems, their results masked.

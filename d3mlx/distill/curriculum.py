@@ -44,7 +44,7 @@ class Curriculum:
         Phase(until=5500, operations=4, drills=0.7),
         Phase(until=12000, operations=4, drills=0.2, continued=0.45),
         Phase(until=15000, operations=4, drills=0.03, continued=0.12),
-        Phase(until=10**9, operations=4, drills=0.03, continued=0.05, blocks=0.42, worked=0.12),
+        Phase(until=10**9, operations=4, drills=0.03, continued=0.05, blocks=0.36, worked=0.2),
     )
 
     def batch(self, source: Source, step: int) -> Batch:

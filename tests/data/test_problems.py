@@ -118,10 +118,10 @@ def test_worked_examples_are_trained_on_in_the_form_they_are_asked_in() -> None:
     source = Source(TOKENIZER, size=4, seed=3)
     embedded = task("embedded", "llada", TaskOptions(shots=2))
     before = [problem(i, "train", most_operations=2) for i in (2, 3)]
-    batch = source.examples([*before, problem(1, "held-out")])
-    trained = source.behind(batch[:2], batch[2])
+    trained = source.conversation(source.examples([*before, problem(1, "held-out")]))
     asked = embedded.ask(1).prompt(TOKENIZER)
     assert (
         TOKENIZER.apply_chat_template(asked, add_generation_prompt=True)["input_ids"] == trained.ids[: trained.prompt]
     )
-    assert trained.asked[: trained.prompt] == [0.0] * trained.prompt and all(trained.asked[trained.prompt :])
+    shown = [TOKENIZER.decode([token for token, on in zip(trained.ids, trained.asked, strict=True) if on])]
+    assert shown == ["<|eot_id|>".join([*(p.solution for p in before), problem(1, "held-out").solution, ""])]
