@@ -195,6 +195,7 @@ def measure_all(
     from d3mlx.bench import decoding, forwards
     from d3mlx.bench.crossover import crossover
     from d3mlx.bench.machine import machine
+    from d3mlx.bench.saved import PADDING
     from d3mlx.cli import measurements
     from d3mlx.cli.printer import printer
     from d3mlx.cli.profile import profile_record
@@ -213,20 +214,27 @@ def measure_all(
     if answers:
         prompts = decoding.prompts_of(answers.prompts, tokenizer)
         speaker = decoding.Speaker(model, tokenizer, answers.max_tokens)
-        decoding.check(speaker, prompts, answers.presets)
+        decoding.check(speaker, prompts, decoding.padded(answers.presets, PADDING))
     with telling() as tell:
         share = FORWARD_SHARE if answers else 1
         timed = forwards.measure(model, context, rows, share * seconds, tell)
         found = crossover(timed.steps)
+        multiple = found.padding or PADDING
         if answers:
-            left = (1 - share) * seconds
-            totals = decoding.decode_all(speaker, prompts, answers.presets, left, profiles or None, tell)
+            left, presets = (1 - share) * seconds, decoding.padded(answers.presets, multiple)
+            totals = decoding.decode_all(speaker, prompts, presets, left, profiles or None, tell)
     path, reason = keep(model.args, found.padding, known["weights"])
     if json_file is not None:
         decoded = {name: asdict(total) | total.figures() for name, total in totals.items()}
-        record = {"kind": "measurement", "command": command, "machine": asdict(machine()), "model": known}
+        record: dict[str, Any] = {
+            "kind": "measurement",
+            "command": command,
+            "machine": asdict(machine()),
+            "model": known,
+        }
         record |= {"forwards": asdict(timed) | {"prefill_speed": timed.prefill_speed}, "crossover": asdict(found)}
-        record |= {"decoding": decoded, "profiles": {name: profile_record(item) for name, item in profiles.items()}}
+        record |= {"row_multiple": multiple, "decoding": decoded}
+        record |= {"profiles": {name: profile_record(item) for name, item in profiles.items()}}
         write_json(json_file, record)
     if json_file == Path("-"):
         return
@@ -237,7 +245,7 @@ def measure_all(
     measurements.show_crossover(console, found, timed.steps[0].rows)
     measurements.show_saved(console, path, reason)
     if answers:
-        measurements.show_decoding(console, totals, answers.max_tokens)
+        measurements.show_decoding(console, totals, answers.max_tokens, multiple)
     measurements.show_profiles(console, profiles)
 
 

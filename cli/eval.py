@@ -60,6 +60,7 @@ def knobs_of(decoder: str, rows: str | None, pairs: list[str]) -> dict[str, Any]
     from typing import get_args, get_type_hints
 
     from d3mlx.decoding.presets import PRESETS, check_choice
+    from d3mlx.decoding.rows import Needed
     from d3mlx.errors import ConfigError
 
     check_choice("The decoder", decoder, tuple(PRESETS))
@@ -79,6 +80,9 @@ def knobs_of(decoder: str, rows: str | None, pairs: list[str]) -> dict[str, Any]
             knobs[field] = kinds[0](value) if kinds else value
         except ValueError:
             raise ConfigError(f"--knob {name} takes a number, not {value!r}.") from None
+    if decoder == "d3mlx":
+        # A run must not depend on what was measured on its machine, and its folder says what it took instead.
+        knobs.setdefault("row_multiple", Needed.multiple)
     return knobs
 
 

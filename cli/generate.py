@@ -242,7 +242,11 @@ def generate(
         typer.Option(help="d3mlx: steps for which a committed token is computed again, 2.", rich_help_panel=D3),
     ] = None,
     row_multiple: Annotated[
-        int | None, typer.Option(help="d3mlx: row counts are rounded up to a multiple of this, 8.", rich_help_panel=D3)
+        int | None,
+        typer.Option(
+            help="d3mlx: row counts are rounded up to a multiple of this, what d3mlx bench found best here, else 32.",
+            rich_help_panel=D3,
+        ),
     ] = None,
     json_lines: Annotated[
         bool, typer.Option("--json", help="One JSON object a step, then the result.", rich_help_panel=OUTPUT)

@@ -83,9 +83,12 @@ def show_saved(console: Console, path: Path | None, reason: str) -> None:
     console.print(f"Kept in {path}." if path else f"Not kept: {reason}.", soft_wrap=True, markup=False)
 
 
-def show_decoding(console: Console, found: Mapping[str, Decoded], max_tokens: int) -> None:
+def show_decoding(console: Console, found: Mapping[str, Decoded], max_tokens: int, row_multiple: int) -> None:
     prompts = next(iter(found.values())).prompts
-    console.print(f"\nWhole answers: {counted(prompts, 'prompt')}, the same for all, canvas of {max_tokens} tokens:")
+    padding = f"; d3mlx computes multiples of {row_multiple} rows" if "d3mlx" in found else ""
+    console.print(
+        f"\nWhole answers: {counted(prompts, 'prompt')}, the same for all, canvas of {max_tokens} tokens{padding}:"
+    )
     table = table_of("decoder", "tokens/s", "ms a forward", "TPF", "RPT", "tokens", "forwards", "rows", "seconds")
     for name, total in found.items():
         figures = total.figures()

@@ -6,8 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from d3mlx.bench.machine import device_name
+from d3mlx.bench.saved import best_padding
 from d3mlx.canvas import Canvas
-from d3mlx.decoding.presets import Preset, preset
+from d3mlx.decoding.presets import D3MLX, Decoder, Preset, preset
 from d3mlx.decoding.sampling import Sampling
 from d3mlx.engine import Stats, Step, decode
 from d3mlx.errors import ConfigError, PromptError
@@ -89,6 +91,20 @@ def check_request(max_tokens: int | None, stop: Sequence[str]) -> None:
         raise ConfigError("A stop text must not be empty.")
 
 
+def decoder_for(model: DiffusionModel, decoder: str | Preset | Decoder) -> Decoder:
+    """What the engine runs for a preset's name, a preset, or a decoder that is built already and stays as it is.
+
+    Here, and nowhere else, a decoder comes to depend on the machine: where `D3MLX` leaves the multiple of its row
+    counts open, it is what `d3mlx bench` measured for this model on this device, 32 where nothing was measured.
+    """
+    if isinstance(decoder, Decoder):
+        return decoder
+    chosen = preset(decoder) if isinstance(decoder, str) else decoder
+    if isinstance(chosen, D3MLX) and chosen.row_multiple is None:
+        chosen = replace(chosen, row_multiple=best_padding(model.args, device_name()))
+    return chosen.build(model.family)
+
+
 class Generation:
     """One request: iterate over it for Step events; `canvas` and `text` hold what has come out so far."""
 
@@ -97,7 +113,7 @@ class Generation:
         model: DiffusionModel,
         tokenizer: Any,
         prompt: Prompt,
-        decoder: str | Preset = "d3llm",
+        decoder: str | Preset | Decoder = "d3llm",
         *,
         max_tokens: int | None = None,
         sampling: Sampling | None = None,
@@ -105,8 +121,7 @@ class Generation:
         stop: Sequence[str] = (),
     ):
         check_request(max_tokens, stop)
-        chosen = preset(decoder) if isinstance(decoder, str) else decoder
-        self.decoder = chosen.build(model.family)
+        self.decoder = decoder_for(model, decoder)
         self.canvas = make_canvas(model, tokenizer, prompt, max_tokens or model.args.max_new_tokens, early_stop)
         self.new_tokens = len(self.canvas) - self.canvas.prompt_length
         self.sampling = sampling or Sampling()
@@ -133,20 +148,20 @@ class Generation:
 
 
 def stream_generate(
-    model: DiffusionModel, tokenizer: Any, prompt: Prompt, decoder: str | Preset = "d3llm", **options: Any
+    model: DiffusionModel, tokenizer: Any, prompt: Prompt, decoder: str | Preset | Decoder = "d3llm", **options: Any
 ) -> Iterator[Step]:
     """Yield a Step for each forward, its `text` being what became readable.
 
     prompt: text (taken as it is), chat messages, or token ids, which need no tokenizer. decoder: the name of a preset
-    or a `Vanilla`, `FastDLLM` or `D3LLM` config. options: max_tokens (256, or max_new_tokens of config.json), sampling
-    (`Sampling`), early_stop (True), stop (texts that end the answer). Raises PromptError and ConfigError before the
-    first forward.
+    or a `Vanilla`, `FastDLLM`, `D3LLM` or `D3MLX` config, or a `Decoder` of your own policies. options: max_tokens
+    (256, or max_new_tokens of config.json), sampling (`Sampling`), early_stop (True), stop (texts that end the answer).
+    Raises PromptError and ConfigError before the first forward.
     """
     return iter(Generation(model, tokenizer, prompt, decoder, **options))
 
 
 def generate(
-    model: DiffusionModel, tokenizer: Any, prompt: Prompt, decoder: str | Preset = "d3llm", **options: Any
+    model: DiffusionModel, tokenizer: Any, prompt: Prompt, decoder: str | Preset | Decoder = "d3llm", **options: Any
 ) -> Result:
     """Generate to the end; the arguments are those of `stream_generate`."""
     generation = Generation(model, tokenizer, prompt, decoder, **options)

@@ -9,6 +9,14 @@ import pytest
 REPORT: list[str] = []
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_measurements(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """No test sees what `d3mlx bench` left on this machine."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("D3MLX_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--emulate-all",

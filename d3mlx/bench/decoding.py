@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from d3mlx.api import Generation, Prompt
 from d3mlx.data.problems import problem
-from d3mlx.decoding.presets import Preset
+from d3mlx.decoding.presets import D3MLX, Preset
 from d3mlx.evaluate.fields import rows_with
 from d3mlx.stages import Profile, profiled
 
@@ -64,6 +64,16 @@ def prompts_of(path: Path | None, tokenizer: Any) -> list[Prompt]:
     if tokenizer.chat_template is None:
         return list(texts)
     return [[{"role": "user", "content": text}] for text in texts]
+
+
+def padded(presets: Mapping[str, Preset], multiple: int) -> dict[str, Preset]:
+    """The presets, with this row multiple where they leave it open, so that no earlier measurement has a say."""
+    return {
+        name: replace(chosen, row_multiple=multiple)
+        if isinstance(chosen, D3MLX) and chosen.row_multiple is None
+        else chosen
+        for name, chosen in presets.items()
+    }
 
 
 def check(speaker: Speaker, prompts: Sequence[Prompt], presets: Mapping[str, Preset]) -> None:

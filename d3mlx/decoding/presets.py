@@ -209,7 +209,8 @@ class D3MLX:
     threshold: accept entropies below this many nats (default 0.5 for LLaDA, 0.4 for Dream).
     block_size: default 32. block_add, activation: shares of a block, default 0.1 and 0.95 (see `MultiBlock`).
     recent: steps for which committed rows are computed again, default 2. row_multiple: row counts are rounded up to a
-    multiple of this, default 8. refresh_interval: steps between passes over everything, default 0 for none.
+    multiple of this, default 8; a generation takes what was measured on its machine instead (`api.decoder_for`).
+    refresh_interval: steps between passes over everything, default 0 for none.
     """
 
     threshold: float | None = None

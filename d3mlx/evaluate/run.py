@@ -33,6 +33,7 @@ class Subject:
 def attempt(subject: Subject, task: Task, preset: Preset, index: int) -> Record:
     """Ask one problem and judge the answer. Its noise has a seed of its own, so problems are independent draws.
 
+    The preset is built here, so that nothing of it depends on what was measured on this machine.
     Raises D3Error, naming the problem, if it cannot be asked.
     """
     seed = (subject.sampling.seed + index) % 2**32
@@ -41,7 +42,7 @@ def attempt(subject: Subject, task: Task, preset: Preset, index: int) -> Record:
             subject.model,
             subject.tokenizer,
             task.ask(index).prompt(subject.tokenizer),
-            preset,
+            preset.build(subject.model.family),
             max_tokens=subject.new_tokens,
             sampling=replace(subject.sampling, seed=seed),
             stop=task.stop,

@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 
+from d3mlx import api
 from d3mlx.bench import forwards
 from d3mlx.bench.machine import device_name
-from d3mlx.bench.saved import best_padding
+from d3mlx.bench.saved import best_padding, save_padding
+from d3mlx.decoding.presets import D3MLX
 from d3mlx.loader import load
 from d3mlx.stages import STAGES
 
@@ -32,8 +34,15 @@ def steady(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(forwards, "timed", lambda act: float(act() is None) / 1000)
 
 
+def refuse(*_: Any) -> int:
+    raise AssertionError("a measurement asked for an earlier one")
+
+
 @pytest.mark.usefixtures("steady")
-def test_a_model_is_measured_and_its_padding_kept(d3mlx: Any, llada: str, cache: Path, tmp_path: Path) -> None:
+def test_a_model_is_measured_and_its_padding_kept(
+    d3mlx: Any, llada: str, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(api, "best_padding", refuse)
     numbers = tmp_path / "bench.json"
     work = ["--context", "64", "--max-tokens", "16", "--decoders", "d3mlx,d3llm:full,fast-dllm"]
     done = d3mlx("bench", "--model", llada, *SHORT, *work, "--profile", "--json", str(numbers))
@@ -51,6 +60,7 @@ def test_a_model_is_measured_and_its_padding_kept(d3mlx: Any, llada: str, cache:
     # What was measured is what a later run is told.
     model, _ = load(llada)
     assert best_padding(model.args, device_name()) == found["crossover"]["padding"]
+    assert found["row_multiple"] == found["crossover"]["padding"]
     assert list(found["decoding"]) == ["d3mlx", "d3llm:full", "fast-dllm"]
     assert len({total["prompts"] for total in found["decoding"].values()}) == 1
     for name, total in found["decoding"].items():
@@ -67,7 +77,34 @@ def test_a_model_is_measured_and_its_padding_kept(d3mlx: Any, llada: str, cache:
         assert f"\n{start}" in done.out
     assert f"Best padding: row counts rounded up to a multiple of {found['crossover']['padding']}." in done.out
     assert f"Kept in {cache / 'bench.json'}." in done.out
+    assert f"; d3mlx computes multiples of {found['row_multiple']} rows:" in done.out
     assert "d3llm:full, by stage of the loop:" in done.out
+
+
+def test_decoders_use_what_was_measured_and_evaluations_do_not(d3mlx: Any, llada: str, tmp_path: Path) -> None:
+    model, tokenizer = load(llada)
+
+    def multiple(*options: str) -> int:
+        done = d3mlx("generate", "hi", "--model", llada, "--decoder", "d3mlx", "--max-tokens", "8", "--json", *options)
+        return int(json.loads(done.out.splitlines()[-1])["config"]["policies"]["rows"]["multiple"])
+
+    def evaluated(folder: str, *options: str) -> Any:
+        run = ["eval", "--model", llada, "--decoder", "d3mlx", "--count", "1", "--max-tokens", "8"]
+        done = d3mlx(*run, "--out", str(tmp_path / folder), "--json", "-", *options)
+        written = json.loads(done.out)
+        stated = {written["config"]["knobs"]["row_multiple"], written["policies"]["default"]["rows"]["multiple"]}
+        return *stated, written["points"][0]["rows"]
+
+    assert multiple() == 32
+    before = evaluated("before")
+    save_padding(model.args, device_name(), 64, "float32")
+    assert multiple() == 64
+    assert multiple("--row-multiple", "4") == 4
+    assert evaluated("after") == before
+    assert before[0] == 8
+    assert evaluated("own", "--knob", "row-multiple=4")[0] == 4
+    built = D3MLX(row_multiple=3).build("llada")
+    assert api.Generation(model, tokenizer, "hi", built).decoder is built
 
 
 def test_shapes_need_no_weights(d3mlx: Any, cache: Path) -> None:
