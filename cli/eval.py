@@ -264,7 +264,7 @@ def evaluate(
     d3mlx compare reads it.
     """
     from d3mlx import load
-    from d3mlx.api import check_request
+    from d3mlx.api import check_decoder, check_request
     from d3mlx.checkpoint import open_checkpoint
     from d3mlx.cli.consumers import plain_value
     from d3mlx.cli.generate import NOTICE, loading
@@ -293,7 +293,9 @@ def evaluate(
     Folder(folder).refuse_foreign()
     checkpoint = open_checkpoint(fetch(model or EMBEDDED, revision))
     where = Where(model or "embedded", adapter_path, revision, checkpoint.folder, checkpoint.family)
-    policies = {point.name: plain_value(chosen.build(where.family)) for point, chosen in presets.items()}
+    decoders = {point.name: chosen.build(where.family) for point, chosen in presets.items()}
+    for built in decoders.values():
+        check_decoder(built, checkpoint.args)
     options = TaskOptions(data, shots_data, num_fewshot, apply_chat_template, allow_code_execution)
     chosen_task = make_task(task, where.family, options)
     if chosen_task.size is not None and count is not None and count > chosen_task.size:
@@ -310,6 +312,6 @@ def evaluate(
     if plot is not None:
         write_text(plot, picture([run], [found], x))
     if json_file is not None:
-        write_json(json_file, summary(run, found) | {"policies": policies})
+        write_json(json_file, summary(run, found) | {"policies": plain_value(decoders)})
     if json_file != Path("-"):
         show_run(run, found, y_max is not None)

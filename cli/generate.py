@@ -224,6 +224,15 @@ def generate(
     block_size: Annotated[
         int | None, typer.Option(help="Tokens in a block, 32. Also vanilla on LLaDA.", rich_help_panel=FAST)
     ] = None,
+    kv_bits: Annotated[
+        int | None,
+        typer.Option(
+            help="Bits of cached keys and values, 8 or fewer; unquantized if not given.", rich_help_panel=FAST
+        ),
+    ] = None,
+    kv_group_size: Annotated[
+        int | None, typer.Option(help="Group size of quantized keys and values, 64.", rich_help_panel=FAST)
+    ] = None,
     block_add: Annotated[
         float | None, typer.Option(help="Share of a block that opens the next one, 0.1.", rich_help_panel=D3)
     ] = None,
@@ -292,6 +301,8 @@ def generate(
         "threshold": threshold,
         "factor": factor,
         "block_size": block_size,
+        "kv_bits": kv_bits,
+        "kv_group_size": kv_group_size,
         "block_add": block_add,
         "activation": activation,
         "cache_delay": cache_delay,

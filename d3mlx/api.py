@@ -91,18 +91,25 @@ def check_request(max_tokens: int | None, stop: Sequence[str]) -> None:
         raise ConfigError("A stop text must not be empty.")
 
 
+def check_decoder(decoder: Decoder, args: Any) -> None:
+    """Raise ConfigError if the model of these ModelArgs cannot do what the decoder asks for."""
+    if decoder.kv is not None:
+        decoder.kv.check(args.shape().head_dim)
+
+
 def decoder_for(model: DiffusionModel, decoder: str | Preset | Decoder) -> Decoder:
     """What the engine runs for a preset's name, a preset, or a decoder that is built already and stays as it is.
 
     Here, and nowhere else, a decoder comes to depend on the machine: where `D3MLX` leaves the multiple of its row
     counts open, it is what `d3mlx bench` measured for this model on this device, 32 where nothing was measured.
+    Raises ConfigError for what this model cannot do.
     """
-    if isinstance(decoder, Decoder):
-        return decoder
     chosen = preset(decoder) if isinstance(decoder, str) else decoder
     if isinstance(chosen, D3MLX) and chosen.row_multiple is None:
         chosen = replace(chosen, row_multiple=best_padding(model.args, device_name()))
-    return chosen.build(model.family)
+    built = chosen if isinstance(chosen, Decoder) else chosen.build(model.family)
+    check_decoder(built, model.args)
+    return built
 
 
 class Generation:

@@ -11,6 +11,7 @@ import mlx.core as mx
 
 from d3mlx.canvas import Ints
 from d3mlx.models.transformer import Positions
+from d3mlx.packing import KVPacking
 
 
 class Rows:
@@ -46,14 +47,48 @@ class LayerStore:
         return self.keys, self.values
 
 
+class PackedLayerStore:
+    """K and V of one layer, quantized: of each the packed numbers, the scales and the biases, [B, kv_heads, L, ...].
+
+    A forward unpacks them layer by layer. One that computes every position attends to what it computed.
+    """
+
+    def __init__(self, packing: KVPacking) -> None:
+        self.rows: Rows | None = None
+        self.packing = packing
+        self.keys: list[mx.array] = []
+        self.values: list[mx.array] = []
+
+    def update(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
+        assert self.rows is not None
+        if self.rows.everything or not self.keys:
+            self.keys, self.values = self.pack(keys), self.pack(values)
+            # Packed in this forward: until then, every layer's unpacked ones would be kept.
+            now = mx.depends([keys, values], [*self.keys, *self.values])
+            return now[0], now[1]
+        for kept, fresh in ((self.keys, self.pack(keys)), (self.values, self.pack(values))):
+            for stored, part in zip(kept, fresh, strict=True):
+                stored[:, :, self.rows.index] = part
+        return self.unpack(self.keys), self.unpack(self.values)
+
+    def pack(self, rows: mx.array) -> list[mx.array]:
+        return list(mx.quantize(rows, self.packing.group_size, self.packing.bits))
+
+    def unpack(self, kept: list[mx.array]) -> mx.array:
+        packed, scales, biases = kept
+        return mx.dequantize(packed, scales, biases, self.packing.group_size, self.packing.bits)
+
+
 class Store:
     """The cache of one request. The first forward must compute every position."""
 
-    def __init__(self, layers: int, keep: bool):
-        self.layers: list[LayerStore] | None = [LayerStore() for _ in range(layers)] if keep else None
+    def __init__(self, layers: int, keep: bool, packing: KVPacking | None = None):
+        self.layers: list[LayerStore | PackedLayerStore] | None = None
+        if keep:
+            self.layers = [PackedLayerStore(packing) if packing else LayerStore() for _ in range(layers)]
         self.hidden: mx.array | None = None
 
-    def open(self, rows: Rows) -> list[LayerStore] | None:
+    def open(self, rows: Rows) -> list[LayerStore | PackedLayerStore] | None:
         """The layers' stores, told where the coming forward's rows stand."""
         for layer in self.layers or []:
             layer.rows = rows

@@ -112,7 +112,7 @@ class Forward:
 
     def __init__(self, model: DiffusionModel, canvas: Canvas, decoder: Decoder, sampling: Sampling, noise: Noise):
         self.model, self.canvas, self.decoder, self.sampling, self.noise = model, canvas, decoder, sampling, noise
-        self.store = Store(len(model.layers), keep=decoder.rows.cached)
+        self.store = Store(len(model.layers), keep=decoder.rows.cached, packing=decoder.kv)
         self.sequences = 2 if decoder.cfg_scale else 1
         self.stages = current()
 

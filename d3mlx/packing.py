@@ -1,8 +1,11 @@
-"""How quantized weights are stored: modes, and the arrays of a layer."""
+"""How quantized weights are stored, modes and the arrays of a layer; and how K/V may be."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, NamedTuple
+
+from d3mlx.errors import ConfigError
 
 
 class Choice(NamedTuple):
@@ -51,6 +54,35 @@ class Packing(NamedTuple):
         if self.mode == "affine":
             return {**found, "scales": (scales, FLOATS), "biases": (scales, FLOATS)}
         return {**found, "scales": (scales, ("U8",))}
+
+
+@dataclass(frozen=True)
+class KVPacking:
+    """K and V with `bits` a number; each `group_size` of a head's numbers share a scale and a bias (affine mode)."""
+
+    bits: int = 8
+    group_size: int = 64
+
+    def __post_init__(self) -> None:
+        choice = MODES["affine"]
+        if self.bits not in choice.bits:
+            raise ConfigError(f"kv-bits is one of {listed(choice.bits)}, not {self.bits}.")
+        if self.group_size not in choice.groups:
+            raise ConfigError(f"kv-group-size is one of {listed(choice.groups)}, not {self.group_size}.")
+
+    def check(self, head_dim: int) -> None:
+        """Raise ConfigError if the numbers of a head are no whole groups."""
+        if head_dim % self.group_size == 0:
+            return
+        fitting = [group for group in MODES["affine"].groups if head_dim % group == 0]
+        advice = f"give kv-group-size {max(fitting)}" if fitting else "leave kv-bits out"
+        raise ConfigError(
+            f"This model's heads have {head_dim} numbers, which is no multiple of {self.group_size}; {advice}."
+        )
+
+
+def listed(numbers: tuple[int, ...]) -> str:
+    return ", ".join(map(str, sorted(numbers)))
 
 
 def bits_of(quantization: dict[str, Any]) -> list[int]:

@@ -24,6 +24,7 @@ from d3mlx.decoding.acceptance import (
 from d3mlx.decoding.rows import Delayed, Dual, Full, Needed, Prefix, RowPolicy
 from d3mlx.decoding.schedule import MultiBlock, Schedule, SequentialBlocks, WholeCanvas
 from d3mlx.errors import ConfigError
+from d3mlx.packing import KVPacking
 
 Family = Literal["llada", "dream"]
 RowsName = Literal["full", "prefix", "dual", "delayed"]
@@ -31,14 +32,20 @@ RowsName = Literal["full", "prefix", "dual", "delayed"]
 
 @dataclass(frozen=True)
 class Decoder:
-    """What the engine runs. `cfg_scale` above 0 adds a second, unprompted sequence to every forward (LLaDA)."""
+    """What the engine runs. `cfg_scale` above 0 adds a second, unprompted sequence to every forward (LLaDA).
+
+    kv: how K and V are quantized in the cache, None for as they are computed.
+    """
 
     schedule: Schedule
     acceptance: Acceptance
     rows: RowPolicy
     cfg_scale: float = 0.0
+    kv: KVPacking | None = None
 
     def __post_init__(self) -> None:
+        if self.kv is not None and not self.rows.cached:
+            raise ConfigError("Full rows keep no K/V, so kv-bits has no effect; leave it out, or choose cached rows.")
         if self.cfg_scale and self.rows.cached:
             raise ConfigError("Guidance (cfg-scale) is defined for full rows only; use it without a cache.")
         rule = self.acceptance.inner if isinstance(self.acceptance, OpensBlock) else self.acceptance
@@ -135,7 +142,7 @@ class FastDLLM:
     threshold: accept every position with at least this probability (default 0.9).
     factor: the factor rule instead of a threshold (LLaDA).
     steps: Dream with full rows decodes the whole canvas on a quota of this many steps (None: one per new token).
-    block_size: default 32.
+    block_size: default 32. kv_bits, kv_group_size: of a quantized cache (see `kv_packing`), default none.
     """
 
     rows: RowsName | None = None
@@ -143,9 +150,12 @@ class FastDLLM:
     factor: float | None = None
     steps: int | None = None
     block_size: int | None = None
+    kv_bits: int | None = None
+    kv_group_size: int | None = None
 
     def build(self, family: str) -> Decoder:
         check_family(family)
+        kv = kv_packing(self.kv_bits, self.kv_group_size)
         rows = self.rows or "dual"
         check_choice("rows for fast-dllm", rows, ("full", "prefix", "dual"))
         if self.threshold is not None and self.factor is not None:
@@ -156,16 +166,16 @@ class FastDLLM:
         if family == "dream" and rows == "full":
             if self.block_size is not None:
                 raise ConfigError("Without a cache, fast-dllm decodes Dream's whole canvas; block-size has no effect.")
-            return Decoder(WholeCanvas(), Carry(threshold, self.steps), Full())
+            return Decoder(WholeCanvas(), Carry(threshold, self.steps), Full(), kv=kv)
         if self.steps is not None:
             raise ConfigError("fast-dllm takes steps only for Dream with full rows; elsewhere the threshold decides.")
         schedule = SequentialBlocks(32 if self.block_size is None else self.block_size)
         policies: dict[str, RowPolicy] = {"full": Full(), "prefix": Prefix(), "dual": Dual()}
         policy = policies[rows]
         if family == "dream":
-            return Decoder(schedule, OpensBlock(Confidence(threshold, filtered_statistics=True)), policy)
+            return Decoder(schedule, OpensBlock(Confidence(threshold, filtered_statistics=True)), policy, kv=kv)
         rule: Acceptance = Confidence(threshold) if self.factor is None else Factor(self.factor)
-        return Decoder(schedule, rule, policy)
+        return Decoder(schedule, rule, policy, kv=kv)
 
 
 @dataclass(frozen=True)
@@ -176,6 +186,7 @@ class D3LLM:
     threshold: accept entropies below this many nats (default 0.5 for LLaDA, 0.4 for Dream).
     block_size: default 32. block_add, activation: shares of a block, default 0.1 and 0.95 (see `MultiBlock`).
     cache_delay, refresh_interval: in steps, default 2 and 10000 (see `Delayed`).
+    kv_bits, kv_group_size: of a quantized cache (see `kv_packing`), default none.
     """
 
     rows: RowsName | None = None
@@ -185,9 +196,12 @@ class D3LLM:
     activation: float | None = None
     cache_delay: int | None = None
     refresh_interval: int | None = None
+    kv_bits: int | None = None
+    kv_group_size: int | None = None
 
     def build(self, family: str) -> Decoder:
         check_family(family)
+        kv = kv_packing(self.kv_bits, self.kv_group_size)
         rows = self.rows or "delayed"
         check_choice("rows for d3llm", rows, ("full", "delayed"))
         schedule = MultiBlock(**given(block_size=self.block_size, block_add=self.block_add, activation=self.activation))
@@ -197,9 +211,9 @@ class D3LLM:
         if rows == "full":
             if self.cache_delay is not None or self.refresh_interval is not None:
                 raise ConfigError("cache-delay and refresh-interval belong to the delayed cache; full rows have none.")
-            return Decoder(schedule, rule, Full())
+            return Decoder(schedule, rule, Full(), kv=kv)
         knobs = given(delay=self.cache_delay, refresh_interval=self.refresh_interval)
-        return Decoder(schedule, rule, Delayed(**knobs, one_at_a_time=llada))
+        return Decoder(schedule, rule, Delayed(**knobs, one_at_a_time=llada), kv=kv)
 
 
 @dataclass(frozen=True)
@@ -210,7 +224,8 @@ class D3MLX:
     block_size: default 32. block_add, activation: shares of a block, default 0.1 and 0.95 (see `MultiBlock`).
     recent: steps for which committed rows are computed again, default 2. row_multiple: row counts are rounded up to a
     multiple of this, default 8; a generation takes what was measured on its machine instead (`api.decoder_for`).
-    refresh_interval: steps between passes over everything, default 0 for none.
+    refresh_interval: steps between passes over everything, default 0 for none. kv_bits, kv_group_size: of a quantized
+    cache (see `kv_packing`), default none.
     """
 
     threshold: float | None = None
@@ -220,11 +235,21 @@ class D3MLX:
     recent: int | None = None
     row_multiple: int | None = None
     refresh_interval: int | None = None
+    kv_bits: int | None = None
+    kv_group_size: int | None = None
 
     def build(self, family: str) -> Decoder:
         exact = D3LLM("full", self.threshold, self.block_size, self.block_add, self.activation).build(family)
         knobs = given(recent=self.recent, multiple=self.row_multiple, refresh_interval=self.refresh_interval)
-        return Decoder(exact.schedule, exact.acceptance, Needed(**knobs, source=int(family == "dream")))
+        rows = Needed(**knobs, source=int(family == "dream"))
+        return Decoder(exact.schedule, exact.acceptance, rows, kv=kv_packing(self.kv_bits, self.kv_group_size))
+
+
+def kv_packing(bits: int | None, group_size: int | None) -> KVPacking | None:
+    """How a preset's K/V is quantized; groups of 64 numbers if `group_size` is None."""
+    if bits is None and group_size is not None:
+        raise ConfigError("kv-group-size belongs to a quantized cache; give kv-bits too.")
+    return None if bits is None else KVPacking(bits, **given(group_size=group_size))
 
 
 def given(**options: Any) -> dict[str, Any]:

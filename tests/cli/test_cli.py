@@ -67,6 +67,13 @@ def test_options_reach_the_decoder(d3mlx: Any, llada: str, dream: str) -> None:
     assert (chosen["rows"]["delay"], chosen["rows"]["refresh_interval"]) == (4, 5)
     assert chosen["acceptance"]["threshold"] == 0.9
     assert policies("--model", dream)["acceptance"]["threshold"] == 0.4
+    assert policies("--kv-bits", "8", "--kv-group-size", "32")["kv"] == {
+        "type": "KVPacking",
+        "bits": 8,
+        "group_size": 32,
+    }
+    refused = d3mlx("generate", "hi", "--model", llada, "--kv-bits", "8")
+    assert (refused.status, "heads have 16 numbers" in refused.err) == (1, True)
     vanilla = ["--decoder", "vanilla", "--steps", "4"]
     assert policies("--model", llada, *vanilla, "--cfg-scale", "0.5", "--alg", "random")["cfg_scale"] == 0.5
     origin = policies("--model", dream, *vanilla, "--alg", "topk_margin", "--alg-temp", "0.3", "--eps", "0.01")

@@ -52,6 +52,9 @@ def test_a_table_a_curve_and_every_figure(d3mlx: Any, tmp_path: Path) -> None:
     again = d3mlx("eval", *SHORT, *options[:1], "0.1,0.5", *options[2:4], "--knob", "block-size=8", "--json", "-")
     assert [point["setting"]["value"] for point in json.loads(again.out)["points"]] == [0.1, 0.5]
     assert (out / "threshold-0.1.jsonl").read_bytes() == before
+    narrow = d3mlx("eval", *SHORT, "--knob", "kv-bits=8", "--knob", "kv-group-size=128", "--out", str(tmp_path / "new"))
+    assert (narrow.status, "heads have 64 numbers" in narrow.err) == (1, True)
+    assert not (tmp_path / "new").exists()
     mixed = d3mlx("eval", *SHORT, "--decoder", "fast-dllm", "--out", str(out))
     assert (mixed.status, mixed.out) == (1, "")
     assert "another decoder (d3llm, not fast-dllm)" in mixed.err

@@ -1,0 +1,149 @@
+"""What a request holds in memory: K/V that are written where they stand, quantized ones, and nothing afterwards."""
+
+from __future__ import annotations
+
+import gc
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from d3mlx import D3LLM, D3MLX, FastDLLM, Generation, generate
+from d3mlx.cache import Rows, Store
+from d3mlx.canvas import Canvas
+from d3mlx.decoding.presets import Decoder
+from d3mlx.decoding.rows import Plan, run
+from d3mlx.decoding.sampling import Noise, Sampling
+from d3mlx.engine import Forward, decode
+from d3mlx.errors import ConfigError
+from d3mlx.packing import KVPacking
+from tests.builders import LLADA_CONFIG, llada_model
+
+LENGTH = 2100
+ONE_BY_ONE: dict[str, Any] = {"threshold": 0.0, "block_add": 1.0, "activation": 1.0, "block_size": 4, "row_multiple": 4}
+"""One token a step."""
+
+
+def model_of(layers: int, width: int = 64, heads: int = 1) -> Any:
+    sizes = {"n_layers": layers, "d_model": width, "n_heads": heads, "n_kv_heads": heads, "mlp_hidden_size": 8}
+    ids = {"vocab_size": 16, "embedding_size": 16, "mask_token_id": 15, "eos_token_id": 14}
+    mx.random.seed(0)
+    model = llada_model({**LLADA_CONFIG, **sizes, **ids, "max_sequence_length": 8192})
+    mx.eval(model.parameters())
+    return model
+
+
+def above(model: Any, canvas: Canvas, decoder: Decoder, steps: int) -> list[tuple[int, int]]:
+    """Bytes that are live after each step, and the most that were during it, both above those before the run."""
+    gc.collect()
+    before = mx.get_active_memory()
+    found = []
+    for index, _ in enumerate(decode(model, canvas, decoder), 1):
+        found.append((mx.get_active_memory() - before, mx.get_peak_memory() - before))
+        mx.reset_peak_memory()
+        if index == steps:
+            break
+    return found
+
+
+@pytest.mark.parametrize("kv_bits", [None, 8])
+def test_steps_write_into_the_cache_and_nothing_grows(kv_bits: int | None) -> None:
+    model = model_of(layers=2, width=32)
+    decoder = D3MLX(**ONE_BY_ONE, kv_bits=kv_bits, kv_group_size=kv_bits and 32).build("llada")
+    found = above(model, Canvas([1] * 4, LENGTH, 15, early_stop=False), decoder, 100)
+    live, most = [np.array(column) for column in zip(*found, strict=True)]
+    keys = (LENGTH + 4) * 32 * 4
+    # The first step after the full pass lays out anew what the pass left transposed.
+    assert live[2:].max() - live[2:].min() < 4096
+    # Keys and values of two layers, and the hidden rows, which are as large as keys.
+    held = (4 if kv_bits is None else 4 * (8 + 2) / 32) * keys + keys
+    assert held < live.max() < held + 0.3 * keys
+    if kv_bits is None:
+        # A copy of one layer's keys in a step would show.
+        assert (most - live)[2:].max() < 0.8 * keys
+
+
+def test_a_long_prompt_and_what_is_left_of_it() -> None:
+    model = model_of(layers=1, width=8)
+    prompt = (np.arange(4096) % 13).tolist()
+    gc.collect()
+    before = mx.get_active_memory()
+    result = generate(model, None, prompt, D3MLX(threshold=10.0, block_size=4, row_multiple=8), max_tokens=6)
+    assert result.stats.prefill_rows == 4096
+    assert result.stats.rows < 4200
+    gc.collect()
+    assert mx.get_active_memory() == before
+
+
+def logits_after(model: Any, packing: KVPacking | None, length: int) -> tuple[np.ndarray[Any, Any], int]:
+    """Logits of a step against the cache that a full pass left, some of its rows rewritten; and the cache's bytes."""
+    built = D3MLX(row_multiple=1).build("llada")
+    canvas = Canvas([1, 2, 3], length - 3, 15)
+    forward = Forward(
+        model, canvas, Decoder(built.schedule, built.acceptance, built.rows, kv=packing), Sampling(), Noise(0)
+    )
+    forward.logits(run(0, length), np.arange(3, 5, dtype=np.int32))
+    canvas.commit(np.array([3, 9]), np.array([5, 6]))
+    rows = np.array([3, 4, 9, 30], np.int32)
+    logits = forward.logits(Plan(rows), rows)
+    mx.eval(logits)
+    kept = [array for layer in forward.store.layers or [] for array in (layer.keys, layer.values)]
+    parts = [part for array in kept for part in (array if isinstance(array, list) else [array])]
+    return np.array(logits), sum(part.nbytes for part in parts)
+
+
+@pytest.mark.parametrize(("bits", "group", "near"), [(8, 64, 0.01), (8, 32, 0.01), (4, 32, 0.2)])
+def test_quantized_keys_and_values_say_nearly_the_same_in_less_memory(bits: int, group: int, near: float) -> None:
+    model = model_of(layers=3, width=128, heads=2)
+    exact, full_size = logits_after(model, None, 40)
+    found, size = logits_after(model, KVPacking(bits, group), 40)
+    assert not np.array_equal(found, exact)
+    assert np.abs(found - exact).max() < near * np.abs(exact).max()
+    assert full_size == 2 * 3 * 40 * 128 * 4
+    # A scale and a bias of four bytes for each group of float32 numbers.
+    assert size == full_size * (bits + 64 / group) / 32
+
+
+def test_every_cached_decoder_decodes_with_quantized_keys_and_values() -> None:
+    model = model_of(layers=2)
+    presets = [FastDLLM(rows="prefix", kv_bits=8), FastDLLM(kv_bits=8), D3LLM(kv_bits=8), D3MLX(kv_bits=8)]
+    for preset in presets:
+        generation = Generation(model, None, [1, 2, 3], preset, max_tokens=40)
+        assert generation.decoder.kv == KVPacking(8, 64)
+        for _ in generation:
+            pass
+        assert generation.canvas.done
+
+
+def test_packed_rows_stay_what_they_were() -> None:
+    """Rows that a step does not compute keep their bits."""
+    store = Store(1, keep=True, packing=KVPacking(8, 32))
+    everything, some = Rows(np.arange(6, dtype=np.int32), 6), Rows(np.array([1, 4], np.int32), 6)
+    base = mx.random.normal((1, 2, 6, 32), key=mx.random.key(0))
+    (layer,) = store.open(everything) or []
+    layer.update(base, -base)
+    (layer,) = store.open(some) or []
+    keys, values = layer.update(mx.ones((1, 2, 2, 32)), mx.zeros((1, 2, 2, 32)))
+    kept = np.array([0, 2, 3, 5])
+    packed = np.array(mx.dequantize(*mx.quantize(base, 32, 8), 32, 8))
+    assert np.array_equal(np.array(keys)[:, :, kept], packed[:, :, kept])
+    assert np.allclose(np.array(values)[:, :, kept], -packed[:, :, kept], atol=0.05)
+    assert (np.array(keys)[:, :, [1, 4]] == 1).all()
+    assert (np.array(values)[:, :, [1, 4]] == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("preset", "says"),
+    [
+        (D3LLM(rows="full", kv_bits=8), "Full rows keep no K/V"),
+        (FastDLLM(rows="full", kv_bits=4), "Full rows keep no K/V"),
+        (D3MLX(kv_bits=7), "kv-bits is one of 2, 3, 4, 5, 6, 8, not 7"),
+        (D3MLX(kv_bits=8, kv_group_size=48), "kv-group-size is one of 32, 64, 128, not 48"),
+        (D3MLX(kv_group_size=64), "give kv-bits too"),
+        (D3MLX(kv_bits=8, kv_group_size=128), "heads have 64 numbers, .* give kv-group-size 64"),
+    ],
+)
+def test_what_is_refused(preset: Any, says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        Generation(model_of(layers=1), None, [1, 2], preset, max_tokens=4)
