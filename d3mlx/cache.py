@@ -28,6 +28,14 @@ class Rows:
         else:
             self.index = self.positions = mx.array(positions)
 
+    def write(self, stored: mx.array, fresh: mx.array, axis: int) -> mx.array:
+        """`stored` with `fresh` at the positions along an axis: in place, unless something else holds the array."""
+        if isinstance(self.index, slice):
+            stored[(slice(None),) * axis + (self.index,)] = fresh
+            return stored
+        places = self.index.reshape([-1 if i == axis else 1 for i in range(stored.ndim)])
+        return mx.put_along_axis(stored, places, fresh, axis)
+
 
 class LayerStore:
     """K and V of one layer, each [B, kv_heads, L, head_dim]."""
@@ -42,8 +50,8 @@ class LayerStore:
         if self.rows.everything or self.keys is None or self.values is None:
             self.keys, self.values = keys, values
         else:
-            self.keys[:, :, self.rows.index] = keys
-            self.values[:, :, self.rows.index] = values
+            self.keys = self.rows.write(self.keys, keys, axis=2)
+            self.values = self.rows.write(self.values, values, axis=2)
         return self.keys, self.values
 
 
@@ -66,10 +74,13 @@ class PackedLayerStore:
             # Packed in this forward: until then, every layer's unpacked ones would be kept.
             now = mx.depends([keys, values], [*self.keys, *self.values])
             return now[0], now[1]
-        for kept, fresh in ((self.keys, self.pack(keys)), (self.values, self.pack(values))):
-            for stored, part in zip(kept, fresh, strict=True):
-                stored[:, :, self.rows.index] = part
+        self.keys = self.written(self.keys, self.pack(keys))
+        self.values = self.written(self.values, self.pack(values))
         return self.unpack(self.keys), self.unpack(self.values)
+
+    def written(self, kept: list[mx.array], fresh: list[mx.array]) -> list[mx.array]:
+        assert self.rows is not None
+        return [self.rows.write(stored, part, axis=2) for stored, part in zip(kept, fresh, strict=True)]
 
     def pack(self, rows: mx.array) -> list[mx.array]:
         return list(mx.quantize(rows, self.packing.group_size, self.packing.bits))
@@ -99,5 +110,5 @@ class Store:
         if rows.everything or self.hidden is None:
             self.hidden = hidden
         else:
-            self.hidden[:, rows.index] = hidden
+            self.hidden = rows.write(self.hidden, hidden, axis=1)
         return self.hidden

@@ -7,6 +7,7 @@ arXiv:1805.02867), with one more for the entropy; no array of probabilities exis
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -251,18 +252,28 @@ def reference(logits: mx.array, excluded: int, choice: Choice = None) -> TokenSt
     """The same in MLX operations."""
     x = logits.astype(mx.float32)
     top = x.max(axis=-1, keepdims=True)
-    # exp(-200) is 0 like exp(-inf), and 0 * -200 is 0 where 0 * -inf would be NaN.
-    shifted = mx.maximum(x - mx.where(mx.isinf(top), 0.0, top), -200.0)
-    weights = mx.exp(shifted)
+    base = mx.where(mx.isinf(top), 0.0, top)
+
+    def below(logits: mx.array) -> mx.array:
+        # exp(-200) is 0 like exp(-inf), and 0 * -200 is 0 where 0 * -inf would be NaN.
+        return mx.maximum(logits - base, -200.0)
+
+    def weight(shifted: mx.array) -> mx.array:
+        # exp, at half of its price on a CPU.
+        return mx.power(2.0, shifted * math.log2(math.e))
+
+    shifted = below(x)
+    weights = weight(shifted)
     total = weights.sum(axis=-1)
     weighted = (weights * shifted).sum(axis=-1)
     entropy = mx.where(total == 0, mx.inf, mx.log(total) - weighted / total)
     scale = mx.where(total > 0, 1 / total, 0.0)
     ids, lowest = mx.arange(x.shape[-1]), int(excluded == 0 and x.shape[-1] > 1)
 
-    def highest(scores: mx.array) -> tuple[mx.array, mx.array]:
-        best = scores.max(axis=-1)
-        return mx.where(best == -mx.inf, lowest, scores.argmax(axis=-1).astype(mx.int32)), best
+    def highest(scores: mx.array) -> mx.array:
+        found = scores.argmax(axis=-1, keepdims=True)
+        best = mx.take_along_axis(scores, found, axis=-1)
+        return mx.where(best == -mx.inf, lowest, found.astype(mx.int32))[:, 0]
 
     def allowed(scores: mx.array) -> mx.array:
         return mx.where(ids == excluded, -mx.inf, scores)
@@ -271,12 +282,12 @@ def reference(logits: mx.array, excluded: int, choice: Choice = None) -> TokenSt
         return mx.take_along_axis(weights, chosen[:, None], axis=-1)[:, 0] * scale
 
     choices = allowed(x)
-    token, _ = highest(choices)
-    runner_up, best = highest(mx.put_along_axis(choices, token[:, None], mx.array(-mx.inf), axis=-1))
-    second = mx.where(best == -mx.inf, 0.0, probability(runner_up))
+    token = highest(choices)
+    others = mx.put_along_axis(choices, token[:, None], mx.array(-mx.inf), axis=-1)
+    second = weight(below(others.max(axis=-1, keepdims=True)))[:, 0] * scale
     sampled = token
     if choice is not None:
-        sampled, _ = highest(allowed(choice.scores(logits) if isinstance(choice, Draw) else choice))
+        sampled = highest(allowed(choice.scores(logits) if isinstance(choice, Draw) else choice))
     return TokenStats(token, probability(token), second, entropy, sampled, probability(sampled))
 
 

@@ -113,7 +113,8 @@ def median(act: Callable[[], list[mx.array]]) -> float:
 
 
 def writing(decoder: Decoder, rows: int) -> float:
-    """Seconds in which a step's rows are written into the cache: K and V of each layer, and the last hidden ones."""
+    """Seconds in which a step's rows are written into the cache, K and V of each layer and the last hidden ones; where
+    K and V are quantized, also those in which all of them are unpacked."""
     length, heads, width = PROMPT + NEW, SIZES.kv_heads, SIZES.hidden // SIZES.kv_heads
     store = Store(SIZES.layers, keep=decoder.rows.cached, packing=decoder.kv)
     everything = Rows(np.arange(length, dtype=np.int32), length)
@@ -167,7 +168,7 @@ def measure(
                 del left[name]
         if not left:
             break
-    header = ["rows of a step", "steps", "rows", "forward", "plan", "cache writes", "choice of rows"]
+    header = ["rows of a step", "steps", "rows", "forward", "plan", "cache", "choice of rows"]
     header += ["statistics and acceptance", "commit", "all but the forward"]
     typer.echo(f"Milliseconds a step; prompt of {PROMPT}, {NEW} new tokens, {SIZES}; trace {trace}:\n")
     typer.echo(table(header, [line(name, run) for name, run in runs.items()]))
