@@ -156,7 +156,7 @@ def generate(
     ] = False,
     max_tokens: Annotated[
         int | None,
-        typer.Option(help="Length of the canvas, 256; the answer may end earlier.", rich_help_panel=COMMON),
+        typer.Option(help="Limit of the answer's length, 256, and without --ahead the canvas.", rich_help_panel=COMMON),
     ] = None,
     decoder: Annotated[
         str, typer.Option("--decoder", "-d", help="vanilla, fast-dllm, d3llm or d3mlx.", rich_help_panel=COMMON)
@@ -244,6 +244,13 @@ def generate(
     row_multiple: Annotated[
         int | None, typer.Option(help="d3mlx: row counts are rounded up to a multiple of this, 8.", rich_help_panel=D3)
     ] = None,
+    ahead: Annotated[
+        int | None,
+        typer.Option(
+            help="d3mlx: let the canvas grow, with this many blocks of masks beyond the active ones.",
+            rich_help_panel=D3,
+        ),
+    ] = None,
     json_lines: Annotated[
         bool, typer.Option("--json", help="One JSON object a step, then the result.", rich_help_panel=OUTPUT)
     ] = False,
@@ -294,6 +301,7 @@ def generate(
         "refresh_interval": refresh_interval,
         "recent": recent,
         "row_multiple": row_multiple,
+        "ahead": ahead,
     }
     given = {name: value for name, value in knobs.items() if value is not None}
     ignored = set(given) - set(PRESETS[decoder].__dataclass_fields__) if decoder in PRESETS else set()

@@ -17,7 +17,9 @@ class Rows:
     """The positions of one forward, as the host and the device need them."""
 
     def __init__(self, positions: Ints | mx.array, length: int):
+        """length: positions that take part, computed now or before."""
         count = len(positions)
+        self.length = length
         self.everything = count == length
         self.index: slice | mx.array
         self.positions: Positions
@@ -26,6 +28,16 @@ class Rows:
             self.index, self.positions = slice(first, first + count), first
         else:
             self.index = self.positions = mx.array(positions)
+
+
+def lengthened(stored: mx.array, length: int, axis: int) -> mx.array:
+    """`stored` with room for `length` positions; the forward at hand computes those that are new."""
+    missing = length - stored.shape[axis]
+    if not missing:
+        return stored
+    shape = list(stored.shape)
+    shape[axis] = missing
+    return mx.concatenate([stored, mx.zeros(shape, stored.dtype)], axis=axis)
 
 
 class LayerStore:
@@ -41,13 +53,15 @@ class LayerStore:
         if self.rows.everything or self.keys is None or self.values is None:
             self.keys, self.values = keys, values
         else:
+            self.keys = lengthened(self.keys, self.rows.length, axis=2)
+            self.values = lengthened(self.values, self.rows.length, axis=2)
             self.keys[:, :, self.rows.index] = keys
             self.values[:, :, self.rows.index] = values
         return self.keys, self.values
 
 
 class Store:
-    """The cache of one request. The first forward must compute every position."""
+    """The cache of one request. A forward must compute every position that takes part for the first time."""
 
     def __init__(self, layers: int, keep: bool):
         self.layers: list[LayerStore] | None = [LayerStore() for _ in range(layers)] if keep else None
@@ -64,5 +78,6 @@ class Store:
         if rows.everything or self.hidden is None:
             self.hidden = hidden
         else:
+            self.hidden = lengthened(self.hidden, rows.length, axis=1)
             self.hidden[:, rows.index] = hidden
         return self.hidden

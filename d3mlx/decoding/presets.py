@@ -210,6 +210,8 @@ class D3MLX:
     block_size: default 32. block_add, activation: shares of a block, default 0.1 and 0.95 (see `MultiBlock`).
     recent: steps for which committed rows are computed again, default 2. row_multiple: row counts are rounded up to a
     multiple of this, default 8. refresh_interval: steps between passes over everything, default 0 for none.
+    ahead: blocks of masks that take part beyond the active ones; None (default) for all from the start. With a number
+    the canvas grows with the answer, and max_tokens is a limit that costs nothing until it is reached.
     """
 
     threshold: float | None = None
@@ -219,11 +221,14 @@ class D3MLX:
     recent: int | None = None
     row_multiple: int | None = None
     refresh_interval: int | None = None
+    ahead: int | None = None
 
     def build(self, family: str) -> Decoder:
-        exact = D3LLM("full", self.threshold, self.block_size, self.block_add, self.activation).build(family)
+        exact = D3LLM("full", self.threshold).build(family)
+        blocks = given(block_size=self.block_size, block_add=self.block_add, activation=self.activation)
         knobs = given(recent=self.recent, multiple=self.row_multiple, refresh_interval=self.refresh_interval)
-        return Decoder(exact.schedule, exact.acceptance, Needed(**knobs, source=int(family == "dream")))
+        rows = Needed(**knobs, source=int(family == "dream"))
+        return Decoder(MultiBlock(**blocks, ahead=self.ahead), exact.acceptance, rows)
 
 
 def given(**options: Any) -> dict[str, Any]:

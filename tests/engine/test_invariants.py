@@ -28,6 +28,7 @@ LLADA: list[Any] = [
     D3LLM(threshold=1.5, block_size=8, block_add=0.0, activation=0.0, cache_delay=0),
     D3MLX(threshold=1.0, block_size=6, row_multiple=4),
     D3MLX(threshold=0.8, block_size=8, recent=1, row_multiple=1, refresh_interval=3),
+    D3MLX(threshold=0.8, block_size=4, row_multiple=1, ahead=1),
 ]
 DREAM: list[Any] = [
     Vanilla(),
@@ -40,6 +41,7 @@ DREAM: list[Any] = [
     D3LLM(rows="full", threshold=1.0, block_size=6, block_add=1.0, activation=1.0),
     D3LLM(threshold=0.9, block_size=5, cache_delay=2, refresh_interval=4),
     D3MLX(threshold=0.9, block_size=5, row_multiple=4),
+    D3MLX(threshold=0.9, block_size=5, row_multiple=4, ahead=0),
 ]
 DECODERS = [("llada", p) for p in LLADA] + [("dream", p) for p in DREAM]
 MAY_PAUSE = (Vanilla,)
