@@ -239,7 +239,11 @@ def generate(
     ] = None,
     recent: Annotated[
         int | None,
-        typer.Option(help="d3mlx: steps for which a committed token is computed again, 2.", rich_help_panel=D3),
+        typer.Option(help="d3mlx: steps for which a committed token is computed again, 1.", rich_help_panel=D3),
+    ] = None,
+    near: Annotated[
+        int | None,
+        typer.Option(help="d3mlx: tokens at most so far from such a one are computed with it, 2.", rich_help_panel=D3),
     ] = None,
     row_multiple: Annotated[
         int | None, typer.Option(help="d3mlx: row counts are rounded up to a multiple of this, 8.", rich_help_panel=D3)
@@ -300,6 +304,7 @@ def generate(
         "cache_delay": cache_delay,
         "refresh_interval": refresh_interval,
         "recent": recent,
+        "near": near,
         "row_multiple": row_multiple,
         "ahead": ahead,
     }

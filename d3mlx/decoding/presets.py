@@ -208,8 +208,9 @@ class D3MLX:
 
     threshold: accept entropies below this many nats (default 0.5 for LLaDA, 0.4 for Dream).
     block_size: default 32. block_add, activation: shares of a block, default 0.1 and 0.95 (see `MultiBlock`).
-    recent: steps for which committed rows are computed again, default 2. row_multiple: row counts are rounded up to a
-    multiple of this, default 8. refresh_interval: steps between passes over everything, default 0 for none.
+    recent: steps for which committed rows are computed again, default 1. near: tokens at most this many positions from
+    those are computed with them, default 2. row_multiple: row counts are rounded up to a multiple of this, default 8.
+    refresh_interval: steps between passes over everything, default 0 for none.
     ahead: blocks of masks that take part beyond the active ones; None (default) for all from the start. With a number
     the canvas grows with the answer, and max_tokens is a limit that costs nothing until it is reached.
     """
@@ -219,6 +220,7 @@ class D3MLX:
     block_add: float | None = None
     activation: float | None = None
     recent: int | None = None
+    near: int | None = None
     row_multiple: int | None = None
     refresh_interval: int | None = None
     ahead: int | None = None
@@ -226,7 +228,8 @@ class D3MLX:
     def build(self, family: str) -> Decoder:
         exact = D3LLM("full", self.threshold).build(family)
         blocks = given(block_size=self.block_size, block_add=self.block_add, activation=self.activation)
-        knobs = given(recent=self.recent, multiple=self.row_multiple, refresh_interval=self.refresh_interval)
+        knobs = given(recent=self.recent, near=self.near, multiple=self.row_multiple)
+        knobs |= given(refresh_interval=self.refresh_interval)
         rows = Needed(**knobs, source=int(family == "dream"))
         return Decoder(MultiBlock(**blocks, ahead=self.ahead), exact.acceptance, rows)
 

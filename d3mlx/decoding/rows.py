@@ -158,6 +158,12 @@ class Delayed:
         return run(0, canvas.reach, "refresh" if state.written else "step"), state
 
 
+def within(chosen: Bools, distance: int) -> Bools:
+    """[L], True at most `distance` positions from a chosen one."""
+    apart = np.abs(np.arange(len(chosen))[:, None] - np.flatnonzero(chosen))
+    return (apart <= distance).any(axis=1)
+
+
 @dataclass(frozen=True)
 class Ages:
     """Progress of needed rows.
@@ -175,8 +181,9 @@ class Ages:
 
 @dataclass(frozen=True)
 class Needed:
-    """The rows that a step cannot do without: after one pass over everything, the masked positions of the active blocks
-    and the positions that were committed in the last `recent` steps, whose K/V still describe a mask token.
+    """The rows that a step cannot do without: after one pass over everything, the masked positions of active blocks,
+    the positions that were committed in the last `recent` steps, whose K/V still describe a mask token, and the tokens
+    at most `near` positions from one of those, whose K/V still describe a token near a mask.
 
     Everything else, the far suffix of masks included, is read from the cache. `source` is 1 for Dream, whose prediction
     for a position comes from the row before it: that row is computed too. Row counts are rounded up to a multiple of
@@ -184,7 +191,8 @@ class Needed:
     is computed every so many steps; 0 for never.
     """
 
-    recent: int = 2
+    recent: int = 1
+    near: int = 2
     multiple: int = 8
     refresh_interval: int = 0
     source: int = 0
@@ -193,6 +201,8 @@ class Needed:
     def __post_init__(self) -> None:
         if not 1 <= self.recent <= LONG:
             raise ConfigError(f"Committed rows are computed for 1 to {LONG:,} further steps, not {self.recent}.")
+        if not 0 <= self.near <= LONG:
+            raise ConfigError(f"Tokens near a fresh one are up to 0 to {LONG:,} positions away, not {self.near}.")
         if self.multiple < 1:
             raise ConfigError(f"Row counts are rounded up to a multiple of 1 or more, not {self.multiple}.")
         if self.refresh_interval < 0:
@@ -221,6 +231,7 @@ class Needed:
         """[L]: the positions to compute. since [L]: steps since each one's token was first there to be computed, long
         for those that never had a mask or still have one."""
         needed = since < self.recent
+        needed |= within(needed, self.near) & ~canvas.masked
         if canvas.early_stop:
             # What the end of the answer filled is past every position that can still change.
             needed[canvas.prompt_length + len(canvas.answer) :] = False
