@@ -243,7 +243,7 @@ def generate(
     ] = None,
     near: Annotated[
         int | None,
-        typer.Option(help="d3mlx: tokens at most so far from such a one are computed with it, 2.", rich_help_panel=D3),
+        typer.Option(help="d3mlx: tokens at most so far from such a one are computed with it, 4.", rich_help_panel=D3),
     ] = None,
     row_multiple: Annotated[
         int | None, typer.Option(help="d3mlx: row counts are rounded up to a multiple of this, 8.", rich_help_panel=D3)

@@ -192,7 +192,7 @@ class Needed:
     """
 
     recent: int = 1
-    near: int = 2
+    near: int = 4
     multiple: int = 8
     refresh_interval: int = 0
     source: int = 0

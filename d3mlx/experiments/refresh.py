@@ -1,6 +1,6 @@
 """Which cached rows have to be computed again: accuracy, TPF and RPT of many choices beside full rows.
 
-    python -m d3mlx.experiments.refresh [--count N] [--only TEXT] [--block-size N] [--threshold T] [--out FILE.json]
+    python -m d3mlx.experiments.refresh [--count N] [--only PATTERN] [--block-size N] [--threshold T] [--out FILE.json]
 
 All variants decode the same validation problems of the embedded model, so the held-out ones stay unlooked-at. Accuracy
 tells variants apart only over many problems. A sharper measure is the slip: a commit whose token a forward of
@@ -10,6 +10,7 @@ everything, on the same canvas, would not have chosen.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
 from functools import lru_cache
@@ -97,24 +98,24 @@ EXACT = "full"
 
 def variants(base: D3MLX) -> dict[str, Variant]:
     """By name. Row counts are not rounded up, so that nothing is refreshed by the way."""
-    plain = replace(base, row_multiple=1, near=0, recent=2)
+    plain = replace(base, row_multiple=1, recent=2, near=0)
+    rule = replace(plain, recent=1, near=4)
     found = {EXACT: Variant(plain, lambda needed: Full())}
     for recent in (1, 2, 3, 4):
         found[f"recent {recent}"] = Variant(replace(plain, recent=recent))
     found["recent all"] = Variant(replace(plain, recent=LONG))
-    for recent, near in ((1, 1), (1, 2), (1, 4), (2, 1), (2, 2)):
+    for recent, near in ((1, 1), (1, 2), (1, 4), (1, 8), (2, 1), (2, 2)):
         found[f"recent {recent}, near {near}"] = Variant(replace(plain, recent=recent, near=near))
     for more in (8, 16):
-        found[f"recent 2, {more} oldest"] = Variant(plain, like(Older, more=more))
+        found[f"near 4, {more} oldest"] = Variant(rule, like(Older, more=more))
     for interval in (8, 4):
-        found[f"recent 2, all every {interval}"] = Variant(replace(plain, refresh_interval=interval))
+        found[f"near 4, all every {interval}"] = Variant(replace(rule, refresh_interval=interval))
+    for ahead in (0, 1):
+        found[f"full, ahead {ahead}"] = Variant(replace(rule, ahead=ahead), lambda needed: Full())
+        found[f"near 4, ahead {ahead}"] = Variant(replace(rule, ahead=ahead))
     groups: tuple[Group, ...] = ("prompt", "active", "complete", "beyond")
     for group in groups:
         found[f"recent 2, {group}"] = Variant(plain, like(Grouped, group=group))
-    for ahead in (0, 1):
-        grown = replace(plain, ahead=ahead, recent=1, near=2)
-        found[f"full, ahead {ahead}"] = Variant(grown, lambda needed: Full())
-        found[f"recent 1, near 2, ahead {ahead}"] = Variant(grown)
     return found
 
 
@@ -204,7 +205,9 @@ def find(subject: Subject, task: Task, name: str, variant: Variant, counts: tupl
 
 def table(findings: list[Finding]) -> Table:
     """RPT is with the pass over prompt and masks that every answer begins with."""
-    out = Table("rows", "accuracy", "minus full", "TPF", "RPT", "slips", "drift, nats", box=None)
+    out = Table(box=None)
+    for heading in ("rows", "accuracy", "minus full", "TPF", "RPT", "slips", "drift, nats"):
+        out.add_column(heading, no_wrap=True)
     for found in findings:
         total, apart, slips = score(found.records), found.against(findings[0]), found.slips
         out.add_row(
@@ -221,8 +224,8 @@ def table(findings: list[Finding]) -> Table:
 
 def measure(
     count: Annotated[int, typer.Option(help="Validation problems for each variant.")] = 100,
-    watched: Annotated[int, typer.Option(help="How many of them are watched for slips, which takes longer.")] = 40,
-    only: Annotated[str, typer.Option(help="Measure the variants with this text in their names, and full.")] = "",
+    watched: Annotated[int, typer.Option(help="How many of them are watched for slips, which takes longer.")] = 25,
+    only: Annotated[str, typer.Option(help="Regular expression: which variants, by their names; and full.")] = "",
     block_size: Annotated[int | None, typer.Option(help="Tokens in a block.")] = None,
     threshold: Annotated[float | None, typer.Option(help="Highest entropy in nats.")] = None,
     out: Annotated[Path | None, typer.Option(help="Write the figures to this JSON file.")] = None,
@@ -233,12 +236,11 @@ def measure(
     task, subject = Validation(), Subject(*load(EMBEDDED))
     chosen = variants(D3MLX(threshold, block_size))
     findings = []
-    console = Console()
     for name, variant in chosen.items():
-        if name == EXACT or only in name:
+        if name == EXACT or re.search(only, name):
             findings.append(find(subject, task, name, variant, (count, watched)))
             Console(stderr=True).print(f"{name}: {score(findings[-1].records).accuracy:.1%}")
-    console.print(table(findings))
+    Console(width=120).print(table(findings))
     if out is not None:
         write_text(out, json.dumps([found.summary(findings[0]) for found in findings], indent=2) + "\n")
 

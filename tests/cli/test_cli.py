@@ -82,6 +82,8 @@ def test_options_reach_the_decoder(d3mlx: Any, llada: str, dream: str) -> None:
     }
     fast = ["--model", llada, "--decoder", "fast-dllm", "--rows", "prefix", "--factor", "1.5"]
     assert policies(*fast)["acceptance"]["factor"] == 1.5
+    ours = policies("--model", dream, "--decoder", "d3mlx", "--recent", "3", "--near", "4", "--ahead", "1")
+    assert (ours["rows"]["recent"], ours["rows"]["near"], ours["schedule"]["ahead"]) == (3, 4, 1)
 
 
 def test_trace_holds_the_run(d3mlx: Any, llada: str, tmp_path: Path) -> None:
