@@ -156,7 +156,7 @@ def generate(
     ] = False,
     max_tokens: Annotated[
         int | None,
-        typer.Option(help="Length of the canvas, 256; the answer may end earlier.", rich_help_panel=COMMON),
+        typer.Option(help="Limit of the answer's length, 256, and without --ahead the canvas.", rich_help_panel=COMMON),
     ] = None,
     decoder: Annotated[
         str, typer.Option("--decoder", "-d", help="vanilla, fast-dllm, d3llm or d3mlx.", rich_help_panel=COMMON)
@@ -248,12 +248,23 @@ def generate(
     ] = None,
     recent: Annotated[
         int | None,
-        typer.Option(help="d3mlx: steps for which a committed token is computed again, 2.", rich_help_panel=D3),
+        typer.Option(help="d3mlx: steps for which a committed token is computed again, 1.", rich_help_panel=D3),
+    ] = None,
+    near: Annotated[
+        int | None,
+        typer.Option(help="d3mlx: tokens at most so far from such a one are computed with it, 4.", rich_help_panel=D3),
     ] = None,
     row_multiple: Annotated[
         int | None,
         typer.Option(
             help="d3mlx: row counts are rounded up to a multiple of this, what d3mlx bench found best here, else 32.",
+            rich_help_panel=D3,
+        ),
+    ] = None,
+    ahead: Annotated[
+        int | None,
+        typer.Option(
+            help="d3mlx: let the canvas grow, with this many blocks of masks beyond the active ones.",
             rich_help_panel=D3,
         ),
     ] = None,
@@ -308,7 +319,9 @@ def generate(
         "cache_delay": cache_delay,
         "refresh_interval": refresh_interval,
         "recent": recent,
+        "near": near,
         "row_multiple": row_multiple,
+        "ahead": ahead,
     }
     given = {name: value for name, value in knobs.items() if value is not None}
     ignored = set(given) - set(PRESETS[decoder].__dataclass_fields__) if decoder in PRESETS else set()

@@ -122,9 +122,8 @@ class View:
         self.canvas, self.generation, self.title = generation.canvas, generation, title
         silent = {*tokenizer.all_special_ids, *tokenizer.eos_token_ids}
         self.pieces = Pieces(tokenizer, silent)
-        self.length = len(self.canvas) - self.canvas.prompt_length
-        self.cells: list[Cell | None] = [None] * self.length
-        self.visible = self.length
+        self.cells: list[Cell | None] = [None] * (len(self.canvas) - self.canvas.prompt_length)
+        self.reach = self.visible = self.canvas.reach - self.canvas.prompt_length
         self.latest: Step | None = None
         self.began = time.perf_counter()
         self.seconds = 0.0
@@ -132,10 +131,11 @@ class View:
         self.over = False
 
     def take(self, step: Step) -> None:
-        """Note what a step committed, filled, and where the answer ends now."""
+        """Note what a step committed, filled, where the answer ends now, and how far the canvas has grown."""
         for position, token, entropy in zip(step.positions, step.tokens, step.entropies, strict=True):
             self.cells[int(position)] = Cell(int(token), float(entropy), step.index)
-        self.visible = len(self.canvas.answer)
+        self.reach = self.canvas.reach - self.canvas.prompt_length
+        self.visible = min(self.reach, len(self.canvas.answer))
         self.latest = step
         self.seconds = time.perf_counter() - self.began
 
@@ -183,7 +183,7 @@ class View:
             else:
                 out.append(glyphs.active, "cyan")
         size = step.blocks[0].end - step.blocks[0].start
-        left = self.length - step.blocks[-1].end
+        left = self.reach - step.blocks[-1].end
         out.append(glyphs.queued * -(-left // size), "grey42")
         return out
 

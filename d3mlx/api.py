@@ -11,6 +11,7 @@ from d3mlx.bench.saved import best_padding
 from d3mlx.canvas import Canvas
 from d3mlx.decoding.presets import D3MLX, Decoder, Preset, preset
 from d3mlx.decoding.sampling import Sampling
+from d3mlx.decoding.schedule import reach
 from d3mlx.engine import Stats, Step, decode
 from d3mlx.errors import ConfigError, PromptError
 from d3mlx.models import DiffusionModel
@@ -131,6 +132,8 @@ class Generation:
         self.decoder = decoder_for(model, decoder)
         self.canvas = make_canvas(model, tokenizer, prompt, max_tokens or model.args.max_new_tokens, early_stop)
         self.new_tokens = len(self.canvas) - self.canvas.prompt_length
+        # Whoever shows the canvas can do so before the first forward.
+        self.canvas.grow(reach(self.decoder.schedule.table(self.canvas), self.decoder.schedule.ahead))
         self.sampling = sampling or Sampling()
         self.model = model
         if stop and tokenizer is None:

@@ -18,7 +18,9 @@ class Rows:
     """The positions of one forward, as the host and the device need them."""
 
     def __init__(self, positions: Ints | mx.array, length: int):
+        """length: positions that take part, computed now or before."""
         count = len(positions)
+        self.length = length
         self.everything = count == length
         self.index: slice | mx.array
         self.positions: Positions
@@ -29,12 +31,24 @@ class Rows:
             self.index = self.positions = mx.array(positions)
 
     def write(self, stored: mx.array, fresh: mx.array, axis: int) -> mx.array:
-        """`stored` with `fresh` at the positions along an axis: in place, unless something else holds the array."""
+        """`stored` with `fresh` at the positions along an axis: in place, unless something else holds the array, or
+        the canvas has grown since."""
+        stored = lengthened(stored, self.length, axis)
         if isinstance(self.index, slice):
             stored[(slice(None),) * axis + (self.index,)] = fresh
             return stored
         places = self.index.reshape([-1 if i == axis else 1 for i in range(stored.ndim)])
         return mx.put_along_axis(stored, places, fresh, axis)
+
+
+def lengthened(stored: mx.array, length: int, axis: int) -> mx.array:
+    """`stored` with room for `length` positions; the forward at hand computes those that are new."""
+    missing = length - stored.shape[axis]
+    if not missing:
+        return stored
+    shape = list(stored.shape)
+    shape[axis] = missing
+    return mx.concatenate([stored, mx.zeros(shape, stored.dtype)], axis=axis)
 
 
 class LayerStore:
@@ -91,7 +105,7 @@ class PackedLayerStore:
 
 
 class Store:
-    """The cache of one request. The first forward must compute every position."""
+    """The cache of one request. A forward must compute every position that takes part for the first time."""
 
     def __init__(self, layers: int, keep: bool, packing: KVPacking | None = None):
         self.layers: list[LayerStore | PackedLayerStore] | None = None

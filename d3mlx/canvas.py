@@ -15,7 +15,8 @@ class Canvas:
     """A prompt followed by `new_tokens` positions that start as mask tokens.
 
     Positions are absolute (0 is the first prompt token). `end_ids` are the tokens that end an answer. With
-    `early_stop`, positions after the first of them are not decoded: they become `end_ids[0]`.
+    `early_stop`, positions after the first of them are not decoded: they become `end_ids[0]`. Positions from `reach` on
+    take no part yet: nothing computes or attends to them. A decode makes it grow.
     """
 
     def __init__(
@@ -34,7 +35,7 @@ class Canvas:
                 "inside a prompt is not supported, so remove it."
             )
         self.tokens: Ints = np.array([*prompt, *[mask_id] * new_tokens], dtype=np.int32)
-        self.prompt_length = len(prompt)
+        self.prompt_length = self.reach = len(prompt)
         self.mask_id = mask_id
         # A checkpoint may name its mask token as an end, which a masked position is not.
         self.end_ids = tuple(token for token in end_ids if token != mask_id)
@@ -70,6 +71,10 @@ class Canvas:
 
     def masks_in(self, start: int, end: int) -> int:
         return int(self.masked[start:end].sum())
+
+    def grow(self, end: int) -> None:
+        """Let the positions below `end` take part; what took part does so for good."""
+        self.reach = max(self.reach, end)
 
     def commit(self, positions: Ints, tokens: Ints) -> None:
         """Give masked positions their final tokens."""

@@ -19,7 +19,7 @@ from d3mlx.decoding.acceptance import Decision, Facts
 from d3mlx.decoding.presets import Decoder
 from d3mlx.decoding.rows import Kind, Plan
 from d3mlx.decoding.sampling import Noise, Sampling
-from d3mlx.decoding.schedule import Block, View, moved
+from d3mlx.decoding.schedule import Block, View, moved, reach
 from d3mlx.errors import CheckpointError
 from d3mlx.kernels.accept_blocks import MASKS, STATE, Accepted, Rule, accept_blocks
 from d3mlx.kernels.token_stats import TokenStats, token_stats
@@ -126,7 +126,7 @@ class Forward:
 
     def logits(self, plan: Plan, wanted: Ints) -> mx.array:
         """Run the planned rows; return logits [N, V] for the tokens at the N wanted positions."""
-        rows = Rows(plan.positions, len(self.canvas))
+        rows = Rows(plan.positions, self.canvas.reach)
         fresh = self.model.hidden(self.ids(plan), rows.positions, self.store.open(rows))
         hidden = self.store.write_hidden(rows, fresh)
         source = mx.array(np.maximum(wanted - self.model.shift, 0))
@@ -213,6 +213,7 @@ def decode(
     stats = Stats(prefill_rows=canvas.prompt_length * forward.sequences)
     while not canvas.done:
         view = View.of(table)
+        canvas.grow(reach(table, decoder.schedule.ahead))
         plan, rows_state = decoder.rows.step(canvas, view, rows_state)
         forward.stages.reached("plan")
         outcome, acceptance_state = forward.step(table, view, plan, acceptance_state)

@@ -76,6 +76,7 @@ class Workload:
         """The request with an empty cache."""
         args = self.model.args
         canvas = Canvas([], self.context, args.mask_token_id)
+        canvas.grow(self.context)
         decoder = Decoder(WholeCanvas(), Confidence(), Needed())
         return Forward(self.model, canvas, decoder, Sampling(), Noise(0))
 

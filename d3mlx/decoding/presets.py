@@ -222,10 +222,12 @@ class D3MLX:
 
     threshold: accept entropies below this many nats (default 0.5 for LLaDA, 0.4 for Dream).
     block_size: default 32. block_add, activation: shares of a block, default 0.1 and 0.95 (see `MultiBlock`).
-    recent: steps for which committed rows are computed again, default 2. row_multiple: row counts are rounded up to a
-    multiple of this, default 8; a generation takes what was measured on its machine instead (`api.decoder_for`).
-    refresh_interval: steps between passes over everything, default 0 for none. kv_bits, kv_group_size: of a quantized
-    cache (see `kv_packing`), default none.
+    recent: steps for which committed rows are computed again, default 1. near: tokens at most this many positions from
+    those are computed with them, default 4. row_multiple: row counts are rounded up to a multiple of this, default 8; a
+    generation takes what was measured on its machine instead (`api.decoder_for`). refresh_interval: steps between passes
+    over everything, default 0 for none. kv_bits, kv_group_size: of a quantized cache (see `kv_packing`), default none.
+    ahead: blocks of masks that take part beyond the active ones; None (default) for all from the start. With a number
+    the canvas grows with the answer, and max_tokens is a limit that costs nothing until it is reached.
     """
 
     threshold: float | None = None
@@ -233,16 +235,21 @@ class D3MLX:
     block_add: float | None = None
     activation: float | None = None
     recent: int | None = None
+    near: int | None = None
     row_multiple: int | None = None
     refresh_interval: int | None = None
+    ahead: int | None = None
     kv_bits: int | None = None
     kv_group_size: int | None = None
 
     def build(self, family: str) -> Decoder:
-        exact = D3LLM("full", self.threshold, self.block_size, self.block_add, self.activation).build(family)
-        knobs = given(recent=self.recent, multiple=self.row_multiple, refresh_interval=self.refresh_interval)
+        exact = D3LLM("full", self.threshold).build(family)
+        blocks = given(block_size=self.block_size, block_add=self.block_add, activation=self.activation)
+        knobs = given(recent=self.recent, near=self.near, multiple=self.row_multiple)
+        knobs |= given(refresh_interval=self.refresh_interval)
+        schedule = MultiBlock(**blocks, ahead=self.ahead)
         rows = Needed(**knobs, source=int(family == "dream"))
-        return Decoder(exact.schedule, exact.acceptance, rows, kv=kv_packing(self.kv_bits, self.kv_group_size))
+        return Decoder(schedule, exact.acceptance, rows, kv=kv_packing(self.kv_bits, self.kv_group_size))
 
 
 def kv_packing(bits: int | None, group_size: int | None) -> KVPacking | None:

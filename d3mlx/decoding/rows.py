@@ -60,7 +60,7 @@ class Full:
         return None
 
     def step(self, canvas: Canvas, view: View, state: None) -> tuple[Plan, None]:
-        return run(0, len(canvas)), None
+        return run(0, canvas.reach), None
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Prefix:
 
     def step(self, canvas: Canvas, view: View, state: int) -> tuple[Plan, int]:
         start = view.focus.start
-        return (run(0, len(canvas), "first") if start != state else run(start, len(canvas))), start
+        return (run(0, canvas.reach, "first") if start != state else run(start, canvas.reach)), start
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class Dual:
 
     def step(self, canvas: Canvas, view: View, state: int) -> tuple[Plan, int]:
         block = view.focus
-        return (run(0, len(canvas), "first") if block.start != state else run(block.start, block.end)), block.start
+        return (run(0, canvas.reach, "first") if block.start != state else run(block.start, block.end)), block.start
 
 
 @dataclass(frozen=True)
@@ -152,10 +152,16 @@ class Delayed:
                 break
         state = replace(state, step=now, done_at=tuple(done_at))
         if ready > state.cached:
-            return run(state.cached, len(canvas)), replace(state, cached=ready, written=True)
+            return run(state.cached, canvas.reach), replace(state, cached=ready, written=True)
         if state.written and not settling and now % self.refresh_interval:
-            return run(state.cached, len(canvas)), state
-        return run(0, len(canvas), "refresh" if state.written else "step"), state
+            return run(state.cached, canvas.reach), state
+        return run(0, canvas.reach, "refresh" if state.written else "step"), state
+
+
+def within(chosen: Bools, distance: int) -> Bools:
+    """[L], True at most `distance` positions from a chosen one."""
+    apart = np.abs(np.arange(len(chosen))[:, None] - np.flatnonzero(chosen))
+    return (apart <= distance).any(axis=1)
 
 
 @dataclass(frozen=True)
@@ -163,7 +169,8 @@ class Ages:
     """Progress of needed rows.
 
     step: forwards so far. masked [L]: before the last forward. committed_at [L]: the step before which a position got
-    its token, far back for the prompt. written [L], on the device: the step that computed each position last.
+    its token, far back for the prompt. written, on the device: for each position that takes part, the step that
+    computed it last.
     """
 
     step: int
@@ -174,8 +181,9 @@ class Ages:
 
 @dataclass(frozen=True)
 class Needed:
-    """The rows that a step cannot do without: after one pass over everything, the masked positions of the active blocks
-    and the positions that were committed in the last `recent` steps, whose K/V still describe a mask token.
+    """The rows that a step cannot do without: after one pass over everything, the masked positions of active blocks,
+    the positions that were committed in the last `recent` steps, whose K/V still describe a mask token, and the tokens
+    at most `near` positions from one of those, whose K/V still describe a token near a mask.
 
     Everything else, the far suffix of masks included, is read from the cache. `source` is 1 for Dream, whose prediction
     for a position comes from the row before it: that row is computed too. Row counts are rounded up to a multiple of
@@ -183,7 +191,8 @@ class Needed:
     is computed every so many steps; 0 for never.
     """
 
-    recent: int = 2
+    recent: int = 1
+    near: int = 4
     multiple: int = 8
     refresh_interval: int = 0
     source: int = 0
@@ -192,29 +201,44 @@ class Needed:
     def __post_init__(self) -> None:
         if not 1 <= self.recent <= LONG:
             raise ConfigError(f"Committed rows are computed for 1 to {LONG:,} further steps, not {self.recent}.")
+        if not 0 <= self.near <= LONG:
+            raise ConfigError(f"Tokens near a fresh one are up to 0 to {LONG:,} positions away, not {self.near}.")
         if self.multiple < 1:
             raise ConfigError(f"Row counts are rounded up to a multiple of 1 or more, not {self.multiple}.")
         if self.refresh_interval < 0:
             raise ConfigError(f"The refresh interval is a number of steps, 0 for never, not {self.refresh_interval}.")
 
     def start(self, canvas: Canvas) -> Ages:
-        long_ago = np.full(len(canvas), -self.recent - 1, np.int32)
-        return Ages(0, canvas.masked, long_ago, mx.zeros(len(canvas), mx.int32))
+        long_ago = np.full(len(canvas), -LONG, np.int32)
+        return Ages(0, canvas.masked, long_ago, mx.zeros(0, mx.int32))
 
     def step(self, canvas: Canvas, view: View, state: Ages) -> tuple[Plan, Ages]:
-        length, now, masked = len(canvas), state.step, canvas.masked
+        now, reach, masked = state.step, canvas.reach, canvas.masked
         committed_at = np.where(state.masked & ~masked, now, state.committed_at).astype(np.int32)
         state = replace(state, step=now + 1, masked=masked, committed_at=committed_at)
         if now == 0 or (self.refresh_interval and now % self.refresh_interval == 0):
-            return run(0, length, "refresh" if now else "first"), replace(state, written=mx.full(length, now, mx.int32))
-        needed = committed_at > now - self.recent
+            return run(0, reach, "refresh" if now else "first"), replace(state, written=mx.full(reach, now, mx.int32))
+        needed = self.needed(canvas, view, now - committed_at)[:reach]
+        computed = state.written.size
+        needed[computed:] = True
+        count = min(reach, self.rounded(int(needed.sum())))
+        written = mx.concatenate([state.written, mx.full(reach - computed, now, mx.int32)])
+        positions = choose_rows(mx.array(needed.astype(np.uint8)), written, count, now)
+        written = mx.put_along_axis(written, positions, mx.full(count, now, mx.int32), axis=0)
+        return Plan(positions), replace(state, written=written)
+
+    def needed(self, canvas: Canvas, view: View, since: Ints) -> Bools:
+        """[L]: the positions to compute. since [L]: steps since each one's token was first there to be computed, long
+        for those that never had a mask or still have one."""
+        needed = since < self.recent
+        needed |= within(needed, self.near) & ~canvas.masked
         if canvas.early_stop:
             # What the end of the answer filled is past every position that can still change.
             needed[canvas.prompt_length + len(canvas.answer) :] = False
         eligible = canvas.masked_before(view.end)
         needed[eligible] = True
         needed[np.maximum(eligible - self.source, 0)] = True
-        count = min(length, -(-int(needed.sum()) // self.multiple) * self.multiple)
-        positions = choose_rows(mx.array(needed.astype(np.uint8)), state.written, count, now)
-        written = mx.put_along_axis(state.written, positions, mx.full(count, now, mx.int32), axis=0)
-        return Plan(positions), replace(state, written=written)
+        return needed
+
+    def rounded(self, count: int) -> int:
+        return -(-count // self.multiple) * self.multiple

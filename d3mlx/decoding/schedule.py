@@ -7,13 +7,13 @@ below `View.end` may commit.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 
 from d3mlx.canvas import Canvas, Ints
 from d3mlx.errors import ConfigError
-from d3mlx.kernels.accept_blocks import CLOSED, FULL, MASKS, STATE, states_after
+from d3mlx.kernels.accept_blocks import CLOSED, END, FULL, MASKS, STATE, states_after
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,11 @@ class View:
 
 
 class Schedule(Protocol):
+    """`ahead`: blocks of masks that take part beyond those that were added; None for all there are."""
+
+    @property
+    def ahead(self) -> int | None: ...
+
     def table(self, canvas: Canvas) -> Ints:
         """The block table before the first step (see `kernels.accept_blocks`), int32 [B, 6]."""
         ...
@@ -72,6 +77,15 @@ def lay_out(canvas: Canvas, size: int, add: float, activation: float) -> Ints:
     table = np.array(rows, np.int32)
     table[0, STATE] = FULL
     return moved(table, table[:, MASKS])
+
+
+def reach(table: Ints, ahead: int | None) -> int:
+    """The end of the positions that take part: `ahead` blocks beyond those that were added, none that the end of the
+    answer has filled. Some block of the table has masks."""
+    if ahead is None:
+        return int(table[-1, END])
+    near = table[: np.count_nonzero(table[:, STATE]) + ahead]
+    return int(near[near[:, MASKS] > 0][-1, END])
 
 
 def moved(table: Ints, masks: Ints) -> Ints:
@@ -99,6 +113,8 @@ def check_block_size(size: int) -> None:
 class WholeCanvas:
     """Every masked position is eligible in every step (Dream's own sampler)."""
 
+    ahead: ClassVar[int | None] = None
+
     def table(self, canvas: Canvas) -> Ints:
         return lay_out(canvas, len(canvas), 1, 1)
 
@@ -108,6 +124,7 @@ class SequentialBlocks:
     """One block after another: the next one opens when no mask is left before it (semi-autoregressive decoding)."""
 
     block_size: int = 32
+    ahead: ClassVar[int | None] = None
 
     def __post_init__(self) -> None:
         check_block_size(self.block_size)
@@ -122,18 +139,22 @@ class MultiBlock:
 
     A new block is added once the newest one has `block_add` of its tokens (one block a step); a block becomes full
     once the one before it has `activation` of its tokens. Both are shares in 0..1; with 1 and 1 this is
-    `SequentialBlocks`.
+    `SequentialBlocks`. `ahead`: blocks of masks that take part beyond those that were added; with None all of them do
+    from the start, so a forward sees how long the answer may become.
     """
 
     block_size: int = 32
     block_add: float = 0.1
     activation: float = 0.95
+    ahead: int | None = None
 
     def __post_init__(self) -> None:
         check_block_size(self.block_size)
         for name, share in (("block-add", self.block_add), ("activation", self.activation)):
             if not 0 <= share <= 1:
                 raise ConfigError(f"The {name} threshold is a share of a block between 0 and 1, not {share}.")
+        if self.ahead is not None and self.ahead < 0:
+            raise ConfigError(f"The number of blocks ahead is 0 or more, not {self.ahead}.")
 
     def table(self, canvas: Canvas) -> Ints:
         return lay_out(canvas, self.block_size, self.block_add, self.activation)

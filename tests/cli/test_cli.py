@@ -63,7 +63,8 @@ def test_options_reach_the_decoder(d3mlx: Any, llada: str, dream: str) -> None:
 
     d3 = ["--block-size", "8", "--block-add", "0.3", "--activation", "0.7", "--cache-delay", "4"]
     chosen = policies("--model", llada, *d3, "--refresh-interval", "5", "--threshold", "0.9")
-    assert chosen["schedule"] == {"type": "MultiBlock", "block_size": 8, "block_add": 0.3, "activation": 0.7}
+    schedule = {"type": "MultiBlock", "block_size": 8, "block_add": 0.3, "activation": 0.7, "ahead": None}
+    assert chosen["schedule"] == schedule
     assert (chosen["rows"]["delay"], chosen["rows"]["refresh_interval"]) == (4, 5)
     assert chosen["acceptance"]["threshold"] == 0.9
     assert policies("--model", dream)["acceptance"]["threshold"] == 0.4
@@ -88,6 +89,8 @@ def test_options_reach_the_decoder(d3mlx: Any, llada: str, dream: str) -> None:
     }
     fast = ["--model", llada, "--decoder", "fast-dllm", "--rows", "prefix", "--factor", "1.5"]
     assert policies(*fast)["acceptance"]["factor"] == 1.5
+    ours = policies("--model", dream, "--decoder", "d3mlx", "--recent", "3", "--near", "4", "--ahead", "1")
+    assert (ours["rows"]["recent"], ours["rows"]["near"], ours["schedule"]["ahead"]) == (3, 4, 1)
 
 
 def test_trace_holds_the_run(d3mlx: Any, llada: str, tmp_path: Path) -> None:

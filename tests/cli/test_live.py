@@ -43,6 +43,7 @@ def step_of(index: int, positions: list[int], tokens: list[int], length: int, en
 
 def view_of(length: int) -> View:
     canvas = Canvas([1], length, MASK, (END,))
+    canvas.grow(len(canvas))
     return View(SimpleNamespace(canvas=canvas), ByteTokenizer(), "model · decoder")  # type: ignore[arg-type]
 
 

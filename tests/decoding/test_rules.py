@@ -231,6 +231,8 @@ BAD: list[Any] = [
     lambda: Vanilla(steps=10**9).build("dream"),
     lambda: FastDLLM(factor=1e300).build("llada"),
     lambda: D3MLX(recent=2**31).build("llada"),
+    lambda: D3MLX(ahead=-1).build("dream"),
+    lambda: D3MLX(near=-1).build("llada"),
     lambda: Decoder(SequentialBlocks(4), Carry(0.9, 2), Full()),
     lambda: Decoder(SequentialBlocks(4), OpensBlock(Carry(0.9, 2)), Full()),
     lambda: Sampling(top_p=0.0),

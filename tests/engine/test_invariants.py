@@ -28,6 +28,7 @@ LLADA: list[Any] = [
     D3LLM(threshold=1.5, block_size=8, block_add=0.0, activation=0.0, cache_delay=0),
     D3MLX(threshold=1.0, block_size=6, row_multiple=4),
     D3MLX(threshold=0.8, block_size=8, recent=1, row_multiple=1, refresh_interval=3),
+    D3MLX(threshold=0.8, block_size=4, row_multiple=1, ahead=1),
 ]
 DREAM: list[Any] = [
     Vanilla(),
@@ -40,6 +41,7 @@ DREAM: list[Any] = [
     D3LLM(rows="full", threshold=1.0, block_size=6, block_add=1.0, activation=1.0),
     D3LLM(threshold=0.9, block_size=5, cache_delay=2, refresh_interval=4),
     D3MLX(threshold=0.9, block_size=5, row_multiple=4),
+    D3MLX(threshold=0.9, block_size=5, row_multiple=4, ahead=0),
 ]
 DECODERS = [("llada", p) for p in LLADA] + [("dream", p) for p in DREAM]
 MAY_PAUSE = (Vanilla,)
@@ -148,26 +150,31 @@ def test_needed_rows_with_room_for_all_of_them_are_exact(seed: int, new: int, fa
     seed=st.integers(0, 10**6),
     new=st.integers(1, 40),
     recent=st.integers(1, 3),
+    near=st.integers(0, 3),
     multiple=st.integers(1, 9),
     family=st.sampled_from(["llada", "dream"]),
     early_stop=st.booleans(),
 )
 def test_needed_rows_are_computed(
-    seed: int, new: int, recent: int, multiple: int, family: str, early_stop: bool
+    seed: int, new: int, recent: int, near: int, multiple: int, family: str, early_stop: bool
 ) -> None:
-    """Every mask that may commit, the row its prediction comes from, fresh commits; and little else."""
+    """Every mask that may commit, the row its prediction comes from, fresh commits, tokens near them; little else."""
     model = TableModel(random_table(seed, 3 + new), family)
     canvas = Canvas([1, 2, 3], new, MASK, (END,), early_stop)
-    decoder = D3MLX(threshold=0.7, block_size=6, recent=recent, row_multiple=multiple).build(family)
+    decoder = D3MLX(threshold=0.7, block_size=6, recent=recent, near=near, row_multiple=multiple).build(family)
     commits: list[set[int]] = []
+    tokens = set(range(3))
     for step in decode(model, canvas, decoder):
         rows = model.calls[-1]
         assert rows == sorted(set(rows))
         source = step.eligible + 3
-        wanted = {*source.tolist(), *(source - model.shift).tolist()}.union(*commits[-recent:])
+        fresh = set[int]().union(*commits[-recent:])
+        beside = {p for p in tokens if any(abs(p - q) <= near for q in fresh)}
+        wanted = {*source.tolist(), *(source - model.shift).tolist(), *fresh, *beside}
         end = 3 + len(canvas.answer) if early_stop else len(canvas)
         missed = wanted - set(rows)
         assert all(p >= end for p in missed)
         if step.index:
             assert len(rows) <= -(-len(wanted) // multiple) * multiple
         commits.append(set((step.positions + 3).tolist()))
+        tokens |= commits[-1]

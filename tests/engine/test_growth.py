@@ -1,0 +1,90 @@
+"""A canvas that grows: what takes part, and that the cache takes new positions exactly."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from d3mlx.canvas import Canvas
+from d3mlx.decoding.presets import D3MLX, Decoder
+from d3mlx.decoding.rows import Full
+from d3mlx.engine import decode
+from tests.fakes import END, MASK, TableModel, random_table
+from tests.golden.cases import model as golden_model
+
+PROMPT = [1, 2, 3]
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    new=st.integers(1, 50),
+    size=st.integers(1, 9),
+    ahead=st.integers(0, 3),
+    family=st.sampled_from(["llada", "dream"]),
+    full=st.booleans(),
+    early_stop=st.booleans(),
+)
+def test_positions_take_part_when_they_are_near(
+    seed: int, new: int, size: int, ahead: int, family: str, full: bool, early_stop: bool
+) -> None:
+    """Before each forward the canvas reaches `ahead` blocks beyond the active ones and no further, new positions are
+    computed at once, and neither the limit nor the end of the answer is passed."""
+    model = TableModel(random_table(seed, 3 + new), family)
+    canvas = Canvas(PROMPT, new, MASK, (END,), early_stop)
+    decoder = D3MLX(threshold=0.7, block_size=size, row_multiple=4, ahead=ahead).build(family)
+    decoder = replace(decoder, rows=Full()) if full else decoder
+    before = end = 0
+    for step in decode(model, canvas, decoder):
+        rows, last = model.calls[-1], step.blocks[-1].end
+        if end:
+            # The end of the answer stood before this forward, so nothing was added.
+            assert canvas.reach == before
+        else:
+            assert canvas.reach == min(3 + last + ahead * size, 3 + new)
+        assert set(range(before, canvas.reach)) <= set(rows) <= set(range(canvas.reach))
+        before = canvas.reach
+        end = early_stop and END in canvas.tokens[:before]
+    assert canvas.done
+
+
+Trace = list[tuple[list[int], list[int]]]
+
+
+def trace(model: Any, decoder: Decoder) -> tuple[Trace, list[int]]:
+    """What each step commits, and its rows."""
+    canvas = Canvas([3, 14, 15, 92, 65], 60, mask_id=250)
+    steps = list(decode(model, canvas, decoder))
+    return [(step.positions.tolist(), step.tokens.tolist()) for step in steps], [step.rows for step in steps]
+
+
+def growing(family: str, ahead: int | None) -> Decoder:
+    return D3MLX(threshold=1.5, block_size=8, row_multiple=1, ahead=ahead).build(family)
+
+
+@pytest.mark.parametrize("family", ["llada", "dream"])
+@pytest.mark.parametrize("full", [False, True], ids=["needed", "full"])
+def test_with_room_for_all_blocks_nothing_changes(family: str, full: bool) -> None:
+    def run(ahead: int | None) -> tuple[Trace, list[int]]:
+        decoder = growing(family, ahead)
+        return trace(golden_model(family), replace(decoder, rows=Full()) if full else decoder)
+
+    assert run(7) == run(None)
+    assert run(0)[0] != run(None)[0]
+
+
+@pytest.mark.parametrize("family", ["llada", "dream"])
+@pytest.mark.parametrize("ahead", [0, 2])
+def test_the_cache_takes_new_positions_exactly(family: str, ahead: int) -> None:
+    """K/V of a single layer hold nothing but their own token, so none is ever stale, and needed rows must be exact."""
+    model = golden_model.__wrapped__(family)
+    model.model.layers = model.model.layers[:1]
+    needed = growing(family, ahead)
+    (found, rows), (expected, all_rows) = trace(model, needed), trace(model, replace(needed, rows=Full()))
+    assert found == expected
+    assert len(found) < 60
+    assert sum(rows) < 0.7 * sum(all_rows)
