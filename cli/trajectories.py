@@ -10,7 +10,6 @@ import typer
 
 if TYPE_CHECKING:
     from d3mlx.distill.trajectories import Trajectory
-    from d3mlx.evaluate.records import Record
 
 
 class Counter:
@@ -34,7 +33,7 @@ class Counter:
     def __exit__(self, *_: object) -> None:
         self.progress.stop()
 
-    def __call__(self, found: Trajectory | Record | None, done: int, total: int) -> None:
+    def __call__(self, found: Trajectory | None, done: int, total: int) -> None:
         if found is not None and found.correct is not None:
             self.checked += 1
             self.right += found.correct

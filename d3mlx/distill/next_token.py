@@ -9,7 +9,6 @@ with mlx-lm's own generation.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -24,9 +23,9 @@ from transformers import PreTrainedTokenizerFast
 from d3mlx.api import encode
 from d3mlx.cli.script import script
 from d3mlx.data.batches import CANVAS, Batch, Source
-from d3mlx.data.tokens import build_tokenizer
+from d3mlx.data.tokens import CONTEXT, build_tokenizer
 from d3mlx.distill.curriculum import Curriculum, Phase
-from d3mlx.distill.embedded import BATCH, CONTEXT, FF, HEADS, LAYERS, WIDTH, config_of, initialise
+from d3mlx.distill.embedded import BATCH, FF, HEADS, LAYERS, WIDTH, config_of, initialise
 from d3mlx.distill.objective import CrossEntropy, Masked, Terms, mean_loss, on_rows
 from d3mlx.distill.shipped import HELD_OUT, save_floats
 from d3mlx.distill.trainer import TrainConfig, Trainer
@@ -99,22 +98,21 @@ class NextToken:
         model, tokenizer, *_ = load(str(folder))
         return cls(model, tokenizer, task("embedded", "llada"))
 
-    def __call__(self, problems: Iterable[int]) -> Iterator[Record]:
-        for index in problems:
-            prompt = encode(self.tokenizer, self.task.ask(index).prompt(self.tokenizer))
-            pieces = list(stream_generate(self.model, self.tokenizer, prompt, max_tokens=CANVAS))
-            text, tokens = "".join(piece.text for piece in pieces), pieces[-1].generation_tokens
-            yield Record(
-                index=index,
-                **asdict(self.task.score(index, text)),
-                seed=0,
-                prompt_tokens=len(prompt),
-                tokens=tokens,
-                forwards=tokens,
-                rows=len(prompt) + tokens - 1,
-                prefill_rows=len(prompt),
-                text=text,
-            )
+    def __call__(self, index: int) -> Record:
+        prompt = encode(self.tokenizer, self.task.ask(index).prompt(self.tokenizer))
+        pieces = list(stream_generate(self.model, self.tokenizer, prompt, max_tokens=CANVAS))
+        text, tokens = "".join(piece.text for piece in pieces), pieces[-1].generation_tokens
+        return Record(
+            index=index,
+            **asdict(self.task.score(index, text)),
+            seed=0,
+            prompt_tokens=len(prompt),
+            tokens=tokens,
+            forwards=tokens,
+            rows=len(prompt) + tokens - 1,
+            prefill_rows=len(prompt),
+            text=text,
+        )
 
 
 def build(
@@ -133,7 +131,7 @@ def build(
     Trainer(model, NextTokenLoss(Source(tokenizer, BATCH, 0)), plan, work).run(resume=resume)
     shutil.rmtree(out, ignore_errors=True)
     save_floats(out, model, tokenizer, config)
-    found = score(list(NextToken.of(out)(range(problems))))
+    found = score(list(map(NextToken.of(out), range(problems))))
     typer.echo(f"{found.accuracy:.1%} of {problems} held-out problems")
 
 

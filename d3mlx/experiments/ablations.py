@@ -19,7 +19,6 @@ from typing import Annotated, Any
 import typer
 
 from d3mlx.cli.script import script
-from d3mlx.cli.trajectories import Counter
 from d3mlx.data.batches import CANVAS
 from d3mlx.decoding.presets import D3LLM
 from d3mlx.distill.config import DistillConfig
@@ -27,16 +26,15 @@ from d3mlx.distill.run import distill
 from d3mlx.distill.student import DISTILL, Work, of_round
 from d3mlx.distill.trainer import CHECKPOINT, Bar
 from d3mlx.errors import ConfigError
-from d3mlx.evaluate.origin import Where, configuration
-from d3mlx.evaluate.records import Record, Setting
+from d3mlx.evaluate.records import Setting
 from d3mlx.evaluate.results import Point, point_summary
-from d3mlx.evaluate.run import Solver, Subject, solve
+from d3mlx.evaluate.run import Subject, attempt
 from d3mlx.evaluate.statistics import paired_difference
-from d3mlx.evaluate.tasks import TaskOptions, task
+from d3mlx.evaluate.tasks import task
 from d3mlx.experiments.figures import RESULTS, ROOT, percent
-from d3mlx.experiments.measuring import Part, read_curve, solve_curve
+from d3mlx.experiments.journal import Attempt, Part, finished, keep
 from d3mlx.experiments.readme import put, table
-from d3mlx.files import write_text
+from d3mlx.files import fingerprint, write_text
 from d3mlx.loader import load
 from d3mlx.version import versions
 
@@ -45,7 +43,7 @@ SEEDS = (0, 1, 2)
 FIRST, COUNT = 200_000, 500
 """Held-out problems that neither the report nor anything else asks for."""
 
-SETTINGS = tuple(Setting("threshold", value) for value in (0.1, 0.2, 0.5))
+THRESHOLDS = (0.1, 0.2, 0.5)
 
 WHOLE = replace(DISTILL, iters=STEPS, block_sizes=(16, 24, 32), save_every=STEPS // 2)
 
@@ -86,22 +84,19 @@ def train(trial: Trial, config: DistillConfig, work: Work, out: Path) -> Distill
 
 def measure(trial: Trial, config: DistillConfig, out: Path, problems: range) -> None:
     """Solve the problems at every threshold, with the trained weights in float32."""
-    subject = Subject(*load(config.model, config.adapter_path), max_tokens=CANVAS)
-    held_out = task("embedded", subject.model.family)
-    where = Where(trial.arm, config.adapter_path, None, Path(config.model), subject.model.family)
-    found = configuration(where, subject, held_out, TaskOptions())
-    solvers: dict[Setting, Solver] = {
-        setting: partial(solve, subject, held_out, D3LLM(threshold=setting.value)) for setting in SETTINGS
+    subject, held_out = Subject(*load(config.model, config.adapter_path), max_tokens=CANVAS), task("embedded", "llada")
+    attempts: dict[str, Attempt] = {
+        f"{threshold:g}": partial(attempt, subject, held_out, D3LLM(threshold=threshold)) for threshold in THRESHOLDS
     }
-    done = 0
-    with Counter(f"{trial.arm}, seed {trial.seed}", True) as counter:
+    about = {"arm": trial.arm, "seed": trial.seed, "model": fingerprint(config.adapter_path)}
+    keep(attempts, problems, (trial.folder(out) / Part().file, about))
 
-        def on_record(record: Record) -> None:
-            nonlocal done
-            done += 1
-            counter(record, done, len(problems) * len(solvers))
 
-        solve_curve(trial.folder(out), found, solvers, problems, Part(), on_record)
+def points(trial: Trial, out: Path, problems: range) -> list[Point] | None:
+    """A trial's points, None where it is not finished."""
+    names = {f"{threshold:g}": Setting("threshold", threshold) for threshold in THRESHOLDS}
+    found = finished(trial.folder(out), names, problems)
+    return None if found is None else [Point(names[name], list(one.records.values())) for name, one in found.items()]
 
 
 def pooled(measured: Mapping[Trial, list[Point]], arm: str, index: int) -> list[bool]:
@@ -119,7 +114,7 @@ def summarize(measured: Mapping[Trial, list[Point]], problems: range) -> dict[st
         ]
         differences = [
             asdict(paired_difference(pooled(measured, whole, i), pooled(measured, arm, i)))
-            for i in range(len(SETTINGS))
+            for i in range(len(THRESHOLDS))
         ]
         arms.append({"arm": arm, "trials": trials, "differences": differences})
     return {"steps": STEPS, "first": problems.start, "problems": len(problems), "versions": versions(), "arms": arms}
@@ -127,10 +122,10 @@ def summarize(measured: Mapping[Trial, list[Point]], problems: range) -> dict[st
 
 def cell(arm: dict[str, Any], index: int) -> str:
     """TPF and accuracy, means over seeds, the accuracy's range, the difference to the whole."""
-    points = [trial["points"][index] for trial in arm["trials"]]
-    accuracies = [100 * point["accuracy"] for point in points]
+    found = [trial["points"][index] for trial in arm["trials"]]
+    accuracies = [100 * point["accuracy"] for point in found]
     change = arm["differences"][index]
-    shown = f"{mean(point['tokens_per_forward'] for point in points):.2f} @ {mean(accuracies):.1f} "
+    shown = f"{mean(point['tokens_per_forward'] for point in found):.2f} @ {mean(accuracies):.1f} "
     shown += f"({min(accuracies):.1f} to {max(accuracies):.1f})"
     if change["gained"] or change["lost"]:
         shown += f", {100 * change['value']:+.1f} {percent(change['low'], change['high'], '+')}"
@@ -138,8 +133,8 @@ def cell(arm: dict[str, Any], index: int) -> str:
 
 
 def text(results: dict[str, Any]) -> str:
-    header = ["", *(f"threshold {setting.value:g}" for setting in SETTINGS)]
-    rows = [[arm["arm"], *(cell(arm, i) for i in range(len(SETTINGS)))] for arm in results["arms"]]
+    header = ["", *(f"threshold {threshold:g}" for threshold in THRESHOLDS)]
+    rows = [[arm["arm"], *(cell(arm, i) for i in range(len(THRESHOLDS)))] for arm in results["arms"]]
     about = (
         f"Tokens per forward @ exact answers in %, means of {len(SEEDS)} seeds and their range, then the difference to "
         f"all parts with its 95 % interval, paired over problems and seeds; {results['steps']} steps of "
@@ -161,10 +156,10 @@ def ablations(
     places, problems = Work(work), range(FIRST, FIRST + count)
     if not (places.teacher.is_dir() and places.trajectories(0).is_dir()):
         raise ConfigError(f"{work} holds no trajectories; build the student with --work {work} first.")
-    for trial in Part.parse(part).share(TRIALS):
+    for trial in Part.named(part).of(TRIALS):
         config = train(trial, replace(ARMS[trial.arm], iters=steps), places, out)
         measure(trial, config, out, problems)
-    measured = {trial: points for trial in TRIALS if (points := read_curve(trial.folder(out), SETTINGS, problems))}
+    measured = {trial: found for trial in TRIALS if (found := points(trial, out, problems))}
     if len(measured) < len(TRIALS):
         typer.echo("The other parts are not finished; the last one to finish writes the results.")
         return

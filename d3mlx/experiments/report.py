@@ -17,54 +17,39 @@ from typing import Annotated, Any
 
 import typer
 
-from d3mlx.checkpoint import open_checkpoint
 from d3mlx.cli.script import script
-from d3mlx.cli.trajectories import Counter
 from d3mlx.data.batches import CANVAS
 from d3mlx.distill.next_token import NextToken
-from d3mlx.evaluate.origin import Where, configuration
-from d3mlx.evaluate.records import Record, Setting
 from d3mlx.evaluate.results import Point, difference, point_summary
-from d3mlx.evaluate.run import Solver, Subject, solve
-from d3mlx.evaluate.tasks import TaskOptions, task
+from d3mlx.evaluate.run import Subject, attempt
+from d3mlx.evaluate.tasks import task
 from d3mlx.experiments.contestants import CONTESTANTS, COUNT, FIRST, ONE_PER_STEP, Contestant, Models
 from d3mlx.experiments.figures import RESULTS, ROOT, claims, publish, with_areas
-from d3mlx.experiments.measuring import Part, read_curve, solve_curve
+from d3mlx.experiments.journal import Attempt, Part, finished, keep
 from d3mlx.files import fingerprint, json_object, write_text
 from d3mlx.loader import EMBEDDED, TEACHER, load
 from d3mlx.version import versions
 
 
-def solvers_of(contestant: Contestant, folder: Path) -> tuple[dict[str, Any], dict[Setting, Solver]]:
-    """What the contestant's records depend on, and what solves problems at each of its points."""
+def attempts_of(contestant: Contestant, folder: Path) -> dict[str, Attempt]:
+    """What solves a problem at each of the contestant's points."""
     if contestant.model == "autoregressive":
-        config = {"task": "embedded", "model": contestant.model, "model_fingerprint": fingerprint(folder)}
-        return config | {"versions": versions()}, {setting: NextToken.of(folder) for setting in contestant.presets}
+        return {setting.name: NextToken.of(folder) for setting in contestant.presets}
     subject, held_out = Subject(*load(folder), max_tokens=CANVAS), task("embedded", "llada")
-    where = Where(contestant.model, None, None, folder, open_checkpoint(folder).family)
-    config = configuration(where, subject, held_out, TaskOptions()) | {"decoder": contestant.decoder}
-    solvers: dict[Setting, Solver] = {
-        setting: partial(solve, subject, held_out, preset)
+    return {
+        setting.name: partial(attempt, subject, held_out, preset)
         for setting, preset in contestant.presets.items()
         if preset is not None
     }
-    return config, solvers
 
 
-def solve_all(models: Models, out: Path, problems: range, part: Part) -> None:
+def solve(models: Models, out: Path, problems: range, part: Part) -> None:
     """This part's share of the problems, with every contestant whose model is there."""
-    present = [(contestant, folder) for contestant in CONTESTANTS if (folder := models.folder(contestant.model))]
-    for contestant, folder in present:
-        config, solvers = solvers_of(contestant, folder)
-        total, done = len(part.share(problems)) * len(solvers), 0
-        with Counter(contestant.name, True) as counter:
-
-            def on_record(record: Record, counter: Counter = counter, total: int = total) -> None:
-                nonlocal done
-                done += 1
-                counter(record, done, total)
-
-            solve_curve(out / contestant.folder, config, solvers, problems, part, on_record)
+    for contestant in CONTESTANTS:
+        folder = models.folder(contestant.model)
+        if folder is not None:
+            about = {"contestant": contestant.name, "model": fingerprint(folder)}
+            keep(attempts_of(contestant, folder), part.of(problems), (out / contestant.folder / part.file, about))
 
 
 def curves(models: Models, out: Path, problems: Iterable[int]) -> dict[str, list[Point]] | None:
@@ -72,10 +57,11 @@ def curves(models: Models, out: Path, problems: Iterable[int]) -> dict[str, list
     found = {}
     for contestant in CONTESTANTS:
         if models.folder(contestant.model):
-            points = read_curve(out / contestant.folder, contestant.presets, problems)
-            if points is None:
+            names = {setting.name: setting for setting in contestant.presets}
+            answers = finished(out / contestant.folder, names, problems)
+            if answers is None:
                 return None
-            found[contestant.name] = points
+            found[contestant.name] = [Point(names[name], list(one.records.values())) for name, one in answers.items()]
     return found
 
 
@@ -126,7 +112,7 @@ def report(
     """Measure what is not measured yet; once everything is, write the results, the plot and the table of README.md."""
     models = Models(teacher, student, control, autoregressive)
     problems = range(FIRST, FIRST + count)
-    solve_all(models, out, problems, Part.parse(part))
+    solve(models, out, problems, Part.named(part))
     measured = curves(models, out, problems)
     if measured is None:
         typer.echo("The other parts are not finished; the last one to finish writes the results.")
