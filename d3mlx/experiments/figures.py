@@ -46,11 +46,11 @@ def with_areas(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return out
 
 
-def claim(student: list[Point], reference: Point, against: str) -> dict[str, Any] | None:
+def claim(student: list[Point], reference: Point, against: str) -> dict[str, Any]:
     """The most parallel point of the student that is at most 2 points less accurate than the reference."""
     near = [point for point in student if difference(reference, point).value >= -ALLOWED]
     if not near:
-        return None
+        return {"against": against, "threshold": None}
     best = max(near, key=lambda point: point.score.tokens_per_forward)
     return {
         "against": against,
@@ -64,11 +64,10 @@ def claims(measured: dict[str, list[Point]]) -> list[dict[str, Any]]:
     """What the student's tokens per forward are times those of one per step, and of the teacher under Fast-dLLM 0.9."""
     student = measured[d3llm("student").name]
     usual = next(point for point in measured[fast("teacher").name] if point.setting.value == 0.9)
-    found = [
+    return [
         claim(student, measured[ONE_PER_STEP.name][0], "the teacher's one token per step"),
         claim(student, usual, "the teacher under Fast-dLLM 0.9"),
     ]
-    return [one for one in found if one is not None]
 
 
 def percent(low: float, high: float, sign: str = "") -> str:
@@ -95,10 +94,13 @@ def rows(run: dict[str, Any]) -> list[list[str]]:
 
 
 def sentence(one: dict[str, Any]) -> str:
+    """A claim in words."""
+    if one["threshold"] is None:
+        return f"At no threshold does the student come within {100 * ALLOWED:g} points of {one['against']}."
     change = one["difference"]
     return (
-        f"The student under d3llm, threshold {one['threshold']:g}, has {one['times']:.2f} times the tokens per forward "
-        f"of {one['against']}; its accuracy differs by {100 * change['value']:+.1f} points, 95 % interval "
+        f"Within {100 * ALLOWED:g} points of {one['against']}, the student under d3llm has at most {one['times']:.2f} "
+        f"times its tokens per forward: threshold {one['threshold']:g}, accuracy {100 * change['value']:+.1f} points "
         f"{percent(change['low'], change['high'], '+')}."
     )
 
