@@ -221,7 +221,8 @@ def build(
             record(places, number, recorded)
             train(places, number)
         floats = places.student(rounds)
-        title, how = "student", f"distilled from {recorded} of its own answers by `python -m d3mlx.distill.student`."
+        again = f", then {rounds} times from as many of the student's" if rounds else ""
+        title, how = "student", f"distilled by `python -m d3mlx.distill.student` from {recorded} of its answers{again}."
     if first_process():
         publish(floats, out, f"d3mlx demonstration model: {title}", f"The teacher beside it, {how}", problems)
 
