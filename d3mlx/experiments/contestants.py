@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from d3mlx.decoding.presets import D3LLM, FastDLLM, Preset, Vanilla
+from d3mlx.errors import ConfigError
 from d3mlx.evaluate.records import Setting
 
 FIRST, COUNT = 100_000, 2000
@@ -66,7 +67,7 @@ CONTESTANTS = (
 
 @dataclass(frozen=True)
 class Models:
-    """Folders of the models; those that are not there keep their committed results."""
+    """Folders of the models; those without one keep their committed results."""
 
     teacher: Path
     student: Path
@@ -76,3 +77,9 @@ class Models:
     def folder(self, name: Name) -> Path | None:
         found: Path | None = getattr(self, name)
         return found
+
+    def check(self) -> None:
+        """Raise ConfigError for a folder that is not there."""
+        for name, folder in vars(self).items():
+            if folder is not None and not (folder / "config.json").is_file():
+                raise ConfigError(f"{folder} holds no model; build it, or give another --{name}.")

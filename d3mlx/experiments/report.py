@@ -78,8 +78,10 @@ def run_summary(contestant: Contestant, points: list[Point], reference: Point, f
 def summarize(
     models: Models, measured: dict[str, list[Point]], problems: range, before: dict[str, Any]
 ) -> dict[str, Any]:
-    """All results: those measured now, and those of absent models as they were before."""
+    """All results: those measured now, and those of absent models as they were before with the same teacher."""
     old = {run["name"]: run for run in before.get("runs", [])}
+    if old and old[ONE_PER_STEP.name]["model_fingerprint"] != fingerprint(models.teacher):
+        old = {}
     reference = measured[ONE_PER_STEP.name][0]
     runs = []
     for contestant in CONTESTANTS:
@@ -110,7 +112,8 @@ def report(
     out: Annotated[Path, typer.Option(help="Folder of the answers.")] = Path("runs/report"),
 ) -> None:
     """Measure what is not measured yet; once everything is, write the results, the plot and the table of README.md."""
-    models = Models(teacher, student, control, autoregressive)
+    models, whole = Models(teacher, student, control, autoregressive), count == COUNT
+    models.check()
     problems = range(FIRST, FIRST + count)
     solve(models, out, problems, Part.named(part))
     measured = curves(models, out, problems)
@@ -118,10 +121,10 @@ def report(
         typer.echo("The other parts are not finished; the last one to finish writes the results.")
         return
     path = RESULTS / "report.json"
-    results = summarize(models, measured, problems, json_object(path) or {})
-    if count == COUNT:
+    results = summarize(models, measured, problems, (json_object(path) or {}) if whole else {})
+    if whole:
         write_text(path, json.dumps(results, indent=1) + "\n")
-    publish(results, ROOT if count == COUNT else None)
+    publish(results, ROOT if whole else None)
 
 
 if __name__ == "__main__":

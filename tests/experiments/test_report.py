@@ -64,8 +64,13 @@ def test_results_keep_those_of_absent_models(measured: dict[str, list[Point]], t
     assert [run["name"] for run in whole["runs"]] == [contestant.name for contestant in CONTESTANTS]
     again = report.summarize(Models(tmp_path, tmp_path), measured, PROBLEMS, whole)
     assert again == whole
-    fewer = report.summarize(Models(tmp_path, tmp_path), measured, PROBLEMS, {})
-    assert {run["model"] for run in fewer["runs"]} == {"teacher", "student"}
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "model.safetensors").write_bytes(b"another teacher")
+    for before, teacher in (({}, tmp_path), (whole, tmp_path / "other")):
+        fewer = report.summarize(Models(teacher, tmp_path), measured, PROBLEMS, before)
+        assert {run["model"] for run in fewer["runs"]} == {"teacher", "student"}
+    with pytest.raises(ConfigError, match="--teacher"):
+        Models(tmp_path / "none", tmp_path).check()
 
 
 def test_areas_begin_at_one_per_step_and_leave_bad_points_out(measured: dict[str, list[Point]], tmp_path: Path) -> None:
