@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from d3mlx.cli.script import script
 from d3mlx.errors import ConfigError
 from d3mlx.evaluate.aup import aup
 from d3mlx.evaluate.records import Record, Setting
@@ -71,6 +72,14 @@ def test_results_keep_those_of_absent_models(measured: dict[str, list[Point]], t
         assert {run["model"] for run in fewer["runs"]} == {"teacher", "student"}
     with pytest.raises(ConfigError, match="--teacher"):
         Models(tmp_path / "none", tmp_path).check()
+
+
+def test_what_a_user_can_mend_is_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("sys.argv", ["report", "--teacher", str(tmp_path), "--out", str(tmp_path / "out")])
+    with pytest.raises(SystemExit) as end:
+        script(report.report)
+    assert end.value.code == f"Error: {tmp_path} holds no model; build it, or give another --teacher."
+    assert not (tmp_path / "out").exists()
 
 
 def test_areas_begin_at_one_per_step_and_leave_bad_points_out(measured: dict[str, list[Point]], tmp_path: Path) -> None:
