@@ -3,7 +3,7 @@
     python -m d3mlx.experiments.ablations [--work runs/student] [--part 1/2]
 
 Trains on the trajectories that the build of the student recorded, solves 500 held-out problems at three thresholds, and
-writes `results/ablations.json` and the table of README.md. Whatever is interrupted goes on.
+writes `ablations.json` and the table of README.md. Whatever is interrupted goes on.
 """
 
 from __future__ import annotations

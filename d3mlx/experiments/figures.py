@@ -1,4 +1,4 @@
-"""The report's figures: areas, claims, the table and the plot, all from the results in `results/report.json`."""
+"""The report's figures: areas, claims, the table and the plot, all from the results in `report.json`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from d3mlx.experiments.readme import put, table
 from d3mlx.files import write_text
 
 ROOT = Path(__file__).parents[2]
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(__file__).parent
 PLOT = "docs/report.svg"
 
 ALLOWED = 0.02

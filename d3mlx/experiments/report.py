@@ -2,7 +2,7 @@
 
     python -m d3mlx.experiments.report [--control FOLDER] [--autoregressive FOLDER] [--part 1/2]
 
-Solves 2,000 held-out problems with every contestant (`contestants.py`), writes the figures to `results/report.json`
+Solves 2,000 held-out problems with every contestant (`contestants.py`), writes the figures to `report.json`
 and from them the table and the plot of README.md. Whatever is interrupted goes on.
 """
 

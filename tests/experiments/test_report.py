@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,8 @@ from d3mlx.evaluate.aup import aup
 from d3mlx.evaluate.records import Record, Setting
 from d3mlx.evaluate.results import Point
 from d3mlx.experiments import ablations, figures, report
-from d3mlx.experiments.contestants import CONTESTANTS, FIRST, ONE_PER_STEP, Y_MAX, Models, d3llm, fast
-from d3mlx.experiments.journal import Part, finished, keep
+from d3mlx.experiments.contestants import CONTESTANTS, FIRST, ONE_PER_STEP, Y_MAX, Contestant, Models, d3llm, fast
+from d3mlx.experiments.journal import Attempt, Part, finished, keep
 
 PROBLEMS = range(FIRST, FIRST + 100)
 
@@ -80,6 +81,26 @@ def test_what_a_user_can_mend_is_one_sentence(monkeypatch: pytest.MonkeyPatch, t
         script(report.report)
     assert end.value.code == f"Error: {tmp_path} holds no model; build it, or give another --teacher."
     assert not (tmp_path / "out").exists()
+
+
+def test_the_last_part_to_finish_writes_everything(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def attempts(contestant: Contestant, folder: Path) -> dict[str, Attempt]:
+        return {setting.name: lambda index: record(index, True) for setting in contestant.presets}
+
+    root = tmp_path / "checkout"
+    (root / "docs").mkdir(parents=True)
+    (root / "README.md").write_text("<!-- report -->\n<!-- /report -->\n")
+    (tmp_path / "config.json").write_text("{}")
+    for name, value in {"attempts_of": attempts, "COUNT": 4, "RESULTS": root, "ROOT": root}.items():
+        monkeypatch.setattr(report, name, value)
+    places = {"teacher": tmp_path, "student": tmp_path, "out": tmp_path / "out"}
+    report.report(**places, count=2)
+    report.report(**places, count=4, part="2/2")
+    assert not (root / "report.json").exists()
+    report.report(**places, count=4, part="1/2")
+    results = json.loads((root / "report.json").read_text())
+    assert results["problems"] == 4 and "+0.0" in (root / "README.md").read_text()
+    assert (root / figures.PLOT).is_file()
 
 
 def test_areas_begin_at_one_per_step_and_leave_bad_points_out(measured: dict[str, list[Point]], tmp_path: Path) -> None:
