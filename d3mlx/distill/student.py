@@ -62,6 +62,7 @@ DISTILL = DistillConfig(
     max_length=2 * CANVAS,
     response_length=CANVAS,
     block_sizes=BLOCK_SIZES,
+    max_mask_ratio=1.0,
     selection="segment",
     complementary=False,
     only_correct=True,
@@ -69,7 +70,11 @@ DISTILL = DistillConfig(
     save_every=250,
     log_every=50,
 )
-"""The published objective, one forward a sequence (as published for Dream-Coder), positions ranked within a block."""
+"""The published objective, one forward a sequence (as published for Dream-Coder), positions ranked within a block.
+
+Masks up to all of a block, which is how a decoder meets it first, instead of 0.8 of it: in a pilot that gave more
+tokens per forward at equal accuracy.
+"""
 
 
 @dataclass(frozen=True)
