@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 QUESTION := Ella has 6 baskets with 8 eggs in each and loses 20 eggs. How many eggs are left?
 
-.PHONY: demo test golden lint types
+.PHONY: demo test golden lint types student report ablations
 
 demo: $(VENV)/.installed
 	@$(BIN)/d3mlx generate "$(QUESTION)"
@@ -15,6 +15,16 @@ test: lint types
 
 golden: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -n 2 tests/golden --emulate-all
+
+# What they have done before an interruption is kept in runs/.
+student: $(VENV)/.installed
+	$(BIN)/python -m d3mlx.distill.student --out d3mlx/data/embedded --resume
+
+report: $(VENV)/.installed
+	$(BIN)/python -m d3mlx.experiments.report
+
+ablations: $(VENV)/.installed
+	$(BIN)/python -m d3mlx.experiments.ablations
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

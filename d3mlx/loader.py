@@ -19,6 +19,9 @@ from d3mlx.tokenizer import load_tokenizer
 EMBEDDED = str(Path(__file__).parent / "data" / "embedded")
 """The demonstration model that ships with the package."""
 
+TEACHER = str(Path(__file__).parent / "data" / "teacher")
+"""The model that the demonstration model is distilled from."""
+
 
 def load(
     path_or_repo: str | Path = EMBEDDED,

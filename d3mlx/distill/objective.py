@@ -22,6 +22,9 @@ ROW_MULTIPLE = 128
 CrossEntropy = Callable[[mx.array, mx.array], mx.array]
 """logits [N, V], targets [N] -> negative log-likelihoods [N]."""
 
+Head = Callable[[mx.array], mx.array]
+"""Hidden rows [N, D] -> logits [N, V]."""
+
 Terms = dict[str, mx.array]
 """Named parts of a loss, for the log."""
 
@@ -81,18 +84,20 @@ def mask_batch(batch: Batch, mask_id: int, rng: np.random.Generator) -> Masked:
         hidden |= maskable & (np.arange(batch.ids.shape[1]) >= batch.hidden_from[:, None])
     if not hidden.any():
         hidden.flat[np.flatnonzero(maskable)[0]] = True
-    found = np.flatnonzero(hidden)
+    ids = np.where(hidden, np.int32(mask_id), batch.ids)
+    return on_rows(ids, np.flatnonzero(hidden), batch.ids, batch.weights)
+
+
+def on_rows(
+    ids: NDArray[np.int32], found: NDArray[np.int64], targets: NDArray[np.int32], weights: NDArray[np.float32]
+) -> Masked:
+    """A pass on `ids` [B, T] with a loss at the flattened positions `found` of targets and weights [B, T]."""
     padded = -(-len(found) // ROW_MULTIPLE) * ROW_MULTIPLE
     rows = np.zeros(padded, np.int32)
     rows[: len(found)] = found
-    weights = np.zeros(padded, np.float32)
-    weights[: len(found)] = batch.weights.flat[found]
-    return Masked(
-        ids=mx.array(np.where(hidden, np.int32(mask_id), batch.ids)),
-        rows=mx.array(rows),
-        targets=mx.array(batch.ids.flat[rows]),
-        weights=mx.array(weights),
-    )
+    carried = np.zeros(padded, np.float32)
+    carried[: len(found)] = weights.flat[found]
+    return Masked(mx.array(ids), mx.array(rows), mx.array(targets.flat[rows]), mx.array(carried))
 
 
 def cross_entropy(logits: mx.array, targets: mx.array) -> mx.array:
@@ -101,12 +106,16 @@ def cross_entropy(logits: mx.array, targets: mx.array) -> mx.array:
     return mx.logsumexp(logits, axis=-1) - chosen
 
 
-def masked_loss(model: DiffusionModel, masked: Masked, entropy: CrossEntropy = cross_entropy) -> mx.array:
-    """Weighted mean cross-entropy over the hidden rows; head and loss see no other row."""
-    hidden = model.hidden(masked.ids)
+def mean_loss(hidden: mx.array, head: Head, masked: Masked, entropy: CrossEntropy) -> mx.array:
+    """Weighted mean cross-entropy over the rows of a pass, of hidden states [B, T, D]; the head sees no other row."""
     rows = hidden.reshape(-1, hidden.shape[-1])[masked.rows]
-    losses = entropy(model.logits(rows), masked.targets)
+    losses = entropy(head(rows), masked.targets)
     return (losses * masked.weights).sum() / masked.weights.sum()
+
+
+def masked_loss(model: DiffusionModel, masked: Masked, entropy: CrossEntropy = cross_entropy) -> mx.array:
+    """Weighted mean cross-entropy over the hidden rows."""
+    return mean_loss(model.hidden(masked.ids), model.logits, masked, entropy)
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from rich.progress import track
 
@@ -23,6 +24,7 @@ from d3mlx.evaluate.statistics import Difference, paired_difference
 from d3mlx.evaluate.tasks import Task
 from d3mlx.files import writing
 
+Item = TypeVar("Item")
 FIELDS = {field.name for field in fields(Record)}
 
 
@@ -41,8 +43,8 @@ class Part:
             raise ConfigError(f"A part is written as 1/2, the first of two, not {text!r}.")
         return Part(int(number), int(count))
 
-    def of(self, indices: Sequence[int]) -> Sequence[int]:
-        return indices[self.number - 1 :: self.count]
+    def of(self, items: Sequence[Item]) -> Sequence[Item]:
+        return items[self.number - 1 :: self.count]
 
     @property
     def file(self) -> str:
@@ -94,44 +96,72 @@ def read_part(path: Path) -> tuple[dict[str, Any] | None, dict[str, Answers], in
 def read(folder: Path) -> tuple[dict[str, Any], dict[str, Answers]]:
     """A journal's parts as one. Raises DataError if there is none, or if they measured different things."""
     parts = [read_part(path) for path in sorted(folder.glob("part-*.jsonl"))]
-    about, decoders = next(((about, found) for about, found, _ in parts if about), (None, {}))
-    if about is None or any(other != about for other, _, _ in parts):
+    begun = [about for about, _, _ in parts if about is not None]
+    if not begun or any(other != begun[0] for other in begun):
         raise DataError(f"{folder} holds no journal, or parts that measured different things; remove it to start anew.")
     merged = {}
-    for name in decoders:
+    for name in dict.fromkeys(name for _, found, _ in parts for name in found):
         answers = [found[name] for _, found, _ in parts if name in found]
         records = {index: record for one in answers for index, record in one.records.items()}
         merged[name] = Answers(records, {index: s for one in answers for index, s in one.seconds.items()})
-    return about, merged
+    return begun[0], merged
 
 
 About = dict[str, Any]
 """What a measurement depends on besides its decoders, as plain JSON."""
 
 
+Attempt = Callable[[int], Record]
+"""Solves the problem of a number."""
+
+
 def measure(
     subject: Subject, task: Task, presets: Mapping[str, Preset], indices: Sequence[int], place: tuple[Path, About]
 ) -> None:
-    """Solve each problem with every decoder before the next one, so that all of them see the same machine.
+    """Solve problems with several decoders: see `keep`."""
+    keep({name: partial(attempt, subject, task, preset) for name, preset in presets.items()}, indices, place)
 
-    place: the part's file, and what is measured. Answers that it holds are not asked for again. Raises ConfigError if
-    it holds another measurement.
+
+def keep(attempts: Mapping[str, Attempt], indices: Sequence[int], place: tuple[Path, About]) -> None:
+    """Solve each problem in every way before the next one, so that all of them see the same machine.
+
+    place: the part's file, and what is measured. Answers that any part in its folder holds are not asked for again.
+    Raises ConfigError if one holds another measurement.
     """
     path, about = place
     path.parent.mkdir(parents=True, exist_ok=True)
-    before, there, whole = read_part(path)
-    if before is not None and before != about:
-        raise ConfigError(f"{path} holds another measurement; remove it, or give another folder.")
+    solved = set()
+    for part in {path, *path.parent.glob("part-*.jsonl")}:
+        before, there, _ = read_part(part)
+        if before is not None and before != about:
+            raise ConfigError(f"{part} holds another measurement; remove it, or give another folder.")
+        solved |= {(name, index) for name, answers in there.items() for index in answers.records}
+    before, _, whole = read_part(path)
     with writing(path), path.open("ab") as file:
         file.truncate(whole)
         if before is None:
             file.write(json.dumps(about).encode() + b"\n")
-        for index in track(indices, "solving"):
-            for name, preset in presets.items():
-                if name in there and index in there[name].records:
+        for index in track(indices, f"solving, {path.parent.name}"):
+            for name, solve in attempts.items():
+                if (name, index) in solved:
                     continue
                 began = time.perf_counter()
-                record = attempt(subject, task, preset, index)
+                record = solve(index)
                 line = {"decoder": name, "seconds": time.perf_counter() - began, **asdict(record)}
                 file.write(json.dumps(line).encode() + b"\n")
                 file.flush()
+
+
+def finished(folder: Path, names: Iterable[str], problems: Iterable[int]) -> dict[str, Answers] | None:
+    """The answers of these names to these problems, None where one is missing. Raises DataError."""
+    if not any(folder.glob("part-*.jsonl")):
+        return None
+    _, found = read(folder)
+    wanted = sorted(problems)
+    out = {}
+    for name in names:
+        answers = found.get(name, Answers({}, {}))
+        if set(wanted) - answers.records.keys():
+            return None
+        out[name] = Answers({i: answers.records[i] for i in wanted}, {i: answers.seconds[i] for i in wanted})
+    return out

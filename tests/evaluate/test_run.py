@@ -14,7 +14,7 @@ import pytest
 
 from d3mlx import D3LLM, Sampling, generate, load
 from d3mlx.data.problems import is_correct, problem
-from d3mlx.distill.embedded import measure
+from d3mlx.distill.shipped import measure
 from d3mlx.errors import ConfigError, DataError, PromptError
 from d3mlx.evaluate.records import Folder, Record, Setting, read_points, read_records, score
 from d3mlx.evaluate.results import (

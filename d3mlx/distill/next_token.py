@@ -1,0 +1,139 @@
+"""The autoregressive counterpart of the embedded model: mlx-lm's llama of the same size on the same problems.
+
+    python -m d3mlx.distill.next_token --out FOLDER [--work FOLDER] [--resume]
+
+Same vocabulary, width, layers, heads and start; next-token loss on the responses. `NextToken` lets it solve problems
+with mlx-lm's own generation.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import mlx.core as mx
+import numpy as np
+import typer
+from mlx_lm import load, stream_generate
+from mlx_lm.models import llama
+from transformers import PreTrainedTokenizerFast
+
+from d3mlx.api import encode
+from d3mlx.cli.script import script
+from d3mlx.data.batches import CANVAS, Batch, Source
+from d3mlx.data.tokens import CONTEXT, build_tokenizer
+from d3mlx.distill.curriculum import Curriculum, Phase
+from d3mlx.distill.embedded import BATCH, FF, HEADS, LAYERS, WIDTH, config_of, initialise
+from d3mlx.distill.objective import CrossEntropy, Masked, Terms, mean_loss, on_rows
+from d3mlx.distill.shipped import HELD_OUT, save_floats
+from d3mlx.distill.trainer import TrainConfig, Trainer
+from d3mlx.evaluate.records import Record, score
+from d3mlx.evaluate.tasks import Task, task
+
+STEPS = 8000
+"""Fewer than the diffusion model's: every token of a response is a target in every step, not a share of them."""
+
+PROBLEMS_ONLY = Curriculum(phases=(Phase(until=10**9, operations=4, drills=0.0),))
+"""Recall as for the diffusion model, then problems alone."""
+
+
+def llama_config(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
+    """config.json of a llama with the embedded model's sizes."""
+    known = config_of(tokenizer)
+    return {
+        "model_type": "llama",
+        "hidden_size": WIDTH,
+        "num_hidden_layers": LAYERS,
+        "intermediate_size": FF,
+        "num_attention_heads": HEADS,
+        "rms_norm_eps": known["rms_norm_eps"],
+        "vocab_size": known["embedding_size"],
+        "max_position_embeddings": CONTEXT,
+        "rope_theta": known["rope_theta"],
+        "tie_word_embeddings": False,
+        "eos_token_id": known["eos_token_id"],
+    }
+
+
+def next_tokens(batch: Batch) -> Masked:
+    """A loss on every token of the responses, up to what ends them, at the position before it."""
+    following, weights = np.roll(batch.ids, -1, axis=1), np.roll(batch.weights, -1, axis=1)
+    asked = weights == 1
+    asked[:, -1] = False
+    return on_rows(batch.ids, np.flatnonzero(asked), following, weights)
+
+
+@dataclass(frozen=True)
+class NextTokenLoss:
+    """Plain language modelling of responses, one batch a step."""
+
+    source: Source
+    curriculum: Curriculum = PROBLEMS_ONLY
+
+    def passes(self, step: int) -> list[Masked]:
+        return [next_tokens(self.curriculum.batch(self.source, step))]
+
+    def loss(self, model: llama.Model, one: Masked, entropy: CrossEntropy) -> tuple[mx.array, Terms]:
+        return mean_loss(model.model(one.ids), model.lm_head, one, entropy), {}
+
+    def figures(self, step: int) -> dict[str, float]:
+        return {}
+
+    def origin(self, step: int) -> str:
+        return f"batch {step}"
+
+
+@dataclass(frozen=True)
+class NextToken:
+    """Solves problems greedily with mlx-lm."""
+
+    model: Any
+    tokenizer: Any
+    task: Task
+
+    @classmethod
+    def of(cls, folder: Path) -> NextToken:
+        model, tokenizer, *_ = load(str(folder))
+        return cls(model, tokenizer, task("embedded", "llada"))
+
+    def __call__(self, index: int) -> Record:
+        prompt = encode(self.tokenizer, self.task.ask(index).prompt(self.tokenizer))
+        pieces = list(stream_generate(self.model, self.tokenizer, prompt, max_tokens=CANVAS))
+        text, tokens = "".join(piece.text for piece in pieces), pieces[-1].generation_tokens
+        return Record(
+            index=index,
+            **asdict(self.task.score(index, text)),
+            seed=0,
+            prompt_tokens=len(prompt),
+            tokens=tokens,
+            forwards=tokens,
+            rows=len(prompt) + tokens - 1,
+            prefill_rows=len(prompt),
+            text=text,
+        )
+
+
+def build(
+    out: Annotated[Path, typer.Option(help="Folder of the finished model; one that exists is replaced.")],
+    work: Annotated[Path, typer.Option(help="Folder of the checkpoint and the log.")] = Path("runs/next-token"),
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in the work folder.")] = False,
+    steps: Annotated[int, typer.Option(help="Steps of training.")] = STEPS,
+    problems: Annotated[int, typer.Option(help="Held-out problems to measure with.")] = HELD_OUT,
+) -> None:
+    """Train, measure and write the autoregressive model."""
+    tokenizer = build_tokenizer()
+    config = llama_config(tokenizer)
+    model = llama.Model(llama.ModelArgs.from_dict(config))
+    initialise(model, LAYERS, 0)
+    plan = TrainConfig(steps, save_every=250)
+    Trainer(model, NextTokenLoss(Source(tokenizer, BATCH, 0)), plan, work).run(resume=resume)
+    shutil.rmtree(out, ignore_errors=True)
+    save_floats(out, model, tokenizer, config)
+    found = score(list(map(NextToken.of(out), range(problems))))
+    typer.echo(f"{found.accuracy:.1%} of {problems} held-out problems")
+
+
+if __name__ == "__main__":
+    script(build)

@@ -1,0 +1,85 @@
+"""Which models and decoders the report compares, with every choice that could favour one fixed beforehand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from d3mlx.decoding.presets import D3LLM, FastDLLM, Preset, Vanilla
+from d3mlx.errors import ConfigError
+from d3mlx.evaluate.records import Setting
+
+FIRST, COUNT = 100_000, 2000
+"""The held-out problems of the report; nothing else asks for any beyond a few thousand."""
+
+Y_MAX = 100.0
+"""AUP is relative to no error at all, which every problem allows and which depends on no model."""
+
+FAST_THRESHOLDS = (0.98, 0.95, 0.9, 0.8, 0.6)
+"""Around the published 0.9: from where little is gained to where much is lost."""
+
+D3LLM_THRESHOLDS = (0.05, 0.1, 0.2, 0.5, 1.0)
+"""Around the published 0.5: twice it, and down to a tenth of it."""
+
+Name = Literal["teacher", "student", "control", "autoregressive"]
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A model under a decoder: a curve of the plot. None of settings or presets stands for mlx-lm's own decoding."""
+
+    model: Name
+    decoder: str
+    presets: Mapping[Setting, Preset | None]
+
+    @property
+    def name(self) -> str:
+        return f"{self.model}, {self.decoder}"
+
+    @property
+    def folder(self) -> str:
+        return self.name.replace(", ", "-").replace(" ", "-")
+
+
+def fast(model: Name) -> Contestant:
+    return Contestant(model, "fast-dllm", {Setting("threshold", t): FastDLLM(threshold=t) for t in FAST_THRESHOLDS})
+
+
+def d3llm(model: Name) -> Contestant:
+    return Contestant(model, "d3llm", {Setting("threshold", t): D3LLM(threshold=t) for t in D3LLM_THRESHOLDS})
+
+
+ONE_PER_STEP = Contestant("teacher", "one per step", {Setting(): Vanilla()})
+"""The reference: every other curve begins at its point, and accuracies are compared with its."""
+
+CONTESTANTS = (
+    ONE_PER_STEP,
+    fast("teacher"),
+    d3llm("teacher"),
+    fast("student"),
+    d3llm("student"),
+    d3llm("control"),
+    Contestant("autoregressive", "mlx-lm", {Setting(): None}),
+)
+
+
+@dataclass(frozen=True)
+class Models:
+    """Folders of the models; those without one keep their committed results."""
+
+    teacher: Path
+    student: Path
+    control: Path | None = None
+    autoregressive: Path | None = None
+
+    def folder(self, name: Name) -> Path | None:
+        found: Path | None = getattr(self, name)
+        return found
+
+    def check(self) -> None:
+        """Raise ConfigError for a folder that is not there."""
+        for name, folder in vars(self).items():
+            if folder is not None and not (folder / "config.json").is_file():
+                raise ConfigError(f"{folder} holds no model; build it, or give another --{name}.")

@@ -1,0 +1,103 @@
+"""Builds of the student, its control and the autoregressive counterpart, on models of a few thousand weights."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from mlx_lm.models import llama
+
+from d3mlx import FastDLLM, load
+from d3mlx.data.batches import Source
+from d3mlx.data.tokens import build_tokenizer
+from d3mlx.distill import embedded, next_token, shipped, student
+from d3mlx.distill.optimizer import OptimizerConfig
+from d3mlx.distill.store import read_settings, read_store
+from d3mlx.distill.trainer import TrainConfig, Trainer
+from d3mlx.errors import ConfigError
+from d3mlx.evaluate.tasks import task
+from d3mlx.files import fingerprint
+from tests.distill.runs import Quiet, arrays
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One layer of width 64, untrained, with the embedded model's tokenizer."""
+    tokenizer = build_tokenizer()
+    config = embedded.config_of(tokenizer) | {"d_model": 64, "n_layers": 1, "n_heads": 1, "mlp_hidden_size": 64}
+    config |= {"n_kv_heads": 1}
+    folder = tmp_path_factory.mktemp("teacher") / "floats"
+    shipped.save_floats(folder, embedded.new_model(config, 0), tokenizer, config)
+    shipped.publish(folder, folder.with_name("teacher"), "teacher", "Untrained.", 1)
+    return folder.with_name("teacher")
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every answer counts as right, an epoch is two steps, and one decoder is measured."""
+    monkeypatch.setattr(shipped, "MEASURED", {"fast-dllm": FastDLLM()})
+    monkeypatch.setattr("d3mlx.distill.trajectories.is_right", lambda *_: True)
+    monkeypatch.setattr(student, "DISTILL", replace(student.DISTILL, batch_size=2, epochs=1))
+
+
+def test_a_student_and_its_control_are_built(teacher: Path, quick: None, tmp_path: Path) -> None:
+    work, out = student.Work(tmp_path / "work"), tmp_path / "student"
+    places: dict[str, Any] = {"out": out, "work": work.folder, "teacher": str(teacher), "recorded": 2, "problems": 1}
+    student.build(**places)
+    assert [t.row for t in read_store(work.trajectories(0))] == [0, 1]
+    start, end = (arrays(work.student(number) / "model.safetensors") for number in (-1, 0))
+    assert any((start[name] != end[name]).any() for name in start)
+    model = load(teacher)[0]
+    assert np.array_equal(start["model.norm.weight"], np.array(model.model.norm.weight))  # type: ignore[attr-defined]
+    assert (out / "config.json").read_text().count('"bits": 8') and "Built from" not in (out / "README.md").read_text()
+    with pytest.raises(ConfigError, match="--resume"):
+        student.build(**places)
+    student.build(**places, resume=True, rounds=1)
+    assert arrays(work.student(0) / "model.safetensors").keys() == end.keys()
+    assert [t.row for t in read_store(work.trajectories(1))] == [2, 3]
+    assert read_settings(work.trajectories(1))["teacher_fingerprint"] == fingerprint(work.student(0))
+    with pytest.raises(ConfigError, match="another teacher"):
+        student.build(**places | {"teacher": str(out)}, resume=True)
+    student.build(**places | {"out": tmp_path / "control"}, rounds=1, control=True)
+    log = (work.control / "log.jsonl").read_text().splitlines()
+    assert len(log) == 1 and f'"step": {student.DISTILL.steps(4)}' in log[0]
+    assert fingerprint(tmp_path / "control") != fingerprint(out)
+
+
+def test_next_tokens_are_those_of_the_responses() -> None:
+    batch = Source(build_tokenizer(), 4, 0).problems(0)
+    one = next_token.next_tokens(batch)
+    real = np.array(one.weights) > 0
+    rows, targets = np.array(one.rows)[real], np.array(one.targets)[real]
+    length = batch.ids.shape[1]
+    assert (targets == batch.ids.flat[rows + 1]).all() and (batch.weights.flat[rows + 1] == 1).all()
+    assert len(rows) == (batch.weights == 1).sum() and (rows % length < length - 1).all()
+    assert np.array_equal(np.array(one.ids), batch.ids)
+
+
+def test_the_autoregressive_model_learns_and_decodes_greedily(tmp_path: Path) -> None:
+    tokenizer = build_tokenizer()
+    small = {"hidden_size": 32, "num_hidden_layers": 1, "intermediate_size": 32, "num_attention_heads": 1}
+    config = next_token.llama_config(tokenizer) | small
+    model = llama.Model(llama.ModelArgs.from_dict(config))
+    embedded.initialise(model, 1, 0)
+    objective, watcher = next_token.NextTokenLoss(Source(tokenizer, 2, 0)), Quiet()
+    plan = TrainConfig(30, optimizer=OptimizerConfig(peak_rate=1e-2, warmup=1, average=None))
+    Trainer(model, objective, plan, tmp_path / "work").run(watcher=watcher)
+    assert np.mean(watcher.losses[-5:]) < np.mean(watcher.losses[:5]) - 0.3
+    shipped.save_floats(tmp_path / "model", model, tokenizer, config)
+    subject = next_token.NextToken.of(tmp_path / "model")
+    record = subject(0)
+    prompt = tokenizer.apply_chat_template(
+        task("embedded", "llada").ask(0).prompt(tokenizer), add_generation_prompt=True, return_dict=False
+    )
+    ids = [*prompt]
+    for _ in range(record.tokens):
+        ids.append(int(mx.argmax(model(mx.array([ids]))[0, -1])))
+    said = tokenizer.decode([i for i in ids[len(prompt) :] if i not in subject.tokenizer.eos_token_ids])
+    assert record.text.strip() == said.strip()
+    assert record.forwards == record.tokens and record.rows == len(prompt) + record.tokens - 1
