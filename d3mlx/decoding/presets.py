@@ -224,10 +224,10 @@ class D3MLX:
     block_size: default 32. block_add, activation: shares of a block, default 0.1 and 0.95 (see `MultiBlock`).
     recent: steps for which committed rows are computed again, default 1. near: tokens at most this many positions from
     those are computed with them, default 4. row_multiple: row counts are rounded up to a multiple of this, default 8; a
-    generation takes what was measured on its machine instead (`api.decoder_for`). refresh_interval: steps between passes
-    over everything, default 0 for none. kv_bits, kv_group_size: of a quantized cache (see `kv_packing`), default none.
-    ahead: blocks of masks that take part beyond the active ones; None (default) for all from the start. With a number
-    the canvas grows with the answer, and max_tokens is a limit that costs nothing until it is reached.
+    generation takes what was measured on its machine instead (`api.decoder_for`). refresh_interval: steps between
+    passes over everything, default 0 for none. ahead: blocks of masks that take part beyond the active ones; None
+    (default) for all from the start. With a number the canvas grows with the answer, and max_tokens is a limit that
+    costs nothing until it is reached. kv_bits, kv_group_size: of a quantized cache (see `kv_packing`), default none.
     """
 
     threshold: float | None = None
