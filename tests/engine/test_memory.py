@@ -55,7 +55,8 @@ def test_steps_write_into_the_cache_and_nothing_grows(kv_bits: int | None) -> No
     live, most = [np.array(column) for column in zip(*found, strict=True)]
     keys = (LENGTH + 4) * 32 * 4
     # The first step after the full pass lays out anew what the pass left transposed.
-    assert live[2:].max() - live[2:].min() < 4096
+    # Steps differ by a few rows.
+    assert live[2:].max() - live[2:].min() < 0.05 * keys
     # Keys and values of two layers, and the hidden rows, which are as large as keys.
     held = (4 if kv_bits is None else 4 * (8 + 2) / 32) * keys + keys
     assert held < live.max() < held + 0.3 * keys
@@ -80,6 +81,7 @@ def logits_after(model: Any, packing: KVPacking | None, length: int) -> tuple[np
     """Logits of a step against the cache that a full pass left, some of its rows rewritten; and the cache's bytes."""
     built = D3MLX(row_multiple=1).build("llada")
     canvas = Canvas([1, 2, 3], length - 3, 15)
+    canvas.grow(length)
     forward = Forward(
         model, canvas, Decoder(built.schedule, built.acceptance, built.rows, kv=packing), Sampling(), Noise(0)
     )
