@@ -13,7 +13,6 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -25,7 +24,6 @@ from rich.table import Table
 
 from d3mlx import D3MLX, Generation, load
 from d3mlx.canvas import Bools, Canvas, Ints
-from d3mlx.data.problems import problem
 from d3mlx.decoding.presets import Decoder
 from d3mlx.decoding.rows import LONG, Full, Needed, RowPolicy
 from d3mlx.decoding.schedule import View
@@ -117,16 +115,6 @@ def variants(base: D3MLX) -> dict[str, Variant]:
     for group in groups:
         found[f"recent 2, {group}"] = Variant(plain, like(Grouped, group=group))
     return found
-
-
-class Validation(Embedded):
-    """The embedded task on problems that nothing else is measured with."""
-
-    name = "embedded (validation)"
-
-    def __init__(self) -> None:
-        super().__init__(TaskOptions(), "llada")
-        self.problem = lru_cache(lambda index: problem(index, "validation"))
 
 
 @dataclass
@@ -233,7 +221,7 @@ def measure(
     """Measure, and print a table."""
     if not 0 <= watched <= count or count < 1:
         raise ConfigError("--count is 1 or more, and --watched at most as many.")
-    task, subject = Validation(), Subject(*load(EMBEDDED))
+    task, subject = Embedded(TaskOptions(), "llada", "validation"), Subject(*load(EMBEDDED))
     chosen = variants(D3MLX(threshold, block_size))
     findings = []
     for name, variant in chosen.items():

@@ -8,7 +8,8 @@ import pytest
 
 from d3mlx import D3MLX, load
 from d3mlx.evaluate.run import Subject
-from d3mlx.experiments.refresh import Validation, find, variants
+from d3mlx.evaluate.tasks import task
+from d3mlx.experiments.refresh import find, variants
 from d3mlx.loader import EMBEDDED
 
 
@@ -17,8 +18,8 @@ def test_slips_and_drift_come_from_rows_that_are_not_computed() -> None:
     chosen = variants(D3MLX(block_size=8))
     few = chosen["recent 1"]
     everything = replace(few, preset=replace(few.preset, row_multiple=512))
-    exact = find(subject, Validation(), "everything", everything, (2, 2)).slips
-    stale = find(subject, Validation(), "few", few, (2, 2)).slips
+    exact = find(subject, task("embedded", "llada"), "everything", everything, (2, 2)).slips
+    stale = find(subject, task("embedded", "llada"), "few", few, (2, 2)).slips
     assert exact.commits > 24
     assert exact.slipped == 0
     assert exact.mean_drift == pytest.approx(0, abs=1e-4)
@@ -28,6 +29,6 @@ def test_slips_and_drift_come_from_rows_that_are_not_computed() -> None:
 def test_every_variant_decodes() -> None:
     subject = Subject(*load(EMBEDDED), max_tokens=8)
     for name, variant in variants(D3MLX(block_size=4)).items():
-        (record,) = find(subject, Validation(), name, variant, (1, 0)).records
+        (record,) = find(subject, task("embedded", "llada"), name, variant, (1, 0)).records
         assert 0 < record.tokens <= 8
         assert record.rows >= record.prefill_rows
