@@ -159,6 +159,9 @@ def test_the_curriculum_comes_in_phases() -> None:
         def blocks(self, step: int, operations: int) -> str:
             return "blocks"
 
+        def worked(self, step: int, operations: int) -> str:
+            return "worked"
+
         def problems(self, step: int, operations: int) -> int:
             return operations
 
@@ -168,4 +171,4 @@ def test_the_curriculum_comes_in_phases() -> None:
     assert kinds(0, 700) == {"recall"}
     assert kinds(700, 2000) == {"chained", 2}
     assert kinds(5000, 5200) == {"drills", 4}
-    assert kinds(17000, 17200) == {"drills", "continued", "blocks", 4}
+    assert kinds(17000, 17200) == {"drills", "continued", "blocks", "worked", 4}

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from d3mlx import load
@@ -49,6 +49,7 @@ def dream(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 @pytest.mark.parametrize("family", ["llada", "dream"])
+@settings(deadline=None)
 @given(seed=st.integers(0, 10**6), new_tokens=st.integers(1, 40), size=st.integers(1, 12), early_stop=st.booleans())
 def test_ranks_give_back_every_step(family: str, seed: int, new_tokens: int, size: int, early_stop: bool) -> None:
     model: Any = TableModel(random_table(seed, len(PROMPT) + new_tokens), family)
