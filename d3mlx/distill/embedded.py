@@ -2,7 +2,7 @@
 
     python -m d3mlx.distill.embedded --out FOLDER [--work FOLDER] [--resume]
 
-Six hours on two cores with a fast BLAS preloaded (README.md says how).
+Some seven hours on one core with a fast BLAS preloaded (README.md says how).
 """
 
 from __future__ import annotations

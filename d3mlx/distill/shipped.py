@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from d3mlx import D3LLM, FastDLLM, Vanilla, load
+from d3mlx import D3LLM, D3MLX, FastDLLM, Vanilla, load
 from d3mlx.convert import Quantization, Recipe, convert
 from d3mlx.data.batches import CANVAS
 from d3mlx.data.tokens import TURN
@@ -34,6 +34,7 @@ MEASURED: dict[str, Preset] = {
     "vanilla, one token a forward, blocks of 32": Vanilla(),
     "fast-dllm, dual cache, 0.9": FastDLLM(),
     "d3llm, delayed cache, 0.5": D3LLM(),
+    "d3mlx, needed rows, 0.5": D3MLX(),
 }
 
 COLUMNS = ["decoder", "exact answers", "tokens per forward", "rows per token"]
