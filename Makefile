@@ -2,7 +2,7 @@
 
 VENV := .venv
 BIN := $(VENV)/bin
-QUESTION := Ella has 6 baskets with 8 eggs in each and loses 20 eggs. How many eggs are left?
+QUESTION := Cara has 8 packs with 4 books in each and 9 packs with 6, and gives 53 books to Mia. How many books are left?
 
 .PHONY: demo test golden lint types student report ablations
 

@@ -15,7 +15,7 @@ from rich.console import Console
 from d3mlx import D3LLM, Generation, load
 from d3mlx.cli.live import View
 
-QUESTION = "Anna has 45 cards, buys 30 more and gives 25 to Ben. How many cards are left?"
+QUESTION = "Cara has 8 packs with 4 books in each and 9 packs with 6, and gives 53 books to Mia. How many books are left?"
 WIDTH = 92
 MOMENTS = (0.15, 0.5, 0.8)
 """The shares of a run's forwards after which a frame is kept; the finished answer follows them."""
@@ -37,7 +37,7 @@ def draw(
     console = Console(
         record=True, width=WIDTH, file=io.StringIO(), force_terminal=True, color_system="truecolor", highlight=False
     )
-    console.print(f'[bold green]$[/] d3mlx generate "{prompt}"\n')
+    console.print(f'[bold green]$[/] d3mlx generate --block-size 16 "{prompt}"\n')
     run = generation()
     view = View(run, tokenizer, "demonstration model · d3llm")
     for step in run:
