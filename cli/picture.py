@@ -15,7 +15,9 @@ from rich.console import Console
 from d3mlx import D3LLM, Generation, load
 from d3mlx.cli.live import View
 
-QUESTION = "Cara has 8 packs with 4 books in each and 9 packs with 6, and gives 53 books to Mia. How many books are left?"
+QUESTION = (
+    "Cara has 8 packs with 4 books in each and 9 packs with 6, and gives 53 books to Mia. How many books are left?"
+)
 WIDTH = 92
 MOMENTS = (0.15, 0.5, 0.8)
 """The shares of a run's forwards after which a frame is kept; the finished answer follows them."""
