@@ -108,8 +108,7 @@ def read(folder: Path) -> tuple[dict[str, Any], dict[str, Answers]]:
 
 
 About = dict[str, Any]
-"""What a measurement depends on besides its decoders, as plain JSON."""
-
+"""What a measurement depends on, as plain JSON."""
 
 Attempt = Callable[[int], Record]
 """Solves the problem of a number."""
@@ -118,8 +117,11 @@ Attempt = Callable[[int], Record]
 def measure(
     subject: Subject, task: Task, presets: Mapping[str, Preset], indices: Sequence[int], place: tuple[Path, About]
 ) -> None:
-    """Solve problems with several decoders: see `keep`."""
-    keep({name: partial(attempt, subject, task, preset) for name, preset in presets.items()}, indices, place)
+    """Solve problems with several decoders: see `keep`. Their settings, defaults too, are part of what is measured."""
+    path, about = place
+    built = {name: repr(preset.build(subject.model.family)) for name, preset in presets.items()}
+    attempts = {name: partial(attempt, subject, task, preset) for name, preset in presets.items()}
+    keep(attempts, indices, (path, about | {"decoders": built}))
 
 
 def keep(attempts: Mapping[str, Attempt], indices: Sequence[int], place: tuple[Path, About]) -> None:
