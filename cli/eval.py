@@ -81,8 +81,9 @@ def knobs_of(decoder: str, rows: str | None, pairs: list[str]) -> dict[str, Any]
         except ValueError:
             raise ConfigError(f"--knob {name} takes a number, not {value!r}.") from None
     if decoder == "d3mlx":
-        # A run must not depend on what was measured on its machine, and its folder says what it took instead.
+        # A run must not depend on its machine, and its folder says what it took instead.
         knobs.setdefault("row_multiple", Needed.multiple)
+        knobs.setdefault("favor", "rows")
     return knobs
 
 

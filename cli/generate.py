@@ -222,7 +222,8 @@ def generate(
         typer.Option(help="fast-dllm on LLaDA: the factor rule instead of a threshold.", rich_help_panel=FAST),
     ] = None,
     block_size: Annotated[
-        int | None, typer.Option(help="Tokens in a block, 32. Also vanilla on LLaDA.", rich_help_panel=FAST)
+        int | None,
+        typer.Option(help="Tokens in a block, 32; with d3mlx 8. Also vanilla on LLaDA.", rich_help_panel=FAST),
     ] = None,
     kv_bits: Annotated[
         int | None,
@@ -234,7 +235,15 @@ def generate(
         int | None, typer.Option(help="Group size of quantized keys and values, 64.", rich_help_panel=FAST)
     ] = None,
     block_add: Annotated[
-        float | None, typer.Option(help="Share of a block that opens the next one, 0.1.", rich_help_panel=D3)
+        float | None,
+        typer.Option(help="Share of a block that opens the next one, 0.1; d3mlx: by --favor.", rich_help_panel=D3),
+    ] = None,
+    favor: Annotated[
+        Literal["rows", "forwards"] | None,
+        typer.Option(
+            help="d3mlx: what to save, rows (--block-add 0.5) or forwards (0.1); by the chip: M5 and later, forwards.",
+            rich_help_panel=D3,
+        ),
     ] = None,
     activation: Annotated[
         float | None,
@@ -315,6 +324,7 @@ def generate(
         "kv_bits": kv_bits,
         "kv_group_size": kv_group_size,
         "block_add": block_add,
+        "favor": favor,
         "activation": activation,
         "cache_delay": cache_delay,
         "refresh_interval": refresh_interval,

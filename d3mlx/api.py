@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from d3mlx.bench.chips import favored
 from d3mlx.bench.machine import device_name
 from d3mlx.bench.saved import best_padding
 from d3mlx.canvas import Canvas
@@ -102,12 +103,14 @@ def decoder_for(model: DiffusionModel, decoder: str | Preset | Decoder) -> Decod
     """What the engine runs for a preset's name, a preset, or a decoder that is built already and stays as it is.
 
     Here, and nowhere else, a decoder comes to depend on the machine: where `D3MLX` leaves the multiple of its row
-    counts open, it is what `d3mlx bench` measured for this model on this device, 32 where nothing was measured.
-    Raises ConfigError for what this model cannot do.
+    counts open, it is what `d3mlx bench` measured for this model on this device, 32 where nothing was measured; where
+    it leaves open what to save, that goes by the chip. Raises ConfigError for what this model cannot do.
     """
     chosen = preset(decoder) if isinstance(decoder, str) else decoder
-    if isinstance(chosen, D3MLX) and chosen.row_multiple is None:
-        chosen = replace(chosen, row_multiple=best_padding(model.args, device_name()))
+    if isinstance(chosen, D3MLX):
+        device, multiple = device_name(), chosen.row_multiple
+        multiple = best_padding(model.args, device) if multiple is None else multiple
+        chosen = replace(chosen, row_multiple=multiple, favor=chosen.favor or favored(device))
     built = chosen if isinstance(chosen, Decoder) else chosen.build(model.family)
     check_decoder(built, model.args)
     return built

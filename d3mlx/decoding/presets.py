@@ -216,18 +216,25 @@ class D3LLM:
         return Decoder(schedule, rule, Delayed(**knobs, one_at_a_time=llada), kv=kv)
 
 
+Favor = Literal["rows", "forwards"]
+BLOCK_ADD: dict[Favor, float] = {"rows": 0.5, "forwards": 0.1}
+"""How much of a block must be there before the next one is computed too."""
+
+
 @dataclass(frozen=True)
 class D3MLX:
     """d3LLM's schedule and rule on needed rows: a step computes what can change, and reads the rest from the cache.
 
     threshold: accept entropies below this many nats (default 0.5 for LLaDA, 0.4 for Dream).
-    block_size: default 32. block_add, activation: shares of a block, default 0.1 and 0.95 (see `MultiBlock`).
+    favor: what to save, rows (default) or forwards; a generation goes by its machine (`api.decoder_for`). Decides
+    block_add, 0.5 or 0.1, chosen on the embedded model by `d3mlx.experiments.sweep` like the block_size of 8.
+    activation: default 0.95 (see `MultiBlock`).
     recent: steps for which committed rows are computed again, default 1. near: tokens at most this many positions from
     those are computed with them, default 4. row_multiple: row counts are rounded up to a multiple of this, default 8; a
-    generation takes what was measured on its machine instead (`api.decoder_for`). refresh_interval: steps between
-    passes over everything, default 0 for none. ahead: blocks of masks that take part beyond the active ones; None
-    (default) for all from the start. With a number the canvas grows with the answer, and max_tokens is a limit that
-    costs nothing until it is reached. kv_bits, kv_group_size: of a quantized cache (see `kv_packing`), default none.
+    generation takes what was measured on its machine instead. refresh_interval: steps between passes over everything,
+    default 0 for none. ahead: blocks of masks that take part beyond the active ones; None (default) for all from the
+    start. With a number the canvas grows with the answer, and max_tokens is a limit that costs nothing until it is
+    reached. kv_bits, kv_group_size: of a quantized cache (see `kv_packing`), default none.
     """
 
     threshold: float | None = None
@@ -241,10 +248,15 @@ class D3MLX:
     ahead: int | None = None
     kv_bits: int | None = None
     kv_group_size: int | None = None
+    favor: Favor | None = None
 
     def build(self, family: str) -> Decoder:
+        favor: Favor = self.favor or "rows"
+        check_choice("favor", favor, get_args(Favor))
         exact = D3LLM("full", self.threshold).build(family)
-        blocks = given(block_size=self.block_size, block_add=self.block_add, activation=self.activation)
+        block_size = 8 if self.block_size is None else self.block_size
+        block_add = BLOCK_ADD[favor] if self.block_add is None else self.block_add
+        blocks = {"block_size": block_size, "block_add": block_add} | given(activation=self.activation)
         knobs = given(recent=self.recent, near=self.near, multiple=self.row_multiple)
         knobs |= given(refresh_interval=self.refresh_interval)
         schedule = MultiBlock(**blocks, ahead=self.ahead)

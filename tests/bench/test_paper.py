@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from mlx.utils import tree_flatten
 from mlx_lm.utils import get_total_parameters
 
-from d3mlx.bench.chips import CHIPS, Chip, chip_named
+from d3mlx.bench.chips import CHIPS, Chip, chip_named, favored
 from d3mlx.bench.cost import cost, precision
 from d3mlx.bench.roofline import Roofline
 from d3mlx.bench.shapes import GROUP, SHAPES, Sizes, nbytes, random_model, skeleton
@@ -172,3 +172,12 @@ def test_what_cannot_be_quantized_or_held(monkeypatch: pytest.MonkeyPatch) -> No
     with pytest.raises(MemoryLimitError, match=r"4\.5 GB and this machine can give 1\.0 GB"):
         random_model(SHAPES["llada-8b"], 4)
     assert math.isclose(nbytes(skeleton(SHAPES["llada-8b"], 4)) / 1e9, 4.509, rel_tol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("device", "what"),
+    [("Apple M1", "rows"), ("Apple M4 Max", "rows"), ("Apple M5", "forwards"), ("Apple M12 Ultra", "forwards")],
+)
+def test_what_chips_had_better_save(device: str, what: str) -> None:
+    assert favored(device) == what
+    assert favored(f"{device} (CPU)") == "rows"

@@ -14,7 +14,8 @@ from d3mlx.bench import forwards
 from d3mlx.bench.machine import device_name
 from d3mlx.bench.saved import best_padding, save_padding
 from d3mlx.decoding.presets import D3MLX
-from d3mlx.loader import load
+from d3mlx.decoding.schedule import MultiBlock
+from d3mlx.loader import EMBEDDED, load
 from d3mlx.stages import STAGES
 
 TINY = ["--layers", "2", "--hidden", "64", "--heads", "2", "--ff", "128", "--vocab", "100"]
@@ -107,6 +108,13 @@ def test_decoders_use_what_was_measured_and_evaluations_do_not(d3mlx: Any, llada
     assert api.Generation(model, tokenizer, "hi", built).decoder is built
 
 
+def test_a_generation_saves_what_its_chip_is_short_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, tokenizer = load(EMBEDDED)
+    for device, block_add in (("Apple M4 Max", 0.5), ("Apple M5 Max", 0.1)):
+        monkeypatch.setattr(api, "device_name", lambda device=device: device)
+        assert api.Generation(model, tokenizer, "hi", "d3mlx").decoder.schedule == MultiBlock(8, block_add)
+
+
 def test_shapes_need_no_weights(d3mlx: Any, cache: Path) -> None:
     done = d3mlx("bench", *TINY, "--kv-heads", "1", "--q-bits", "4", *FEW, *SHORT, "--json", "-")
     assert (done.status, done.err) == (0, "")
@@ -182,7 +190,7 @@ WRONG = [
     (["--decoders", "beam"], "beam"),
     (["--decoders", "d3llm:dual"], "dual"),
     (["--decoders", "d3mlx:full"], "rows"),
-    (["--context", "100000"], "context of 256"),
+    (["--context", "100000"], "context of 512"),
     ([*TINY, "--context", "0"], "--context"),
     ([*TINY, "--rows", "0,8"], "--rows"),
     ([*TINY, "--seconds", "0"], "--seconds"),

@@ -91,6 +91,8 @@ def test_options_reach_the_decoder(d3mlx: Any, llada: str, dream: str) -> None:
     assert policies(*fast)["acceptance"]["factor"] == 1.5
     ours = policies("--model", dream, "--decoder", "d3mlx", "--recent", "3", "--near", "4", "--ahead", "1")
     assert (ours["rows"]["recent"], ours["rows"]["near"], ours["schedule"]["ahead"]) == (3, 4, 1)
+    shares = [policies("--decoder", "d3mlx", "--favor", what)["schedule"]["block_add"] for what in ("rows", "forwards")]
+    assert shares == [0.5, 0.1]
 
 
 def test_trace_holds_the_run(d3mlx: Any, llada: str, tmp_path: Path) -> None:

@@ -135,7 +135,7 @@ def test_rows_do_not_change_what_a_context_free_model_says(seed: int, delay: int
 @given(seed=st.integers(0, 10**6), new=st.integers(1, 40), family=st.sampled_from(["llada", "dream"]))
 def test_needed_rows_with_room_for_all_of_them_are_exact(seed: int, new: int, family: str) -> None:
     table = random_table(seed, 3 + new)
-    needed = D3MLX(threshold=0.7, block_size=6, row_multiple=64).build(family)
+    needed = D3MLX(threshold=0.7, block_size=6, row_multiple=64, favor="forwards").build(family)
     exact = D3LLM(rows="full", threshold=0.7, block_size=6).build(family)
     runs = []
     for decoder in (needed, exact):
