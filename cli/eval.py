@@ -236,7 +236,10 @@ def evaluate(
     ] = 0,
     out: Annotated[
         Path | None,
-        typer.Option(help="Folder of the answers, by default runs/TASK-DECODER.", rich_help_panel=OUTPUT),
+        typer.Option(
+            help="Folder of the answers, by default runs/TASK-DECODER.",
+            rich_help_panel=OUTPUT,
+        ),
     ] = None,
     y_max: Annotated[
         float | None,
@@ -290,7 +293,7 @@ def evaluate(
     presets = presets_of(decoder, knobs, settings(thresholds, steps))
     if count is not None and count < 1:
         raise ConfigError(f"--count must be at least 1, not {count}.")
-    folder = out or Path("runs") / f"{task}-{decoder}"
+    folder = out or Path("runs") / "-".join([task, *([f"{num_fewshot}-shot"] if num_fewshot else []), decoder])
     Folder(folder).refuse_foreign()
     checkpoint = open_checkpoint(fetch(model or EMBEDDED, revision))
     where = Where(model or "embedded", adapter_path, revision, checkpoint.folder, checkpoint.family)

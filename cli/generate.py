@@ -24,7 +24,7 @@ FAST = "fast-dllm, d3llm and d3mlx: parallel decoding"
 D3 = "d3llm and d3mlx: several blocks at once"
 
 NOTICE = (
-    "This is the built-in demonstration model: it solves arithmetic word problems and nothing else. "
+    "This is the built-in demonstration model: it solves word problems in the wordings that README.md shows. "
     "Use a real one with --model GSAI-ML/LLaDA-8B-Instruct.\n"
 )
 
@@ -156,7 +156,10 @@ def generate(
     ] = False,
     max_tokens: Annotated[
         int | None,
-        typer.Option(help="Limit of the answer's length, 256, and without --ahead the canvas.", rich_help_panel=COMMON),
+        typer.Option(
+            help="Limit of the answer's length, and without --ahead the canvas: 256 unless the model says.",
+            rich_help_panel=COMMON,
+        ),
     ] = None,
     decoder: Annotated[
         str, typer.Option("--decoder", "-d", help="vanilla, fast-dllm, d3llm or d3mlx.", rich_help_panel=COMMON)
@@ -228,7 +231,7 @@ def generate(
     kv_bits: Annotated[
         int | None,
         typer.Option(
-            help="Bits of cached keys and values, 8 or fewer; unquantized if not given.", rich_help_panel=FAST
+            help="Bits of cached keys and values: 8, 6, 5, 4, 3 or 2; unquantized if not given.", rich_help_panel=FAST
         ),
     ] = None,
     kv_group_size: Annotated[
@@ -261,7 +264,7 @@ def generate(
     ] = None,
     near: Annotated[
         int | None,
-        typer.Option(help="d3mlx: tokens at most so far from such a one are computed with it, 4.", rich_help_panel=D3),
+        typer.Option(help="d3mlx: and with it the tokens at most so many positions away, 4.", rich_help_panel=D3),
     ] = None,
     row_multiple: Annotated[
         int | None,

@@ -250,20 +250,27 @@ class LiveView:
         if self.console.size != self.size:
             # After a resize the terminal has rewrapped the old frame, and nobody knows where it begins.
             self.size = self.console.size
-            self.close()
+            self.stop()
             self.console.clear()
             self.start()
         self.live.refresh()
         self.drawn = now
 
     def finish(self, report: Report) -> None:
-        self.close()
+        self.stop()
         self.view.cropped, self.view.over = False, True
         self.console.print(self.view)
         for line in report.lines():
             self.console.print(line, markup=False)
 
     def close(self) -> None:
+        if self.live is not None:
+            # Interrupted: what has come out so far stays on the screen.
+            self.stop()
+            self.view.cropped = False
+            self.console.print(self.view)
+
+    def stop(self) -> None:
         if self.live is not None:
             self.live.stop()
             self.live = None

@@ -33,7 +33,7 @@ runs such checkpoints with MLX and shows the canvas while it resolves.
 
 [bold]Examples[/bold]
 
-  d3mlx generate "Ella has 6 baskets with 8 eggs in each and loses 20 eggs. How many eggs are left?"
+  d3mlx generate "Anna has 3 bags with 12 apples in each. How many apples are there?"
 
   d3mlx generate "Why is the sky blue?" --model GSAI-ML/LLaDA-8B-Instruct
 

@@ -18,3 +18,5 @@ def script(command: Callable[..., None]) -> None:
         app()
     except D3Error as error:
         sys.exit(f"Error: {error}")
+    except OSError as error:
+        sys.exit(f"Error: {error.strerror} ({error.filename}).")

@@ -40,6 +40,10 @@ HOMES = {
 }
 
 
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])
+
+
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first used: mlx-lm takes a second to import, `d3mlx --help` needs none of it."""
     for module, names in HOMES.items():

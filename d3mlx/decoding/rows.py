@@ -160,8 +160,9 @@ class Delayed:
 
 def within(chosen: Bools, distance: int) -> Bools:
     """[L], True at most `distance` positions from a chosen one."""
-    apart = np.abs(np.arange(len(chosen))[:, None] - np.flatnonzero(chosen))
-    return (apart <= distance).any(axis=1)
+    reach = min(distance, len(chosen))
+    before = np.cumsum(np.pad(chosen, (reach + 1, reach)), dtype=np.int32)
+    return before[2 * reach + 1 :] > before[: len(chosen)]
 
 
 @dataclass(frozen=True)
@@ -202,7 +203,9 @@ class Needed:
         if not 1 <= self.recent <= LONG:
             raise ConfigError(f"Committed rows are computed for 1 to {LONG:,} further steps, not {self.recent}.")
         if not 0 <= self.near <= LONG:
-            raise ConfigError(f"Tokens near a fresh one are up to 0 to {LONG:,} positions away, not {self.near}.")
+            raise ConfigError(
+                f"Tokens near a committed one are computed with it up to 0 to {LONG:,} positions away, not {self.near}."
+            )
         if self.multiple < 1:
             raise ConfigError(f"Row counts are rounded up to a multiple of 1 or more, not {self.multiple}.")
         if self.refresh_interval < 0:

@@ -23,7 +23,7 @@ from d3mlx.data.batches import CANVAS, Source
 from d3mlx.data.tokens import CONTEXT, END, MASK, build_tokenizer
 from d3mlx.distill.curriculum import Curriculum
 from d3mlx.distill.objective import Supervised, mask_batch, masked_loss
-from d3mlx.distill.shipped import HELD_OUT, publish, save_floats
+from d3mlx.distill.shipped import HELD_OUT, publish, refuse_foreign, save_floats
 from d3mlx.distill.trainer import TrainConfig, Trainer
 from d3mlx.models import llada
 
@@ -106,11 +106,12 @@ def train(
 def build(
     out: Annotated[Path, typer.Option(help="Folder of the finished model; one that exists is replaced.")],
     work: Annotated[Path, typer.Option(help="Folder of the checkpoint and the log.")] = Path("runs/embedded"),
-    seed: Annotated[int, typer.Option(help="Fixes data, start weights and masks.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Fixes data, start weights and masks.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in the work folder.")] = False,
-    problems: Annotated[int, typer.Option(help="Held-out problems to measure with.")] = HELD_OUT,
+    problems: Annotated[int, typer.Option(min=1, help="Held-out problems to measure with.")] = HELD_OUT,
 ) -> None:
     """Train, quantize, measure and write the embedded model."""
+    refuse_foreign(out)
     tokenizer = build_tokenizer()
     config = config_of(tokenizer)
     model = train(tokenizer, config, work, seed, resume)

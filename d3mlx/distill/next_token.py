@@ -8,7 +8,6 @@ with mlx-lm's own generation.
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -27,7 +26,7 @@ from d3mlx.data.tokens import CONTEXT, build_tokenizer
 from d3mlx.distill.curriculum import Curriculum, Phase
 from d3mlx.distill.embedded import BATCH, FF, HEADS, LAYERS, WIDTH, config_of, initialise
 from d3mlx.distill.objective import CrossEntropy, Masked, Terms, mean_loss, on_rows
-from d3mlx.distill.shipped import HELD_OUT, save_floats
+from d3mlx.distill.shipped import HELD_OUT, refuse_foreign, replacing, save_floats
 from d3mlx.distill.trainer import TrainConfig, Trainer
 from d3mlx.evaluate.records import Record, score
 from d3mlx.evaluate.tasks import Task, task
@@ -119,18 +118,19 @@ def build(
     out: Annotated[Path, typer.Option(help="Folder of the finished model; one that exists is replaced.")],
     work: Annotated[Path, typer.Option(help="Folder of the checkpoint and the log.")] = Path("runs/next-token"),
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in the work folder.")] = False,
-    steps: Annotated[int, typer.Option(help="Steps of training.")] = STEPS,
-    problems: Annotated[int, typer.Option(help="Held-out problems to measure with.")] = HELD_OUT,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of training.")] = STEPS,
+    problems: Annotated[int, typer.Option(min=1, help="Held-out problems to measure with.")] = HELD_OUT,
 ) -> None:
     """Train, measure and write the autoregressive model."""
+    refuse_foreign(out)
     tokenizer = build_tokenizer()
     config = llama_config(tokenizer)
     model = llama.Model(llama.ModelArgs.from_dict(config))
     initialise(model, LAYERS, 0)
     plan = TrainConfig(steps, save_every=250)
     Trainer(model, NextTokenLoss(Source(tokenizer, BATCH, 0)), plan, work).run(resume=resume)
-    shutil.rmtree(out, ignore_errors=True)
-    save_floats(out, model, tokenizer, config)
+    with replacing(out) as folder:
+        save_floats(folder, model, tokenizer, config)
     found = score(list(map(NextToken.of(out), range(problems))))
     typer.echo(f"{found.accuracy:.1%} of {problems} held-out problems")
 

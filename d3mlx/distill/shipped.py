@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +21,12 @@ from d3mlx.convert import Quantization, Recipe, convert
 from d3mlx.data.batches import CANVAS
 from d3mlx.data.tokens import TURN
 from d3mlx.decoding.presets import Preset
+from d3mlx.errors import ConfigError
 from d3mlx.evaluate.records import Score, score
 from d3mlx.evaluate.run import Subject, solve
 from d3mlx.evaluate.tasks import task
 from d3mlx.experiments.readme import table
+from d3mlx.files import holds_files
 from d3mlx.models import llada
 
 BITS = 8
@@ -100,6 +104,22 @@ def show(scores: dict[str, Score]) -> None:
     Console().print(shown)
 
 
+def refuse_foreign(out: Path) -> None:
+    """Raise ConfigError if `out` holds anything but a model, which a finished one would replace."""
+    if holds_files(out) and not (out / "config.json").is_file():
+        raise ConfigError(f"{out} holds other files than a model; choose an empty or a new folder for --out.")
+
+
+@contextmanager
+def replacing(out: Path) -> Iterator[Path]:
+    """A folder to fill, which takes the place of `out` once it is whole."""
+    partial = out.with_name(f".{out.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    yield partial
+    shutil.rmtree(out, ignore_errors=True)
+    partial.rename(out)
+
+
 def publish(floats: Path, out: Path, title: str, origin: str, problems: int) -> None:
     """Convert a checkpoint in floats, measure it, write its card; `out`, replaced if it exists, appears whole."""
     made = floats.with_name(f"{floats.name}-{BITS}bit")
@@ -108,9 +128,6 @@ def publish(floats: Path, out: Path, title: str, origin: str, problems: int) -> 
     scores = {name: measure(*load(made), decoder, problems) for name, decoder in MEASURED.items()}
     config = json.loads((floats / "config.json").read_text())
     (made / "README.md").write_text(card(title, origin, scores, config, problems))
-    partial = out.with_name(f".{out.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    shutil.copytree(made, partial)
-    shutil.rmtree(out, ignore_errors=True)
-    partial.rename(out)
+    with replacing(out) as partial:
+        shutil.copytree(made, partial)
     show(scores)

@@ -112,7 +112,12 @@ def first_process() -> bool:
 
 
 def prepare(work: Work, teacher: str) -> None:
-    """The teacher's weights in float32, which training starts from. Raises ConfigError for another teacher."""
+    """The teacher's weights in float32, which training starts from.
+
+    Raises ConfigError for another teacher than the work folder's, or for none.
+    """
+    if not (Path(teacher) / "config.json").is_file():
+        raise ConfigError(f"{teacher} holds no model; give the folder of a --teacher.")
     if first_process() and work.mark.exists() and work.mark.read_text() != fingerprint(teacher):
         raise ConfigError(f"{work.folder} was begun with another teacher; give another --work.")
     if first_process() and not work.teacher.exists():
@@ -201,15 +206,15 @@ def build(
     teacher: Annotated[str, typer.Option(help="Folder of the teacher.")] = TEACHER,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with what the work folder holds.")] = False,
     recorded: Annotated[
-        int, typer.Option(help="Training problems that the teacher answers, in each round.")
+        int, typer.Option(min=1, help="Training problems that the teacher answers, in each round.")
     ] = RECORDED,
     rounds: Annotated[
-        int, typer.Option(help="Further rounds: the student's own right answers to new problems teach it again.")
+        int, typer.Option(min=0, help="Further rounds: the student's own right answers to new problems teach it again.")
     ] = 0,
     control: Annotated[
         bool, typer.Option("--control", help="Build the control of the student in this work folder instead.")
     ] = False,
-    problems: Annotated[int, typer.Option(help="Held-out problems to measure with.")] = HELD_OUT,
+    problems: Annotated[int, typer.Option(min=1, help="Held-out problems to measure with.")] = HELD_OUT,
 ) -> None:
     """Record, distil, quantize, measure and write the student, or its control."""
     places = Work(work)

@@ -149,8 +149,8 @@ def ablations(
     ),
     out: Annotated[Path, typer.Option(help="Folder of weights and answers.")] = Path("runs/ablations"),
     part: Annotated[str, typer.Option(help="1/2 and 2/2 share the trials between two processes.")] = "1/1",
-    count: Annotated[int, typer.Option(help="Problems to solve; fewer for a quick look, which is only shown.")] = COUNT,
-    steps: Annotated[int, typer.Option(help="Steps of training; likewise.")] = STEPS,
+    count: Annotated[int, typer.Option(min=1, help="Problems to solve; with fewer, a quick look.")] = COUNT,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of training; likewise.")] = STEPS,
 ) -> None:
     """Train and measure what is not done yet; once everything is, write the results and the table of README.md."""
     places, problems = Work(work), range(FIRST, FIRST + count)

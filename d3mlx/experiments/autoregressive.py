@@ -20,6 +20,7 @@ from mlx_lm.models import llama
 from d3mlx import Generation, load
 from d3mlx.bench.cost import float_dtype
 from d3mlx.bench.decoding import Decoded
+from d3mlx.cli.script import script
 from d3mlx.data.problems import problem
 from d3mlx.decoding.presets import D3LLM, D3MLX, FastDLLM, Preset, Vanilla
 from d3mlx.experiments.readme import table
@@ -108,7 +109,7 @@ def measured(count: int) -> dict[str, Decoded]:
     return totals
 
 
-def compare(count: Annotated[int, typer.Option(help="Held-out problems.")] = 50) -> None:
+def compare(count: Annotated[int, typer.Option(min=1, help="Held-out problems.")] = 50) -> None:
     """Answer problems with every decoder and with autoregression, side by side."""
     totals = measured(count)
     reference = totals[AR].figures()["tokens_per_second"]
@@ -131,4 +132,4 @@ def compare(count: Annotated[int, typer.Option(help="Held-out problems.")] = 50)
 
 
 if __name__ == "__main__":
-    typer.run(compare)
+    script(compare)

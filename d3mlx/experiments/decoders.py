@@ -17,6 +17,7 @@ from d3mlx.bench.chips import chip_named
 from d3mlx.bench.cost import cost
 from d3mlx.bench.roofline import Roofline
 from d3mlx.bench.shapes import SHAPES, skeleton
+from d3mlx.cli.script import script
 from d3mlx.data.batches import CANVAS, SHOTS
 from d3mlx.decoding.presets import D3LLM, D3MLX, FastDLLM, Preset, Vanilla
 from d3mlx.evaluate.aup import TOLERANCE, aup
@@ -138,8 +139,8 @@ measured):
 def compare(
     work: Annotated[Path, typer.Option(help="Folder of the answers.")] = Path("runs/decoders"),
     part: Annotated[str, typer.Option(help="1/2 for the first of two processes that share the work.")] = "1/1",
-    count: Annotated[int, typer.Option(help="Held-out problems of each task.")] = 1000,
-    on_curves: Annotated[int, typer.Option("--curves", help="How many of them the curves are measured on.")] = 300,
+    count: Annotated[int, typer.Option(min=1, help="Held-out problems of each task.")] = 1000,
+    on_curves: Annotated[int, typer.Option("--curves", min=1, help="How many of them the curves take.")] = 300,
     write: Annotated[Path | None, typer.Option(help="Put what was measured into this README.")] = None,
 ) -> None:
     """Measure every decoder, or write what was measured."""
@@ -151,4 +152,4 @@ def compare(
 
 
 if __name__ == "__main__":
-    typer.run(compare)
+    script(compare)

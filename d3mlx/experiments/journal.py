@@ -7,6 +7,7 @@ what was measured.
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -84,11 +85,16 @@ def read_part(path: Path) -> tuple[dict[str, Any] | None, dict[str, Answers], in
     try:
         for line in lines:
             values = json.loads(line)
+            if not (isinstance(values["correct"], bool) and isinstance(values["seconds"], float)):
+                raise ValueError
             record = Record(**{name: values[name] for name in FIELDS})
             answers = found.setdefault(values["decoder"], Answers({}, {}))
             assert isinstance(answers.records, dict) and isinstance(answers.seconds, dict)
             answers.records[record.index], answers.seconds[record.index] = record, values["seconds"]
-        return json.loads(first), found, whole
+        about = json.loads(first)
+        if not (about is None or isinstance(about, dict)) or (about and "decoder" in about):
+            raise ValueError
+        return about, found, whole
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path} is damaged; remove it to redo its part.") from error
 
@@ -141,17 +147,20 @@ def keep(attempts: Mapping[str, Attempt], indices: Sequence[int], place: tuple[P
     before, _, whole = read_part(path)
     with writing(path), path.open("ab") as file:
         file.truncate(whole)
-        if before is None:
-            file.write(json.dumps(about).encode() + b"\n")
-        for index in track(indices, f"solving, {path.parent.name}"):
-            for name, solve in attempts.items():
-                if (name, index) in solved:
-                    continue
-                began = time.perf_counter()
-                record = solve(index)
-                line = {"decoder": name, "seconds": time.perf_counter() - began, **asdict(record)}
-                file.write(json.dumps(line).encode() + b"\n")
-                file.flush()
+        # What cannot be asked leaves nothing behind that another attempt would have to fit.
+        head = b"" if before else json.dumps(about).encode() + b"\n"
+        open_ones = [(index, name) for index in indices for name in attempts if (name, index) not in solved]
+        for index, name in track(open_ones, f"solving, {path.parent.name}"):
+            began = time.perf_counter()
+            try:
+                record = attempts[name](index)
+            except KeyboardInterrupt:
+                sys.stderr.write(f"What is solved is kept in {path.parent}; the same command goes on from there.\n")
+                raise
+            line = {"decoder": name, "seconds": time.perf_counter() - began, **asdict(record)}
+            file.write(head + json.dumps(line).encode() + b"\n")
+            head = b""
+            file.flush()
 
 
 def finished(folder: Path, names: Iterable[str], problems: Iterable[int]) -> dict[str, Answers] | None:

@@ -16,6 +16,7 @@ import typer
 
 from d3mlx.bench.shapes import Sizes, random_model
 from d3mlx.canvas import Canvas
+from d3mlx.cli.script import script
 from d3mlx.decoding.presets import D3MLX, Preset
 from d3mlx.engine import Step, decode
 from d3mlx.experiments.readme import table
@@ -43,7 +44,7 @@ def live(steps: Iterator[Step], before: int) -> list[int]:
     return [mx.get_active_memory() - before for _ in steps]
 
 
-def measure(steps: Annotated[int, typer.Option(help="Steps, and new tokens.")] = 2000) -> None:
+def measure(steps: Annotated[int, typer.Option(min=2, help="Steps, and new tokens.")] = 2000) -> None:
     """Decode on needed rows, and print what lives after the second, the middle and the last step."""
     model = random_model(SIZES)
     mx.eval(model.parameters())
@@ -64,4 +65,4 @@ def measure(steps: Annotated[int, typer.Option(help="Steps, and new tokens.")] =
 
 
 if __name__ == "__main__":
-    typer.run(measure)
+    script(measure)

@@ -23,6 +23,7 @@ from d3mlx import Generation, load
 from d3mlx.bench.shapes import Sizes, random_model
 from d3mlx.cache import Rows, Store
 from d3mlx.canvas import Canvas
+from d3mlx.cli.script import script
 from d3mlx.data.problems import problem
 from d3mlx.decoding.acceptance import OnDevice
 from d3mlx.decoding.presets import D3LLM, D3MLX, Decoder, Preset
@@ -153,7 +154,7 @@ def line(name: str, run: Run) -> list[str]:
 
 def measure(
     steps: Annotated[
-        int | None, typer.Option(help="Steps of each decoder behind the first; all, if not given.")
+        int | None, typer.Option(min=1, help="Steps of each decoder behind the first; all, if not given.")
     ] = None,
 ) -> None:
     """Decode with every decoder side by side, and print where the time of a step goes."""
@@ -176,4 +177,4 @@ def measure(
 
 
 if __name__ == "__main__":
-    typer.run(measure)
+    script(measure)

@@ -24,6 +24,7 @@ from rich.table import Table
 
 from d3mlx import D3MLX, Generation, load
 from d3mlx.canvas import Bools, Canvas, Ints
+from d3mlx.cli.script import script
 from d3mlx.decoding.presets import Decoder
 from d3mlx.decoding.rows import LONG, Full, Needed, RowPolicy
 from d3mlx.decoding.schedule import View
@@ -211,7 +212,7 @@ def table(findings: list[Finding]) -> Table:
 
 
 def measure(
-    count: Annotated[int, typer.Option(help="Validation problems for each variant.")] = 100,
+    count: Annotated[int, typer.Option(min=1, help="Validation problems for each variant.")] = 100,
     watched: Annotated[int, typer.Option(help="How many of them are watched for slips, which takes longer.")] = 25,
     only: Annotated[str, typer.Option(help="Regular expression: which variants, by their names; and full.")] = "",
     block_size: Annotated[int | None, typer.Option(help="Tokens in a block.")] = None,
@@ -234,4 +235,4 @@ def measure(
 
 
 if __name__ == "__main__":
-    typer.run(measure)
+    script(measure)

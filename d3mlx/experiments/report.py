@@ -107,7 +107,7 @@ def report(
         Path | None, typer.Option(help="Folder of the control; without it its committed results stay.")
     ] = None,
     autoregressive: Annotated[Path | None, typer.Option(help="Folder of the autoregressive model; likewise.")] = None,
-    count: Annotated[int, typer.Option(help="Problems to solve; fewer for a quick look, which is only shown.")] = COUNT,
+    count: Annotated[int, typer.Option(min=1, help="Problems to solve; with fewer, a quick look.")] = COUNT,
     part: Annotated[str, typer.Option(help="1/2 and 2/2 share the problems between two processes.")] = "1/1",
     out: Annotated[Path, typer.Option(help="Folder of the answers.")] = Path("runs/report"),
 ) -> None:

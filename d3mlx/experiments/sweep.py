@@ -16,8 +16,10 @@ from rich.console import Console
 from rich.table import Table
 
 from d3mlx import load
+from d3mlx.cli.script import script
 from d3mlx.data.batches import CANVAS
 from d3mlx.decoding.presets import D3LLM, D3MLX, Preset
+from d3mlx.errors import DataError
 from d3mlx.evaluate.plot import Curve, Mark, draw
 from d3mlx.evaluate.run import Subject
 from d3mlx.evaluate.tasks import TaskOptions
@@ -90,8 +92,8 @@ def show(found: Mapping[str, Answers], console: Console) -> None:
 def sweep(
     work: Annotated[Path, typer.Option(help="Folder of the answers.")] = Path("runs/sweep"),
     part: Annotated[str, typer.Option(help="1/2 for the first of two processes that share the work.")] = "1/1",
-    count: Annotated[int, typer.Option(help="Validation problems.")] = 200,
-    shots: Annotated[int, typer.Option("--num-fewshot", help="Worked examples before each problem.")] = 0,
+    count: Annotated[int, typer.Option(min=1, help="Validation problems.")] = 200,
+    shots: Annotated[int, typer.Option("--num-fewshot", min=0, help="Worked examples before each problem.")] = 0,
     draw_in: Annotated[Path | None, typer.Option("--draw", help="Draw what is there in this folder.")] = None,
 ) -> None:
     """Measure every setting, or draw what was measured."""
@@ -102,6 +104,8 @@ def sweep(
         about = {"model": fingerprint(EMBEDDED), "shots": shots}
         measure(subject, task, settings(), process.of(range(count)), (work / process.file, about))
     _, found = read(work)
+    if not found:
+        raise DataError(f"{work} holds no answers yet; run the sweep without --draw first.")
     if draw_in is not None:
         for axis in AXES:
             write_text(draw_in / f"needed-{axis}.svg", picture(found, axis))
@@ -109,4 +113,4 @@ def sweep(
 
 
 if __name__ == "__main__":
-    typer.run(sweep)
+    script(sweep)

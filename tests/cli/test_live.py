@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from types import SimpleNamespace
 from typing import Any
 
@@ -161,3 +162,16 @@ def test_the_live_view_leaves_the_answer_and_the_statistics() -> None:
     live.close()
     assert "yes" in out.getvalue().rsplit("Prompt: 1 tokens")[0]
     assert out.getvalue().count("\x1b[?25l") == out.getvalue().count("\x1b[?25h")
+
+
+def test_an_interrupted_view_leaves_what_has_come_out() -> None:
+    out = io.StringIO()
+    view = view_of(3)
+    console = Console(file=out, width=60, height=20, force_terminal=True)
+    live = LiveView(view.generation, ByteTokenizer(), "t", console)
+    live.start()
+    live.step(step_of(0, [0, 1], [ord("y"), ord("e")], 3))
+    frames = len(out.getvalue())
+    live.close()
+    left = out.getvalue()[frames:]
+    assert "ye" in re.sub(r"\x1b\[[0-9;]*m", "", left.rsplit("\x1b[?25h")[-1])

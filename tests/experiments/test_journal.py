@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from d3mlx import D3LLM, D3MLX, load
+from d3mlx.cli.script import script
+from d3mlx.distill import embedded, next_token, student
 from d3mlx.errors import ConfigError, DataError
 from d3mlx.evaluate.run import Subject
 from d3mlx.evaluate.tasks import TaskOptions
 from d3mlx.evaluate.tasks.embedded import Embedded
-from d3mlx.experiments import sweep
+from d3mlx.experiments import decoders, sweep
 from d3mlx.experiments.journal import Part, measure, read
 from d3mlx.experiments.readme import put, table
 from d3mlx.loader import EMBEDDED
@@ -86,3 +89,29 @@ def test_generated_text_stands_between_its_marks(tmp_path: Path) -> None:
         assert readme.read_text() == f"before\n<!-- figures -->\n\n{rows}\n\n<!-- /figures -->\nafter\n"
     with pytest.raises(DataError, match="<!-- other -->"):
         put(readme, "other", rows)
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "says"),
+    [
+        (sweep.sweep, ["--part", "3/2"], "1/2, the first of two"),
+        (sweep.sweep, ["--work", "none", "--draw", "."], "none holds no journal"),
+        (sweep.sweep, ["--work", "file"], "file"),
+        (decoders.compare, ["--work", "none", "--write", "README.md"], "holds no journal"),
+        (next_token.build, ["--out", "mine"], "mine holds other files than a model"),
+        (embedded.build, ["--out", "mine"], "mine holds other files than a model"),
+        (student.build, ["--out", "new", "--teacher", "mine"], "mine holds no model"),
+    ],
+)
+def test_what_a_user_can_mend_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Any, arguments: list[str], says: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["command", *arguments])
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes").touch()
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit) as stopped:
+        script(command)
+    assert says in str(stopped.value) and str(stopped.value).startswith("Error: ")
+    assert (tmp_path / "mine" / "notes").exists()
