@@ -29,6 +29,9 @@ REFRESH_SECONDS = 1 / 15
 CHROME_LINES = 6
 """Lines of a frame that are not canvas: two rules, the bar, the footer, and the cursor's own."""
 
+ECHO_COLUMNS = 2
+"""Room for the ^C that a terminal shows: where it wraps, the frame above is not taken back whole."""
+
 SIDE_COLUMNS = 4
 """Columns beside the canvas: the panel's edges and its padding."""
 
@@ -210,7 +213,8 @@ class View:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         glyphs = ASCII if options.ascii_only else UNICODE
-        width = max(options.max_width - SIDE_COLUMNS, 1)
+        outer = max(options.max_width - ECHO_COLUMNS, 1)
+        width = max(outer - SIDE_COLUMNS, 1)
         lines = list(self.text(glyphs).wrap(console, width, overflow="fold"))
         if self.cropped:
             lines = self.window(lines, max(1, console.height - CHROME_LINES), glyphs)
@@ -225,6 +229,7 @@ class View:
             box=box.HORIZONTALS,
             border_style="grey42",
             padding=(0, 1),
+            width=outer,
         )
 
 
