@@ -202,7 +202,7 @@ def evaluate(
     ] = False,
     decoder: Annotated[
         str, typer.Option("--decoder", "-d", help="vanilla, fast-dllm, d3llm or d3mlx.", rich_help_panel=DECODER)
-    ] = "d3llm",
+    ] = "d3mlx",
     thresholds: Annotated[
         str | None,
         typer.Option(help="A point for each: 0.1,0.3,0.5 (fast-dllm, d3llm, d3mlx).", rich_help_panel=DECODER),

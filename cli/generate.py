@@ -163,7 +163,7 @@ def generate(
     ] = None,
     decoder: Annotated[
         str, typer.Option("--decoder", "-d", help="vanilla, fast-dllm, d3llm or d3mlx.", rich_help_panel=COMMON)
-    ] = "d3llm",
+    ] = "d3mlx",
     no_early_stop: Annotated[
         bool,
         typer.Option(

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from d3mlx import D3LLM, Generation, load
+from d3mlx import D3MLX, Generation, load
 from d3mlx.cli.live import View
 
 QUESTION = (
@@ -32,16 +32,16 @@ def draw(
     chat = [{"role": "user", "content": prompt}]
 
     def generation() -> Generation:
-        return Generation(model, tokenizer, chat, D3LLM(block_size=16))
+        return Generation(model, tokenizer, chat, D3MLX())
 
     forwards = sum(1 for _ in generation())
     kept = {max(0, round(share * forwards) - 1) for share in MOMENTS}
     console = Console(
         record=True, width=WIDTH, file=io.StringIO(), force_terminal=True, color_system="truecolor", highlight=False
     )
-    console.print(f'[bold green]$[/] d3mlx generate --block-size 16 "{prompt}"\n')
+    console.print(f'[bold green]$[/] d3mlx generate "{prompt}"\n')
     run = generation()
-    view = View(run, tokenizer, "demonstration model · d3llm")
+    view = View(run, tokenizer, "demonstration model · d3mlx")
     for step in run:
         view.take(step)
         if step.index in kept:

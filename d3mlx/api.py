@@ -124,7 +124,7 @@ class Generation:
         model: DiffusionModel,
         tokenizer: Any,
         prompt: Prompt,
-        decoder: str | Preset | Decoder = "d3llm",
+        decoder: str | Preset | Decoder = "d3mlx",
         *,
         max_tokens: int | None = None,
         sampling: Sampling | None = None,
@@ -161,7 +161,7 @@ class Generation:
 
 
 def stream_generate(
-    model: DiffusionModel, tokenizer: Any, prompt: Prompt, decoder: str | Preset | Decoder = "d3llm", **options: Any
+    model: DiffusionModel, tokenizer: Any, prompt: Prompt, decoder: str | Preset | Decoder = "d3mlx", **options: Any
 ) -> Iterator[Step]:
     """Yield a Step for each forward, its `text` being what became readable.
 
@@ -174,7 +174,7 @@ def stream_generate(
 
 
 def generate(
-    model: DiffusionModel, tokenizer: Any, prompt: Prompt, decoder: str | Preset | Decoder = "d3llm", **options: Any
+    model: DiffusionModel, tokenizer: Any, prompt: Prompt, decoder: str | Preset | Decoder = "d3mlx", **options: Any
 ) -> Result:
     """Generate to the end; the arguments are those of `stream_generate`."""
     generation = Generation(model, tokenizer, prompt, decoder, **options)

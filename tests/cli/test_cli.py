@@ -61,7 +61,7 @@ def test_options_reach_the_decoder(d3mlx: Any, llada: str, dream: str) -> None:
         assert done.status == 0, done.err
         return json.loads(done.out.splitlines()[-1])["config"]["policies"]
 
-    d3 = ["--block-size", "8", "--block-add", "0.3", "--activation", "0.7", "--cache-delay", "4"]
+    d3 = ["--decoder", "d3llm", "--block-size", "8", "--block-add", "0.3", "--activation", "0.7", "--cache-delay", "4"]
     chosen = policies("--model", llada, *d3, "--refresh-interval", "5", "--threshold", "0.9")
     schedule = {"type": "MultiBlock", "block_size": 8, "block_add": 0.3, "activation": 0.7, "ahead": None}
     assert chosen["schedule"] == schedule

@@ -35,7 +35,7 @@ def test_a_table_a_curve_and_every_figure(d3mlx: Any, tmp_path: Path) -> None:
     assert ElementTree.fromstring(plot.read_text()).tag.endswith("svg")
     written = json.loads(numbers.read_text())
     assert written["y_max"] == 90
-    assert written["config"]["knobs"] == {"block_size": 8}
+    assert written["config"]["knobs"] == {"block_size": 8, "row_multiple": 8, "favor": "rows"}
     assert written["policies"]["threshold-0.1"]["acceptance"]["threshold"] == 0.1
     assert written["policies"]["threshold-0.1"]["schedule"]["block_size"] == 8
     records = figures(out)
@@ -57,7 +57,7 @@ def test_a_table_a_curve_and_every_figure(d3mlx: Any, tmp_path: Path) -> None:
     assert not (tmp_path / "new").exists()
     mixed = d3mlx("eval", *SHORT, "--decoder", "fast-dllm", "--out", str(out))
     assert (mixed.status, mixed.out) == (1, "")
-    assert "another decoder (d3llm, not fast-dllm)" in mixed.err
+    assert "another decoder (d3mlx, not fast-dllm)" in mixed.err
 
 
 def test_public_data_vanilla_steps_and_comparison(d3mlx: Any, llada: str, tmp_path: Path) -> None:
@@ -65,7 +65,19 @@ def test_public_data_vanilla_steps_and_comparison(d3mlx: Any, llada: str, tmp_pa
     data.write_text(GSM)
     common = ["eval", "--model", llada, "--task", "gsm8k-cot", "--data", str(data), "--max-tokens", "16"]
     one = d3mlx(*common, "--decoder", "vanilla", "--steps", "16,4", "--out", str(tmp_path / "slow"))
-    two = d3mlx(*common, "--rows", "full", "--temperature", "1", "--seed", "3", "--out", str(tmp_path / "fast"))
+    two = d3mlx(
+        *common,
+        "--decoder",
+        "d3llm",
+        "--rows",
+        "full",
+        "--temperature",
+        "1",
+        "--seed",
+        "3",
+        "--out",
+        str(tmp_path / "fast"),
+    )
     assert (one.status, two.status) == (0, 0), one.err + two.err
     assert one.out.split()[0] == "steps"
     assert "strict" in one.out.splitlines()[0]
@@ -88,7 +100,8 @@ def test_public_data_vanilla_steps_and_comparison(d3mlx: Any, llada: str, tmp_pa
     assert found["low"] < 0 < found["high"]
     other = tmp_path / "other.jsonl"
     other.write_text(GSM.replace("42", "43"))
-    changed = d3mlx(*common[:6], str(other), *common[7:], "--out", str(tmp_path / "fast"), "--rows", "full")
+    fast = ["--out", str(tmp_path / "fast"), "--decoder", "d3llm", "--rows", "full"]
+    changed = d3mlx(*common[:6], str(other), *common[7:], *fast)
     assert (changed.status, "another data" in changed.err) == (1, True)
 
 
@@ -125,7 +138,8 @@ WRONG = [
     (["--knob", "colour=red"], 1, "colour=red"),
     (["--knob", "block-size=large"], 1, "number"),
     (["--knob", "threshold=1"], 1, "--thresholds"),
-    (["--rows", "dual"], 1, "rows for d3llm"),
+    (["--decoder", "d3llm", "--rows", "dual"], 1, "rows for d3llm"),
+    (["--rows", "full"], 1, "has no rows"),
     (["--plot", "absent/plot.svg"], 1, "absent"),
     (["--json", "."], 1, "folder"),
     (["--model", "./absent"], 1, "absent"),
