@@ -203,9 +203,7 @@ class Needed:
         if not 1 <= self.recent <= LONG:
             raise ConfigError(f"Committed rows are computed for 1 to {LONG:,} further steps, not {self.recent}.")
         if not 0 <= self.near <= LONG:
-            raise ConfigError(
-                f"Tokens near a committed one are computed with it up to 0 to {LONG:,} positions away, not {self.near}."
-            )
+            raise ConfigError(f"near is a distance of 0 to {LONG:,} positions, not {self.near}.")
         if self.multiple < 1:
             raise ConfigError(f"Row counts are rounded up to a multiple of 1 or more, not {self.multiple}.")
         if self.refresh_interval < 0:

@@ -2,7 +2,7 @@
 
     python -m d3mlx.distill.embedded --out FOLDER [--work FOLDER] [--resume]
 
-Some seven hours on one core with a fast BLAS preloaded (README.md says how).
+Hours on one core, with a fast BLAS preloaded (README.md says how).
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ from d3mlx.distill.objective import Supervised
 from d3mlx.distill.recording import record_all, settings_of, wait_for_all
 from d3mlx.distill.rows import EMBEDDED, questions
 from d3mlx.distill.run import distill
-from d3mlx.distill.shipped import HELD_OUT, publish, save_floats
+from d3mlx.distill.shipped import HELD_OUT, publish, refuse_foreign, save_floats
 from d3mlx.distill.store import SHARD, read_store
 from d3mlx.distill.trainer import CHECKPOINT, Bar, TrainConfig, Trainer
 from d3mlx.distill.trajectories import RecordConfig
@@ -217,6 +217,7 @@ def build(
     problems: Annotated[int, typer.Option(min=1, help="Held-out problems to measure with.")] = HELD_OUT,
 ) -> None:
     """Record, distil, quantize, measure and write the student, or its control."""
+    refuse_foreign(out)
     places = Work(work)
     used = places.control if control else work
     if first_process() and holds_files(used) and not resume:

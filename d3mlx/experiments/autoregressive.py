@@ -22,7 +22,9 @@ from d3mlx.bench.cost import float_dtype
 from d3mlx.bench.decoding import Decoded
 from d3mlx.cli.script import script
 from d3mlx.data.problems import problem
+from d3mlx.data.tokens import build_tokenizer
 from d3mlx.decoding.presets import D3LLM, D3MLX, FastDLLM, Preset, Vanilla
+from d3mlx.distill.next_token import llama_config
 from d3mlx.experiments.readme import table
 from d3mlx.loader import EMBEDDED
 
@@ -49,21 +51,8 @@ class Counted(llama.Model):
 
 
 def twin(model: Any) -> Counted:
-    """A llama with the layers and the vocabulary of a LLaDA, in its precision."""
-    shape = model.args.shape()
-    arguments = llama.ModelArgs(
-        model_type="llama",
-        hidden_size=shape.hidden,
-        num_hidden_layers=shape.layers,
-        intermediate_size=shape.ff,
-        num_attention_heads=shape.heads,
-        num_key_value_heads=shape.kv_heads,
-        rms_norm_eps=shape.eps,
-        rope_theta=shape.rope_theta,
-        vocab_size=model.args.logit_width,
-        tie_word_embeddings=False,
-    )
-    made = Counted(arguments)
+    """A llama of the embedded model's sizes, in the precision that `model` has here."""
+    made = Counted(llama.ModelArgs.from_dict(llama_config(build_tokenizer())))
     made.set_dtype(float_dtype(model))
     mx.eval(made.parameters())
     return made

@@ -6,7 +6,7 @@ python -m d3mlx.experiments.decoders --write README.md
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -20,6 +20,7 @@ from d3mlx.bench.shapes import SHAPES, skeleton
 from d3mlx.cli.script import script
 from d3mlx.data.batches import CANVAS, SHOTS
 from d3mlx.decoding.presets import D3LLM, D3MLX, FastDLLM, Preset, Vanilla
+from d3mlx.errors import DataError
 from d3mlx.evaluate.aup import TOLERANCE, aup
 from d3mlx.evaluate.run import Subject
 from d3mlx.evaluate.tasks import TaskOptions
@@ -116,10 +117,18 @@ def prediction(found: Mapping[str, Answers]) -> str:
     return table(["decoder", *(f"{chip}, ms a token" for chip in CHIPS)], rows)
 
 
+def whole(folder: Path, names: Iterable[str]) -> dict[str, Answers]:
+    """A journal in which every decoder has answered the same problems. Raises DataError for any other."""
+    _, found = read(folder)
+    if set(found) != set(names) or len({frozenset(answers.records) for answers in found.values()}) > 1:
+        raise DataError(f"{folder} is not finished; run the same measurement to its end first.")
+    return found
+
+
 def section(work: Path, name: str) -> str:
     """What README.md says of one task."""
-    _, found = read(work / f"{name}-table")
-    _, curves = read(work / f"{name}-curves")
+    found = whole(work / f"{name}-table", DECODERS)
+    curves = whole(work / f"{name}-curves", [point(decoder, at) for decoder, points in CURVES.items() for at in points])
     problems, tokens = found[REFERENCE].score.problems, found[REFERENCE].score.prefill_rows
     on_curves = next(iter(curves.values())).score.problems
     shown = f"behind {TASKS[name]} worked examples" if TASKS[name] else "without examples"

@@ -56,8 +56,8 @@ class Part:
 class Answers:
     """One decoder's records, by problem, and the seconds that each took."""
 
-    records: Mapping[int, Record]
-    seconds: Mapping[int, float]
+    records: dict[int, Record]
+    seconds: dict[int, float]
 
     @property
     def score(self) -> Score:
@@ -89,7 +89,6 @@ def read_part(path: Path) -> tuple[dict[str, Any] | None, dict[str, Answers], in
                 raise ValueError
             record = Record(**{name: values[name] for name in FIELDS})
             answers = found.setdefault(values["decoder"], Answers({}, {}))
-            assert isinstance(answers.records, dict) and isinstance(answers.seconds, dict)
             answers.records[record.index], answers.seconds[record.index] = record, values["seconds"]
         about = json.loads(first)
         if not (about is None or isinstance(about, dict)) or (about and "decoder" in about):

@@ -222,11 +222,15 @@ def measure(
     """Measure, and print a table."""
     if not 0 <= watched <= count or count < 1:
         raise ConfigError("--count is 1 or more, and --watched at most as many.")
+    try:
+        wanted = re.compile(only)
+    except re.error as error:
+        raise ConfigError(f"--only {only!r} is no regular expression: {error}.") from error
     task, subject = Embedded(TaskOptions(), "llada", "validation"), Subject(*load(EMBEDDED))
     chosen = variants(D3MLX(threshold, block_size))
     findings = []
     for name, variant in chosen.items():
-        if name == EXACT or re.search(only, name):
+        if name == EXACT or wanted.search(name):
             findings.append(find(subject, task, name, variant, (count, watched)))
             Console(stderr=True).print(f"{name}: {score(findings[-1].records).accuracy:.1%}")
     Console(width=120).print(table(findings))

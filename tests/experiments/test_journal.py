@@ -14,7 +14,7 @@ from d3mlx.errors import ConfigError, DataError
 from d3mlx.evaluate.run import Subject
 from d3mlx.evaluate.tasks import TaskOptions
 from d3mlx.evaluate.tasks.embedded import Embedded
-from d3mlx.experiments import decoders, sweep
+from d3mlx.experiments import decoders, refresh, sweep
 from d3mlx.experiments.journal import Part, measure, read
 from d3mlx.experiments.readme import put, table
 from d3mlx.loader import EMBEDDED
@@ -55,6 +55,14 @@ def test_a_cut_off_measurement_goes_on_and_parts_add_up(tmp_path: Path, subject:
     path.write_bytes(whole.replace(b"{", b"[", 2))
     with pytest.raises(DataError, match="damaged"):
         read(tmp_path)
+
+
+def test_tables_need_every_answer(tmp_path: Path, subject: Subject) -> None:
+    place = tmp_path / Part().file
+    measure(subject, Embedded(TaskOptions(), "llada"), {"needed": D3MLX()}, (0,), (place, ABOUT))
+    assert decoders.whole(tmp_path, ["needed"])["needed"].score.problems == 1
+    with pytest.raises(DataError, match="not finished"):
+        decoders.whole(tmp_path, ["needed", "exact"])
 
 
 @pytest.mark.parametrize("text", ["", "2", "0/2", "3/2", "1/0", "a/b", "1/2/3", "-1/2"])
@@ -100,7 +108,9 @@ def test_generated_text_stands_between_its_marks(tmp_path: Path) -> None:
         (decoders.compare, ["--work", "none", "--write", "README.md"], "holds no journal"),
         (next_token.build, ["--out", "mine"], "mine holds other files than a model"),
         (embedded.build, ["--out", "mine"], "mine holds other files than a model"),
+        (student.build, ["--out", "mine"], "mine holds other files than a model"),
         (student.build, ["--out", "new", "--teacher", "mine"], "mine holds no model"),
+        (refresh.measure, ["--only", "("], "no regular expression"),
     ],
 )
 def test_what_a_user_can_mend_is_one_sentence(
