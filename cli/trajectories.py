@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -70,6 +70,14 @@ def trajectories(
     block_size: Annotated[
         int | None, typer.Option(help="Tokens in a block of the teacher's decode, 32.", min=1, show_default=False)
     ] = None,
+    rows: Annotated[
+        Literal["full", "needed"] | None,
+        typer.Option(
+            help="What a forward computes: full, all positions as published; or needed, the few that can change, "
+            "which is faster and not quite the same.",
+            show_default="full",
+        ),
+    ] = None,
     early_stop: Annotated[
         bool,
         typer.Option(
@@ -110,7 +118,7 @@ def trajectories(
     from d3mlx.hub import fetch
     from d3mlx.loader import EMBEDDED
 
-    decoding = (data, max_tokens, block_size, seed)
+    decoding = (data, max_tokens, block_size, rows, seed)
     if published is not None and (check or early_stop or any(option is not None for option in decoding)):
         raise ConfigError("--import converts what was decoded elsewhere; --data and options of decoding have no use.")
     if published is not None and limit is not None:
@@ -129,7 +137,8 @@ def trajectories(
         with Counter("importing", sys.stderr.isatty()) as counter:
             import_all(published, teacher, raw, out, settings, shard, counter)
     else:
-        config = RecordConfig(max_tokens or loaded.args.max_new_tokens, block_size or 32, early_stop, check, seed or 0)
+        length, size = max_tokens or loaded.args.max_new_tokens, block_size or 32
+        config = RecordConfig(length, size, rows or "full", early_stop, check, seed or 0)
         asked = questions(source, loaded, tokenizer, config.max_tokens, raw, limit)
         with Counter("recording", first and sys.stderr.isatty()) as counter:
             record_all(teacher, asked, config, out, settings, shard, counter)

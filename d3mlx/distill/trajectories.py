@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from d3mlx.api import Generation
 from d3mlx.data.problems import answer_of
 from d3mlx.decoding.acceptance import Entropy
-from d3mlx.decoding.presets import Decoder, Vanilla
-from d3mlx.decoding.rows import Full
+from d3mlx.decoding.presets import Decoder, Vanilla, check_choice
+from d3mlx.decoding.rows import Full, Needed
 from d3mlx.decoding.sampling import Sampling
 from d3mlx.decoding.schedule import SequentialBlocks
 from d3mlx.engine import Step
@@ -51,30 +51,42 @@ class Trajectory:
         return positions, self.tokens[positions]
 
 
+Rows = Literal["full", "needed"]
+
+
 @dataclass(frozen=True)
 class Teacher:
-    """One token per forward, block after block: the likeliest for LLaDA, the one of lowest entropy for Dream."""
+    """One token per forward, block after block: the likeliest for LLaDA, the one of lowest entropy for Dream.
+
+    rows: full as published, or needed, the few that a step cannot do without.
+    """
 
     block_size: int = 32
+    rows: Rows = "full"
+
+    def __post_init__(self) -> None:
+        check_choice("The teacher's rows", self.rows, get_args(Rows))
 
     def build(self, family: str) -> Decoder:
+        rows = Full() if self.rows == "full" else Needed(source=int(family == "dream"))
         if family == "llada":
-            return Vanilla(block_size=self.block_size).build(family)
+            return replace(Vanilla(block_size=self.block_size).build(family), rows=rows)
         # No entropy is below 0, so every step commits what progress is forced with: the lowest entropy of the block.
         rule = Entropy(0.0, inclusive=False, best_always=False, force_likeliest=False)
-        return Decoder(SequentialBlocks(self.block_size), rule, Full())
+        return Decoder(SequentialBlocks(self.block_size), rule, rows)
 
 
 @dataclass(frozen=True)
 class RecordConfig:
     """How answers are recorded.
 
-    max_tokens: length of the canvas. early_stop: fill what follows the first end token instead of decoding it. check:
-    compare answers with the given ones and try again at rising temperatures.
+    max_tokens: length of the canvas. block_size, rows: see `Teacher`. early_stop: fill what follows the first end token
+    instead of decoding it. check: compare answers with the given ones and try again at rising temperatures.
     """
 
     max_tokens: int = 256
     block_size: int = 32
+    rows: Rows = "full"
     early_stop: bool = False
     check: bool = False
     seed: int = 0
@@ -101,6 +113,7 @@ def trajectory_of(row: int, prompt: list[int], steps: Iterable[Step], tokens: In
 def record(model: DiffusionModel, tokenizer: Any, question: Question, config: RecordConfig) -> Trajectory:
     """Decode one answer; with `check`, up to five until one is right, the last being kept in any case."""
     found: Trajectory | None = None
+    teacher = Teacher(config.block_size, config.rows)
     temperatures = TEMPERATURES if config.check and question.answer is not None else TEMPERATURES[:1]
     for attempt, temperature in enumerate(temperatures):
         seed = int(np.random.SeedSequence([config.seed, question.row, attempt]).generate_state(1)[0])
@@ -108,7 +121,7 @@ def record(model: DiffusionModel, tokenizer: Any, question: Question, config: Re
             model,
             tokenizer,
             question.prompt,
-            Teacher(config.block_size),
+            teacher,
             max_tokens=config.max_tokens,
             sampling=Sampling(temperature, seed=seed),
             early_stop=config.early_stop,

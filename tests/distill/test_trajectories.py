@@ -50,11 +50,18 @@ def dream(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 @pytest.mark.parametrize("family", ["llada", "dream"])
 @settings(deadline=None)
-@given(seed=st.integers(0, 10**6), new_tokens=st.integers(1, 40), size=st.integers(1, 12), early_stop=st.booleans())
-def test_ranks_give_back_every_step(family: str, seed: int, new_tokens: int, size: int, early_stop: bool) -> None:
+@given(
+    seed=st.integers(0, 10**6),
+    new_tokens=st.integers(1, 40),
+    teacher=st.builds(Teacher, st.integers(1, 12), st.sampled_from(["full", "needed"])),
+    early_stop=st.booleans(),
+)
+def test_ranks_give_back_every_step(
+    family: str, seed: int, new_tokens: int, teacher: Teacher, early_stop: bool
+) -> None:
     model: Any = TableModel(random_table(seed, len(PROMPT) + new_tokens), family)
     canvas = Canvas(PROMPT, new_tokens, MASK, (END,), early_stop)
-    steps = list(decode(model, canvas, Teacher(size).build(family)))
+    steps = list(decode(model, canvas, teacher.build(family)))
     found = trajectory_of(7, PROMPT, steps, canvas.tokens[len(PROMPT) :])
     assert found.states == len(steps)
     last = {p: step.index for step in steps for p in [*step.positions.tolist(), *step.filled.tolist()]}
@@ -69,7 +76,7 @@ def test_ranks_give_back_every_step(family: str, seed: int, new_tokens: int, siz
         assert tokens.tolist() == [shown[p] for p in positions.tolist()]
         assert len(step.positions) == 1
         if family == "dream":
-            block = step.eligible // size == step.positions[0] // size
+            block = step.eligible // teacher.block_size == step.positions[0] // teacher.block_size
             assert step.entropies[0] == step.guess_entropies[block].min()
     assert [shown[p] for p in range(new_tokens)] == found.tokens.tolist()
 
