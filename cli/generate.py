@@ -157,7 +157,7 @@ def generate(
     max_tokens: Annotated[
         int | None,
         typer.Option(
-            help="Limit of the answer's length, and without --ahead the canvas: 256 unless the model says.",
+            help="Limit of the answer's length, 256 unless the model says; for all but d3mlx the canvas, too.",
             rich_help_panel=COMMON,
         ),
     ] = None,
@@ -276,7 +276,7 @@ def generate(
     ahead: Annotated[
         int | None,
         typer.Option(
-            help="d3mlx: let the canvas grow, with this many blocks of masks beyond the active ones.",
+            help="d3mlx: blocks of masks beyond the active ones as the canvas grows, 256 masks unless given.",
             rich_help_panel=D3,
         ),
     ] = None,

@@ -221,6 +221,14 @@ BLOCK_ADD: dict[Favor, float] = {"rows": 0.5, "forwards": 0.1}
 """How much of a block must be there before the next one is computed too."""
 
 
+AHEAD = 256
+"""Masks beyond the active blocks, as many as the published runs show at first.
+
+A model sizes its answer by them. The embedded model, which learned canvases of 64, does as well with 16 of them; that
+of a larger one is not known.
+"""
+
+
 @dataclass(frozen=True)
 class D3MLX:
     """d3LLM's schedule and rule on needed rows: a step computes what can change, and reads the rest from the cache.
@@ -232,9 +240,9 @@ class D3MLX:
     recent: steps for which committed rows are computed again, default 1. near: tokens at most this many positions from
     those are computed with them, default 4. row_multiple: row counts are rounded up to a multiple of this, default 8; a
     generation takes what was measured on its machine instead. refresh_interval: steps between passes over everything,
-    default 0 for none. ahead: blocks of masks that take part beyond the active ones; None (default) for all from the
-    start. With a number the canvas grows with the answer, and max_tokens is a limit that costs nothing until it is
-    reached. kv_bits, kv_group_size: of a quantized cache (see `kv_packing`), default none.
+    default 0 for none. ahead: blocks of masks that take part beyond the active ones, default enough for `AHEAD` masks;
+    the canvas grows with the answer, and max_tokens is a limit that costs nothing until it is reached.
+    kv_bits, kv_group_size: of a quantized cache (see `kv_packing`), default none.
     """
 
     threshold: float | None = None
@@ -259,7 +267,8 @@ class D3MLX:
         blocks = {"block_size": block_size, "block_add": block_add} | given(activation=self.activation)
         knobs = given(recent=self.recent, near=self.near, multiple=self.row_multiple)
         knobs |= given(refresh_interval=self.refresh_interval)
-        schedule = MultiBlock(**blocks, ahead=self.ahead)
+        ahead = -(-AHEAD // max(block_size, 1)) if self.ahead is None else self.ahead
+        schedule = MultiBlock(**blocks, ahead=ahead)
         rows = Needed(**knobs, source=int(family == "dream"))
         return Decoder(schedule, exact.acceptance, rows, kv=kv_packing(self.kv_bits, self.kv_group_size))
 

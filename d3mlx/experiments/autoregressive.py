@@ -9,7 +9,6 @@ machine take no part. On the CPU mlx-lm needs a C++ compiler.
 
 from __future__ import annotations
 
-import time
 from typing import Annotated, Any
 
 import mlx.core as mx
@@ -25,6 +24,7 @@ from d3mlx.data.problems import problem
 from d3mlx.data.tokens import build_tokenizer
 from d3mlx.decoding.presets import D3LLM, D3MLX, FastDLLM, Preset, Vanilla
 from d3mlx.distill.next_token import llama_config
+from d3mlx.experiments.journal import CLOCK
 from d3mlx.experiments.readme import table
 from d3mlx.loader import EMBEDDED
 
@@ -60,9 +60,9 @@ def twin(model: Any) -> Counted:
 
 def diffuse(total: Decoded, generation: Generation) -> int:
     """Count one answer in; its tokens."""
-    began = time.process_time()
+    began = CLOCK()
     *_, last = generation
-    total.seconds += time.process_time() - began
+    total.seconds += CLOCK() - began
     total.tokens += last.stats.tokens
     total.forwards += last.stats.forwards
     total.rows += last.stats.rows
@@ -72,9 +72,9 @@ def diffuse(total: Decoded, generation: Generation) -> int:
 def generate_left_to_right(total: Decoded, model: Counted, prompt: mx.array, tokens: int) -> None:
     """Count one answer of so many tokens in. mlx-lm's loop runs one forward ahead of what it gives."""
     model.forwards = model.rows = 0
-    began = time.process_time()
+    began = CLOCK()
     total.tokens += sum(1 for _ in generate_step(prompt, model, max_tokens=tokens))
-    total.seconds += time.process_time() - began
+    total.seconds += CLOCK() - began
     total.forwards += model.forwards
     total.rows += model.rows
 

@@ -32,12 +32,18 @@ from d3mlx.loader import EMBEDDED
 
 REFERENCE = "d3llm, full rows"
 DECODERS: dict[str, Preset] = {
-    "vanilla": Vanilla(),
     "fast-dllm": FastDLLM(),
     REFERENCE: D3LLM("full"),
     "d3llm": D3LLM(),
     "d3mlx": D3MLX(),
+    "d3mlx, favoring forwards": D3MLX(favor="forwards"),
 }
+EXACT: dict[str, Preset] = {
+    "vanilla": Vanilla(),
+    "d3llm, full rows, blocks of d3mlx": D3LLM("full", block_size=8, block_add=0.5),
+}
+"""On the short task only: what is slow and not held to a target."""
+
 CURVES: dict[str, dict[float, Preset]] = {
     "fast-dllm": {value: FastDLLM(threshold=value) for value in (0.98, 0.9, 0.8, 0.6)},
     "d3llm": {value: D3LLM(threshold=value) for value in (0.1, 0.2, 0.4, 0.7)},
@@ -45,8 +51,8 @@ CURVES: dict[str, dict[float, Preset]] = {
 }
 """Decoders by threshold, for AUP."""
 
-TASKS = {"short": 0, "long": SHOTS}
-"""Worked examples before each problem."""
+TASKS = {"short": (0, DECODERS | EXACT), "long": (SHOTS, DECODERS)}
+"""Worked examples before each problem, and who solves it."""
 
 CHIPS = ("M4 Max", "M5 Max")
 
@@ -63,9 +69,9 @@ def solve(work: Path, part: Part, count: int, on_curves: int) -> None:
     """The tables' decoders on `count` problems of each task, the curves' on the first `on_curves` of them."""
     curves = {point(name, at): preset for name, points in CURVES.items() for at, preset in points.items()}
     model = subject()
-    for name, shots in TASKS.items():
+    for name, (shots, decoders) in TASKS.items():
         task = Embedded(TaskOptions(shots=shots), "llada")
-        for kind, presets, problems in (("table", DECODERS, count), ("curves", curves, on_curves)):
+        for kind, presets, problems in (("table", decoders, count), ("curves", curves, on_curves)):
             about = {"model": fingerprint(EMBEDDED), "task": name, "kind": kind}
             measure(model, task, presets, part.of(range(problems)), (work / f"{name}-{kind}" / part.file, about))
 
@@ -82,7 +88,7 @@ def main_table(found: Mapping[str, Answers]) -> str:
         low, high = score.interval
         rows.append(
             [
-                name if name == REFERENCE else f"`{name}`",
+                name,
                 f"{percent(score.accuracy)} ({100 * low:.1f} to {100 * high:.1f})",
                 "" if name == REFERENCE else f"{100 * apart.low:+.1f} to {100 * apart.high:+.1f}",
                 f"{score.tokens_per_forward:.2f}",
@@ -127,11 +133,12 @@ def whole(folder: Path, names: Iterable[str]) -> dict[str, Answers]:
 
 def section(work: Path, name: str) -> str:
     """What README.md says of one task."""
-    found = whole(work / f"{name}-table", DECODERS)
+    shots, decoders = TASKS[name]
+    found = whole(work / f"{name}-table", decoders)
     curves = whole(work / f"{name}-curves", [point(decoder, at) for decoder, points in CURVES.items() for at in points])
     problems, tokens = found[REFERENCE].score.problems, found[REFERENCE].score.prefill_rows
     on_curves = next(iter(curves.values())).score.problems
-    shown = f"behind {TASKS[name]} worked examples" if TASKS[name] else "without examples"
+    shown = f"behind {shots} worked examples" if shots else "without examples"
     area = ", ".join(f"{name} {value:.0f}" for name, value in areas(curves).items())
     return f"""{problems:,} held-out problems {shown}, prompts of {tokens / problems:.0f} tokens, canvas of {CANVAS}:
 

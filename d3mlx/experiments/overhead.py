@@ -9,7 +9,6 @@ step, so that a machine that others use slows down all of them alike; on a CPU t
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import chain, cycle
@@ -29,6 +28,7 @@ from d3mlx.decoding.acceptance import OnDevice
 from d3mlx.decoding.presets import D3LLM, D3MLX, Decoder, Preset
 from d3mlx.decoding.rows import Kind
 from d3mlx.engine import Step, decode
+from d3mlx.experiments.journal import CLOCK
 from d3mlx.experiments.readme import table
 from d3mlx.kernels.accept_blocks import Rule
 from d3mlx.kernels.choose_rows import choose_rows
@@ -43,7 +43,6 @@ DECODERS: dict[str, Preset] = {
     "delayed": D3LLM(),
     "full": D3LLM("full"),
 }
-CLOCK = time.process_time if mx.default_device() == mx.Device(mx.cpu) else time.perf_counter
 REPEATS = 20
 """Of what is timed apart; the median counts."""
 

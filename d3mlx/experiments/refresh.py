@@ -1,6 +1,7 @@
 """Which cached rows have to be computed again: accuracy, TPF and RPT of many choices beside full rows.
 
-    python -m d3mlx.experiments.refresh [--count N] [--only PATTERN] [--block-size N] [--threshold T] [--out FILE.json]
+    python -m d3mlx.experiments.refresh [--count N] [--only PATTERN] [--block-size N] [--threshold T] [--max-tokens N]
+                                          [--out FILE.json]
 
 All variants decode the same validation problems of the embedded model, so the held-out ones stay unlooked-at. Accuracy
 tells variants apart only over many problems. A sharper measure is the slip: a commit whose token a forward of
@@ -25,6 +26,7 @@ from rich.table import Table
 from d3mlx import D3MLX, Generation, load
 from d3mlx.canvas import Bools, Canvas, Ints
 from d3mlx.cli.script import script
+from d3mlx.data.batches import CANVAS
 from d3mlx.decoding.presets import Decoder
 from d3mlx.decoding.rows import LONG, Full, Needed, RowPolicy
 from d3mlx.decoding.schedule import View
@@ -109,7 +111,7 @@ def variants(base: D3MLX) -> dict[str, Variant]:
         found[f"near 4, {more} oldest"] = Variant(rule, like(Older, more=more))
     for interval in (8, 4):
         found[f"near 4, all every {interval}"] = Variant(replace(rule, refresh_interval=interval))
-    for ahead in (0, 1):
+    for ahead in (0, 1, 3):
         found[f"full, ahead {ahead}"] = Variant(replace(rule, ahead=ahead), lambda needed: Full())
         found[f"near 4, ahead {ahead}"] = Variant(replace(rule, ahead=ahead))
     groups: tuple[Group, ...] = ("prompt", "active", "complete", "beyond")
@@ -217,6 +219,7 @@ def measure(
     only: Annotated[str, typer.Option(help="Regular expression: which variants, by their names; and full.")] = "",
     block_size: Annotated[int | None, typer.Option(help="Tokens in a block.")] = None,
     threshold: Annotated[float | None, typer.Option(help="Highest entropy in nats.")] = None,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Limit of an answer's length.")] = CANVAS,
     out: Annotated[Path | None, typer.Option(help="Write the figures to this JSON file.")] = None,
 ) -> None:
     """Measure, and print a table."""
@@ -226,7 +229,8 @@ def measure(
         wanted = re.compile(only)
     except re.error as error:
         raise ConfigError(f"--only {only!r} is no regular expression: {error}.") from error
-    task, subject = Embedded(TaskOptions(), "llada", "validation"), Subject(*load(EMBEDDED))
+    task = Embedded(TaskOptions(), "llada", "validation")
+    subject = Subject(*load(EMBEDDED), max_tokens=max_tokens)
     chosen = variants(D3MLX(threshold, block_size))
     findings = []
     for name, variant in chosen.items():

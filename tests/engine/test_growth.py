@@ -77,6 +77,13 @@ def test_with_room_for_all_blocks_nothing_changes(family: str, full: bool) -> No
     assert run(0)[0] != run(None)[0]
 
 
+@pytest.mark.parametrize("size", [8, 30])
+def test_a_long_limit_shows_256_masks_at_first(size: int) -> None:
+    canvas = Canvas([3, 14, 15], 700, mask_id=250)
+    first = next(decode(golden_model("llada"), canvas, D3MLX(block_size=size).build("llada")))
+    assert first.rows == 3 + size * (1 + -(-256 // size))
+
+
 @pytest.mark.parametrize("family", ["llada", "dream"])
 @pytest.mark.parametrize("ahead", [0, 2])
 def test_the_cache_takes_new_positions_exactly(family: str, ahead: int) -> None:
