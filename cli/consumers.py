@@ -15,6 +15,7 @@ import numpy as np
 from d3mlx import Generation, Step
 from d3mlx.cli.profile import profile_record
 from d3mlx.engine import Stats
+from d3mlx.files import writing
 from d3mlx.stages import Profile
 
 
@@ -157,7 +158,8 @@ class Trace:
 
     def start(self) -> None:
         # Opened before the first forward: a folder that cannot be written is no news for after a long run.
-        self.partial.write_text("")
+        with writing(self.path):
+            self.partial.write_text("")
 
     def step(self, step: Step) -> None:
         self.steps.append(step_record(step))
@@ -167,8 +169,9 @@ class Trace:
         record = result_record(self.config, self.generation, report)
         record["prompt"] = canvas.tokens[: canvas.prompt_length].tolist()
         record["steps"] = self.steps
-        self.partial.write_text(json.dumps(record, allow_nan=False) + "\n", encoding="utf-8")
-        self.partial.replace(self.path)
+        with writing(self.path):
+            self.partial.write_text(json.dumps(record, allow_nan=False) + "\n", encoding="utf-8")
+            self.partial.replace(self.path)
 
     def close(self) -> None:
         self.partial.unlink(missing_ok=True)

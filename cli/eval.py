@@ -271,13 +271,13 @@ def evaluate(
     from d3mlx.api import check_decoder, check_request
     from d3mlx.checkpoint import open_checkpoint
     from d3mlx.cli.consumers import plain_value
-    from d3mlx.cli.generate import NOTICE, loading
+    from d3mlx.cli.generate import loading, notice
     from d3mlx.cli.scores import check_outputs, check_plot, check_y_max, show_run, write_json
     from d3mlx.decoding.sampling import Sampling
     from d3mlx.errors import ConfigError
     from d3mlx.evaluate.records import Folder
     from d3mlx.evaluate.results import Run, area, picture, summary
-    from d3mlx.evaluate.run import Subject
+    from d3mlx.evaluate.run import Subject, begin
     from d3mlx.evaluate.tasks import TaskOptions
     from d3mlx.evaluate.tasks import task as make_task
     from d3mlx.files import write_text
@@ -306,9 +306,11 @@ def evaluate(
         raise ConfigError(f"{data} holds {chosen_task.size} problems, fewer than the {count} of --count.")
     count = count or chosen_task.size or PROBLEMS
     if model is None and task != "embedded":
-        sys.stderr.write(NOTICE)
+        notice()
     with loading(str(where.folder)):
         subject = Subject(*load(where.folder, adapter_path), sampling, max_tokens)
+    # What cannot be asked leaves no folder behind that another attempt would have to fit.
+    begin(subject, chosen_task, next(iter(presets.values())), 0)
     config = configuration(where, subject, chosen_task, options) | {"decoder": decoder, "knobs": knobs}
     points = solve_all(subject, chosen_task, presets, folder, config, count)
     run = Run(folder.resolve().name, config, points)

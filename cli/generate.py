@@ -25,8 +25,16 @@ D3 = "d3llm and d3mlx: several blocks at once"
 
 NOTICE = (
     "This is the built-in demonstration model: it solves word problems in the wordings that README.md shows. "
-    "Use a real one with --model GSAI-ML/LLaDA-8B-Instruct.\n"
+    "Use a real one with --model GSAI-ML/LLaDA-8B-Instruct."
 )
+
+
+def notice() -> None:
+    """Say on standard error, broken between words, which model it is."""
+    from rich.console import Console
+
+    console = Console(stderr=True, highlight=False)
+    console.print(NOTICE, soft_wrap=not console.is_terminal)
 
 
 @dataclass(frozen=True)
@@ -354,7 +362,7 @@ def generate(
         stop=tuple(stop or ()),
     )
     if model is None:
-        sys.stderr.write(NOTICE)
+        notice()
     check_request(request.max_tokens, request.stop)
 
     def consumers(request: Request, generation: Generation, tokenizer: Any) -> list[Consumer]:

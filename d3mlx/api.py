@@ -42,11 +42,12 @@ def encode(tokenizer: Any, prompt: Prompt) -> list[int]:
     if tokenizer is None:
         raise PromptError("Without a tokenizer the prompt must be a list of token ids.")
     if isinstance(prompt, str):
-        ids = list(tokenizer.encode(prompt, add_special_tokens=False))
+        ids = list(tokenizer.encode(prompt, add_special_tokens=False, verbose=False))
     else:
         if tokenizer.chat_template is None:
             raise PromptError("This model has no chat template; give the prompt as text (--raw on the command line).")
-        ids = list(tokenizer.apply_chat_template(list(prompt), add_generation_prompt=True, return_dict=False))
+        plain: Any = {"add_generation_prompt": True, "return_dict": False, "tokenizer_kwargs": {"verbose": False}}
+        ids = list(tokenizer.apply_chat_template(list(prompt), **plain))
     if not ids:
         raise PromptError("The prompt is empty.")
     return ids

@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import mlx.core as mx
 
@@ -94,6 +94,14 @@ def locked(folder: Path, wait: bool = False) -> Iterator[None]:
         yield
     finally:
         os.close(lock)
+
+
+def lock_file(file: IO[bytes], path: Path) -> None:
+    """Let no other run write to an open file until it is closed. Raises ConfigError if another run has it."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise ConfigError(f"Another run is writing to {path}; wait for it, or give another folder.") from error
 
 
 @contextmanager

@@ -29,32 +29,39 @@ class Subject:
     def new_tokens(self) -> int:
         return self.max_tokens or self.model.args.max_new_tokens
 
+    def seed_of(self, index: int) -> int:
+        return (self.sampling.seed + index) % 2**32
 
-def attempt(subject: Subject, task: Task, preset: Preset, index: int) -> Record:
-    """Ask one problem and judge the answer. Its noise has a seed of its own, so problems are independent draws.
+
+def begin(subject: Subject, task: Task, preset: Preset, index: int) -> Generation:
+    """Ask one problem. Its noise has a seed of its own, so problems are independent draws.
 
     The preset is built here, so that nothing of it depends on what was measured on this machine.
     Raises D3Error, naming the problem, if it cannot be asked.
     """
-    seed = (subject.sampling.seed + index) % 2**32
     try:
-        generation = Generation(
+        return Generation(
             subject.model,
             subject.tokenizer,
             task.ask(index).prompt(subject.tokenizer),
             preset.build(subject.model.family),
             max_tokens=subject.new_tokens,
-            sampling=replace(subject.sampling, seed=seed),
+            sampling=replace(subject.sampling, seed=subject.seed_of(index)),
             stop=task.stop,
         )
     except D3Error as error:
         raise type(error)(f"Problem {index} of {task.name}: {error}") from error
+
+
+def attempt(subject: Subject, task: Task, preset: Preset, index: int) -> Record:
+    """Ask one problem and judge the answer. Raises D3Error as `begin` does."""
+    generation = begin(subject, task, preset, index)
     *_, last = generation
     verdict = task.score(index, generation.text)
     return Record(
         index=index,
         **asdict(verdict),
-        seed=seed,
+        seed=subject.seed_of(index),
         prompt_tokens=generation.canvas.prompt_length,
         **(asdict(last.stats) | {"tokens": counted(generation, last.stats.tokens, subject.tokenizer)}),
         text=generation.text,

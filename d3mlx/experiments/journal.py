@@ -24,7 +24,7 @@ from d3mlx.evaluate.records import Record, Score, score
 from d3mlx.evaluate.run import Subject, attempt
 from d3mlx.evaluate.statistics import Difference, paired_difference
 from d3mlx.evaluate.tasks import Task
-from d3mlx.files import writing
+from d3mlx.files import lock_file, writing
 
 Item = TypeVar("Item")
 CLOCK = time.process_time if mx.default_device() == mx.Device(mx.cpu) else time.perf_counter
@@ -147,8 +147,9 @@ def keep(attempts: Mapping[str, Attempt], indices: Sequence[int], place: tuple[P
         if before is not None and before != about:
             raise ConfigError(f"{part} holds another measurement; remove it, or give another folder.")
         solved |= {(name, index) for name, answers in there.items() for index in answers.records}
-    before, _, whole = read_part(path)
     with writing(path), path.open("ab") as file:
+        lock_file(file, path)
+        before, _, whole = read_part(path)
         file.truncate(whole)
         # What cannot be asked leaves nothing behind that another attempt would have to fit.
         head = b"" if before else json.dumps(about).encode() + b"\n"

@@ -155,6 +155,7 @@ def test_a_wrong_request_is_one_sentence(
     done = d3mlx("eval", "--out", str(tmp_path / "run"), *options)
     assert (done.status, done.out) == (status, "")
     assert culprit in done.err
+    assert not (tmp_path / "run").exists()
     if status == 1:
         assert re.fullmatch(r"(?s)(This is the built-in[^\n]*\n)?Error: [^\n]+\.\n", done.err)
 

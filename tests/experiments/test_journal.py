@@ -17,6 +17,7 @@ from d3mlx.evaluate.tasks.embedded import Embedded
 from d3mlx.experiments import decoders, refresh, sweep
 from d3mlx.experiments.journal import Part, measure, read
 from d3mlx.experiments.readme import put, table
+from d3mlx.files import lock_file
 from d3mlx.loader import EMBEDDED
 
 ABOUT = {"model": "the embedded one"}
@@ -52,6 +53,10 @@ def test_a_cut_off_measurement_goes_on_and_parts_add_up(tmp_path: Path, subject:
         measure(subject, task, presets, (0,), (path, {"model": "another one"}))
     with pytest.raises(ConfigError, match="another measurement"):
         measure(subject, task, presets | {"needed": D3MLX(near=9)}, (0,), (path, ABOUT))
+    with path.open("ab") as other:
+        lock_file(other, path)
+        with pytest.raises(ConfigError, match="Another run"):
+            measure(subject, task, presets, (0,), (path, ABOUT))
     path.write_bytes(whole.replace(b"{", b"[", 2))
     with pytest.raises(DataError, match="damaged"):
         read(tmp_path)
