@@ -122,7 +122,7 @@ def build(
         f"Built from seed {seed} by `python -m d3mlx.distill.embedded`: {STEPS} steps of {BATCH} generated problems, "
         "equations\nand recall exercises."
     )
-    publish(floats, out, "d3mlx demonstration model", origin, problems)
+    publish(floats, out, "d3mlx demonstration model: teacher", origin, problems)
 
 
 if __name__ == "__main__":

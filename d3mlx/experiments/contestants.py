@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from d3mlx.decoding.presets import D3LLM, FastDLLM, Preset, Vanilla
+from d3mlx.decoding.presets import D3LLM, D3MLX, FastDLLM, Preset, Vanilla
 from d3mlx.errors import ConfigError
 from d3mlx.evaluate.records import Setting
 
@@ -20,8 +20,8 @@ Y_MAX = 100.0
 FAST_THRESHOLDS = (0.98, 0.95, 0.9, 0.8, 0.6)
 """Around the published 0.9: from where little is gained to where much is lost."""
 
-D3LLM_THRESHOLDS = (0.05, 0.1, 0.2, 0.5, 1.0)
-"""Around the published 0.5: twice it, and down to a tenth of it."""
+ENTROPIES = (0.1, 0.2, 0.3, 0.4, 0.5)
+"""The published 0.5, and down to a fifth of it: beyond, validation problems lose more than AUP counts."""
 
 Name = Literal["teacher", "student", "control", "autoregressive"]
 
@@ -48,7 +48,11 @@ def fast(model: Name) -> Contestant:
 
 
 def d3llm(model: Name) -> Contestant:
-    return Contestant(model, "d3llm", {Setting("threshold", t): D3LLM(threshold=t) for t in D3LLM_THRESHOLDS})
+    return Contestant(model, "d3llm", {Setting("threshold", t): D3LLM(threshold=t) for t in ENTROPIES})
+
+
+def d3mlx(model: Name) -> Contestant:
+    return Contestant(model, "d3mlx", {Setting("threshold", t): D3MLX(t) for t in ENTROPIES})
 
 
 ONE_PER_STEP = Contestant("teacher", "one per step", {Setting(): Vanilla()})
@@ -56,10 +60,13 @@ ONE_PER_STEP = Contestant("teacher", "one per step", {Setting(): Vanilla()})
 
 CONTESTANTS = (
     ONE_PER_STEP,
+    Contestant("teacher", "one per step, blocks of 8", {Setting(): Vanilla(block_size=8)}),
     fast("teacher"),
     d3llm("teacher"),
+    d3mlx("teacher"),
     fast("student"),
     d3llm("student"),
+    d3mlx("student"),
     d3llm("control"),
     Contestant("autoregressive", "mlx-lm", {Setting(): None}),
 )

@@ -1,5 +1,7 @@
 """Every decoder on the embedded task, short and behind five worked examples: the tables of needed rows in README.md.
 
+The model is the teacher, which was not trained for any of them.
+
 python -m d3mlx.experiments.decoders [--work FOLDER] [--part 1/2] [--count N]
 python -m d3mlx.experiments.decoders --write README.md
 """
@@ -28,7 +30,7 @@ from d3mlx.evaluate.tasks.embedded import Embedded
 from d3mlx.experiments.journal import Answers, Part, measure, read
 from d3mlx.experiments.readme import put, table
 from d3mlx.files import fingerprint
-from d3mlx.loader import EMBEDDED
+from d3mlx.loader import TEACHER
 
 REFERENCE = "d3llm, full rows"
 DECODERS: dict[str, Preset] = {
@@ -36,6 +38,7 @@ DECODERS: dict[str, Preset] = {
     REFERENCE: D3LLM("full"),
     "d3llm": D3LLM(),
     "d3mlx": D3MLX(),
+    "d3mlx, no padding": D3MLX(row_multiple=1),
     "d3mlx, favoring forwards": D3MLX(favor="forwards"),
 }
 EXACT: dict[str, Preset] = {
@@ -54,6 +57,8 @@ CURVES: dict[str, dict[float, Preset]] = {
 TASKS = {"short": (0, DECODERS | EXACT), "long": (SHOTS, DECODERS)}
 """Worked examples before each problem, and who solves it."""
 
+LONG_ANSWER = 40
+
 CHIPS = ("M4 Max", "M5 Max")
 
 
@@ -62,7 +67,7 @@ def point(decoder: str, threshold: float) -> str:
 
 
 def subject() -> Subject:
-    return Subject(*load(EMBEDDED), max_tokens=CANVAS)
+    return Subject(*load(TEACHER), max_tokens=CANVAS)
 
 
 def solve(work: Path, part: Part, count: int, on_curves: int) -> None:
@@ -72,7 +77,7 @@ def solve(work: Path, part: Part, count: int, on_curves: int) -> None:
     for name, (shots, decoders) in TASKS.items():
         task = Embedded(TaskOptions(shots=shots), "llada")
         for kind, presets, problems in (("table", decoders, count), ("curves", curves, on_curves)):
-            about = {"model": fingerprint(EMBEDDED), "task": name, "kind": kind}
+            about = {"model": fingerprint(TEACHER), "task": name, "kind": kind}
             measure(model, task, presets, part.of(range(problems)), (work / f"{name}-{kind}" / part.file, about))
 
 
@@ -131,6 +136,15 @@ def whole(folder: Path, names: Iterable[str]) -> dict[str, Answers]:
     return found
 
 
+def longer(found: Mapping[str, Answers]) -> str:
+    """What rows come to where the pass that every answer begins with counts for less."""
+    parts = []
+    for name in ("d3mlx", "d3llm", "fast-dllm"):
+        records = [record for record in found[name].records.values() if record.tokens > LONG_ANSWER]
+        parts.append(f"{name} {sum(r.rows for r in records) / max(1, sum(r.tokens for r in records)):.1f}")
+    return f"RPT of answers of more than {LONG_ANSWER} tokens: {', '.join(parts)}."
+
+
 def section(work: Path, name: str) -> str:
     """What README.md says of one task."""
     shots, decoders = TASKS[name]
@@ -143,6 +157,8 @@ def section(work: Path, name: str) -> str:
     return f"""{problems:,} held-out problems {shown}, prompts of {tokens / problems:.0f} tokens, canvas of {CANVAS}:
 
 {main_table(found)}
+
+{longer(found)}
 
 AUP on the first {on_curves} of them, four thresholds each: {area}.
 

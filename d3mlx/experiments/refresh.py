@@ -3,7 +3,7 @@
     python -m d3mlx.experiments.refresh [--count N] [--only PATTERN] [--block-size N] [--threshold T] [--max-tokens N]
                                           [--out FILE.json]
 
-All variants decode the same validation problems of the embedded model, so the held-out ones stay unlooked-at. Accuracy
+All variants decode the same validation problems of the teacher, so the held-out ones stay unlooked-at. Accuracy
 tells variants apart only over many problems. A sharper measure is the slip: a commit whose token a forward of
 everything, on the same canvas, would not have chosen.
 """
@@ -39,7 +39,7 @@ from d3mlx.evaluate.tasks import Task, TaskOptions
 from d3mlx.evaluate.tasks.embedded import Embedded
 from d3mlx.files import write_text
 from d3mlx.kernels.token_stats import token_stats
-from d3mlx.loader import EMBEDDED
+from d3mlx.loader import TEACHER
 
 Group = Literal["prompt", "active", "complete", "beyond"]
 """Rows computed in every step besides: the prompt, tokens of blocks with masks, tokens of blocks without, masks of
@@ -230,7 +230,7 @@ def measure(
     except re.error as error:
         raise ConfigError(f"--only {only!r} is no regular expression: {error}.") from error
     task = Embedded(TaskOptions(), "llada", "validation")
-    subject = Subject(*load(EMBEDDED), max_tokens=max_tokens)
+    subject = Subject(*load(TEACHER), max_tokens=max_tokens)
     chosen = variants(D3MLX(threshold, block_size))
     findings = []
     for name, variant in chosen.items():

@@ -26,7 +26,7 @@ from d3mlx.evaluate.tasks import TaskOptions
 from d3mlx.evaluate.tasks.embedded import Embedded
 from d3mlx.experiments.journal import Answers, Part, measure, read
 from d3mlx.files import fingerprint, write_text
-from d3mlx.loader import EMBEDDED
+from d3mlx.loader import TEACHER
 
 BLOCK_SIZES = (8, 16, 32)
 BLOCK_ADDS = (0.1, 0.5)
@@ -99,9 +99,9 @@ def sweep(
     """Measure every setting, or draw what was measured."""
     if draw_in is None:
         process = Part.named(part)
-        subject = Subject(*load(EMBEDDED), max_tokens=CANVAS)
+        subject = Subject(*load(TEACHER), max_tokens=CANVAS)
         task = Embedded(TaskOptions(shots=shots), "llada", "validation")
-        about = {"model": fingerprint(EMBEDDED), "shots": shots}
+        about = {"model": fingerprint(TEACHER), "shots": shots}
         measure(subject, task, settings(), process.of(range(count)), (work / process.file, about))
     _, found = read(work)
     if not found:
