@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,6 +16,7 @@ import numpy as np
 from d3mlx import Generation, Step
 from d3mlx.cli.profile import profile_record
 from d3mlx.engine import Stats
+from d3mlx.errors import ConfigError
 from d3mlx.files import writing
 from d3mlx.stages import Profile
 
@@ -157,6 +159,8 @@ class Trace:
         self.steps: list[dict[str, Any]] = []
 
     def start(self) -> None:
+        if self.path.exists() and not self.path.is_file():
+            raise ConfigError(f"{self.path} is no file; give --trace another name.")
         # Opened before the first forward: a folder that cannot be written is no news for after a long run.
         with writing(self.path):
             self.partial.write_text("")
@@ -174,7 +178,8 @@ class Trace:
             self.partial.replace(self.path)
 
     def close(self) -> None:
-        self.partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            self.partial.unlink()
 
 
 def peak_memory() -> int:

@@ -35,6 +35,9 @@ ECHO_COLUMNS = 2
 SIDE_COLUMNS = 4
 """Columns beside the canvas: the panel's edges and its padding."""
 
+MOST_BLOCKS = 24
+"""Signs of the bar, whose line the statistics share: the newest blocks, and some of those to come."""
+
 SURE, UNSURE = (64, 196, 160), (232, 96, 200)
 MIDDLE = (236, 180, 72)
 
@@ -187,8 +190,8 @@ class View:
                 out.append(glyphs.active, "cyan")
         size = step.blocks[0].end - step.blocks[0].start
         left = self.reach - step.blocks[-1].end
-        out.append(glyphs.queued * -(-left // size), "grey42")
-        return out
+        out.append(glyphs.queued * min(-(-left // size), MOST_BLOCKS // 3), "grey42")
+        return out[-MOST_BLOCKS:]
 
     def footer(self) -> Text:
         stats = self.latest.stats if self.latest else None

@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -127,7 +127,8 @@ def write_bytes(path: Path, content: bytes) -> None:
             partial.write_bytes(content)
             partial.replace(path)
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink()
 
 
 def save_arrays(path: Path, arrays: dict[str, mx.array], metadata: dict[str, str]) -> None:

@@ -172,8 +172,9 @@ def open_store(folder: Path, settings: dict[str, Any]) -> set[int]:
         before = read_settings(folder)
         keys = (settings.keys() | before.keys()) - NOT_COMPARED
         if different := sorted(key for key in keys if settings.get(key) != before.get(key)):
+            name, value = different[0].replace("_", " "), before.get(different[0])
             raise ConfigError(
-                f"{folder} was begun with another {different[0].replace('_', ' ')} ({before.get(different[0])!r}); "
+                f"{folder} was begun with other settings ({name} {value!r}); "
                 "go on with the same settings, or record into another folder."
             )
     elif holds_files(folder):

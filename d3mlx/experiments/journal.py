@@ -140,15 +140,16 @@ def keep(attempts: Mapping[str, Attempt], indices: Sequence[int], place: tuple[P
     Raises ConfigError if one holds another measurement.
     """
     path, about = place
-    path.parent.mkdir(parents=True, exist_ok=True)
     solved = set()
-    for part in {path, *path.parent.glob("part-*.jsonl")}:
-        before, there, _ = read_part(part)
-        if before is not None and before != about:
-            raise ConfigError(f"{part} holds another measurement; remove it, or give another folder.")
-        solved |= {(name, index) for name, answers in there.items() for index in answers.records}
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
     with writing(path), path.open("ab") as file:
         lock_file(file, path)
+        for part in {path, *path.parent.glob("part-*.jsonl")}:
+            before, there, _ = read_part(part)
+            if before is not None and before != about:
+                raise ConfigError(f"{part} holds another measurement; remove it, or give another folder.")
+            solved |= {(name, index) for name, answers in there.items() for index in answers.records}
         before, _, whole = read_part(path)
         file.truncate(whole)
         # What cannot be asked leaves nothing behind that another attempt would have to fit.

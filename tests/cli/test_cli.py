@@ -105,6 +105,11 @@ def test_trace_holds_the_run(d3mlx: Any, llada: str, tmp_path: Path) -> None:
     done = d3mlx("generate", "hi", "--model", llada, "--trace", str(tmp_path / "absent" / "run.json"))
     assert (done.status, done.err.count("\n")) == (1, 1)
     assert "absent/run.json cannot be written" in done.err
+    os.mkfifo(tmp_path / "pipe")
+    for wrong in (path / "below", tmp_path / "pipe"):
+        done = d3mlx("generate", "hi", "--model", llada, "--trace", str(wrong))
+        assert (done.status, done.err.count("\n")) == (1, 1)
+        assert str(wrong) in done.err
 
 
 def test_seeds_and_stop_texts(d3mlx: Any, llada: str) -> None:
