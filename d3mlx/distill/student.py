@@ -40,10 +40,10 @@ from d3mlx.files import fingerprint, holds_files, write_text
 from d3mlx.loader import TEACHER, in_float32, lazy_model, load
 from d3mlx.tokenizer import load_tokenizer
 
-RECORDED = 8000
+RECORDED = 6000
 """Training problems that the teacher answers: few answers seen often make a student that is sure and wrong."""
 
-EPOCHS = 12
+EPOCHS = 15
 
 RECORD = RecordConfig(max_tokens=CANVAS, block_size=8, rows="needed", early_stop=True, check=True)
 """Blocks in which the teacher is right most often. A wrong answer is tried again; one that stays wrong is left out.

@@ -112,7 +112,7 @@ def test_a_generation_saves_what_its_chip_is_short_of(monkeypatch: pytest.Monkey
     model, tokenizer = load(EMBEDDED)
     for device, block_add in (("Apple M4 Max", 0.5), ("Apple M5 Max", 0.1)):
         monkeypatch.setattr(api, "device_name", lambda device=device: device)
-        assert api.Generation(model, tokenizer, "hi", "d3mlx").decoder.schedule == MultiBlock(8, block_add)
+        assert api.Generation(model, tokenizer, "hi", "d3mlx").decoder.schedule == MultiBlock(8, block_add, ahead=32)
 
 
 def test_shapes_need_no_weights(d3mlx: Any, cache: Path) -> None:
