@@ -18,6 +18,7 @@ from d3mlx.bench.shapes import Sizes, random_model
 from d3mlx.canvas import Canvas
 from d3mlx.cli.script import script
 from d3mlx.decoding.presets import D3MLX, Preset
+from d3mlx.decoding.rows import LONG
 from d3mlx.engine import Step, decode
 from d3mlx.experiments.readme import table
 
@@ -28,8 +29,10 @@ ALONE: dict[str, Any] = {"threshold": 0.0, "block_size": 8, "block_add": 1.0, "a
 
 DECODERS: dict[str, Preset] = {
     "needed": D3MLX(**ALONE, row_multiple=8),
+    "needed, all masks from the start": D3MLX(**ALONE, row_multiple=8, ahead=LONG),
     "needed, 8-bit K/V": D3MLX(**ALONE, row_multiple=8, kv_bits=8),
 }
+"""The canvas grows with the answer, and the cache with it, unless all masks take part from the start."""
 
 
 def stored(positions: int, kv_bits: int | None) -> int:
