@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 QUESTION := Cara has 8 packs with 4 books in each and 9 packs with 6, and gives 53 books to Mia. How many books are left?
 
-.PHONY: demo test golden lint types student
+.PHONY: demo test golden lint types
 
 demo: $(VENV)/.installed
 	@$(BIN)/d3mlx generate "$(QUESTION)"
@@ -15,10 +15,6 @@ test: lint types
 
 golden: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -n 2 tests/golden --emulate-all
-
-# What it has done before an interruption is kept in runs/.
-student: $(VENV)/.installed
-	$(BIN)/python -m d3mlx.distill.student --out d3mlx/data/embedded --resume
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -50,8 +50,8 @@ def above(model: Any, canvas: Canvas, decoder: Decoder, steps: int) -> list[tupl
 @pytest.mark.parametrize("kv_bits", [None, 8])
 def test_steps_write_into_the_cache_and_nothing_grows(kv_bits: int | None) -> None:
     model = model_of(layers=2, width=32)
-    decoder = D3MLX(**ONE_BY_ONE, kv_bits=kv_bits, kv_group_size=kv_bits and 32).build("llada")
-    found = above(model, Canvas([1] * 4, LENGTH, 15, early_stop=False), decoder, 100)
+    whole = D3MLX(**ONE_BY_ONE, ahead=LENGTH, kv_bits=kv_bits, kv_group_size=kv_bits and 32)
+    found = above(model, Canvas([1] * 4, LENGTH, 15, early_stop=False), whole.build("llada"), 100)
     live, most = [np.array(column) for column in zip(*found, strict=True)]
     keys = (LENGTH + 4) * 32 * 4
     # The first step after the full pass lays out anew what the pass left transposed.
