@@ -217,7 +217,8 @@ def generate(
     rows: Annotated[
         Literal["full", "prefix", "dual", "delayed"] | None,
         typer.Option(
-            help="What a step computes. fast-dllm: full, prefix, dual (default). d3llm: full, delayed (default).",
+            help="What a step computes. fast-dllm: full, prefix, dual (default). d3llm: full, delayed (default). "
+            "d3mlx always computes the needed ones.",
             rich_help_panel=FAST,
         ),
     ] = None,

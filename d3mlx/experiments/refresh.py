@@ -201,14 +201,15 @@ def table(findings: list[Finding]) -> Table:
         out.add_column(heading, no_wrap=True)
     for found in findings:
         total, apart, slips = score(found.records), found.against(findings[0]), found.slips
+        minus = f"{100 * apart.value:+.1f} ({100 * apart.low:+.1f} to {100 * apart.high:+.1f})"
         out.add_row(
             found.name,
             f"{total.accuracy:.1%}",
-            f"{100 * apart.value:+.1f} ({100 * apart.low:+.1f} to {100 * apart.high:+.1f})",
+            "reference" if found is findings[0] else minus,
             f"{total.tokens_per_forward:.2f}",
             f"{total.rows_per_token:.1f}",
-            f"{slips.share:.2%} of {slips.commits}",
-            f"{slips.mean_drift:.4f}",
+            f"{slips.share:.2%} of {slips.commits}" if slips.commits else "",
+            f"{slips.mean_drift:.4f}" if slips.commits else "",
         )
     return out
 
