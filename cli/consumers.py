@@ -17,7 +17,7 @@ from d3mlx import Generation, Step
 from d3mlx.cli.profile import profile_record
 from d3mlx.engine import Stats
 from d3mlx.errors import ConfigError
-from d3mlx.files import writing
+from d3mlx.files import write_text, writing
 from d3mlx.stages import Profile
 
 
@@ -173,9 +173,7 @@ class Trace:
         record = result_record(self.config, self.generation, report)
         record["prompt"] = canvas.tokens[: canvas.prompt_length].tolist()
         record["steps"] = self.steps
-        with writing(self.path):
-            self.partial.write_text(json.dumps(record, allow_nan=False) + "\n", encoding="utf-8")
-            self.partial.replace(self.path)
+        write_text(self.path, json.dumps(record, allow_nan=False) + "\n")
 
     def close(self) -> None:
         with suppress(OSError):

@@ -236,10 +236,7 @@ def evaluate(
     ] = 0,
     out: Annotated[
         Path | None,
-        typer.Option(
-            help="Folder of the answers, by default runs/TASK-DECODER.",
-            rich_help_panel=OUTPUT,
-        ),
+        typer.Option(help="Folder of the answers, by default runs/TASK-DECODER.", rich_help_panel=OUTPUT),
     ] = None,
     y_max: Annotated[
         float | None,

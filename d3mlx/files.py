@@ -119,24 +119,27 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode())
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a temporary sibling and rename it. Raises ConfigError."""
-    partial = path.with_name(f".{path.name}.partial")
+@contextmanager
+def renamed(partial: Path, path: Path) -> Iterator[None]:
+    """Rename a temporary sibling that is written meanwhile; of one that fails nothing stays. Raises ConfigError."""
     try:
         with writing(path):
-            partial.write_bytes(content)
+            yield
             partial.replace(path)
     finally:
         with suppress(OSError):
             partial.unlink()
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a temporary sibling and rename it. Raises ConfigError."""
+    partial = path.with_name(f".{path.name}.partial")
+    with renamed(partial, path):
+        partial.write_bytes(content)
+
+
 def save_arrays(path: Path, arrays: dict[str, mx.array], metadata: dict[str, str]) -> None:
     """Write safetensors as a temporary sibling and rename it. Raises ConfigError."""
     partial = path.with_name(f".partial-{path.name}")
-    try:
-        with writing(path):
-            mx.save_safetensors(str(partial), arrays, metadata=metadata)
-            partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with renamed(partial, path):
+        mx.save_safetensors(str(partial), arrays, metadata=metadata)

@@ -6,7 +6,7 @@ the `Decoder` that the engine runs. Combinations that nobody defined are refused
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol, get_args
 
 from d3mlx.decoding.acceptance import (
@@ -241,7 +241,7 @@ class D3MLX:
     those are computed with them, default 4. row_multiple: row counts are rounded up to a multiple of this, default 8; a
     generation takes what was measured on its machine instead. refresh_interval: steps between passes over everything,
     default 0 for none. ahead: blocks of masks that take part beyond the active ones, default enough for `AHEAD` masks;
-    the canvas grows with the answer, and max_tokens is a limit that costs nothing until it is reached.
+    the canvas grows with the answer, and a higher max_tokens costs nothing until the answer gets that long.
     kv_bits, kv_group_size: of a quantized cache (see `kv_packing`), default none.
     """
 
@@ -267,8 +267,9 @@ class D3MLX:
         blocks = {"block_size": block_size, "block_add": block_add} | given(activation=self.activation)
         knobs = given(recent=self.recent, near=self.near, multiple=self.row_multiple)
         knobs |= given(refresh_interval=self.refresh_interval)
-        ahead = -(-AHEAD // max(block_size, 1)) if self.ahead is None else self.ahead
-        schedule = MultiBlock(**blocks, ahead=ahead)
+        schedule = MultiBlock(**blocks, ahead=self.ahead)
+        if self.ahead is None:
+            schedule = replace(schedule, ahead=-(-AHEAD // block_size))
         rows = Needed(**knobs, source=int(family == "dream"))
         return Decoder(schedule, exact.acceptance, rows, kv=kv_packing(self.kv_bits, self.kv_group_size))
 

@@ -48,7 +48,7 @@ EPOCHS = 15
 RECORD = RecordConfig(max_tokens=CANVAS, block_size=8, rows="needed", early_stop=True, check=True)
 """Blocks in which the teacher is right most often. A wrong answer is tried again; one that stays wrong is left out.
 
-Needed rows take half the time of full ones, and the answers are right as often.
+Of 100 problems 87 came out right on needed rows and 90 on full ones, which took 2.5 times as long.
 """
 
 BLOCK_SIZES = tuple(size for size in (16, 24, 32) for _ in range(EPOCHS // 3))

@@ -24,6 +24,7 @@ from d3mlx.data.batches import CANVAS, SHOTS
 from d3mlx.decoding.presets import D3LLM, D3MLX, FastDLLM, Preset, Vanilla
 from d3mlx.errors import DataError
 from d3mlx.evaluate.aup import TOLERANCE, aup
+from d3mlx.evaluate.records import score
 from d3mlx.evaluate.run import Subject
 from d3mlx.evaluate.tasks import TaskOptions
 from d3mlx.evaluate.tasks.embedded import Embedded
@@ -141,7 +142,7 @@ def longer(found: Mapping[str, Answers]) -> str:
     parts = []
     for name in ("d3mlx", "d3llm", "fast-dllm"):
         records = [record for record in found[name].records.values() if record.tokens > LONG_ANSWER]
-        parts.append(f"{name} {sum(r.rows for r in records) / max(1, sum(r.tokens for r in records)):.1f}")
+        parts.append(f"{name} {score(records).rows_per_token:.1f}")
     return f"RPT of answers of more than {LONG_ANSWER} tokens: {', '.join(parts)}."
 
 

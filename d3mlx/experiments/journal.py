@@ -145,7 +145,7 @@ def keep(attempts: Mapping[str, Attempt], indices: Sequence[int], place: tuple[P
         path.parent.mkdir(parents=True, exist_ok=True)
     with writing(path), path.open("ab") as file:
         lock_file(file, path)
-        for part in {path, *path.parent.glob("part-*.jsonl")}:
+        for part in path.parent.glob("part-*.jsonl"):
             before, there, _ = read_part(part)
             if before is not None and before != about:
                 raise ConfigError(f"{part} holds another measurement; remove it, or give another folder.")
