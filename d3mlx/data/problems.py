@@ -39,6 +39,11 @@ class Problem:
     def operations(self) -> int:
         return len(self.equations)
 
+    @property
+    def length(self) -> int:
+        """Tokens of the solution."""
+        return len(re.findall(PIECES, self.solution))
+
 
 def split_of(numbers: tuple[int, ...]) -> Split:
     """The one split that problems with these numbers, in any order, may appear in."""
@@ -91,7 +96,7 @@ def problem(index: int, split: Split = "train", seed: int = 0, most_operations: 
         values = solve(template, drawn)
         if values is not None and split_of(tuple(drawn.values())) == split:
             made = worded(number, drawn, values, rng)
-            if len(re.findall(PIECES, made.solution)) <= LONGEST:
+            if made.length <= LONGEST:
                 return made
 
 

@@ -10,6 +10,7 @@ than. Two processes under `mlx.launch` record twice as fast.
 from __future__ import annotations
 
 import random
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -80,6 +81,10 @@ tokens per forward at equal accuracy.
 """
 
 
+TEMPERATURE = 1.25
+"""What the student's logits are divided by. Its training rewards certainty, and made it surer than it is right."""
+
+
 @dataclass(frozen=True)
 class Work:
     """The folders of a build: those of round 0 begin at the teacher, each further one at the round before."""
@@ -108,6 +113,11 @@ class Work:
     def student(self, number: int) -> Path:
         """The student after a round; the teacher before the first one."""
         return self.teacher if number < 0 else self.folder / f"student-{number}-float32"
+
+    @property
+    def calibrated(self) -> Path:
+        """The last student, less certain of the same."""
+        return self.folder / "student-calibrated-float32"
 
 
 def first_process() -> bool:
@@ -157,6 +167,19 @@ def train(work: Work, number: int) -> None:
     if first_process() and not work.student(number).exists():
         fuse(config.model, adapters, work.student(number), dequantize=False)
     wait_for_all()
+
+
+def calibrate(work: Work, number: int) -> Path:
+    """The student of a round with its logits divided by TEMPERATURE, which changes no likeliest token."""
+    if first_process():
+        checkpoint = open_checkpoint(work.student(number))
+        model: Any = lazy_model(checkpoint)
+        model.lm_head.weight = model.lm_head.weight / TEMPERATURE
+        shutil.rmtree(work.calibrated, ignore_errors=True)
+        with new_folder(work.calibrated) as folder:
+            save_floats(folder, model, load_tokenizer(checkpoint), checkpoint.config)
+    wait_for_all()
+    return work.calibrated
 
 
 class Solutions:
@@ -234,7 +257,7 @@ def build(
         for number in range(rounds + 1):
             record(places, number, recorded)
             train(places, number)
-        floats = places.student(rounds)
+        floats = calibrate(places, rounds)
         again = f", then {rounds} times from as many of the student's" if rounds else ""
         title, how = "student", f"distilled by `python -m d3mlx.distill.student` from {recorded} of its answers{again}."
     if first_process():

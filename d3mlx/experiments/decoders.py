@@ -1,4 +1,4 @@
-"""Every decoder on the embedded task, short and behind five worked examples: the tables of needed rows in README.md.
+"""Every decoder on the embedded task, as it is and lengthened: the tables of needed rows in README.md.
 
 The model is the teacher, which was not trained for any of them.
 
@@ -9,6 +9,9 @@ python -m d3mlx.experiments.decoders --write README.md
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import count as numbers
+from itertools import islice
 from pathlib import Path
 from typing import Annotated
 
@@ -21,10 +24,10 @@ from d3mlx.bench.roofline import Roofline
 from d3mlx.bench.shapes import SHAPES, skeleton
 from d3mlx.cli.script import script
 from d3mlx.data.batches import CANVAS, SHOTS
+from d3mlx.data.problems import problem
 from d3mlx.decoding.presets import D3LLM, D3MLX, FastDLLM, Preset, Vanilla
 from d3mlx.errors import DataError
 from d3mlx.evaluate.aup import TOLERANCE, aup
-from d3mlx.evaluate.records import score
 from d3mlx.evaluate.run import Subject
 from d3mlx.evaluate.tasks import TaskOptions
 from d3mlx.evaluate.tasks.embedded import Embedded
@@ -55,10 +58,28 @@ CURVES: dict[str, dict[float, Preset]] = {
 }
 """Decoders by threshold, for AUP."""
 
-TASKS = {"short": (0, DECODERS | EXACT), "long": (SHOTS, DECODERS)}
-"""Worked examples before each problem, and who solves it."""
 
-LONG_ANSWER = 40
+@dataclass(frozen=True)
+class Variant:
+    """The problems whose solutions have more than `above` tokens, behind worked examples, and who solves them."""
+
+    shots: int
+    above: int
+    decoders: Mapping[str, Preset]
+
+    def indices(self, count: int) -> list[int]:
+        """The first so many of them."""
+        long_ones = (index for index in numbers() if problem(index, "held-out").length > self.above)
+        return list(islice(long_ones, count))
+
+    @property
+    def words(self) -> str:
+        solutions = f" whose solutions have more than {self.above} tokens" if self.above else ""
+        return f"{solutions}, {f'behind {self.shots} worked examples' if self.shots else 'without examples'}"
+
+
+TASKS = {"short": Variant(0, 0, DECODERS | EXACT), "long": Variant(SHOTS, 3 * CANVAS // 4, DECODERS)}
+"""The long one has answers that fill the canvas, where the first pass over prompt and masks counts for less."""
 
 CHIPS = ("M4 Max", "M5 Max")
 
@@ -75,11 +96,12 @@ def solve(work: Path, part: Part, count: int, on_curves: int) -> None:
     """The tables' decoders on `count` problems of each task, the curves' on the first `on_curves` of them."""
     curves = {point(name, at): preset for name, points in CURVES.items() for at, preset in points.items()}
     model = subject()
-    for name, (shots, decoders) in TASKS.items():
-        task = Embedded(TaskOptions(shots=shots), "llada")
-        for kind, presets, problems in (("table", decoders, count), ("curves", curves, on_curves)):
-            about = {"model": fingerprint(TEACHER), "task": name, "kind": kind}
-            measure(model, task, presets, part.of(range(problems)), (work / f"{name}-{kind}" / part.file, about))
+    for name, variant in TASKS.items():
+        task = Embedded(TaskOptions(shots=variant.shots), "llada")
+        for kind, presets, problems in (("table", variant.decoders, count), ("curves", curves, on_curves)):
+            about = {"model": fingerprint(TEACHER), "task": variant.words, "kind": kind}
+            place = work / f"{name}-{kind}" / part.file, about
+            measure(model, task, presets, part.of(variant.indices(problems)), place)
 
 
 def percent(share: float) -> str:
@@ -137,29 +159,19 @@ def whole(folder: Path, names: Iterable[str]) -> dict[str, Answers]:
     return found
 
 
-def longer(found: Mapping[str, Answers]) -> str:
-    """What rows come to where the pass that every answer begins with counts for less."""
-    parts = []
-    for name in ("d3mlx", "d3llm", "fast-dllm"):
-        records = [record for record in found[name].records.values() if record.tokens > LONG_ANSWER]
-        parts.append(f"{name} {score(records).rows_per_token:.1f}")
-    return f"RPT of answers of more than {LONG_ANSWER} tokens: {', '.join(parts)}."
-
-
 def section(work: Path, name: str) -> str:
     """What README.md says of one task."""
-    shots, decoders = TASKS[name]
-    found = whole(work / f"{name}-table", decoders)
+    variant = TASKS[name]
+    found = whole(work / f"{name}-table", variant.decoders)
     curves = whole(work / f"{name}-curves", [point(decoder, at) for decoder, points in CURVES.items() for at in points])
     problems, tokens = found[REFERENCE].score.problems, found[REFERENCE].score.prefill_rows
+    asked = f"{problems:,} held-out problems{variant.words}"
     on_curves = next(iter(curves.values())).score.problems
-    shown = f"behind {shots} worked examples" if shots else "without examples"
     area = ", ".join(f"{name} {value:.0f}" for name, value in areas(curves).items())
-    return f"""{problems:,} held-out problems {shown}, prompts of {tokens / problems:.0f} tokens, canvas of {CANVAS}:
+    return f"""{asked},
+prompts of {tokens / problems:.0f} tokens, canvas of {CANVAS}:
 
 {main_table(found)}
-
-{longer(found)}
 
 AUP on the first {on_curves} of them, four thresholds each: {area}.
 

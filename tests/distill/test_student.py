@@ -51,6 +51,10 @@ def test_a_student_and_its_control_are_built(teacher: Path, quick: None, tmp_pat
     assert [t.row for t in read_store(work.trajectories(0))] == [0, 1]
     start, end = (arrays(work.student(number) / "model.safetensors") for number in (-1, 0))
     assert any((start[name] != end[name]).any() for name in start)
+    cooler = arrays(work.calibrated / "model.safetensors")
+    changed = [name for name in end if (end[name] != cooler[name]).any()]
+    assert changed == ["lm_head.weight"]
+    assert np.allclose(end["lm_head.weight"], student.TEMPERATURE * cooler["lm_head.weight"], rtol=1e-6)
     model = load(teacher)[0]
     assert np.array_equal(start["model.norm.weight"], np.array(model.model.norm.weight))  # type: ignore[attr-defined]
     assert (out / "config.json").read_text().count('"bits": 8') and "Built from" not in (out / "README.md").read_text()
