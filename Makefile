@@ -2,9 +2,9 @@
 
 VENV := .venv
 BIN := $(VENV)/bin
-QUESTION := Cara has 8 packs with 4 books in each and 9 packs with 6, and gives 53 books to Mia. How many books are left?
+QUESTION := Mia makes 10 pencils on each of 6 days and Noah makes 12 on each of 2 days. They share them all among 6 friends. How many pencils does each friend get?
 
-.PHONY: demo test golden lint types
+.PHONY: demo test golden lint types student
 
 demo: $(VENV)/.installed
 	@$(BIN)/d3mlx generate "$(QUESTION)"
@@ -15,6 +15,10 @@ test: lint types
 
 golden: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -n 2 tests/golden --emulate-all
+
+# What it has done before an interruption is kept in runs/.
+student: $(VENV)/.installed
+	$(BIN)/python -m d3mlx.distill.student --out d3mlx/data/embedded --rounds 1 --resume
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

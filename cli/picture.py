@@ -16,7 +16,8 @@ from d3mlx import D3MLX, Generation, load
 from d3mlx.cli.live import View
 
 QUESTION = (
-    "Cara has 8 packs with 4 books in each and 9 packs with 6, and gives 53 books to Mia. How many books are left?"
+    "Mia makes 10 pencils on each of 6 days and Noah makes 12 on each of 2 days. They share them all among 6 friends. "
+    "How many pencils does each friend get?"
 )
 WIDTH = 92
 MOMENTS = (0.15, 0.5, 0.8)

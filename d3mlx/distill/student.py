@@ -81,8 +81,12 @@ tokens per forward at equal accuracy.
 """
 
 
-TEMPERATURE = 1.25
-"""What the student's logits are divided by. Its training rewards certainty, and made it surer than it is right."""
+TEMPERATURE = 1.3
+"""What the student's logits are divided by. Its training rewards certainty, and made it surer than it is right.
+
+Chosen on 200 to 300 validation problems, where `d3mlx` with its default threshold was right in 71 % at 6.3 tokens a
+forward (with 1: 66 % at 6.9; with 1.5: 76 % at 5.8), the teacher in 61 % at 3.8.
+"""
 
 
 @dataclass(frozen=True)
@@ -258,7 +262,7 @@ def build(
             record(places, number, recorded)
             train(places, number)
         floats = calibrate(places, rounds)
-        again = f", then {rounds} times from as many of the student's" if rounds else ""
+        again = f"; rounds on the student's own answers: {rounds}" if rounds else ""
         title, how = "student", f"distilled by `python -m d3mlx.distill.student` from {recorded} of its answers{again}."
     if first_process():
         publish(floats, out, f"d3mlx demonstration model: {title}", f"The teacher beside it, {how}", problems)

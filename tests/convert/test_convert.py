@@ -19,7 +19,7 @@ from d3mlx.api import encode
 from d3mlx.convert import Quantization, Recipe, convert
 from d3mlx.data.problems import problem
 from d3mlx.errors import ConfigError
-from d3mlx.loader import EMBEDDED
+from d3mlx.loader import TEACHER
 from tests.builders import write_llada
 from tests.convert.folders import IDS, WRITERS, original, read, same, weights
 
@@ -49,7 +49,7 @@ ERRORS = {
     "mxfp8": (Quantization("mxfp8"), 0.04),
     "mixed_3_6": (Quantization(recipe="mixed_3_6"), 0.13),
 }
-"""Largest relative error (Euclidean norm) of the logits of the demonstration model."""
+"""Largest relative error (Euclidean norm) of the logits of the teacher that ships."""
 
 
 @pytest.mark.parametrize("quantization", QUANTIZATIONS, ids=lambda q: f"{q.mode}-{q.bits}-{q.recipe}")
@@ -77,7 +77,7 @@ def test_quantized_weights_are_those_of_mlx_lm(
 
 
 def test_quantized_logits_stay_near(tmp_path: Path) -> None:
-    source = convert(EMBEDDED, tmp_path / "source", Recipe(dequantize=True, dtype="float32")).folder
+    source = convert(TEACHER, tmp_path / "source", Recipe(dequantize=True, dtype="float32")).folder
     model, tokenizer = load(source)
     question = [{"role": "user", "content": problem(0, "held-out").question}]
     ids = mx.array([[*encode(tokenizer, question), *([model.args.mask_token_id] * 32)]])
