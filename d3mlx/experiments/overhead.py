@@ -2,7 +2,7 @@
 
 python -m d3mlx.experiments.overhead [--steps N]
 
-Random weights are never sure of a token, so the rule commits in each step as many as a run of the embedded model did:
+Random weights are never sure of a token, so the rule commits in each step as many as a run of the embedded teacher did:
 the most confident ones, by the factor rule on the device and the engine's own loop. The decoders take turns step by
 step, so that a machine that others use slows down all of them alike; on a CPU times are the processor's.
 """
@@ -32,7 +32,7 @@ from d3mlx.experiments.journal import CLOCK
 from d3mlx.experiments.readme import table
 from d3mlx.kernels.accept_blocks import Rule
 from d3mlx.kernels.choose_rows import choose_rows
-from d3mlx.loader import EMBEDDED
+from d3mlx.loader import TEACHER
 from d3mlx.stages import STAGES, Profile, profiled
 
 SIZES = Sizes("llada", layers=8, hidden=1024, heads=16, kv_heads=16, ff=2816, vocab=32768)
@@ -48,8 +48,8 @@ REPEATS = 20
 
 
 def recorded(tokens: int) -> list[int]:
-    """How many tokens each step commits when the embedded model answers problems, until there are `tokens` of them."""
-    model, tokenizer = load(EMBEDDED)
+    """How many tokens each step commits when the embedded teacher answers problems, until there are `tokens` of them."""
+    model, tokenizer = load(TEACHER)
     found: list[int] = []
     for index in range(tokens):
         question = [{"role": "user", "content": problem(index, "held-out").question}]
