@@ -20,7 +20,7 @@ EMBEDDED = str(Path(__file__).parent / "data" / "embedded")
 """The demonstration model that ships with the package."""
 
 TEACHER = str(Path(__file__).parent / "data" / "teacher")
-"""The model that students of the task are distilled from."""
+"""The model that the demonstration model is distilled from."""
 
 
 def load(

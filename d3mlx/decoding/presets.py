@@ -224,7 +224,7 @@ BLOCK_ADD: dict[Favor, float] = {"rows": 0.5, "forwards": 0.1}
 AHEAD = 256
 """Masks beyond the active blocks, as many as the published runs show at first.
 
-A model sizes its answer by them. The embedded model, which learned canvases of 64, does as well with 16 of them; that
+A model sizes its answer by them. The embedded teacher, which learned canvases of 64, does as well with 16 of them; that
 of a larger one is not known.
 """
 
@@ -235,7 +235,7 @@ class D3MLX:
 
     threshold: accept entropies below this many nats (default 0.5 for LLaDA, 0.4 for Dream).
     favor: what to save, rows (default) or forwards; a generation goes by its machine (`api.decoder_for`). Decides
-    block_add, 0.5 or 0.1, chosen on the embedded model by `d3mlx.experiments.sweep` like the block_size of 8.
+    block_add, 0.5 or 0.1, chosen on the embedded teacher by `d3mlx.experiments.sweep` like the block_size of 8.
     activation: default 0.95 (see `MultiBlock`).
     recent: steps for which committed rows are computed again, default 1. near: tokens at most this many positions from
     those are computed with them, default 4. row_multiple: row counts are rounded up to a multiple of this, default 8; a

@@ -80,7 +80,6 @@ Masks up to all of a block, which is how a decoder meets it first, instead of 0.
 tokens per forward at equal accuracy.
 """
 
-
 TEMPERATURE = 1.3
 """What the student's logits are divided by. Its training rewards certainty, and made it surer than it is right.
 
@@ -120,7 +119,7 @@ class Work:
 
     @property
     def calibrated(self) -> Path:
-        """The last student, less certain of the same."""
+        """The last student, its logits divided by TEMPERATURE."""
         return self.folder / "student-calibrated-float32"
 
 
@@ -174,7 +173,7 @@ def train(work: Work, number: int) -> None:
 
 
 def calibrate(work: Work, number: int) -> Path:
-    """The student of a round with its logits divided by TEMPERATURE, which changes no likeliest token."""
+    """Divide the logits of a round's student, which changes no likeliest token; the folder."""
     if first_process():
         checkpoint = open_checkpoint(work.student(number))
         model: Any = lazy_model(checkpoint)

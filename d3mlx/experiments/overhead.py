@@ -48,7 +48,7 @@ REPEATS = 20
 
 
 def recorded(tokens: int) -> list[int]:
-    """How many tokens each step commits when the embedded teacher answers problems, until there are `tokens` of them."""
+    """How many tokens each step commits when the embedded teacher solves problems, until there are `tokens` of them."""
     model, tokenizer = load(TEACHER)
     found: list[int] = []
     for index in range(tokens):
