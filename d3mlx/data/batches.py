@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerFast
 
-from d3mlx.data.problems import Problem, Split, problem
+from d3mlx.data.problems import Problem, Split, page, problem
 from d3mlx.data.tokens import BOS, END, TURN, header
 
 CANVAS = 64
@@ -73,10 +73,14 @@ def stack(
 
 
 class Source:
-    """Builds every kind of batch for one tokenizer, batch size and seed."""
+    """Builds every kind of batch for one tokenizer, batch size and seed.
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast, size: int, seed: int):
-        self.size, self.seed = size, seed
+    questions: so many problems are asked at once, and answered on a canvas that is as many times longer.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, size: int, seed: int, questions: int = 1):
+        self.size, self.seed, self.questions = size, seed, questions
+        self.canvas = questions * CANVAS
         self.encode = tokenizer.backend_tokenizer.encode_batch
         self.end: int = tokenizer.convert_tokens_to_ids(END)
         words = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
@@ -100,7 +104,8 @@ class Source:
 
     def draw_pool(self, number: int, most_operations: int, split: Split) -> list[list[Example]]:
         count = POOL * self.size
-        drawn = [problem(number * count + i, split, self.seed, most_operations) for i in range(count)]
+        asked = range(number * count, (number + 1) * count)
+        drawn = [page(i, self.questions, split, self.seed, most_operations) for i in asked]
         examples = sorted(self.examples(drawn), key=lambda example: len(example.ids))
         batches = [examples[i : i + self.size] for i in range(0, count, self.size)]
         random.Random(f"pool/{self.seed}/{number}").shuffle(batches)
@@ -112,7 +117,7 @@ class Source:
         rng = random.Random(f"problems/{self.seed}/{index}")
         longest = max(len(example.ids) for example in examples)
         if rng.random() < 0.25:
-            longest = max(longest, max(example.prompt for example in examples) + CANVAS)
+            longest = max(longest, max(example.prompt for example in examples) + self.canvas)
         return Batch(*stack(examples, -(-longest // 8) * 8, self.end))
 
     def continued(self, index: int, most_operations: int = 4) -> Batch:
@@ -153,7 +158,7 @@ class Source:
             weights = [0.0] * start + [1.0 if i < end else FAR_WEIGHT for i in range(start, len(example.ids))]
             examples.append(Example(example.ids, weights, example.prompt))
             ends.append(end)
-        longest = max(example.prompt for example in examples) + CANVAS
+        longest = max(example.prompt for example in examples) + self.canvas
         ids, weights_of = stack(examples, -(-longest // 8) * 8, self.end)
         return Batch(ids, weights_of, hidden_from=np.array(ends, np.int32))
 
@@ -171,7 +176,7 @@ class Source:
         examples = [self.conversation([*shots[i :: len(questions)], last]) for i, last in enumerate(questions)]
         if rng.random() < 0.5:
             return self.in_blocks(examples, rng)
-        longest = max(example.prompt for example in examples) + CANVAS
+        longest = max(example.prompt for example in examples) + self.canvas
         return Batch(*stack(examples, -(-longest // 8) * 8, self.end))
 
     def conversation(self, turns: list[Example]) -> Example:

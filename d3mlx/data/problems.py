@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 import re
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -33,7 +34,8 @@ class Problem:
     answer: str
     numbers: tuple[int, ...]
     equations: tuple[str, ...]
-    template: int
+    templates: tuple[int, ...]
+    """The number of each question's template."""
 
     @property
     def operations(self) -> int:
@@ -117,15 +119,33 @@ def worded(number: int, drawn: dict[str, int], values: dict[str, int], rng: rand
         answer=answer,
         numbers=tuple(drawn.values()),
         equations=tuple(equations),
-        template=number,
+        templates=(number,),
     )
 
 
-def answer_of(text: str) -> str | None:
-    """The final answer that a solution states, without leading zeros; None where it states none."""
+def together(problems: Sequence[Problem]) -> Problem:
+    """Several problems as one: their questions in a row, then their solutions in the same order."""
+    return Problem(
+        question=" ".join(one.question for one in problems),
+        solution=" ".join(one.solution for one in problems),
+        answer=", ".join(one.answer for one in problems),
+        numbers=tuple(number for one in problems for number in one.numbers),
+        equations=tuple(equation for one in problems for equation in one.equations),
+        templates=tuple(number for one in problems for number in one.templates),
+    )
+
+
+def page(index: int, questions: int, split: Split = "train", seed: int = 0, most_operations: int = 4) -> Problem:
+    """The `index`-th so many problems of a split, together."""
+    first = index * questions
+    return together([problem(i, split, seed, most_operations) for i in range(first, first + questions)])
+
+
+def answer_of(text: str, questions: int = 1) -> str | None:
+    """The last answers that a solution states, without leading zeros; None where it states fewer than asked for."""
     found = ANSWER_PATTERN.findall(text)
-    return str(int(found[-1])) if found else None
+    return ", ".join(str(int(answer)) for answer in found[-questions:]) if len(found) >= questions else None
 
 
 def is_correct(problem: Problem, text: str) -> bool:
-    return answer_of(text) == problem.answer
+    return answer_of(text, len(problem.templates)) == problem.answer

@@ -2,8 +2,8 @@
 
     python -m d3mlx.distill.next_token --out FOLDER [--work FOLDER] [--resume]
 
-Same vocabulary, width, layers, heads and start; next-token loss on the responses. `NextToken` lets it solve problems
-with mlx-lm's own generation.
+Same vocabulary, width, layers and heads; it starts from the teacher's weights, whose layers are a llama's without the
+causal mask, and learns the next token of responses. `NextToken` lets it solve problems with mlx-lm's own generation.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from d3mlx.cli.script import script
 from d3mlx.data.batches import CANVAS, Batch, Source
 from d3mlx.data.tokens import CONTEXT, build_tokenizer
 from d3mlx.distill.curriculum import Curriculum, Phase
-from d3mlx.distill.embedded import BATCH, FF, HEADS, LAYERS, WIDTH, config_of, initialise
+from d3mlx.distill.embedded import BATCH, FF, HEADS, LAYERS, WIDTH, config_of
 from d3mlx.distill.objective import CrossEntropy, Masked, Terms, mean_loss, on_rows
-from d3mlx.distill.shipped import HELD_OUT, refuse_foreign, replacing, save_floats
+from d3mlx.distill.shipped import HELD_OUT, float_checkpoint, refuse_foreign, replacing, save_floats
 from d3mlx.distill.trainer import TrainConfig, Trainer
 from d3mlx.evaluate.records import Record, score
 from d3mlx.evaluate.tasks import Task, task
+from d3mlx.loader import TEACHER
 
-STEPS = 8000
-"""Fewer than the diffusion model's: every token of a response is a target in every step, not a share of them."""
+STEPS = 2000
+"""Few beside the teacher's: it begins with what that learned, and a step has every token of a response as a target."""
 
-PROBLEMS_ONLY = Curriculum(phases=(Phase(until=10**9, operations=4, drills=0.0),))
-"""Recall as for the diffusion model, then problems alone."""
+PROBLEMS_ONLY = Curriculum(recall_steps=0, phases=(Phase(until=10**9, operations=4, drills=0.0),))
 
 
 def llama_config(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
@@ -126,7 +126,8 @@ def build(
     tokenizer = build_tokenizer()
     config = llama_config(tokenizer)
     model = llama.Model(llama.ModelArgs.from_dict(config))
-    initialise(model, LAYERS, 0)
+    teacher, *_ = float_checkpoint(Path(TEACHER))
+    model.update(teacher.parameters())
     plan = TrainConfig(steps, save_every=250)
     Trainer(model, NextTokenLoss(Source(tokenizer, BATCH, 0)), plan, work).run(resume=resume)
     with replacing(out) as folder:

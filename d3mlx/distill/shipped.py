@@ -17,17 +17,20 @@ from rich.progress import track
 from rich.table import Table
 
 from d3mlx import D3LLM, D3MLX, FastDLLM, Vanilla, load
+from d3mlx.checkpoint import open_checkpoint
 from d3mlx.convert import Quantization, Recipe, convert
-from d3mlx.data.batches import CANVAS
 from d3mlx.data.tokens import TURN
 from d3mlx.decoding.presets import Preset
 from d3mlx.errors import ConfigError
 from d3mlx.evaluate.records import Score, score
 from d3mlx.evaluate.run import Subject, solve
-from d3mlx.evaluate.tasks import task
+from d3mlx.evaluate.tasks import TaskOptions
+from d3mlx.evaluate.tasks.embedded import Embedded
 from d3mlx.experiments.readme import table
 from d3mlx.files import holds_files
+from d3mlx.loader import in_float32, lazy_model
 from d3mlx.models import llada
+from d3mlx.tokenizer import load_tokenizer
 
 BITS = 8
 RECIPE = Recipe(Quantization(bits=BITS, group_size=64))
@@ -76,9 +79,17 @@ def save_floats(folder: Path, model: nn.Module, tokenizer: Any, config: dict[str
     tokenizer.save_pretrained(folder)
 
 
-def measure(model: Any, tokenizer: Any, decoder: Preset, count: int) -> Score:
-    """Solve the first `count` held-out problems."""
-    subject, held_out = Subject(model, tokenizer, max_tokens=CANVAS), task("embedded", "llada")
+def float_checkpoint(folder: Path) -> tuple[Any, Any, dict[str, Any]]:
+    """Model, tokenizer and config.json of a checkpoint, quantized or not, as `save_floats` takes them."""
+    checkpoint = open_checkpoint(folder)
+    config = {name: value for name, value in checkpoint.config.items() if not name.startswith("quantization")}
+    return in_float32(lazy_model(checkpoint)), load_tokenizer(checkpoint), config
+
+
+def measure(model: Any, tokenizer: Any, decoder: Preset, count: int, questions: int) -> Score:
+    """Solve the first `count` held-out problems, so many at once."""
+    subject = Subject(model, tokenizer)
+    held_out = Embedded(TaskOptions(), "llada", questions=questions)
     return score(list(track(solve(subject, held_out, decoder, range(count)), "solving", total=count)))
 
 
@@ -93,7 +104,7 @@ def card(title: str, origin: str, scores: dict[str, Score], config: dict[str, An
     """The model card; `origin` says how the model was built."""
     skeleton = llada.Model(llada.ModelArgs.from_dict(config))
     parameters = sum(value.size for _, value in tree_flatten(skeleton.parameters())) / 1e6
-    facts = {"parameters": parameters, "bits": BITS, "count": count, "canvas": CANVAS}
+    facts = {"parameters": parameters, "bits": BITS, "count": count, "canvas": config["max_new_tokens"]}
     return CARD.format(title=title, origin=origin, figures=table(COLUMNS, figures(scores)), **facts)
 
 
@@ -120,12 +131,15 @@ def replacing(out: Path) -> Iterator[Path]:
     partial.rename(out)
 
 
-def publish(floats: Path, out: Path, title: str, origin: str, problems: int) -> None:
-    """Convert a checkpoint in floats, measure it, write its card; `out`, replaced if it exists, appears whole."""
+def publish(floats: Path, out: Path, title: str, origin: str, problems: int, questions: int = 1) -> None:
+    """Convert a checkpoint in floats, measure it, write its card; `out`, replaced if it exists, appears whole.
+
+    questions: problems that are asked at once.
+    """
     made = floats.with_name(f"{floats.name}-{BITS}bit")
     shutil.rmtree(made, ignore_errors=True)
     convert(floats, made, RECIPE)
-    scores = {name: measure(*load(made), decoder, problems) for name, decoder in MEASURED.items()}
+    scores = {name: measure(*load(made), decoder, problems, questions) for name, decoder in MEASURED.items()}
     config = json.loads((floats / "config.json").read_text())
     (made / "README.md").write_text(card(title, origin, scores, config, problems))
     with replacing(out) as partial:

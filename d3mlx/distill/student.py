@@ -2,44 +2,36 @@
 
     python -m d3mlx.distill.student --out FOLDER [--work FOLDER] [--resume]
 
-The same as `d3mlx trajectories` and `d3mlx distill` do, with the settings below. With `--control` a model that had as
-many steps on the same problems, trained on as its teacher was, instead of distilled: what the student must be better
-than. Two processes under `mlx.launch` record twice as fast.
+The same as `d3mlx trajectories` and `d3mlx distill` do, with the settings below. Two processes under `mlx.launch`
+record twice as fast.
 """
 
 from __future__ import annotations
 
-import random
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import mlx.core as mx
 import typer
 
-from d3mlx.checkpoint import open_checkpoint
 from d3mlx.cli.script import script
 from d3mlx.cli.trajectories import Counter
 from d3mlx.convert.target import new_folder
-from d3mlx.data.batches import CANVAS, Batch, Source, stack
-from d3mlx.data.problems import problem
-from d3mlx.data.tokens import build_tokenizer
+from d3mlx.data.batches import CANVAS
 from d3mlx.distill.config import DistillConfig
-from d3mlx.distill.examples import Order
 from d3mlx.distill.fuse import fuse
-from d3mlx.distill.objective import Supervised
 from d3mlx.distill.recording import record_all, settings_of, wait_for_all
 from d3mlx.distill.rows import EMBEDDED, questions
 from d3mlx.distill.run import distill
-from d3mlx.distill.shipped import HELD_OUT, publish, refuse_foreign, save_floats
-from d3mlx.distill.store import SHARD, read_store
-from d3mlx.distill.trainer import CHECKPOINT, Bar, TrainConfig, Trainer
+from d3mlx.distill.shipped import HELD_OUT, float_checkpoint, publish, refuse_foreign, save_floats
+from d3mlx.distill.store import SHARD
+from d3mlx.distill.trainer import CHECKPOINT, Bar
 from d3mlx.distill.trajectories import RecordConfig
 from d3mlx.errors import ConfigError
 from d3mlx.files import fingerprint, holds_files, write_text
-from d3mlx.loader import TEACHER, in_float32, lazy_model, load
-from d3mlx.tokenizer import load_tokenizer
+from d3mlx.loader import TEACHER, load
 
 RECORDED = 6000
 """Training problems that the teacher answers: few answers seen often make a student that is sure and wrong."""
@@ -103,10 +95,6 @@ class Work:
         """The fingerprint of the teacher."""
         return self.folder / "teacher.txt"
 
-    @property
-    def control(self) -> Path:
-        return self.folder / "control"
-
     def trajectories(self, number: int) -> Path:
         return self.folder / f"trajectories-{number}"
 
@@ -139,10 +127,8 @@ def prepare(work: Work, teacher: str) -> None:
     if first_process() and not work.teacher.exists():
         work.folder.mkdir(parents=True, exist_ok=True)
         write_text(work.mark, str(fingerprint(teacher)))
-        checkpoint = open_checkpoint(Path(teacher))
-        config = {name: value for name, value in checkpoint.config.items() if not name.startswith("quantization")}
         with new_folder(work.teacher) as folder:
-            save_floats(folder, in_float32(lazy_model(checkpoint)), load_tokenizer(checkpoint), config)
+            save_floats(folder, *float_checkpoint(Path(teacher)))
     wait_for_all()
 
 
@@ -175,58 +161,13 @@ def train(work: Work, number: int) -> None:
 def calibrate(work: Work, number: int) -> Path:
     """Divide the logits of a round's student, which changes no likeliest token; the folder."""
     if first_process():
-        checkpoint = open_checkpoint(work.student(number))
-        model: Any = lazy_model(checkpoint)
+        model, tokenizer, config = float_checkpoint(work.student(number))
         model.lm_head.weight = model.lm_head.weight / TEMPERATURE
         shutil.rmtree(work.calibrated, ignore_errors=True)
         with new_folder(work.calibrated) as folder:
-            save_floats(folder, model, load_tokenizer(checkpoint), checkpoint.config)
+            save_floats(folder, model, tokenizer, config)
     wait_for_all()
     return work.calibrated
-
-
-class Solutions:
-    """The solutions of the problems that the student learned from, in the order in which it met them.
-
-    Masked anywhere and as block decoders meet them, in turn: what the teacher was trained on at last.
-    """
-
-    def __init__(self, rows: list[int], config: DistillConfig):
-        self.source = Source(build_tokenizer(), config.batch_size, config.seed)
-        self.examples = self.source.examples([problem(row) for row in rows])
-        self.order = Order(len(rows), config)
-
-    def batch(self, step: int) -> Batch:
-        whole = [self.examples[i] for i in self.order.batch(step, 0)]
-        if step % 2:
-            return self.source.in_blocks(whole, random.Random(f"control/{step}"))
-        longest = max(example.prompt for example in whole) + CANVAS
-        return Batch(*stack(whole, -(-longest // 8) * 8, self.source.end))
-
-
-def right_rows(work: Work, rounds: int) -> list[int]:
-    """The problems of all rounds whose answers are right."""
-    found = [t.row for number in range(rounds + 1) for t in read_store(work.trajectories(number)) if t.correct]
-    if not found:
-        raise ConfigError(f"{work.folder} holds no right trajectories; build the student in it first.")
-    return found
-
-
-def train_control(work: Work, rounds: int, resume: bool) -> Path:
-    """The teacher, trained on for as many steps as the student was; its checkpoint."""
-    rows = right_rows(work, rounds)
-    steps = DISTILL.steps(len(rows))
-    model, tokenizer = load(work.teacher)
-    network: Any = model
-    objective = Supervised(Solutions(rows, DISTILL).batch, model.args.mask_token_id, DISTILL.seed)
-    plan = TrainConfig(steps, DISTILL.seed, DISTILL.log_every, DISTILL.save_every, optimizer=DISTILL.optimizer(steps))
-    Trainer(network, objective, plan, work.control).run(resume=resume)
-    floats = work.folder / "control-float32"
-    if first_process() and not floats.exists():
-        with new_folder(floats) as folder:
-            save_floats(folder, network, tokenizer, open_checkpoint(work.teacher).config)
-    wait_for_all()
-    return floats
 
 
 def build(
@@ -240,31 +181,23 @@ def build(
     rounds: Annotated[
         int, typer.Option(min=0, help="Further rounds: the student's own right answers to new problems teach it again.")
     ] = 0,
-    control: Annotated[
-        bool, typer.Option("--control", help="Build the control of the student in this work folder instead.")
-    ] = False,
     problems: Annotated[int, typer.Option(min=1, help="Held-out problems to measure with.")] = HELD_OUT,
 ) -> None:
-    """Record, distil, quantize, measure and write the student, or its control."""
+    """Record, distil, quantize, measure and write the student."""
     refuse_foreign(out)
     places = Work(work)
-    used = places.control if control else work
-    if first_process() and holds_files(used) and not resume:
-        raise ConfigError(f"{used} holds a build already; go on with --resume, or give another --work.")
+    if first_process() and holds_files(work) and not resume:
+        raise ConfigError(f"{work} holds a build already; go on with --resume, or give another --work.")
     wait_for_all()
-    if control:
-        floats = train_control(places, rounds, resume)
-        title, how = "control of the student", "trained on for as many steps as the student was, on the same problems."
-    else:
-        prepare(places, teacher)
-        for number in range(rounds + 1):
-            record(places, number, recorded)
-            train(places, number)
-        floats = calibrate(places, rounds)
-        again = f"; rounds on the student's own answers: {rounds}" if rounds else ""
-        title, how = "student", f"distilled by `python -m d3mlx.distill.student` from {recorded} of its answers{again}."
+    prepare(places, teacher)
+    for number in range(rounds + 1):
+        record(places, number, recorded)
+        train(places, number)
+    floats = calibrate(places, rounds)
+    again = f"; rounds on the student's own answers: {rounds}" if rounds else ""
+    how = f"distilled by `python -m d3mlx.distill.student` from {recorded} of its answers{again}."
     if first_process():
-        publish(floats, out, f"d3mlx demonstration model: {title}", f"The teacher beside it, {how}", problems)
+        publish(floats, out, "d3mlx demonstration model: student", f"The teacher beside it, {how}", problems)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """Every decoder on the embedded task, as it is and lengthened: the tables of needed rows in README.md.
 
-The model is the teacher, which was not trained for any of them.
+The models are the teacher and the one of pairs, which were trained for none of them.
 
-python -m d3mlx.experiments.decoders [--work FOLDER] [--part 1/2] [--count N]
+python -m d3mlx.experiments.decoders [--work FOLDER] [--task long] [--part 1/2] [--count N]
 python -m d3mlx.experiments.decoders --write README.md
 """
 
@@ -10,8 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from itertools import count as numbers
-from itertools import islice
 from pathlib import Path
 from typing import Annotated
 
@@ -24,8 +22,8 @@ from d3mlx.bench.roofline import Roofline
 from d3mlx.bench.shapes import SHAPES, skeleton
 from d3mlx.cli.script import script
 from d3mlx.data.batches import CANVAS, SHOTS
-from d3mlx.data.problems import problem
-from d3mlx.decoding.presets import D3LLM, D3MLX, FastDLLM, Preset, Vanilla
+from d3mlx.decoding.presets import D3LLM, D3MLX, FastDLLM, Preset, Vanilla, check_choice
+from d3mlx.distill.pairs import QUESTIONS
 from d3mlx.errors import DataError
 from d3mlx.evaluate.aup import TOLERANCE, aup
 from d3mlx.evaluate.run import Subject
@@ -34,7 +32,7 @@ from d3mlx.evaluate.tasks.embedded import Embedded
 from d3mlx.experiments.journal import Answers, Part, measure, read
 from d3mlx.experiments.readme import put, table
 from d3mlx.files import fingerprint
-from d3mlx.loader import TEACHER
+from d3mlx.loader import PAIRS, TEACHER
 
 REFERENCE = "d3llm, full rows"
 DECODERS: dict[str, Preset] = {
@@ -43,13 +41,13 @@ DECODERS: dict[str, Preset] = {
     "d3llm": D3LLM(),
     "d3mlx": D3MLX(),
     "d3mlx, no padding": D3MLX(row_multiple=1),
-    "d3mlx, favoring forwards": D3MLX(favor="forwards"),
 }
-EXACT: dict[str, Preset] = {
+FURTHER: dict[str, Preset] = {
+    "d3mlx, favoring forwards": D3MLX(favor="forwards"),
     "vanilla": Vanilla(),
     "d3llm, full rows, blocks of d3mlx": D3LLM("full", block_size=8, block_add=0.5),
 }
-"""On the short task only: what is slow and not held to a target."""
+"""On the short task only, where they take less time."""
 
 CURVES: dict[str, dict[float, Preset]] = {
     "fast-dllm": {value: FastDLLM(threshold=value) for value in (0.98, 0.9, 0.8, 0.6)},
@@ -61,25 +59,28 @@ CURVES: dict[str, dict[float, Preset]] = {
 
 @dataclass(frozen=True)
 class Variant:
-    """The problems whose solutions have more than `above` tokens, behind worked examples, and who solves them."""
+    """So many questions at once, behind so many worked examples; the folder of the model that is asked, and how."""
 
+    questions: int
     shots: int
-    above: int
+    model: str
     decoders: Mapping[str, Preset]
 
-    def indices(self, count: int) -> list[int]:
-        """The first so many of them."""
-        long_ones = (index for index in numbers() if problem(index, "held-out").length > self.above)
-        return list(islice(long_ones, count))
+    @property
+    def canvas(self) -> int:
+        return self.questions * CANVAS
 
     @property
     def words(self) -> str:
-        solutions = f" whose solutions have more than {self.above} tokens" if self.above else ""
-        return f"{solutions}, {f'behind {self.shots} worked examples' if self.shots else 'without examples'}"
+        asked = "held-out problems" if self.questions == 1 else f"times {self.questions} held-out problems at once"
+        return f"{asked}, {f'behind {self.shots} worked examples' if self.shots else 'without examples'}"
 
 
-TASKS = {"short": Variant(0, 0, DECODERS | EXACT), "long": Variant(SHOTS, 3 * CANVAS // 4, DECODERS)}
-"""The long one has answers that fill the canvas, where the first pass over prompt and masks counts for less."""
+TASKS = {
+    "short": Variant(1, 0, TEACHER, DECODERS | FURTHER),
+    "long": Variant(QUESTIONS, SHOTS, PAIRS, DECODERS),
+}
+"""The long one has longer answers too, so that what follows the first pass over the prompt counts."""
 
 CHIPS = ("M4 Max", "M5 Max")
 
@@ -88,20 +89,16 @@ def point(decoder: str, threshold: float) -> str:
     return f"{decoder} at {threshold:g}"
 
 
-def subject() -> Subject:
-    return Subject(*load(TEACHER), max_tokens=CANVAS)
-
-
-def solve(work: Path, part: Part, count: int, on_curves: int) -> None:
-    """The tables' decoders on `count` problems of each task, the curves' on the first `on_curves` of them."""
-    curves = {point(name, at): preset for name, points in CURVES.items() for at, preset in points.items()}
-    model = subject()
-    for name, variant in TASKS.items():
-        task = Embedded(TaskOptions(shots=variant.shots), "llada")
-        for kind, presets, problems in (("table", variant.decoders, count), ("curves", curves, on_curves)):
-            about = {"model": fingerprint(TEACHER), "task": variant.words, "kind": kind}
-            place = work / f"{name}-{kind}" / part.file, about
-            measure(model, task, presets, part.of(variant.indices(problems)), place)
+def solve(work: Path, name: str, part: Part, count: int, on_curves: int) -> None:
+    """The table's decoders on `count` problems of a task, the curves' on the first `on_curves` of them."""
+    variant = TASKS[name]
+    curves = {point(decoder, at): preset for decoder, points in CURVES.items() for at, preset in points.items()}
+    model = Subject(*load(variant.model), max_tokens=variant.canvas)
+    task = Embedded(TaskOptions(shots=variant.shots), "llada", questions=variant.questions)
+    for kind, presets, problems in (("table", variant.decoders, count), ("curves", curves, on_curves)):
+        about = {"model": fingerprint(variant.model), "task": variant.words, "kind": kind}
+        place = work / f"{name}-{kind}" / part.file, about
+        measure(model, task, presets, part.of(range(problems)), place)
 
 
 def percent(share: float) -> str:
@@ -165,11 +162,10 @@ def section(work: Path, name: str) -> str:
     found = whole(work / f"{name}-table", variant.decoders)
     curves = whole(work / f"{name}-curves", [point(decoder, at) for decoder, points in CURVES.items() for at in points])
     problems, tokens = found[REFERENCE].score.problems, found[REFERENCE].score.prefill_rows
-    asked = f"{problems:,} held-out problems{variant.words}"
     on_curves = next(iter(curves.values())).score.problems
     area = ", ".join(f"{name} {value:.0f}" for name, value in areas(curves).items())
-    return f"""{asked},
-prompts of {tokens / problems:.0f} tokens, canvas of {CANVAS}:
+    return f"""{problems:,} {variant.words},
+prompts of {tokens / problems:.0f} tokens, canvas of {variant.canvas}:
 
 {main_table(found)}
 
@@ -183,17 +179,19 @@ measured):
 
 def compare(
     work: Annotated[Path, typer.Option(help="Folder of the answers.")] = Path("runs/decoders"),
+    only: Annotated[str | None, typer.Option("--task", help="short or long; both unless given.")] = None,
     part: Annotated[str, typer.Option(help="1/2 for the first of two processes that share the work.")] = "1/1",
     count: Annotated[int, typer.Option(min=1, help="Held-out problems of each task.")] = 1000,
     on_curves: Annotated[int, typer.Option("--curves", min=1, help="How many of them the curves take.")] = 300,
     write: Annotated[Path | None, typer.Option(help="Put what was measured into this README.")] = None,
 ) -> None:
     """Measure every decoder, or write what was measured."""
-    if write is None:
-        solve(work, Part.named(part), count, on_curves)
-        return
-    for name in TASKS:
-        put(write, f"decoders-{name}", section(work, name))
+    for name in (only,) if only else TASKS:
+        check_choice("The task", name, tuple(TASKS))
+        if write is None:
+            solve(work, name, Part.named(part), count, on_curves)
+        else:
+            put(write, f"decoders-{name}", section(work, name))
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from d3mlx import generate, load, preset
+from tests.builders import write_llada
 from tests.cli.conftest import COMMAND
 
 ESCAPE = "\x1b"
@@ -201,8 +202,10 @@ def test_debug_shows_where(d3mlx: Any) -> None:
     assert "Traceback" in d3mlx("--debug", "generate", "hi", "--model", "./absent").err
 
 
-def test_ctrl_c_is_130(llada: str) -> None:
-    arguments = [COMMAND, "generate", "hi", "--model", llada, "--max-tokens", "400", "--decoder", "vanilla", "--json"]
+def test_ctrl_c_is_130(tmp_path: Path) -> None:
+    """The run has more to say than a pipe holds that nobody reads, so it cannot have ended before the signal."""
+    model = str(write_llada(tmp_path / "llada", max_sequence_length=2048))
+    arguments = [COMMAND, "generate", "hi", "--model", model, "--max-tokens", "1000", "--decoder", "vanilla", "--json"]
     process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
     process.stdout.readline()

@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from d3mlx.data.batches import CANVAS, Source
-from d3mlx.data.problems import answer_of, is_correct, problem, split_of
+from d3mlx.data.problems import answer_of, is_correct, page, problem, split_of
 from d3mlx.data.templates import TEMPLATES
-from d3mlx.data.tokens import MASK, build_tokenizer
+from d3mlx.data.tokens import CONTEXT, MASK, build_tokenizer
 from d3mlx.distill.objective import mask_batch
 from d3mlx.evaluate.tasks import TaskOptions, task
+from d3mlx.evaluate.tasks.embedded import Embedded
 
 TOKENIZER = build_tokenizer()
 MASK_ID = TOKENIZER.convert_tokens_to_ids(MASK)
@@ -27,7 +28,7 @@ def test_every_equation_is_true_and_the_last_one_is_the_answer() -> None:
     seen = set()
     for i in range(600):
         task = problem(i, SPLITS[i % 3])
-        seen.add(task.template)
+        seen.update(task.templates)
         assert 1 <= task.operations <= 4
         for equation in task.equations:
             assert equation in task.solution
@@ -63,6 +64,8 @@ def test_answers_are_read_exactly() -> None:
     assert answer_of("The answer is 42.") == "42"
     assert answer_of("The answer is 4. No, the answer is 007.") == "7"
     assert answer_of("It is 42.") is None
+    assert answer_of("The answer is 4. The answer is 07. The answer is 12.", 2) == "7, 12"
+    assert answer_of("The answer is 4.", 2) is None
 
 
 @settings(max_examples=200, deadline=None)
@@ -125,3 +128,30 @@ def test_worked_examples_are_trained_on_in_the_form_they_are_asked_in() -> None:
     )
     shown = [TOKENIZER.decode([token for token, on in zip(trained.ids, trained.asked, strict=True) if on])]
     assert shown == ["<|eot_id|>".join([*(p.solution for p in before), problem(1, "held-out").solution, ""])]
+
+
+def test_pairs_are_neighbours_and_right_only_together() -> None:
+    first, second = problem(6, "held-out"), problem(7, "held-out")
+    both = page(3, 2, "held-out")
+    assert both.question == f"{first.question} {second.question}"
+    assert is_correct(both, f"{first.solution} {second.solution}")
+    assert not is_correct(both, second.solution)
+    assert not is_correct(both, f"{second.solution} {first.solution}") or first.answer == second.answer
+    embedded = Embedded(TaskOptions(shots=1), "llada", questions=2)
+    assert embedded.ask(3).text == both.question
+    verdict = embedded.score(3, both.solution)
+    assert (verdict.correct, verdict.answer) == (True, f"{first.answer}, {second.answer}")
+
+
+def test_batches_of_pairs_have_room_for_two_answers() -> None:
+    source = Source(TOKENIZER, size=4, seed=3, questions=2)
+    for make in (source.blocks, source.worked):
+        batches = [make(i) for i in range(12)]
+        assert max(batch.ids.shape[1] for batch in batches) <= CONTEXT + CANVAS
+        for batch in batches:
+            if batch.hidden_from is None:
+                continue
+            last = [int(np.flatnonzero(ids == source.turn[1])[-1]) for ids in batch.ids]
+            assert batch.ids.shape[1] - max(last) > 2 * CANVAS
+            for ids, start in zip(batch.ids, last, strict=True):
+                assert TOKENIZER.decode(ids[start:]).count("answer is") == 2

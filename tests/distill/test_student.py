@@ -14,7 +14,7 @@ from mlx_lm.models import llama
 from d3mlx import FastDLLM, load
 from d3mlx.data.batches import Source
 from d3mlx.data.tokens import build_tokenizer
-from d3mlx.distill import embedded, next_token, shipped, student
+from d3mlx.distill import control, embedded, next_token, pairs, shipped, student
 from d3mlx.distill.optimizer import OptimizerConfig
 from d3mlx.distill.store import read_settings, read_store
 from d3mlx.distill.trainer import TrainConfig, Trainer
@@ -66,10 +66,34 @@ def test_a_student_and_its_control_are_built(teacher: Path, quick: None, tmp_pat
     assert read_settings(work.trajectories(1))["teacher_fingerprint"] == fingerprint(work.student(0))
     with pytest.raises(ConfigError, match="another teacher"):
         student.build(**places | {"teacher": str(out)}, resume=True)
-    student.build(**places | {"out": tmp_path / "control"}, rounds=1, control=True)
-    log = (work.control / "log.jsonl").read_text().splitlines()
-    assert len(log) == 1 and f'"step": {student.DISTILL.steps(4)}' in log[0]
-    assert fingerprint(tmp_path / "control") != fingerprint(out)
+
+
+def test_a_control_is_trained_on_for_as_many_steps(
+    teacher: Path, quick: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(control, "DISTILL", student.DISTILL)
+    out, work = tmp_path / "control", tmp_path / "work"
+    places: dict[str, Any] = {"out": out, "work": work, "teacher": str(teacher), "recorded": 4, "problems": 1}
+    control.build(**places, steps=2)
+    log = (work / "log.jsonl").read_text().splitlines()
+    assert len(log) == 1 and '"step": 2' in log[0]
+    assert fingerprint(out) != fingerprint(teacher)
+    with pytest.raises(ConfigError, match="--resume"):
+        control.build(**places, steps=2)
+
+
+def test_the_model_of_pairs_goes_on_from_the_teacher(
+    teacher: Path, quick: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"TEACHER": str(teacher), "STEPS": 2, "BATCH": 4}.items():
+        monkeypatch.setattr(pairs, name, value)
+    out = tmp_path / "pairs"
+    pairs.build(out, work=tmp_path / "work", problems=1)
+    start, end = (load(folder)[0] for folder in (teacher, out))
+    assert end.args.max_new_tokens == 2 * start.args.max_new_tokens
+    gap = np.abs(np.array(start.model.norm.weight) - np.array(end.model.norm.weight))  # type: ignore[attr-defined]
+    assert 0 < gap.max() < 0.01
+    assert "two problems" in (out / "README.md").read_text()
 
 
 def test_next_tokens_are_those_of_the_responses() -> None:

@@ -58,6 +58,17 @@ class Case:
         return not any(tag.endswith("_trace") for tag in self.tags)
 
     @property
+    def rows(self) -> list[int] | None:
+        """Rows of every forward, where the delayed cache's were recorded."""
+        recorded = self.algo == "multi_block_kv_cache" or self.params.get("cache_delay_iter", 10000) < 10000
+        return [rows for _, rows, *_ in self.data["fwd"]] if recorded and not self.tags else None
+
+    @property
+    def blocks(self) -> list[list[list[int]]] | None:
+        """Masks and activation of every block at every forward, where they were recorded."""
+        return None if self.tags else self.data.get("blocks")
+
+    @property
     def new_tokens(self) -> int:
         return int(self.params.get("gen_length") or self.params["max_new_tokens"])
 
@@ -165,4 +176,9 @@ def mismatch(case: Case) -> str | None:
     if case.trace_matches and ours != accepted:
         first = next(i for i, (a, b) in enumerate(zip(ours, accepted, strict=True)) if a != b)
         return f"step {first} accepted {ours[first]}, reference {accepted[first]}"
+    if case.rows is not None and ([step.rows for step in steps], steps[-1].stats.rows) != (case.rows, sum(case.rows)):
+        return f"forwards of {[step.rows for step in steps]} rows, reference {case.rows}"
+    blocks = [[[block.masks, int(block.full)] for block in step.blocks] for step in steps]
+    if case.blocks is not None and blocks != case.blocks:
+        return f"blocks {blocks}, reference {case.blocks}"
     return None

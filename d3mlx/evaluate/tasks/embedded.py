@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import lru_cache, partial
 
-from d3mlx.data.problems import Problem, Split, answer_of, is_correct, problem
+from d3mlx.data.problems import Problem, Split, answer_of, is_correct, page, problem
 from d3mlx.errors import ConfigError
 from d3mlx.evaluate.tasks.base import Ask, TaskOptions, Verdict, number_of_examples
 
@@ -17,14 +17,15 @@ class Embedded:
     """Asked through the chat template, judged by the number after "answer is".
 
     Worked examples are training problems with their solutions, as earlier turns; the model has been trained with five.
-    split: whatever is chosen by results is chosen on "validation".
+    split: whatever is chosen by results is chosen on "validation". questions: so many problems are asked at once, and
+    only an answer that is right in all of them is correct.
     """
 
     name = "embedded"
     size: int | None = None
     stop: tuple[str, ...] = ()
 
-    def __init__(self, options: TaskOptions, family: str, split: Split = "held-out"):
+    def __init__(self, options: TaskOptions, family: str, split: Split = "held-out", questions: int = 1):
         if options.data is not None or options.shots_data is not None:
             raise ConfigError(
                 "The embedded task generates its problems and examples; leave out --data and --shots-data, or choose "
@@ -34,7 +35,8 @@ class Embedded:
         self.shots = number_of_examples(options, default=0)
         if self.shots and not self.chat:
             raise ConfigError("The embedded task shows worked examples as turns of a chat; use its chat template.")
-        self.problem: Callable[[int], Problem] = lru_cache(partial(problem, split=split))
+        self.questions = questions
+        self.problem: Callable[[int], Problem] = lru_cache(partial(page, questions=questions, split=split))
 
     def ask(self, index: int) -> Ask:
         first = index * self.shots
@@ -43,4 +45,4 @@ class Embedded:
         return Ask(self.problem(index).question, self.chat, before=before)
 
     def score(self, index: int, text: str) -> Verdict:
-        return Verdict(is_correct(self.problem(index), text), answer_of(text))
+        return Verdict(is_correct(self.problem(index), text), answer_of(text, self.questions))

@@ -1,0 +1,75 @@
+"""Builds the control of the student: the teacher, trained on for as many steps on the same problems, not distilled.
+
+    python -m d3mlx.distill.control --out FOLDER [--work FOLDER] [--resume]
+
+What distillation gains is what the student has and the control has not.
+"""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from d3mlx.cli.script import script
+from d3mlx.data.batches import CANVAS, Batch, Source, stack
+from d3mlx.data.problems import problem
+from d3mlx.data.tokens import build_tokenizer
+from d3mlx.distill.config import DistillConfig
+from d3mlx.distill.examples import Order
+from d3mlx.distill.further import Further, train_on
+from d3mlx.distill.shipped import HELD_OUT, publish, refuse_foreign
+from d3mlx.distill.student import DISTILL, RECORDED
+from d3mlx.distill.trainer import TrainConfig
+from d3mlx.loader import TEACHER
+
+STEPS = 3352
+"""Of the student that ships, in both rounds."""
+
+PROBLEMS = 2 * RECORDED
+"""Those that were recorded for it."""
+
+
+class Solutions:
+    """The solutions of the first training problems, in an order like the student's.
+
+    Masked anywhere and as block decoders meet them, in turn: what the teacher was trained on at last.
+    """
+
+    def __init__(self, count: int, config: DistillConfig):
+        self.source = Source(build_tokenizer(), config.batch_size, config.seed)
+        self.examples = self.source.examples([problem(i) for i in range(count)])
+        self.order = Order(count, config)
+
+    def batch(self, step: int) -> Batch:
+        whole = [self.examples[i] for i in self.order.batch(step, 0)]
+        if step % 2:
+            return self.source.in_blocks(whole, random.Random(f"control/{step}"))
+        longest = max(example.prompt for example in whole) + CANVAS
+        return Batch(*stack(whole, -(-longest // 8) * 8, self.source.end))
+
+
+def build(
+    out: Annotated[Path, typer.Option(help="Folder of the finished model; one that exists is replaced.")],
+    work: Annotated[Path, typer.Option(help="Folder of the checkpoint and the log.")] = Path("runs/control"),
+    teacher: Annotated[str, typer.Option(help="Folder of the teacher.")] = TEACHER,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in the work folder.")] = False,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of the student.")] = STEPS,
+    recorded: Annotated[int, typer.Option(min=1, help="Problems that were recorded for it.")] = PROBLEMS,
+    problems: Annotated[int, typer.Option(min=1, help="Held-out problems to measure with.")] = HELD_OUT,
+) -> None:
+    """Train, quantize, measure and write the control."""
+    refuse_foreign(out)
+    plan = TrainConfig(steps, DISTILL.seed, DISTILL.log_every, DISTILL.save_every, optimizer=DISTILL.optimizer(steps))
+    floats = train_on(Further(teacher, Solutions(recorded, DISTILL).batch, plan), work, resume)
+    origin = (
+        f"The teacher beside it, trained on by `python -m d3mlx.distill.control` for {steps} steps, as many as the\n"
+        "student was, on the same problems."
+    )
+    publish(floats, out, "d3mlx demonstration model: control of the student", origin, problems)
+
+
+if __name__ == "__main__":
+    script(build)

@@ -1,0 +1,41 @@
+"""The teacher, trained on with other batches: what the model of pairs and the student's control have in common."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from d3mlx.data.batches import Batch
+from d3mlx.distill.objective import Supervised
+from d3mlx.distill.shipped import float_checkpoint, save_floats
+from d3mlx.distill.trainer import TrainConfig, Trainer
+from d3mlx.errors import ConfigError
+from d3mlx.files import holds_files
+
+
+@dataclass(frozen=True)
+class Further:
+    """A run: the teacher's folder, the batch of each step, and the settings of the trainer."""
+
+    teacher: str
+    batch_at: Callable[[int], Batch]
+    plan: TrainConfig
+
+
+def train_on(run: Further, work: Path, resume: bool, changes: dict[str, Any] | None = None) -> Path:
+    """Train and return the folder of the weights in floats. changes: to the teacher's config.json.
+
+    Raises ConfigError if the work folder holds a run that is not to be resumed.
+    """
+    if holds_files(work) and not resume:
+        raise ConfigError(f"{work} holds a run already; go on with --resume, or give another --work.")
+    model, tokenizer, config = float_checkpoint(Path(run.teacher))
+    objective = Supervised(run.batch_at, config["mask_token_id"], run.plan.seed)
+    Trainer(model, objective, run.plan, work).run(resume=resume)
+    floats = work / "model-float32"
+    shutil.rmtree(floats, ignore_errors=True)
+    save_floats(floats, model, tokenizer, config | (changes or {}))
+    return floats
