@@ -24,7 +24,7 @@ from d3mlx.distill.trainer import TrainConfig
 from d3mlx.loader import TEACHER
 
 QUESTIONS = 2
-STEPS = 1200
+STEPS = 2000
 BATCH = 24
 
 LAST_PHASE = Curriculum(recall_steps=0, phases=Curriculum().phases[-1:])
@@ -40,7 +40,7 @@ def build(
     """Train, quantize, measure and write the model of pairs."""
     refuse_foreign(out)
     source = Source(build_tokenizer(), BATCH, 0, QUESTIONS)
-    plan = TrainConfig(STEPS, save_every=100, optimizer=OptimizerConfig(peak_rate=1e-3))
+    plan = TrainConfig(STEPS, save_every=100, optimizer=OptimizerConfig(peak_rate=1e-3, average=0.99))
     further = Further(TEACHER, lambda step: LAST_PHASE.batch(source, step), plan)
     lengths = {"max_new_tokens": QUESTIONS * CANVAS, "max_sequence_length": CONTEXT + CANVAS}
     floats = train_on(further, work, resume, lengths)

@@ -61,8 +61,12 @@ def test_killed_at_any_moment(tmp_path: Path) -> None:
     killed, left = 0, 0
     for _ in range(24):
         process = FORK.Process(target=convert_quantized, args=(source, place / "out"))
+        began = time.perf_counter()
         process.start()
         process.join(draw.uniform(0, whole))
+        if process.exitcode == 0:
+            # It was measured on a busier machine.
+            whole = min(whole, time.perf_counter() - began)
         process.kill()
         process.join()
         names = {path.name for path in place.iterdir()} - {"whole"}
