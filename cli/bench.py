@@ -208,6 +208,7 @@ def measure_all(
     if context is not None and context > longest:
         raise ConfigError(f"This model has a context of {longest} positions; give a --context up to that.")
     context = min(CONTEXT, longest) if context is None else context
+    forwards.check_seconds(seconds)
     command, known = shlex.join(["d3mlx", *sys.argv[1:]]), facts(model, chosen.name)
     profiles = {name: Profile() for name in answers.presets} if answers and answers.profile else {}
     totals: dict[str, decoding.Decoded] = {}

@@ -19,4 +19,5 @@ def script(command: Callable[..., None]) -> None:
     except D3Error as error:
         sys.exit(f"Error: {error}")
     except OSError as error:
-        sys.exit(f"Error: {error.strerror} ({error.filename}).")
+        place = f" ({error.filename})" if error.filename else ""
+        sys.exit(f"Error: {error.strerror or error}{place}.")

@@ -110,7 +110,7 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError) as error:
-        why = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        why = getattr(error, "strerror", None) or (str(error).splitlines() or [type(error).__name__])[0]
         raise ConfigError(f"{path} cannot be written: {why.rstrip('.')}; make room, or give another folder.") from error
 
 

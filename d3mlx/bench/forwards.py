@@ -100,6 +100,12 @@ def timed(act: Callable[[], None]) -> float:
     return time.perf_counter() - began
 
 
+def check_seconds(seconds: float) -> None:
+    """Raises ConfigError."""
+    if not 0 < seconds < float("inf"):
+        raise ConfigError(f"--seconds is a time above 0, not {seconds:g}.")
+
+
 def measure(
     model: Any, context: int, rows: Sequence[int], seconds: float, tell: Callable[[str], None] = lambda what: None
 ) -> Forwards:
@@ -111,8 +117,7 @@ def measure(
     """
     if context < 1:
         raise ConfigError(f"--context is a number of positions, 1 or more, not {context}.")
-    if not 0 < seconds < float("inf"):
-        raise ConfigError(f"--seconds is a time above 0, not {seconds:g}.")
+    check_seconds(seconds)
     counts = sorted({count for count in rows if count <= context})
     if not counts or counts[0] < 1:
         raise ConfigError(f"--rows are numbers from 1 to the context of {context}.")

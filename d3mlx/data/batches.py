@@ -64,8 +64,9 @@ class Example:
 def stack(
     examples: list[Example], length: int, end: int, end_weight: float = END_WEIGHT
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    ids = np.full((len(examples), length), end, np.int32)
-    weights = np.full((len(examples), length), end_weight, np.float32)
+    """Token ids and loss weights [B, T] of examples, then end tokens; T is `length` rounded up to a multiple of 8."""
+    shape = len(examples), -(-length // 8) * 8
+    ids, weights = np.full(shape, end, np.int32), np.full(shape, end_weight, np.float32)
     for row, example in enumerate(examples):
         ids[row, : len(example.ids)] = example.ids
         weights[row, : len(example.ids)] = example.asked
@@ -118,7 +119,7 @@ class Source:
         longest = max(len(example.ids) for example in examples)
         if rng.random() < 0.25:
             longest = max(longest, max(example.prompt for example in examples) + self.canvas)
-        return Batch(*stack(examples, -(-longest // 8) * 8, self.end))
+        return Batch(*stack(examples, longest, self.end))
 
     def continued(self, index: int, most_operations: int = 4) -> Batch:
         """Problems of which the solution is shown up to one of its equal signs, and nearly all of the rest is masked.
@@ -130,7 +131,7 @@ class Source:
         rng = random.Random(f"continued/{self.seed}/{index}")
         examples = [self.cut(example, rng) for example in pool[index % POOL]]
         longest = max(len(example.ids) for example in examples)
-        return Batch(*stack(examples, -(-longest // 8) * 8, self.end), lowest_ratio=0.9)
+        return Batch(*stack(examples, longest, self.end), lowest_ratio=0.9)
 
     def cut(self, example: Example, rng: random.Random) -> Example:
         """The example with one result to be computed next."""
@@ -159,7 +160,7 @@ class Source:
             examples.append(Example(example.ids, weights, example.prompt))
             ends.append(end)
         longest = max(example.prompt for example in examples) + self.canvas
-        ids, weights_of = stack(examples, -(-longest // 8) * 8, self.end)
+        ids, weights_of = stack(examples, longest, self.end)
         return Batch(ids, weights_of, hidden_from=np.array(ends, np.int32))
 
     def worked(self, index: int, most_operations: int = 4) -> Batch:
@@ -177,7 +178,7 @@ class Source:
         if rng.random() < 0.5:
             return self.in_blocks(examples, rng)
         longest = max(example.prompt for example in examples) + self.canvas
-        return Batch(*stack(examples, -(-longest // 8) * 8, self.end))
+        return Batch(*stack(examples, longest, self.end))
 
     def conversation(self, turns: list[Example]) -> Example:
         """One text, which begins once; its prompt ends where the last answer begins."""
@@ -212,7 +213,7 @@ class Source:
             marks = [bool(asked[begin]) for begin, _ in encoded.offsets]
             examples.append(Example([*start, *encoded.ids], [False] * len(start) + marks, len(start)))
         longest = max(len(example.ids) for example in examples)
-        return Batch(*stack(examples, -(-longest // 8) * 8, self.end, end_weight=0.0), lowest_ratio=0.8)
+        return Batch(*stack(examples, longest, self.end, end_weight=0.0), lowest_ratio=0.8)
 
     def recall(self, index: int) -> Batch:
         """Pairs of a word and a word or number in the prompt, the same pairs in another order in the response.
@@ -230,7 +231,7 @@ class Source:
             response = [*(token for pair in pairs for token in pair), self.turn[0]]
             examples.append(Example(prompt + response, [False] * len(prompt) + [True] * len(response), len(prompt)))
         longest = max(len(example.ids) for example in examples)
-        return Batch(*stack(examples, -(-longest // 8) * 8, self.end))
+        return Batch(*stack(examples, longest, self.end))
 
     def value(self, rng: random.Random, word: int) -> list[int]:
         if rng.random() < 0.4:

@@ -1,7 +1,7 @@
 """Deterministic arithmetic word problems with worked solutions, in three splits that share no number tuple.
 
 A problem is a pure function of (index, split, seed). The numbers of its question, as a sorted tuple, belong to exactly
-one split, so no held-out problem asks for numbers that training has seen together.
+one split, so no training problem has exactly the numbers of a held-out one.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ def page(index: int, questions: int, split: Split = "train", seed: int = 0, most
 def answer_of(text: str, questions: int = 1) -> str | None:
     """The last answers that a solution states, without leading zeros; None where it states fewer than asked for."""
     found = ANSWER_PATTERN.findall(text)
-    return ", ".join(str(int(answer)) for answer in found[-questions:]) if len(found) >= questions else None
+    return ", ".join(answer.lstrip("0") or "0" for answer in found[-questions:]) if len(found) >= questions else None
 
 
 def is_correct(problem: Problem, text: str) -> bool:

@@ -15,6 +15,9 @@ from d3mlx.canvas import Canvas, Ints
 from d3mlx.errors import ConfigError
 from d3mlx.kernels.accept_blocks import CLOSED, END, FULL, MASKS, STATE, states_after
 
+MOST_AHEAD = 1_000_000
+"""Blocks of masks that no canvas has."""
+
 
 @dataclass(frozen=True)
 class Block:
@@ -153,8 +156,8 @@ class MultiBlock:
         for name, share in (("block-add", self.block_add), ("activation", self.activation)):
             if not 0 <= share <= 1:
                 raise ConfigError(f"The {name} threshold is a share of a block between 0 and 1, not {share}.")
-        if self.ahead is not None and self.ahead < 0:
-            raise ConfigError(f"The number of blocks ahead is 0 or more, not {self.ahead}.")
+        if self.ahead is not None and not 0 <= self.ahead <= MOST_AHEAD:
+            raise ConfigError(f"The number of blocks ahead is 0 to {MOST_AHEAD:,}, not {self.ahead}.")
 
     def table(self, canvas: Canvas) -> Ints:
         return lay_out(canvas, self.block_size, self.block_add, self.activation)

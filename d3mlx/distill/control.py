@@ -1,4 +1,4 @@
-"""Builds the control of the student: the teacher, trained on for as many steps on the same problems, not distilled.
+"""Builds the control of the student: the teacher, trained on for as many steps on the problems recorded for it.
 
     python -m d3mlx.distill.control --out FOLDER [--work FOLDER] [--resume]
 
@@ -20,7 +20,7 @@ from d3mlx.data.tokens import build_tokenizer
 from d3mlx.distill.config import DistillConfig
 from d3mlx.distill.examples import Order
 from d3mlx.distill.further import Further, train_on
-from d3mlx.distill.shipped import HELD_OUT, publish, refuse_foreign
+from d3mlx.distill.shipped import HELD_OUT, check_out, publish
 from d3mlx.distill.student import DISTILL, RECORDED
 from d3mlx.distill.trainer import TrainConfig
 from d3mlx.loader import TEACHER
@@ -35,7 +35,7 @@ PROBLEMS = 2 * RECORDED
 class Solutions:
     """The solutions of the first training problems, in an order like the student's.
 
-    Masked anywhere and as block decoders meet them, in turn: what the teacher was trained on at last.
+    Masked anywhere and as block decoders meet them, in turn: most of what the teacher was trained on at last.
     """
 
     def __init__(self, count: int, config: DistillConfig):
@@ -48,7 +48,7 @@ class Solutions:
         if step % 2:
             return self.source.in_blocks(whole, random.Random(f"control/{step}"))
         longest = max(example.prompt for example in whole) + CANVAS
-        return Batch(*stack(whole, -(-longest // 8) * 8, self.source.end))
+        return Batch(*stack(whole, longest, self.source.end))
 
 
 def build(
@@ -61,7 +61,7 @@ def build(
     problems: Annotated[int, typer.Option(min=1, help="Held-out problems to measure with.")] = HELD_OUT,
 ) -> None:
     """Train, quantize, measure and write the control."""
-    refuse_foreign(out)
+    check_out(out, work)
     plan = TrainConfig(steps, DISTILL.seed, DISTILL.log_every, DISTILL.save_every, optimizer=DISTILL.optimizer(steps))
     floats = train_on(Further(teacher, Solutions(recorded, DISTILL).batch, plan), work, resume)
     origin = (

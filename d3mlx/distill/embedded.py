@@ -23,7 +23,7 @@ from d3mlx.data.batches import CANVAS, Source
 from d3mlx.data.tokens import CONTEXT, END, MASK, build_tokenizer
 from d3mlx.distill.curriculum import Curriculum
 from d3mlx.distill.objective import Supervised, mask_batch, masked_loss
-from d3mlx.distill.shipped import HELD_OUT, publish, refuse_foreign, save_floats
+from d3mlx.distill.shipped import HELD_OUT, check_out, publish, save_floats, working
 from d3mlx.distill.trainer import TrainConfig, Trainer
 from d3mlx.models import llada
 
@@ -111,13 +111,14 @@ def build(
     problems: Annotated[int, typer.Option(min=1, help="Held-out problems to measure with.")] = HELD_OUT,
 ) -> None:
     """Train, quantize, measure and write the embedded model."""
-    refuse_foreign(out)
+    check_out(out, work)
     tokenizer = build_tokenizer()
     config = config_of(tokenizer)
-    model = train(tokenizer, config, work, seed, resume)
-    floats = work / "model-float32"
-    shutil.rmtree(floats, ignore_errors=True)
-    save_floats(floats, model, tokenizer, config)
+    with working(work, resume, {"seed": seed, "steps": STEPS}):
+        model = train(tokenizer, config, work, seed, resume)
+        floats = work / "model-float32"
+        shutil.rmtree(floats, ignore_errors=True)
+        save_floats(floats, model, tokenizer, config)
     origin = (
         f"Built from seed {seed} by `python -m d3mlx.distill.embedded`: {STEPS} steps of {BATCH} generated problems, "
         "equations\nand recall exercises."

@@ -10,10 +10,9 @@ from typing import Any
 
 from d3mlx.data.batches import Batch
 from d3mlx.distill.objective import Supervised
-from d3mlx.distill.shipped import float_checkpoint, save_floats
+from d3mlx.distill.shipped import float_checkpoint, save_floats, working
 from d3mlx.distill.trainer import TrainConfig, Trainer
-from d3mlx.errors import ConfigError
-from d3mlx.files import holds_files
+from d3mlx.files import fingerprint
 
 
 @dataclass(frozen=True)
@@ -28,14 +27,13 @@ class Further:
 def train_on(run: Further, work: Path, resume: bool, changes: dict[str, Any] | None = None) -> Path:
     """Train and return the folder of the weights in floats. changes: to the teacher's config.json.
 
-    Raises ConfigError if the work folder holds a run that is not to be resumed.
+    Raises ConfigError as `working` does.
     """
-    if holds_files(work) and not resume:
-        raise ConfigError(f"{work} holds a run already; go on with --resume, or give another --work.")
     model, tokenizer, config = float_checkpoint(Path(run.teacher))
     objective = Supervised(run.batch_at, config["mask_token_id"], run.plan.seed)
-    Trainer(model, objective, run.plan, work).run(resume=resume)
-    floats = work / "model-float32"
-    shutil.rmtree(floats, ignore_errors=True)
-    save_floats(floats, model, tokenizer, config | (changes or {}))
+    with working(work, resume, {"teacher": fingerprint(run.teacher), "steps": run.plan.steps}):
+        Trainer(model, objective, run.plan, work).run(resume=resume)
+        floats = work / "model-float32"
+        shutil.rmtree(floats, ignore_errors=True)
+        save_floats(floats, model, tokenizer, config | (changes or {}))
     return floats

@@ -26,13 +26,14 @@ from d3mlx.data.tokens import CONTEXT, build_tokenizer
 from d3mlx.distill.curriculum import Curriculum, Phase
 from d3mlx.distill.embedded import BATCH, FF, HEADS, LAYERS, WIDTH, config_of
 from d3mlx.distill.objective import CrossEntropy, Masked, Terms, mean_loss, on_rows
-from d3mlx.distill.shipped import HELD_OUT, float_checkpoint, refuse_foreign, replacing, save_floats
+from d3mlx.distill.shipped import HELD_OUT, check_out, float_checkpoint, replacing, save_floats, working
 from d3mlx.distill.trainer import TrainConfig, Trainer
 from d3mlx.evaluate.records import Record, score
 from d3mlx.evaluate.tasks import Task, task
+from d3mlx.files import fingerprint
 from d3mlx.loader import TEACHER
 
-STEPS = 2000
+STEPS = 1000
 """Few beside the teacher's: it begins with what that learned, and a step has every token of a response as a target."""
 
 PROBLEMS_ONLY = Curriculum(recall_steps=0, phases=(Phase(until=10**9, operations=4, drills=0.0),))
@@ -122,14 +123,15 @@ def build(
     problems: Annotated[int, typer.Option(min=1, help="Held-out problems to measure with.")] = HELD_OUT,
 ) -> None:
     """Train, measure and write the autoregressive model."""
-    refuse_foreign(out)
+    check_out(out, work)
     tokenizer = build_tokenizer()
     config = llama_config(tokenizer)
     model = llama.Model(llama.ModelArgs.from_dict(config))
     teacher, *_ = float_checkpoint(Path(TEACHER))
     model.update(teacher.parameters())
     plan = TrainConfig(steps, save_every=250)
-    Trainer(model, NextTokenLoss(Source(tokenizer, BATCH, 0)), plan, work).run(resume=resume)
+    with working(work, resume, {"teacher": fingerprint(TEACHER), "steps": steps}):
+        Trainer(model, NextTokenLoss(Source(tokenizer, BATCH, 0)), plan, work).run(resume=resume)
     with replacing(out) as folder:
         save_floats(folder, model, tokenizer, config)
     found = score(list(map(NextToken.of(out), range(problems))))

@@ -19,12 +19,12 @@ from d3mlx.data.tokens import CONTEXT, build_tokenizer
 from d3mlx.distill.curriculum import Curriculum
 from d3mlx.distill.further import Further, train_on
 from d3mlx.distill.optimizer import OptimizerConfig
-from d3mlx.distill.shipped import publish, refuse_foreign
+from d3mlx.distill.shipped import check_out, publish
 from d3mlx.distill.trainer import TrainConfig
 from d3mlx.loader import TEACHER
 
 QUESTIONS = 2
-STEPS = 2000
+STEPS = 1700
 BATCH = 24
 
 LAST_PHASE = Curriculum(recall_steps=0, phases=Curriculum().phases[-1:])
@@ -38,7 +38,7 @@ def build(
     problems: Annotated[int, typer.Option(min=1, help="Held-out pairs to measure with.")] = 100,
 ) -> None:
     """Train, quantize, measure and write the model of pairs."""
-    refuse_foreign(out)
+    check_out(out, work)
     source = Source(build_tokenizer(), BATCH, 0, QUESTIONS)
     plan = TrainConfig(STEPS, save_every=100, optimizer=OptimizerConfig(peak_rate=1e-3, average=0.99))
     further = Further(TEACHER, lambda step: LAST_PHASE.batch(source, step), plan)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,7 +28,7 @@ from d3mlx.evaluate.run import Subject, solve
 from d3mlx.evaluate.tasks import TaskOptions
 from d3mlx.evaluate.tasks.embedded import Embedded
 from d3mlx.experiments.readme import table
-from d3mlx.files import holds_files
+from d3mlx.files import holds_files, json_object, locked, write_text
 from d3mlx.loader import in_float32, lazy_model
 from d3mlx.models import llada
 from d3mlx.tokenizer import load_tokenizer
@@ -62,7 +63,7 @@ word problems of one to four steps, with numbers up to 200, in the wording it wa
 here so that every decoder can be seen, tested and measured without a download.
 
 {origin}
-The numbers of a held-out problem never occur together in training. Weights of {bits} bits.
+No training problem has exactly the numbers of a held-out one. Weights of {bits} bits.
 
 {count} held-out problems, {canvas} new tokens:
 
@@ -86,7 +87,7 @@ def float_checkpoint(folder: Path) -> tuple[Any, Any, dict[str, Any]]:
     return in_float32(lazy_model(checkpoint)), load_tokenizer(checkpoint), config
 
 
-def measure(model: Any, tokenizer: Any, decoder: Preset, count: int, questions: int) -> Score:
+def measure(model: Any, tokenizer: Any, decoder: Preset, count: int, questions: int = 1) -> Score:
     """Solve the first `count` held-out problems, so many at once."""
     subject = Subject(model, tokenizer)
     held_out = Embedded(TaskOptions(), "llada", questions=questions)
@@ -115,15 +116,46 @@ def show(scores: dict[str, Score]) -> None:
     Console().print(shown)
 
 
-def refuse_foreign(out: Path) -> None:
-    """Raise ConfigError if `out` holds anything but a model, which a finished one would replace."""
-    if holds_files(out) and not (out / "config.json").is_file():
+def check_out(out: Path, work: Path) -> None:
+    """Raise ConfigError if a finished model cannot take the place of `out`: it is or holds anything but a model, one of
+    the two folders lies in the other, or it cannot be made."""
+    out, work = absolute(out), absolute(work)
+    if out.is_relative_to(work) or work.is_relative_to(out):
+        raise ConfigError(f"One of {out} and {work} lies in the other; give another --out or --work.")
+    there = out if os.path.lexists(out) else next(parent for parent in out.parents if os.path.lexists(parent))
+    if not there.is_dir() or out.is_symlink():
+        raise ConfigError(f"{there} is no folder; choose a new folder for --out.")
+    names = {path.name for path in out.iterdir()} if out.is_dir() else set()
+    is_model = "model_type" in (json_object(out / "config.json") or {}) and any(out.glob("*.safetensors"))
+    if names and (not is_model or any(name.startswith(".") for name in names)):
         raise ConfigError(f"{out} holds other files than a model; choose an empty or a new folder for --out.")
+
+
+def absolute(path: Path) -> Path:
+    return Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would follow links
+
+
+@contextmanager
+def working(work: Path, resume: bool, settings: dict[str, Any]) -> Iterator[None]:
+    """The folder of a training, for its checkpoint and log.
+
+    Raises ConfigError if it holds a run that is not to be resumed or had other settings, or another run has it.
+    """
+    if holds_files(work) and not resume:
+        raise ConfigError(f"{work} holds a run already; go on with --resume, or give another --work.")
+    with locked(work):
+        path = work / "settings.json"
+        before = json_object(path)
+        if before not in (None, settings):
+            raise ConfigError(f"{work} holds a run with other settings ({before}); give another --work.")
+        write_text(path, json.dumps(settings) + "\n")
+        yield
 
 
 @contextmanager
 def replacing(out: Path) -> Iterator[Path]:
     """A folder to fill, which takes the place of `out` once it is whole."""
+    out = absolute(out)
     partial = out.with_name(f".{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     yield partial

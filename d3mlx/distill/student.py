@@ -25,8 +25,8 @@ from d3mlx.distill.fuse import fuse
 from d3mlx.distill.recording import record_all, settings_of, wait_for_all
 from d3mlx.distill.rows import EMBEDDED, questions
 from d3mlx.distill.run import distill
-from d3mlx.distill.shipped import HELD_OUT, float_checkpoint, publish, refuse_foreign, save_floats
-from d3mlx.distill.store import SHARD
+from d3mlx.distill.shipped import HELD_OUT, check_out, float_checkpoint, publish, save_floats
+from d3mlx.distill.store import SHARD, read_store
 from d3mlx.distill.trainer import CHECKPOINT, Bar
 from d3mlx.distill.trajectories import RecordConfig
 from d3mlx.errors import ConfigError
@@ -125,10 +125,11 @@ def prepare(work: Work, teacher: str) -> None:
     if first_process() and work.mark.exists() and work.mark.read_text() != fingerprint(teacher):
         raise ConfigError(f"{work.folder} was begun with another teacher; give another --work.")
     if first_process() and not work.teacher.exists():
+        floats = float_checkpoint(Path(teacher))
         work.folder.mkdir(parents=True, exist_ok=True)
         write_text(work.mark, str(fingerprint(teacher)))
         with new_folder(work.teacher) as folder:
-            save_floats(folder, *float_checkpoint(Path(teacher)))
+            save_floats(folder, *floats)
     wait_for_all()
 
 
@@ -184,7 +185,7 @@ def build(
     problems: Annotated[int, typer.Option(min=1, help="Held-out problems to measure with.")] = HELD_OUT,
 ) -> None:
     """Record, distil, quantize, measure and write the student."""
-    refuse_foreign(out)
+    check_out(out, work)
     places = Work(work)
     if first_process() and holds_files(work) and not resume:
         raise ConfigError(f"{work} holds a build already; go on with --resume, or give another --work.")
@@ -195,8 +196,9 @@ def build(
         train(places, number)
     floats = calibrate(places, rounds)
     again = f"; rounds on the student's own answers: {rounds}" if rounds else ""
-    how = f"distilled by `python -m d3mlx.distill.student` from {recorded} of its answers{again}."
     if first_process():
+        answers = len(list(read_store(places.trajectories(0))))
+        how = f"distilled by `python -m d3mlx.distill.student` from {answers} of its answers{again}."
         publish(floats, out, "d3mlx demonstration model: student", f"The teacher beside it, {how}", problems)
 
 

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from d3mlx.api import Generation
-from d3mlx.data.problems import answer_of
 from d3mlx.decoding.acceptance import Entropy
 from d3mlx.decoding.presets import Decoder, Vanilla, check_choice
 from d3mlx.decoding.rows import Full, Needed
@@ -137,19 +136,31 @@ def record(model: DiffusionModel, tokenizer: Any, question: Question, config: Re
 
 
 NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
+WORDS = re.compile(r"answer is", re.IGNORECASE)
 
 
 def stated_answer(text: str) -> str | None:
-    """The answer that a solution states: the last box, else "answer is N", else the last number."""
-    found = last_boxed(text) or answer_of(text)
+    """The answer that a solution states: the last box, else what "answer is" says, else the last number."""
+    found = last_boxed(text) or after_words(text)
     if found is None and (numbers := NUMBER.findall(text)):
         found = numbers[-1]
     return None if found is None else normal(found)
 
 
+def after_words(text: str) -> str | None:
+    """The number of the sentence that "answer is" begins last, behind its equal sign if it has one."""
+    _, *said = WORDS.split(text)
+    if not said:
+        return None
+    sentence = re.split(r"\.(?!\d)|\n", said[-1])[0]
+    found = NUMBER.search(sentence.rsplit("=", 1)[-1])
+    return found.group() if found else None
+
+
 def normal(answer: str) -> str:
-    """Lower case without commas, dollar signs and spaces; a final full stop and zeros behind a point go too."""
+    """Lower case without commas, dollar signs and spaces; a final full stop goes too, and zeros that say nothing."""
     plain = re.sub(r"[,$\s]", "", answer.lower()).rstrip(".")
+    plain = re.sub(r"^(-?)0+(?=\d)", r"\1", plain)
     return plain.rstrip("0").rstrip(".") if re.fullmatch(r"-?\d+\.\d+", plain) else plain
 
 

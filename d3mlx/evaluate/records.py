@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from d3mlx.errors import ConfigError, DataError
@@ -41,6 +42,24 @@ class Record:
     rows: int
     prefill_rows: int
     text: str
+
+
+KINDS: dict[str, set[type]] = {
+    "int": {int},
+    "bool": {bool},
+    "str": {str},
+    "bool | None": {bool, NoneType},
+    "str | None": {str, NoneType},
+}
+"""What a field of a record may hold, by its annotation."""
+
+
+def record_of(values: Any) -> Record:
+    """The record in a line of JSON, which may hold more. Raises ValueError if it holds none."""
+    known = {field.name: KINDS[str(field.type)] for field in fields(Record)}
+    if not (isinstance(values, dict) and all(type(values.get(name, ...)) in kinds for name, kinds in known.items())):
+        raise ValueError("no record of an evaluation")
+    return Record(**{name: values[name] for name in known})
 
 
 @dataclass(frozen=True)
@@ -147,15 +166,13 @@ def read_records(path: Path) -> tuple[list[Record], int]:
 
     A torn last line is what a killed run leaves; it does not count. Raises DataError for damage anywhere else.
     """
-    known = {field.name for field in fields(Record)}
     content = path.read_bytes() if path.exists() else b""
     whole = content.rfind(b"\n") + 1
     records: dict[int, Record] = {}
     for number, line in enumerate(content[:whole].splitlines(), 1):
         try:
-            values = json.loads(line)
-            record = Record(**{name: values[name] for name in known})
-        except (ValueError, KeyError, TypeError) as error:
+            record = record_of(json.loads(line))
+        except (ValueError, RecursionError) as error:
             raise DataError(
                 f"{path}, line {number}: no record of an evaluation; remove the file to redo it."
             ) from error

@@ -12,7 +12,7 @@ from d3mlx.errors import ConfigError
 from d3mlx.evaluate.records import Setting
 
 FIRST, COUNT = 100_000, 2000
-"""The held-out problems of the report; nothing else asks for any beyond a few thousand."""
+"""The held-out problems of the report, which nothing else asks for."""
 
 Y_MAX = 100.0
 """AUP is relative to no error at all, which every problem allows and which depends on no model."""
@@ -28,7 +28,7 @@ Name = Literal["teacher", "student", "control", "autoregressive"]
 
 @dataclass(frozen=True)
 class Contestant:
-    """A model under a decoder: a curve of the plot. None of settings or presets stands for mlx-lm's own decoding."""
+    """A model under a decoder: a curve of the plot. A preset of None stands for mlx-lm's own decoding."""
 
     model: Name
     decoder: str

@@ -95,7 +95,7 @@ def solve(work: Path, name: str, part: Part, count: int, on_curves: int) -> None
     curves = {point(decoder, at): preset for decoder, points in CURVES.items() for at, preset in points.items()}
     model = Subject(*load(variant.model), max_tokens=variant.canvas)
     task = Embedded(TaskOptions(shots=variant.shots), "llada", questions=variant.questions)
-    for kind, presets, problems in (("table", variant.decoders, count), ("curves", curves, on_curves)):
+    for kind, presets, problems in (("table", variant.decoders, count), ("curves", curves, min(count, on_curves))):
         about = {"model": fingerprint(variant.model), "task": variant.words, "kind": kind}
         place = work / f"{name}-{kind}" / part.file, about
         measure(model, task, presets, part.of(range(problems)), place)

@@ -10,7 +10,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,7 +20,7 @@ from rich.progress import track
 
 from d3mlx.decoding.presets import Preset
 from d3mlx.errors import ConfigError, DataError
-from d3mlx.evaluate.records import Record, Score, score
+from d3mlx.evaluate.records import Record, Score, record_of, score
 from d3mlx.evaluate.run import Subject, attempt
 from d3mlx.evaluate.statistics import Difference, paired_difference
 from d3mlx.evaluate.tasks import Task
@@ -29,8 +29,6 @@ from d3mlx.files import lock_file, writing
 Item = TypeVar("Item")
 CLOCK = time.process_time if mx.default_device() == mx.Device(mx.cpu) else time.perf_counter
 """Of processor time where the model runs on it, which other work on the machine does not lengthen as much."""
-
-FIELDS = {field.name for field in fields(Record)}
 
 
 @dataclass(frozen=True)
@@ -89,16 +87,16 @@ def read_part(path: Path) -> tuple[dict[str, Any] | None, dict[str, Answers], in
     try:
         for line in lines:
             values = json.loads(line)
-            if not (isinstance(values["correct"], bool) and isinstance(values["seconds"], float)):
+            record = record_of(values)
+            if not isinstance(values["seconds"], float):
                 raise ValueError
-            record = Record(**{name: values[name] for name in FIELDS})
             answers = found.setdefault(values["decoder"], Answers({}, {}))
             answers.records[record.index], answers.seconds[record.index] = record, values["seconds"]
         about = json.loads(first)
-        if not (about is None or isinstance(about, dict)) or (about and "decoder" in about):
+        if whole and not (isinstance(about, dict) and "decoder" not in about):
             raise ValueError
         return about, found, whole
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(f"{path} is damaged; remove it to redo its part.") from error
 
 
@@ -143,7 +141,8 @@ def keep(attempts: Mapping[str, Attempt], indices: Sequence[int], place: tuple[P
     solved = set()
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-    with writing(path), path.open("ab") as file:
+        file = path.open("ab")
+    with file:
         lock_file(file, path)
         for part in path.parent.glob("part-*.jsonl"):
             before, there, _ = read_part(part)
@@ -163,9 +162,10 @@ def keep(attempts: Mapping[str, Attempt], indices: Sequence[int], place: tuple[P
                 sys.stderr.write(f"What is solved is kept in {path.parent}; the same command goes on from there.\n")
                 raise
             line = {"decoder": name, "seconds": CLOCK() - began, **asdict(record)}
-            file.write(head + json.dumps(line).encode() + b"\n")
+            with writing(path):
+                file.write(head + json.dumps(line).encode() + b"\n")
+                file.flush()
             head = b""
-            file.flush()
 
 
 def finished(folder: Path, names: Iterable[str], problems: Iterable[int]) -> dict[str, Answers] | None:

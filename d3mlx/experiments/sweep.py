@@ -24,7 +24,7 @@ from d3mlx.evaluate.plot import Curve, Mark, draw
 from d3mlx.evaluate.run import Subject
 from d3mlx.evaluate.tasks import TaskOptions
 from d3mlx.evaluate.tasks.embedded import Embedded
-from d3mlx.experiments.journal import Answers, Part, measure, read
+from d3mlx.experiments.journal import Answers, Part, finished, measure, read
 from d3mlx.files import fingerprint, write_text
 from d3mlx.loader import TEACHER
 
@@ -103,10 +103,15 @@ def sweep(
         task = Embedded(TaskOptions(shots=shots), "llada", "validation")
         about = {"model": fingerprint(TEACHER), "shots": shots}
         measure(subject, task, settings(), process.of(range(count)), (work / process.file, about))
-    _, found = read(work)
-    if not found:
-        raise DataError(f"{work} holds no answers yet; run the sweep without --draw first.")
-    if draw_in is not None:
+        complete = finished(work, settings(), range(count))
+        if complete is None:
+            typer.echo("The other parts are not finished; the last one to finish shows the figures.")
+            return
+        found = complete
+    else:
+        _, found = read(work)
+        if not found:
+            raise DataError(f"{work} holds no answers yet; run the sweep without --draw first.")
         for axis in AXES:
             write_text(draw_in / f"needed-{axis}.svg", picture(found, axis))
     show(found, Console())

@@ -97,6 +97,11 @@ def test_an_answer_is_tried_again_at_rising_temperatures(llada: Any) -> None:
         ("3 + 4 = 7. The answer is 007.", "7"),
         ("It costs $1,250.50.", "1250.5"),
         ("minus -3.0", "-3"),
+        ("The answer is 1,234. That is a lot.", "1234"),
+        ("The answer is 12.5", "12.5"),
+        ("So the answer is 5 + 3 = 8.", "8"),
+        ("The Answer is: 40 (20 of each).", "40"),
+        ("It was 3. The answer is nothing.", "3"),
         ("nothing", None),
     ],
 )

@@ -166,7 +166,7 @@ def test_configurations_do_not_mix(subject: Subject, tmp_path: Path) -> None:
         opened(tmp_path / "run").__enter__()
 
 
-@pytest.mark.parametrize("damage", ["not json\n", "[]\n", '{"index": 0}\n', "\n"])
+@pytest.mark.parametrize("damage", ["not json\n", "[]\n", '{"index": 0}\n', "\n", "[" * 10**5 + "\n"])
 def test_damage_is_named(subject: Subject, tmp_path: Path, damage: str) -> None:
     run(subject, tmp_path, 2)
     file = tmp_path / "threshold-0.5.jsonl"

@@ -9,13 +9,14 @@ import pytest
 
 from d3mlx import D3LLM, D3MLX, load
 from d3mlx.cli.script import script
-from d3mlx.distill import embedded, next_token, student
+from d3mlx.distill import control, embedded, next_token, pairs, student
 from d3mlx.errors import ConfigError, DataError
+from d3mlx.evaluate.records import Record
 from d3mlx.evaluate.run import Subject
 from d3mlx.evaluate.tasks import TaskOptions
 from d3mlx.evaluate.tasks.embedded import Embedded
 from d3mlx.experiments import decoders, refresh, sweep
-from d3mlx.experiments.journal import Part, measure, read
+from d3mlx.experiments.journal import Part, keep, measure, read
 from d3mlx.experiments.readme import put, table
 from d3mlx.files import lock_file
 from d3mlx.loader import EMBEDDED
@@ -57,9 +58,26 @@ def test_a_cut_off_measurement_goes_on_and_parts_add_up(tmp_path: Path, subject:
         lock_file(other, path)
         with pytest.raises(ConfigError, match="Another run"):
             measure(subject, task, presets, (0,), (path, ABOUT))
-    path.write_bytes(whole.replace(b"{", b"[", 2))
-    with pytest.raises(DataError, match="damaged"):
-        read(tmp_path)
+    head, *lines = whole.splitlines(keepends=True)
+    spoilt = [
+        [head.replace(b"{", b"["), *lines],
+        [b"null\n", *lines],
+        [head, lines[0].replace(b'"tokens": ', b'"tokens": null, "t": '), *lines[1:]],
+        [head, lines[0].replace(b'"index": ', b'"index": "a", "i": '), *lines[1:]],
+        [head, b"[" * 100_000 + b"\n"],
+    ]
+    for content in spoilt:
+        path.write_bytes(b"".join(content))
+        with pytest.raises(DataError, match="damaged"):
+            read(tmp_path)
+
+
+def test_what_fails_while_solving_is_no_matter_of_the_file(tmp_path: Path) -> None:
+    def fail(index: int) -> Record:
+        raise RuntimeError("out of memory")
+
+    with pytest.raises(RuntimeError, match=r"^out of memory$"):
+        keep({"one": fail}, (0,), (tmp_path / Part().file, ABOUT))
 
 
 def test_tables_need_every_answer(tmp_path: Path, subject: Subject) -> None:
@@ -109,9 +127,13 @@ def test_generated_text_stands_between_its_marks(tmp_path: Path) -> None:
     [
         (sweep.sweep, ["--part", "3/2"], "1/2, the first of two"),
         (sweep.sweep, ["--work", "none", "--draw", "."], "none holds no journal"),
-        (sweep.sweep, ["--work", "file"], "file"),
+        (sweep.sweep, ["--work", "file"], "part-1-of-1.jsonl cannot be written"),
         (decoders.compare, ["--work", "none", "--write", "README.md"], "holds no journal"),
         (next_token.build, ["--out", "mine"], "mine holds other files than a model"),
+        (control.build, ["--out", "evaluation"], "evaluation holds other files than a model"),
+        (pairs.build, ["--out", "runs"], "lies in the other"),
+        (pairs.build, ["--out", "file/new"], "file is no folder"),
+        (pairs.build, ["--out", "new", "--work", "mine"], "mine holds a run already"),
         (embedded.build, ["--out", "mine"], "mine holds other files than a model"),
         (student.build, ["--out", "mine"], "mine holds other files than a model"),
         (student.build, ["--out", "new", "--teacher", "mine"], "mine holds no model"),
@@ -125,6 +147,8 @@ def test_what_a_user_can_mend_is_one_sentence(
     monkeypatch.setattr("sys.argv", ["command", *arguments])
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes").touch()
+    (tmp_path / "evaluation").mkdir()
+    (tmp_path / "evaluation" / "config.json").write_text('{"task": "embedded"}')
     (tmp_path / "file").touch()
     with pytest.raises(SystemExit) as stopped:
         script(command)

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import lru_cache, partial
 
+from d3mlx.data.batches import SHOT_OPERATIONS
 from d3mlx.data.problems import Problem, Split, answer_of, is_correct, page, problem
 from d3mlx.errors import ConfigError
 from d3mlx.evaluate.tasks.base import Ask, TaskOptions, Verdict, number_of_examples
-
-SHORT = 2
-"""Worked examples have at most so many steps."""
 
 
 class Embedded:
@@ -40,7 +38,7 @@ class Embedded:
 
     def ask(self, index: int) -> Ask:
         first = index * self.shots
-        shown = [problem(i, "train", most_operations=SHORT) for i in range(first, first + self.shots)]
+        shown = [problem(i, "train", most_operations=SHOT_OPERATIONS) for i in range(first, first + self.shots)]
         before = tuple((example.question, example.solution) for example in shown)
         return Ask(self.problem(index).question, self.chat, before=before)
 
