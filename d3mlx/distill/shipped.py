@@ -65,7 +65,7 @@ here so that every decoder can be seen, tested and measured without a download.
 {origin}
 No training problem has exactly the numbers of a held-out one. Weights of {bits} bits.
 
-{count} held-out problems, {canvas} new tokens:
+{asked}, {canvas} new tokens:
 
 {figures}
 """
@@ -101,11 +101,13 @@ def figures(scores: dict[str, Score]) -> list[list[str]]:
     ]
 
 
-def card(title: str, origin: str, scores: dict[str, Score], config: dict[str, Any], count: int) -> str:
+def card(title: str, origin: str, scores: dict[str, Score], config: dict[str, Any], questions: int) -> str:
     """The model card; `origin` says how the model was built."""
+    count = next(iter(scores.values())).problems
+    asked = f"{count} held-out problems" if questions == 1 else f"{count} times {questions} held-out problems at once"
     skeleton = llada.Model(llada.ModelArgs.from_dict(config))
     parameters = sum(value.size for _, value in tree_flatten(skeleton.parameters())) / 1e6
-    facts = {"parameters": parameters, "bits": BITS, "count": count, "canvas": config["max_new_tokens"]}
+    facts = {"parameters": parameters, "bits": BITS, "asked": asked, "canvas": config["max_new_tokens"]}
     return CARD.format(title=title, origin=origin, figures=table(COLUMNS, figures(scores)), **facts)
 
 
@@ -173,7 +175,7 @@ def publish(floats: Path, out: Path, title: str, origin: str, problems: int, que
     convert(floats, made, RECIPE)
     scores = {name: measure(*load(made), decoder, problems, questions) for name, decoder in MEASURED.items()}
     config = json.loads((floats / "config.json").read_text())
-    (made / "README.md").write_text(card(title, origin, scores, config, problems))
+    (made / "README.md").write_text(card(title, origin, scores, config, questions))
     with replacing(out) as partial:
         shutil.copytree(made, partial)
     show(scores)

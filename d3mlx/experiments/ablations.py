@@ -33,7 +33,7 @@ from d3mlx.evaluate.statistics import paired_difference
 from d3mlx.evaluate.tasks import task
 from d3mlx.experiments.figures import RESULTS, ROOT, percent
 from d3mlx.experiments.journal import Attempt, Part, finished, keep
-from d3mlx.experiments.readme import put, table
+from d3mlx.experiments.readme import around, put, table
 from d3mlx.files import fingerprint, write_text
 from d3mlx.loader import load
 from d3mlx.version import versions
@@ -156,6 +156,9 @@ def ablations(
     places, problems = Work(work), range(FIRST, FIRST + count)
     if not (places.teacher.is_dir() and places.trajectories(0).is_dir()):
         raise ConfigError(f"{work} holds no trajectories; build the student with --work {work} first.")
+    whole = count == COUNT and steps == STEPS
+    if whole:
+        around(ROOT / "README.md", "ablations")
     for trial in Part.named(part).of(TRIALS):
         config = train(trial, replace(ARMS[trial.arm], iters=steps), places, out)
         measure(trial, config, out, problems)
@@ -165,7 +168,7 @@ def ablations(
         return
     results = summarize(measured, problems)
     typer.echo(text(results))
-    if count == COUNT and steps == STEPS:
+    if whole:
         write_text(RESULTS / "ablations.json", json.dumps(results, indent=1) + "\n")
         put(ROOT / "README.md", "ablations", text(results))
 

@@ -26,6 +26,7 @@ from d3mlx.evaluate.tasks import task
 from d3mlx.experiments.contestants import CONTESTANTS, COUNT, FIRST, ONE_PER_STEP, Contestant, Models
 from d3mlx.experiments.figures import RESULTS, ROOT, claims, publish, with_areas
 from d3mlx.experiments.journal import Attempt, Part, finished, keep
+from d3mlx.experiments.readme import around
 from d3mlx.files import fingerprint, json_object, write_text
 from d3mlx.loader import EMBEDDED, TEACHER, load
 from d3mlx.version import versions
@@ -114,6 +115,8 @@ def report(
     """Measure what is not measured yet; once everything is, write the results, the plot and the table of README.md."""
     models, whole = Models(teacher, student, control, autoregressive), count == COUNT
     models.check()
+    if whole:
+        around(ROOT / "README.md", "report")
     problems = range(FIRST, FIRST + count)
     solve(models, out, problems, Part.named(part))
     measured = curves(models, out, problems)
