@@ -3,7 +3,7 @@
     python -m d3mlx.distill.pairs --out FOLDER [--work FOLDER] [--resume]
 
 Its answers are long enough to measure decoders with, which answers of one problem hardly are: there the first pass
-over the prompt is most of the work. About an hour on one core, with a fast BLAS preloaded (README.md says how).
+over the prompt is most of the work. Two to three hours on one core, with a fast BLAS preloaded (README.md says how).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from d3mlx.distill.trainer import TrainConfig
 from d3mlx.loader import TEACHER
 
 QUESTIONS = 2
-STEPS = 1700
+STEPS = 4500
 BATCH = 24
 
 LAST_PHASE = Curriculum(recall_steps=0, phases=Curriculum().phases[-1:])
