@@ -7,7 +7,7 @@ QUESTION := Mia makes 10 pencils on each of 6 days and Noah makes 12 on each of 
 .PHONY: demo test golden lint types student
 
 demo: $(VENV)/.installed
-	@$(BIN)/d3mlx generate "$(QUESTION)"
+	$(BIN)/d3mlx generate "$(QUESTION)"
 
 test: lint types
 	@$(BIN)/python -m tests.metal.requirements

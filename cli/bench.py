@@ -24,6 +24,9 @@ DECODERS = "d3mlx,d3llm,fast-dllm,vanilla"
 FORWARD_SHARE = 0.6
 """Of the time, for single forwards; the rest is for whole answers."""
 
+REPEATS = 5
+"""Measurements of a row count from which a padding is kept: one alone is noise."""
+
 
 @dataclass(frozen=True)
 class Chosen:
@@ -169,14 +172,16 @@ def load_chosen(chosen: Chosen) -> tuple[Any, Any]:
         return load(chosen.model or EMBEDDED, revision=chosen.revision)
 
 
-def keep(args: Any, padding: int | None, precision: str) -> tuple[Path | None, str]:
-    """Save a measured padding: the file, or why there is none."""
+def keep(args: Any, padding: int | None, precision: str, repeats: int) -> tuple[Path | None, str]:
+    """Save a padding whose row counts were each measured so often: the file, or why there is none."""
     from d3mlx.bench.machine import device_name
     from d3mlx.bench.saved import save_padding
     from d3mlx.errors import ConfigError
 
     if padding is None:
         return None, "no padding was measured"
+    if repeats < REPEATS:
+        return None, f"some row counts were measured fewer than {REPEATS} times; give more --seconds"
     try:
         return save_padding(args, device_name(), padding, precision), ""
     except ConfigError as error:
@@ -224,7 +229,7 @@ def measure_all(
         if answers:
             left, presets = (1 - share) * seconds, decoding.padded(answers.presets, multiple)
             totals = decoding.decode_all(speaker, prompts, presets, left, profiles or None, tell)
-    path, reason = keep(model.args, found.padding, known["weights"])
+    path, reason = keep(model.args, found.padding, known["weights"], min(step.repeats for step in timed.steps))
     if json_file is not None:
         decoded = {name: asdict(total) | total.figures() for name, total in totals.items()}
         record: dict[str, Any] = {
@@ -275,7 +280,7 @@ def bench(
         typer.Option(help="Quantize random weights to 2, 3, 4, 5, 6 or 8 bits.", rich_help_panel=MODEL),
     ] = None,
     seconds: Annotated[
-        float, typer.Option(help="About how long to measure; on a slow machine less is measured.", rich_help_panel=WORK)
+        float, typer.Option(help="About how long to measure; everything is measured once.", rich_help_panel=WORK)
     ] = SECONDS,
     context: Annotated[
         int | None,

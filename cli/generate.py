@@ -158,7 +158,9 @@ def generate(
     revision: Annotated[
         str | None, typer.Option(help="Branch, tag or commit on the hub.", rich_help_panel=COMMON)
     ] = None,
-    system: Annotated[str | None, typer.Option(help="System message.", rich_help_panel=COMMON)] = None,
+    system: Annotated[
+        str | None, typer.Option("--system", "--system-prompt", help="System message.", rich_help_panel=COMMON)
+    ] = None,
     raw: Annotated[
         bool, typer.Option("--raw", help="Take the prompt as it is, without the chat template.", rich_help_panel=COMMON)
     ] = False,
@@ -183,7 +185,9 @@ def generate(
     stop: Annotated[
         list[str] | None, typer.Option(help="Text that ends the answer; may be repeated.", rich_help_panel=COMMON)
     ] = None,
-    temperature: Annotated[float, typer.Option(help="0 takes the likeliest token.", rich_help_panel=SAMPLE)] = 0.0,
+    temperature: Annotated[
+        float, typer.Option("--temperature", "--temp", help="0 takes the likeliest token.", rich_help_panel=SAMPLE)
+    ] = 0.0,
     top_p: Annotated[
         float | None, typer.Option(help="Draw from the likeliest tokens up to this share.", rich_help_panel=SAMPLE)
     ] = None,

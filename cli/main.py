@@ -59,7 +59,7 @@ HF_HOME, HF_TOKEN and HF_HUB_OFFLINE steer downloads as in every Hugging Face to
 
 [bold]Exit status[/bold]
 
-0 done, 1 the request cannot be met (one sentence says why), 2 the command line is wrong, 130 interrupted.
+0 done, 1 the request cannot be met (one sentence says why), 2 the command line cannot be read, 130 interrupted.
 """
 
 INTERRUPTED = 130

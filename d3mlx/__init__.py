@@ -49,4 +49,6 @@ def __getattr__(name: str) -> Any:
     for module, names in HOMES.items():
         if name in names:
             return getattr(import_module(f"d3mlx.{module}"), name)
+    if name == "__version__":
+        return import_module("d3mlx.version").VERSION
     raise AttributeError(f"module 'd3mlx' has no attribute {name!r}")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from d3mlx.bench.chips import favored
@@ -21,14 +21,17 @@ from d3mlx.text import TextStream
 Prompt = str | Sequence[int] | Sequence[dict[str, str]]
 """Text, taken as it is; chat messages, put through the chat template; or token ids."""
 
+OPTIONS = ("max_tokens", "sampling", "early_stop", "stop")
+"""What a generation takes beside its decoder."""
+
 
 @dataclass(frozen=True)
 class Result:
     """A finished generation. `tokens` run up to and including the first end token; `text` ends before it."""
 
     text: str
-    tokens: list[int]
-    steps: list[Step]
+    tokens: list[int] = field(repr=False)
+    steps: list[Step] = field(repr=False)
     stats: Stats
 
 
@@ -161,6 +164,15 @@ class Generation:
         return text + self.stream.finish() if self.canvas.done else text
 
 
+def check_options(options: Mapping[str, Any]) -> None:
+    """Raise ConfigError for options that a generation does not have."""
+    if unknown := sorted(options.keys() - OPTIONS):
+        raise ConfigError(
+            f"A generation has no option {', '.join(unknown)}; it has {', '.join(OPTIONS)}. What belongs to a decoder "
+            "is given to it, as in FastDLLM(threshold=0.9)."
+        )
+
+
 def stream_generate(
     model: DiffusionModel, tokenizer: Any, prompt: Prompt, decoder: str | Preset | Decoder = "d3mlx", **options: Any
 ) -> Iterator[Step]:
@@ -171,6 +183,7 @@ def stream_generate(
     (256, or max_new_tokens of config.json), sampling (`Sampling`), early_stop (True), stop (texts that end the answer).
     Raises PromptError and ConfigError before the first forward.
     """
+    check_options(options)
     return iter(Generation(model, tokenizer, prompt, decoder, **options))
 
 
@@ -178,6 +191,7 @@ def generate(
     model: DiffusionModel, tokenizer: Any, prompt: Prompt, decoder: str | Preset | Decoder = "d3mlx", **options: Any
 ) -> Result:
     """Generate to the end; the arguments are those of `stream_generate`."""
+    check_options(options)
     generation = Generation(model, tokenizer, prompt, decoder, **options)
     steps = list(generation)
     return Result(generation.text, generation.canvas.answer.tolist(), steps, steps[-1].stats)

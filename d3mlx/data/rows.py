@@ -57,7 +57,7 @@ def parquet_rows(path: Path) -> Iterator[tuple[str, Any]]:
     try:
         import pyarrow.parquet as parquet
     except ImportError:
-        raise DataError(f"{path} is a parquet file; install its reader with: pip install 'd3mlx[parquet]'.") from None
+        raise DataError(f"{path} is a parquet file; install its reader with: pip install pyarrow.") from None
     try:
         number = 0
         for batch in parquet.ParquetFile(path).iter_batches(batch_size=64):

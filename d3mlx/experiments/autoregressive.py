@@ -79,9 +79,9 @@ def generate_left_to_right(total: Decoded, model: Counted, prompt: mx.array, tok
     total.rows += model.rows
 
 
-def measured(count: int) -> dict[str, Decoded]:
-    """Totals over the first `count` held-out problems, by decoder."""
-    model, tokenizer = load(EMBEDDED)
+def measured(folder: str, count: int) -> dict[str, Decoded]:
+    """Totals of the model in `folder` over the first `count` held-out problems, by decoder."""
+    model, tokenizer = load(folder)
     other = twin(model)
     for index in (0, *range(count)):
         if index == 0:
@@ -98,9 +98,12 @@ def measured(count: int) -> dict[str, Decoded]:
     return totals
 
 
-def compare(count: Annotated[int, typer.Option(min=1, help="Held-out problems.")] = 50) -> None:
+def compare(
+    model: Annotated[str, typer.Option(help="Folder of the diffusion model.")] = EMBEDDED,
+    count: Annotated[int, typer.Option(min=1, help="Held-out problems.")] = 50,
+) -> None:
     """Answer problems with every decoder and with autoregression, side by side."""
-    totals = measured(count)
+    totals = measured(model, count)
     reference = totals[AR].figures()["tokens_per_second"]
     rows = []
     for name, total in totals.items():

@@ -31,7 +31,8 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def steady(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every forward takes a millisecond: a machine that stalls would shorten the list of row counts."""
+    """Every forward takes a millisecond and once is enough: how fast this machine is plays no part."""
+    monkeypatch.setattr("d3mlx.cli.bench.REPEATS", 1)
     monkeypatch.setattr(forwards, "timed", lambda act: float(act() is None) / 1000)
 
 
@@ -157,6 +158,9 @@ def test_a_cache_that_cannot_be_written_costs_no_result(
     assert (done.status, done.err) == (0, "")
     assert "Best padding: row counts rounded up" in done.out
     assert re.search(r"\nNot kept: \S+ cannot be written to: Not a directory; give another folder\.\n", done.out)
+    monkeypatch.setattr("d3mlx.cli.bench.REPEATS", 10**9)
+    done = d3mlx("bench", *TINY, "--context", "64", *SHORT)
+    assert "Not kept: some row counts were measured fewer than" in done.out
 
 
 def test_a_prediction_says_so_and_shows_its_inputs(d3mlx: Any, llada: str, cache: Path) -> None:
