@@ -280,7 +280,7 @@ def bench(
         typer.Option(help="Quantize random weights to 2, 3, 4, 5, 6 or 8 bits.", rich_help_panel=MODEL),
     ] = None,
     seconds: Annotated[
-        float, typer.Option(help="About how long to measure; everything is measured once.", rich_help_panel=WORK)
+        float, typer.Option(help="About how long to measure; what is slow comes once or not.", rich_help_panel=WORK)
     ] = SECONDS,
     context: Annotated[
         int | None,

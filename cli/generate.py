@@ -149,7 +149,12 @@ def follow(generation: Generation, consumers: list[Consumer]) -> Report:
 
 
 def generate(
-    prompt: Annotated[str, typer.Argument(help="The prompt; - reads it from standard input.", show_default=False)],
+    prompt: Annotated[
+        str | None, typer.Argument(help="The prompt; - reads it from standard input.", show_default=False)
+    ] = None,
+    named: Annotated[
+        str | None, typer.Option("--prompt", "-p", help="The prompt, as mlx-lm takes it.", rich_help_panel=COMMON)
+    ] = None,
     model: Annotated[
         str | None,
         typer.Option("--model", "-m", help="Folder or hub id of a LLaDA or Dream checkpoint.", rich_help_panel=COMMON),
@@ -325,6 +330,9 @@ def generate(
     from d3mlx.loader import EMBEDDED
     from d3mlx.stages import Profile
 
+    argument = prompt if named is None else named
+    if argument is None or None not in (prompt, named):
+        raise typer.BadParameter("give it once, as the argument or with --prompt.", param_hint="The prompt")
     if json_lines and plain:
         raise ConfigError("Give --json or --plain, not both.")
     knobs = {
@@ -358,7 +366,7 @@ def generate(
         model=model or EMBEDDED,
         adapter_path=adapter_path,
         revision=revision,
-        prompt=read_prompt(prompt, system, raw),
+        prompt=read_prompt(argument, system, raw),
         decoder=decoder,
         preset=preset(decoder, **given),
         sampling=Sampling(temperature, top_p, top_k, seed),

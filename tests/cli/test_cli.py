@@ -192,6 +192,14 @@ def test_the_embedded_model_answers_without_any_option(d3mlx: Any) -> None:
     assert done.err.startswith("This is the built-in demonstration model")
 
 
+def test_a_prompt_is_given_once(d3mlx: Any, llada: str) -> None:
+    options = "--model", llada, "--max-tokens", "4"
+    assert d3mlx("generate", "hi", *options).out == d3mlx("generate", "--prompt", "hi", *options).out
+    for words in ([], ["hi", "--prompt", "hi"]):
+        done = d3mlx("generate", *words, *options)
+        assert (done.status, "give it once" in done.err) == (2, True)
+
+
 def test_an_empty_prompt_and_an_absent_model(d3mlx: Any, llada: str) -> None:
     assert "empty" in d3mlx("generate", "  ", "--model", llada).err
     done = d3mlx("generate", "hi", "--model", "./absent")
