@@ -11,7 +11,7 @@ demo: $(VENV)/.installed
 
 test: lint types
 	@$(BIN)/python -m tests.metal.requirements
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 golden: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -n 2 tests/golden --emulate-all

@@ -21,7 +21,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--emulate-all",
         action="store_true",
-        help="Run every reference case with emulated kernels, not two of each group.",
+        help="Run every reference case with emulated kernels, not one of each group.",
     )
 
 
