@@ -7,7 +7,6 @@ Hours on one core, with a fast BLAS preloaded (README.md says how).
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,7 +22,7 @@ from d3mlx.data.batches import CANVAS, Source
 from d3mlx.data.tokens import CONTEXT, END, MASK, build_tokenizer
 from d3mlx.distill.curriculum import Curriculum
 from d3mlx.distill.objective import Supervised, mask_batch, masked_loss
-from d3mlx.distill.shipped import HELD_OUT, check_out, publish, save_floats, working
+from d3mlx.distill.shipped import HELD_OUT, check_out, finished, publish, working
 from d3mlx.distill.trainer import TrainConfig, Trainer
 from d3mlx.models import llada
 
@@ -116,9 +115,7 @@ def build(
     config = config_of(tokenizer)
     with working(work, resume, {"seed": seed, "steps": STEPS}):
         model = train(tokenizer, config, work, seed, resume)
-        floats = work / "model-float32"
-        shutil.rmtree(floats, ignore_errors=True)
-        save_floats(floats, model, tokenizer, config)
+        floats = finished(work, model, tokenizer, config)
     origin = (
         f"Built from seed {seed} by `python -m d3mlx.distill.embedded`: {STEPS} steps of {BATCH} generated problems, "
         "equations\nand recall exercises."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 from d3mlx.data.batches import Batch
 from d3mlx.distill.objective import Supervised
-from d3mlx.distill.shipped import float_checkpoint, save_floats, working
+from d3mlx.distill.shipped import finished, float_checkpoint, working
 from d3mlx.distill.trainer import TrainConfig, Trainer
 from d3mlx.files import fingerprint
 
@@ -33,7 +32,4 @@ def train_on(run: Further, work: Path, resume: bool, changes: dict[str, Any] | N
     objective = Supervised(run.batch_at, config["mask_token_id"], run.plan.seed)
     with working(work, resume, {"teacher": fingerprint(run.teacher), "steps": run.plan.steps}):
         Trainer(model, objective, run.plan, work).run(resume=resume)
-        floats = work / "model-float32"
-        shutil.rmtree(floats, ignore_errors=True)
-        save_floats(floats, model, tokenizer, config | (changes or {}))
-    return floats
+        return finished(work, model, tokenizer, config | (changes or {}))

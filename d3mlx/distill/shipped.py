@@ -80,6 +80,14 @@ def save_floats(folder: Path, model: nn.Module, tokenizer: Any, config: dict[str
     tokenizer.save_pretrained(folder)
 
 
+def finished(work: Path, model: nn.Module, tokenizer: Any, config: dict[str, Any]) -> Path:
+    """Write what a training ended with; the folder, in its work folder."""
+    floats = work / "model-float32"
+    shutil.rmtree(floats, ignore_errors=True)
+    save_floats(floats, model, tokenizer, config)
+    return floats
+
+
 def float_checkpoint(folder: Path) -> tuple[Any, Any, dict[str, Any]]:
     """Model, tokenizer and config.json of a checkpoint, quantized or not, as `save_floats` takes them."""
     checkpoint = open_checkpoint(folder)
