@@ -3,7 +3,7 @@
     python -m d3mlx.distill.pairs --out FOLDER [--work FOLDER] [--resume]
 
 Its answers are long enough to measure decoders with, which answers of one problem hardly are: there the first pass
-over the prompt is most of the work. Two to three hours on one core, with a fast BLAS preloaded (README.md says how).
+over the prompt is most of the work. Hours on one core, with a fast BLAS preloaded (README.md says how).
 """
 
 from __future__ import annotations
