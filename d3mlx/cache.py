@@ -10,6 +10,7 @@ from __future__ import annotations
 import mlx.core as mx
 
 from d3mlx.canvas import Ints
+from d3mlx.kernels.host import on_device
 from d3mlx.models.transformer import Positions
 from d3mlx.packing import KVPacking
 
@@ -28,7 +29,7 @@ class Rows:
             first = int(positions[0])
             self.index, self.positions = slice(first, first + count), first
         else:
-            self.index = self.positions = mx.array(positions)
+            self.index = self.positions = on_device(positions)
 
     def write(self, stored: mx.array, fresh: mx.array, axis: int) -> mx.array:
         """`stored` with `fresh` at the positions along an axis: in place, unless something else holds the array, or

@@ -22,6 +22,7 @@ from d3mlx.decoding.sampling import Noise, Sampling
 from d3mlx.decoding.schedule import Block, View, moved, reach
 from d3mlx.errors import CheckpointError
 from d3mlx.kernels.accept_blocks import MASKS, STATE, Accepted, Rule, accept_blocks
+from d3mlx.kernels.host import on_device
 from d3mlx.kernels.token_stats import TokenStats, token_stats
 from d3mlx.models import DiffusionModel
 from d3mlx.stages import current
@@ -119,17 +120,17 @@ class Forward:
     def ids(self, plan: Plan) -> mx.array:
         """[B, R]: the rows' tokens, and for guidance those of a canvas whose prompt is masked."""
         if self.sequences == 1:
-            return mx.array(self.canvas.tokens)[mx.array(plan.positions)][None]
+            return on_device(self.canvas.tokens)[on_device(plan.positions)][None]
         prompt = np.arange(len(self.canvas)) < self.canvas.prompt_length
         unprompted = np.where(prompt, self.canvas.mask_id, self.canvas.tokens)
-        return mx.array(np.stack([self.canvas.tokens, unprompted]))[:, mx.array(plan.positions)]
+        return on_device(np.stack([self.canvas.tokens, unprompted]))[:, on_device(plan.positions)]
 
     def logits(self, plan: Plan, wanted: Ints) -> mx.array:
         """Run the planned rows; return logits [N, V] for the tokens at the N wanted positions."""
         rows = Rows(plan.positions, self.canvas.reach)
         fresh = self.model.hidden(self.ids(plan), rows.positions, self.store.open(rows))
         hidden = self.store.write_hidden(rows, fresh)
-        source = mx.array(np.maximum(wanted - self.model.shift, 0))
+        source = on_device(np.maximum(wanted - self.model.shift, 0))
         logits = self.model.logits(hidden[:, source])
         if self.sequences == 1:
             return logits[0]
@@ -144,7 +145,7 @@ class Forward:
             logits = sampling.filtered(logits, mask_id)
         if sampling.temperature == 0:
             return token_stats(logits, mask_id)
-        positions = mx.array(wanted)
+        positions = on_device(wanted)
         if self.noise.in_kernels and (filtered or not sampling.truncates):
             return token_stats(logits, mask_id, self.noise.draw(positions, 1.0 if filtered else sampling.temperature))
         kept = logits if filtered else sampling.filtered(logits, mask_id)

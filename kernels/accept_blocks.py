@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from d3mlx.kernels import dispatch
+from d3mlx.kernels.host import on_device
 from d3mlx.kernels.reduction import reduction
 from d3mlx.kernels.token_stats import TokenStats
 
@@ -213,7 +214,7 @@ def kernel(kind: Kind, inclusive: bool) -> dispatch.Kernel:
 
 def launch(stats: TokenStats, positions: mx.array, table: mx.array, rule: Rule, ends: mx.array) -> dispatch.Launch:
     """One threadgroup for all rows and blocks."""
-    bounds = mx.array(factor_bounds(rule.level, positions.size) if rule.kind == "factor" else [0.0], mx.float32)
+    bounds = on_device(factor_bounds(rule.level, positions.size)) if rule.kind == "factor" else mx.zeros(1)
     level = -rule.level if rule.kind == "entropy" else rule.level
     inputs: list[mx.array | int | float] = [stats.token, stats.entropy, stats.sampled, stats.p_sampled]
     inputs += [positions, table, ends, bounds, float(level)]
@@ -259,7 +260,7 @@ def passes(scores: mx.array, rule: Rule) -> mx.array:
 def together(scores: mx.array, factor: float) -> mx.array:
     """The rows that the factor rule takes, [N]."""
     ranked = mx.argsort(-scores)
-    failed = scores[ranked] < mx.array(factor_bounds(factor, scores.size))
+    failed = scores[ranked] < on_device(factor_bounds(factor, scores.size))
     last = scores.size - 1
     count = mx.where(failed.any(), mx.argmax(failed), last)
     # As published: a scan that fails nowhere, or only at the last row, takes that row too.
@@ -313,7 +314,7 @@ def accept_blocks(
     `Accepted.unpack` reads.
     """
     # Never a token, so that there is at least one.
-    inputs = stats, mx.array(positions), mx.array(table), rule, mx.array([-1, *ends], mx.int32)
+    inputs = stats, on_device(positions), on_device(table), rule, mx.array([-1, *ends], mx.int32)
     if not dispatch.on_gpu():
         return reference(*inputs)
     (out,) = dispatch.run(kernel(rule.kind, rule.inclusive), launch(*inputs))

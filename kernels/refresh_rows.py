@@ -15,6 +15,7 @@ import mlx.nn as nn
 import numpy as np
 
 from d3mlx.kernels import dispatch
+from d3mlx.kernels.host import on_device
 
 HEADER = """
 constant float TWO_PI_HIGH = 6.28318548202514648f;
@@ -101,7 +102,7 @@ def frequencies(width: int, base: float, scale: float) -> mx.array:
     """Radians per position of each pair, float32 [width / 2, 2]: the nearest number, and what it lacks."""
     exact = scale * np.float64(base) ** (-np.arange(0, width, 2, dtype=np.float64) / width)
     high = exact.astype(np.float32)
-    return mx.array(np.stack([high, (exact - high).astype(np.float32)], axis=-1))
+    return on_device(np.stack([high, (exact - high).astype(np.float32)], axis=-1))
 
 
 def served(rope: nn.Module, width: int) -> bool:

@@ -18,6 +18,7 @@ from d3mlx.canvas import Bools, Canvas, Ints
 from d3mlx.decoding.schedule import Block, View
 from d3mlx.errors import ConfigError
 from d3mlx.kernels.choose_rows import choose_rows
+from d3mlx.kernels.host import on_device
 
 Kind = Literal["first", "step", "refresh"]
 """A plan is a block's full pass before its cached steps, a step, or a full pass for the sake of the cache."""
@@ -224,7 +225,7 @@ class Needed:
         needed[computed:] = True
         count = min(reach, self.rounded(int(needed.sum())))
         written = mx.concatenate([state.written, mx.full(reach - computed, now, mx.int32)])
-        positions = choose_rows(mx.array(needed.astype(np.uint8)), written, count, now)
+        positions = choose_rows(on_device(needed.astype(np.uint8)), written, count, now)
         written = mx.put_along_axis(written, positions, mx.full(count, now, mx.int32), axis=0)
         return Plan(positions), replace(state, written=written)
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from d3mlx.distill.noise import Noisy
 from d3mlx.distill.objective import ROW_MULTIPLE, CrossEntropy, Terms
+from d3mlx.kernels.host import on_device
 from d3mlx.models import DiffusionModel
 
 
@@ -70,7 +71,7 @@ def loss_rows(
     rows[: len(found)] = found - shift
     targets[: len(found)] = labels.flat[found]
     carried[: len(found)] = np.repeat(np.array(weights, np.float32), lost.sum(axis=1))
-    return LossRows(mx.array(ids), mx.array(rows), mx.array(targets), mx.array(carried), total, name, scale)
+    return LossRows(on_device(ids), on_device(rows), on_device(targets), on_device(carried), total, name, scale)
 
 
 def certainty(logits: mx.array, targets: mx.array, temperature: float) -> tuple[mx.array, mx.array]:

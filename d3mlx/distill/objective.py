@@ -10,6 +10,7 @@ import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
+from d3mlx.kernels.host import on_device
 from d3mlx.models import DiffusionModel
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ def on_rows(
     rows[: len(found)] = found
     carried = np.zeros(padded, np.float32)
     carried[: len(found)] = weights.flat[found]
-    return Masked(mx.array(ids), mx.array(rows), mx.array(targets.flat[rows]), mx.array(carried))
+    return Masked(on_device(ids), on_device(rows), on_device(targets.flat[rows]), on_device(carried))
 
 
 def cross_entropy(logits: mx.array, targets: mx.array) -> mx.array:

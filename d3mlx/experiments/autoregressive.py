@@ -26,6 +26,7 @@ from d3mlx.decoding.presets import D3LLM, D3MLX, FastDLLM, Preset, Vanilla
 from d3mlx.distill.next_token import llama_config
 from d3mlx.experiments.journal import CLOCK
 from d3mlx.experiments.readme import table
+from d3mlx.kernels.host import on_device
 from d3mlx.loader import EMBEDDED
 
 AR = "autoregression"
@@ -91,7 +92,7 @@ def measured(folder: str, count: int) -> dict[str, Decoded]:
         tokens = 0
         for name, preset in DECODERS.items():
             generation = Generation(model, tokenizer, question, preset)
-            prompt = mx.array(generation.canvas.tokens[: generation.canvas.prompt_length])
+            prompt = on_device(generation.canvas.tokens[: generation.canvas.prompt_length])
             found = diffuse(totals[name], generation)
             tokens = tokens or found
         generate_left_to_right(totals[AR], other, prompt, tokens)

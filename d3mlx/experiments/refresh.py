@@ -17,7 +17,6 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import mlx.core as mx
 import numpy as np
 import typer
 from rich.console import Console
@@ -38,6 +37,7 @@ from d3mlx.evaluate.statistics import Difference, paired_difference
 from d3mlx.evaluate.tasks import Task, TaskOptions
 from d3mlx.evaluate.tasks.embedded import Embedded
 from d3mlx.files import write_text
+from d3mlx.kernels.host import on_device
 from d3mlx.kernels.token_stats import token_stats
 from d3mlx.loader import TEACHER
 
@@ -145,9 +145,9 @@ class Slips:
         model, canvas = generation.model, generation.canvas
         before = canvas.tokens.copy()
         for step in generation:
-            hidden = model.hidden(mx.array(before[: canvas.reach])[None])
+            hidden = model.hidden(on_device(before[: canvas.reach])[None])
             source = step.eligible + canvas.prompt_length - model.shift
-            stats = token_stats(model.logits(hidden[:, mx.array(source)])[0], canvas.mask_id)
+            stats = token_stats(model.logits(hidden[:, on_device(source)])[0], canvas.mask_id)
             guesses, entropies = read([stats.token, stats.entropy])
             check_numbers(entropies)
             committed = np.isin(step.eligible, step.positions)
