@@ -22,6 +22,9 @@ EMBEDDED = str(Path(__file__).parent / "data" / "embedded")
 TEACHER = str(Path(__file__).parent / "data" / "teacher")
 """The model that the demonstration model is distilled from."""
 
+PAIRS = str(Path(__file__).parent / "data" / "pairs")
+"""The teacher, trained on for two problems at once."""
+
 
 def load(
     path_or_repo: str | Path = EMBEDDED,

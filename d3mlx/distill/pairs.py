@@ -24,7 +24,7 @@ from d3mlx.distill.trainer import TrainConfig
 from d3mlx.loader import TEACHER
 
 QUESTIONS = 2
-STEPS = 3000
+STEPS = 4000
 BATCH = 24
 
 LAST_PHASE = Curriculum(recall_steps=0, phases=Curriculum().phases[-1:])

@@ -1,6 +1,6 @@
 """Every decoder on the embedded task, as it is and lengthened: the tables of needed rows in README.md.
 
-The model is the teacher, which was not trained for any of them.
+The models are the teacher and the one of pairs, which were trained for none of them.
 
 python -m d3mlx.experiments.decoders [--work FOLDER] [--task long] [--part 1/2] [--count N]
 python -m d3mlx.experiments.decoders --write README.md
@@ -10,8 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from itertools import count as numbers
-from itertools import islice
 from pathlib import Path
 from typing import Annotated
 
@@ -24,8 +22,8 @@ from d3mlx.bench.roofline import Roofline
 from d3mlx.bench.shapes import SHAPES, skeleton
 from d3mlx.cli.script import script
 from d3mlx.data.batches import CANVAS, SHOTS
-from d3mlx.data.problems import problem
 from d3mlx.decoding.presets import D3LLM, D3MLX, FastDLLM, Preset, Vanilla, check_choice
+from d3mlx.distill.pairs import QUESTIONS
 from d3mlx.errors import DataError
 from d3mlx.evaluate.aup import TOLERANCE, aup
 from d3mlx.evaluate.run import Subject
@@ -34,16 +32,17 @@ from d3mlx.evaluate.tasks.embedded import Embedded
 from d3mlx.experiments.journal import Answers, Part, measure, read
 from d3mlx.experiments.readme import put, table
 from d3mlx.files import fingerprint
-from d3mlx.loader import TEACHER
+from d3mlx.loader import PAIRS, TEACHER
 
 REFERENCE = "d3llm, full rows"
 DECODERS: dict[str, Preset] = {
     "fast-dllm": FastDLLM(),
     REFERENCE: D3LLM("full"),
     "d3llm": D3LLM(),
-    "d3mlx": D3MLX(),
+    "d3mlx": D3MLX(row_multiple=4),
+    "d3mlx, multiples of 8 rows": D3MLX(row_multiple=8),
     "d3mlx, no padding": D3MLX(row_multiple=1),
-    "d3mlx, favoring forwards": D3MLX(favor="forwards"),
+    "d3mlx, favoring forwards": D3MLX(favor="forwards", row_multiple=4),
 }
 EXACT: dict[str, Preset] = {
     "vanilla": Vanilla(),
@@ -54,32 +53,32 @@ EXACT: dict[str, Preset] = {
 CURVES: dict[str, dict[float, Preset]] = {
     "fast-dllm": {value: FastDLLM(threshold=value) for value in (0.98, 0.9, 0.8, 0.6)},
     "d3llm": {value: D3LLM(threshold=value) for value in (0.1, 0.2, 0.4, 0.7)},
-    "d3mlx": {value: D3MLX(value) for value in (0.1, 0.2, 0.4, 0.7)},
+    "d3mlx": {value: D3MLX(value, row_multiple=4) for value in (0.1, 0.2, 0.4, 0.7)},
 }
 """Decoders by threshold, for AUP."""
 
 
 @dataclass(frozen=True)
 class Variant:
-    """The problems whose solutions have more than `above` tokens, behind worked examples, and who solves them."""
+    """So many questions at once, behind so many worked examples; the folder of the model that is asked, and how."""
 
+    questions: int
     shots: int
-    above: int
+    model: str
     decoders: Mapping[str, Preset]
 
-    def indices(self, count: int) -> list[int]:
-        """The first so many of them."""
-        long_ones = (index for index in numbers() if problem(index, "held-out").length > self.above)
-        return list(islice(long_ones, count))
+    @property
+    def canvas(self) -> int:
+        return self.questions * CANVAS
 
     @property
     def words(self) -> str:
-        solutions = f" whose solutions have more than {self.above} tokens" if self.above else ""
-        return f"{solutions}, {f'behind {self.shots} worked examples' if self.shots else 'without examples'}"
+        at_once = "" if self.questions == 1 else f", {self.questions} at once"
+        return f"{at_once}, {f'behind {self.shots} worked examples' if self.shots else 'without examples'}"
 
 
-TASKS = {"short": Variant(0, 0, DECODERS | EXACT), "long": Variant(SHOTS, 3 * CANVAS // 4, DECODERS)}
-"""The long one has answers that fill the canvas, where the first pass over prompt and masks counts for less."""
+TASKS = {"short": Variant(1, 0, TEACHER, DECODERS | EXACT), "long": Variant(QUESTIONS, SHOTS, PAIRS, DECODERS)}
+"""The long one has longer answers too, so that what follows the first pass over the prompt counts."""
 
 CHIPS = ("M4 Max", "M5 Max")
 
@@ -88,19 +87,16 @@ def point(decoder: str, threshold: float) -> str:
     return f"{decoder} at {threshold:g}"
 
 
-def subject() -> Subject:
-    return Subject(*load(TEACHER), max_tokens=CANVAS)
-
-
 def solve(work: Path, name: str, part: Part, count: int, on_curves: int) -> None:
     """The table's decoders on `count` problems of a task, the curves' on the first `on_curves` of them."""
     variant = TASKS[name]
     curves = {point(decoder, at): preset for decoder, points in CURVES.items() for at, preset in points.items()}
-    model, task = subject(), Embedded(TaskOptions(shots=variant.shots), "llada")
+    model = Subject(*load(variant.model), max_tokens=variant.canvas)
+    task = Embedded(TaskOptions(shots=variant.shots), "llada", questions=variant.questions)
     for kind, presets, problems in (("table", variant.decoders, count), ("curves", curves, min(count, on_curves))):
-        about = {"model": fingerprint(TEACHER), "task": variant.words, "kind": kind}
+        about = {"model": fingerprint(variant.model), "task": variant.words, "kind": kind}
         place = work / f"{name}-{kind}" / part.file, about
-        measure(model, task, presets, part.of(variant.indices(problems)), place)
+        measure(model, task, presets, part.of(range(problems // variant.questions)), place)
 
 
 def percent(share: float) -> str:
@@ -124,7 +120,7 @@ def main_table(found: Mapping[str, Answers]) -> str:
             ]
         )
     reference = f"points against {REFERENCE}"
-    return table(["decoder", "correct (95 %)", reference, "TPF", "RPT", "CPU seconds a problem"], rows)
+    return table(["decoder", "correct (95 %)", reference, "TPF", "RPT", "CPU seconds an answer"], rows)
 
 
 def areas(found: Mapping[str, Answers]) -> dict[str, float]:
@@ -163,12 +159,12 @@ def section(work: Path, name: str) -> str:
     variant = TASKS[name]
     found = whole(work / f"{name}-table", variant.decoders)
     curves = whole(work / f"{name}-curves", [point(decoder, at) for decoder, points in CURVES.items() for at in points])
-    problems, tokens = found[REFERENCE].score.problems, found[REFERENCE].score.prefill_rows
-    asked = f"{problems:,} held-out problems{variant.words}"
-    on_curves = next(iter(curves.values())).score.problems
+    answers, tokens = found[REFERENCE].score.problems, found[REFERENCE].score.prefill_rows
+    asked = f"{answers * variant.questions:,} held-out problems{variant.words}"
+    on_curves = next(iter(curves.values())).score.problems * variant.questions
     area = ", ".join(f"{name} {value:.0f}" for name, value in areas(curves).items())
     return f"""{asked},
-prompts of {tokens / problems:.0f} tokens, canvas of {CANVAS}:
+prompts of {tokens / answers:.0f} tokens, canvas of {variant.canvas}:
 
 {main_table(found)}
 
