@@ -149,6 +149,10 @@ def run() -> None:
             if isinstance(stream, io.TextIOWrapper) and stream.encoding.lower() != "utf-8":
                 stream.reconfigure(errors="backslashreplace")
         app()
+    except KeyboardInterrupt:
+        # Before a command has begun: from there on Typer turns it into an exit.
+        sys.stderr.write("Interrupted.\n")
+        sys.exit(INTERRUPTED)
     except SystemExit as end:
         if end.code == INTERRUPTED:
             sys.stderr.write("Interrupted.\n")

@@ -9,9 +9,13 @@ import numpy.typing as npt
 
 
 def on_device(values: npt.NDArray[Any] | mx.array) -> mx.array:
-    """A copy of a NumPy array for MLX, of the same shape and dtype; what MLX has is returned as it is.
+    """A copy of a NumPy array for MLX, of the same shape and values; what MLX has is returned as it is.
 
     Through the buffer protocol: `mx.array(values)` of MLX 0.32 drops an interrupt that arrives in it, so that now and
     then Ctrl-C would not end a run.
     """
-    return values if isinstance(values, mx.array) else mx.array(values.data)
+    if isinstance(values, mx.array):
+        return values
+    # MLX takes every buffer; its type hints do not say so.
+    buffer: Any = values.data
+    return mx.array(buffer)

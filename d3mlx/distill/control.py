@@ -63,10 +63,10 @@ def build(
     """Train, quantize, measure and write the control."""
     check_out(out, work)
     plan = TrainConfig(steps, DISTILL.seed, DISTILL.log_every, DISTILL.save_every, optimizer=DISTILL.optimizer(steps))
-    floats = train_on(Further(teacher, Solutions(recorded, DISTILL).batch, plan), work, resume)
+    floats = train_on(Further(teacher, Solutions(recorded, DISTILL).batch, plan, {"solutions": recorded}), work, resume)
     origin = (
-        f"The teacher beside it, trained on by `python -m d3mlx.distill.control` for {steps} steps, as many as the\n"
-        "student was, on the same problems."
+        f"The teacher beside it, trained on by `python -m d3mlx.distill.control` for {steps} steps on the\n"
+        f"solutions of {recorded} problems: those that were recorded for the student."
     )
     publish(floats, out, "d3mlx demonstration model: control of the student", origin, problems)
 

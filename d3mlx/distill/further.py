@@ -16,11 +16,12 @@ from d3mlx.files import fingerprint
 
 @dataclass(frozen=True)
 class Further:
-    """A run: the teacher's folder, the batch of each step, and the settings of the trainer."""
+    """A run: the teacher's folder, the batch of each step, the settings of the trainer, and what batches depend on."""
 
     teacher: str
     batch_at: Callable[[int], Batch]
     plan: TrainConfig
+    about: dict[str, Any]
 
 
 def train_on(run: Further, work: Path, resume: bool, changes: dict[str, Any] | None = None) -> Path:
@@ -30,6 +31,6 @@ def train_on(run: Further, work: Path, resume: bool, changes: dict[str, Any] | N
     """
     model, tokenizer, config = float_checkpoint(Path(run.teacher))
     objective = Supervised(run.batch_at, config["mask_token_id"], run.plan.seed)
-    with working(work, resume, {"teacher": fingerprint(run.teacher), "steps": run.plan.steps}):
+    with working(work, resume, run.about | {"teacher": fingerprint(run.teacher), "steps": run.plan.steps}):
         Trainer(model, objective, run.plan, work).run(resume=resume)
         return finished(work, model, tokenizer, config | (changes or {}))

@@ -41,7 +41,7 @@ def build(
     check_out(out, work)
     source = Source(build_tokenizer(), BATCH, 0, QUESTIONS)
     plan = TrainConfig(STEPS, save_every=100, optimizer=OptimizerConfig(peak_rate=1e-3, average=0.99))
-    further = Further(TEACHER, lambda step: LAST_PHASE.batch(source, step), plan)
+    further = Further(TEACHER, lambda step: LAST_PHASE.batch(source, step), plan, {"questions": QUESTIONS})
     lengths = {"max_new_tokens": QUESTIONS * CANVAS, "max_sequence_length": CONTEXT + CANVAS}
     floats = train_on(further, work, resume, lengths)
     origin = (

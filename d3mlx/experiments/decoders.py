@@ -1,6 +1,6 @@
 """Every decoder on the embedded task, as it is and lengthened: the tables of needed rows in README.md.
 
-The models are the teacher and the one of pairs, which were trained for none of them.
+The models are the teacher and the one of pairs, which were distilled for none of them.
 
 python -m d3mlx.experiments.decoders [--work FOLDER] [--task long] [--part 1/2] [--count N]
 python -m d3mlx.experiments.decoders --write README.md
@@ -24,12 +24,12 @@ from d3mlx.cli.script import script
 from d3mlx.data.batches import CANVAS, SHOTS
 from d3mlx.decoding.presets import D3LLM, D3MLX, FastDLLM, Preset, Vanilla, check_choice
 from d3mlx.distill.pairs import QUESTIONS
-from d3mlx.errors import DataError
+from d3mlx.errors import ConfigError, DataError
 from d3mlx.evaluate.aup import TOLERANCE, aup
 from d3mlx.evaluate.run import Subject
 from d3mlx.evaluate.tasks import TaskOptions
 from d3mlx.evaluate.tasks.embedded import Embedded
-from d3mlx.experiments.journal import Answers, Part, measure, read
+from d3mlx.experiments.journal import Answers, Part, finished, measure
 from d3mlx.experiments.readme import put, table
 from d3mlx.files import fingerprint
 from d3mlx.loader import PAIRS, TEACHER
@@ -44,11 +44,11 @@ DECODERS: dict[str, Preset] = {
     "d3mlx, no padding": D3MLX(row_multiple=1),
     "d3mlx, favoring forwards": D3MLX(favor="forwards", row_multiple=4),
 }
-EXACT: dict[str, Preset] = {
+SHORT_ONLY: dict[str, Preset] = {
     "vanilla": Vanilla(),
     "d3llm, full rows, blocks of d3mlx": D3LLM("full", block_size=8, block_add=0.5),
 }
-"""On the short task only: what is slow and not held to a target."""
+"""What is slow and not held to a target."""
 
 CURVES: dict[str, dict[float, Preset]] = {
     "fast-dllm": {value: FastDLLM(threshold=value) for value in (0.98, 0.9, 0.8, 0.6)},
@@ -71,13 +71,19 @@ class Variant:
     def canvas(self) -> int:
         return self.questions * CANVAS
 
+    def problems(self, count: int) -> range:
+        """So many held-out problems, as what is asked at once. Raises ConfigError if they are too few."""
+        if count < self.questions:
+            raise ConfigError(f"The task asks {self.questions} problems at once; give at least as many.")
+        return range(count // self.questions)
+
     @property
     def words(self) -> str:
         at_once = "" if self.questions == 1 else f", {self.questions} at once"
         return f"{at_once}, {f'behind {self.shots} worked examples' if self.shots else 'without examples'}"
 
 
-TASKS = {"short": Variant(1, 0, TEACHER, DECODERS | EXACT), "long": Variant(QUESTIONS, SHOTS, PAIRS, DECODERS)}
+TASKS = {"short": Variant(1, 0, TEACHER, DECODERS | SHORT_ONLY), "long": Variant(QUESTIONS, SHOTS, PAIRS, DECODERS)}
 """The long one has longer answers too, so that what follows the first pass over the prompt counts."""
 
 CHIPS = ("M4 Max", "M5 Max")
@@ -96,7 +102,7 @@ def solve(work: Path, name: str, part: Part, count: int, on_curves: int) -> None
     for kind, presets, problems in (("table", variant.decoders, count), ("curves", curves, min(count, on_curves))):
         about = {"model": fingerprint(variant.model), "task": variant.words, "kind": kind}
         place = work / f"{name}-{kind}" / part.file, about
-        measure(model, task, presets, part.of(range(problems // variant.questions)), place)
+        measure(model, task, presets, part.of(variant.problems(problems)), place)
 
 
 def percent(share: float) -> str:
@@ -146,29 +152,35 @@ def prediction(found: Mapping[str, Answers]) -> str:
     return table(["decoder", *(f"{chip}, ms a token" for chip in CHIPS)], rows)
 
 
-def whole(folder: Path, names: Iterable[str]) -> dict[str, Answers]:
-    """A journal in which every decoder has answered the same problems. Raises DataError for any other."""
-    _, found = read(folder)
-    if set(found) != set(names) or len({frozenset(answers.records) for answers in found.values()}) > 1:
-        raise DataError(f"{folder} is not finished; run the same measurement to its end first.")
+def whole(folder: Path, names: Iterable[str], problems: range) -> dict[str, Answers]:
+    """What every decoder answered to these problems. Raises DataError if an answer is missing."""
+    found = finished(folder, names, problems)
+    if found is None:
+        raise DataError(
+            f"{folder} is not finished; run the same measurement, every part of it, to its end, and give --count and "
+            "--curves as there."
+        )
     return found
 
 
-def section(work: Path, name: str) -> str:
+def section(work: Path, name: str, count: int, on_curves: int) -> str:
     """What README.md says of one task."""
     variant = TASKS[name]
-    found = whole(work / f"{name}-table", variant.decoders)
-    curves = whole(work / f"{name}-curves", [point(decoder, at) for decoder, points in CURVES.items() for at in points])
+    found = whole(work / f"{name}-table", variant.decoders, variant.problems(count))
+    points = [point(decoder, at) for decoder, points in CURVES.items() for at in points]
+    curves = whole(work / f"{name}-curves", points, variant.problems(min(count, on_curves)))
     answers, tokens = found[REFERENCE].score.problems, found[REFERENCE].score.prefill_rows
     asked = f"{answers * variant.questions:,} held-out problems{variant.words}"
-    on_curves = next(iter(curves.values())).score.problems * variant.questions
+    if variant.questions > 1:
+        asked += f" (correct: all {variant.questions} are)"
     area = ", ".join(f"{name} {value:.0f}" for name, value in areas(curves).items())
     return f"""{asked},
 prompts of {tokens / answers:.0f} tokens, canvas of {variant.canvas}:
 
 {main_table(found)}
 
-AUP on the first {on_curves} of them, four thresholds each: {area}.
+AUP on the first {min(count, on_curves)} of them, four thresholds each, without those that lose more than {TOLERANCE:g}
+points: {area}.
 
 Predicted for a LLaDA-8B of 4 bits that decoded with these TPF and RPT, by the formula of `bench --roofline` (not
 measured):
@@ -190,7 +202,7 @@ def compare(
         if write is None:
             solve(work, name, Part.named(part), count, on_curves)
         else:
-            put(write, f"decoders-{name}", section(work, name))
+            put(write, f"decoders-{name}", section(work, name, count, on_curves))
 
 
 if __name__ == "__main__":

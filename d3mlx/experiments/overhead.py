@@ -32,6 +32,7 @@ from d3mlx.experiments.journal import CLOCK
 from d3mlx.experiments.readme import table
 from d3mlx.kernels.accept_blocks import Rule
 from d3mlx.kernels.choose_rows import choose_rows
+from d3mlx.kernels.host import on_device
 from d3mlx.loader import TEACHER
 from d3mlx.stages import STAGES, Profile, profiled
 
@@ -136,7 +137,7 @@ def writing(decoder: Decoder, rows: int) -> float:
 def choosing(rows: int) -> float:
     """Seconds in which the rows of a step are chosen on the device, which a profile counts as the forward."""
     length = PROMPT + NEW
-    needed, written = mx.array(np.arange(length) < rows // 2).astype(mx.uint8), mx.zeros(length, mx.int32)
+    needed, written = on_device(np.arange(length) < rows // 2).astype(mx.uint8), mx.zeros(length, mx.int32)
     return median(lambda: [choose_rows(needed, written, rows, 1)])
 
 

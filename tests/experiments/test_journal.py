@@ -83,9 +83,10 @@ def test_what_fails_while_solving_is_no_matter_of_the_file(tmp_path: Path) -> No
 def test_tables_need_every_answer(tmp_path: Path, subject: Subject) -> None:
     place = tmp_path / Part().file
     measure(subject, Embedded(TaskOptions(), "llada"), {"needed": D3MLX()}, (0,), (place, ABOUT))
-    assert decoders.whole(tmp_path, ["needed"])["needed"].score.problems == 1
-    with pytest.raises(DataError, match="not finished"):
-        decoders.whole(tmp_path, ["needed", "exact"])
+    assert decoders.whole(tmp_path, ["needed"], range(1))["needed"].score.problems == 1
+    for names, problems in ((["needed", "exact"], range(1)), (["needed"], range(2))):
+        with pytest.raises(DataError, match="not finished"):
+            decoders.whole(tmp_path, names, problems)
 
 
 @pytest.mark.parametrize("text", ["", "2", "0/2", "3/2", "1/0", "a/b", "1/2/3", "-1/2"])
@@ -128,7 +129,8 @@ def test_generated_text_stands_between_its_marks(tmp_path: Path) -> None:
         (sweep.sweep, ["--part", "3/2"], "1/2, the first of two"),
         (sweep.sweep, ["--work", "none", "--draw", "."], "none holds no journal"),
         (sweep.sweep, ["--work", "file"], "part-1-of-1.jsonl cannot be written"),
-        (decoders.compare, ["--work", "none", "--write", "README.md"], "holds no journal"),
+        (decoders.compare, ["--work", "none", "--write", "README.md"], "is not finished"),
+        (decoders.compare, ["--work", "none", "--task", "long", "--count", "1"], "asks 2 problems at once"),
         (next_token.build, ["--out", "mine"], "mine holds other files than a model"),
         (control.build, ["--out", "evaluation"], "evaluation holds other files than a model"),
         (pairs.build, ["--out", "runs"], "lies in the other"),
