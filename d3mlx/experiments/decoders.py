@@ -140,15 +140,18 @@ def areas(found: Mapping[str, Answers]) -> dict[str, float]:
     return values
 
 
-def prediction(found: Mapping[str, Answers]) -> str:
-    """Milliseconds a token of a 4-bit LLaDA-8B that decoded with these TPF and RPT, on paper."""
+def prediction(found: Mapping[str, Answers], canvas: int) -> str:
+    """Milliseconds a token of a 4-bit LLaDA-8B that decoded like this, on paper: a first pass over prompt and canvas,
+    then forwards of equal rows."""
     paper = cost(skeleton(SHAPES["llada-8b"], q_bits=4), context=0)
     chips = [Roofline(chip_named(chip), paper) for chip in CHIPS]
     rows = []
     for name, answers in found.items():
-        forwards, per_token = 1 / answers.score.tokens_per_forward, answers.score.rows_per_token
-        times = [forwards * chip.seconds(per_token / forwards) for chip in chips]
-        rows.append([name, *(f"{1000 * seconds:.0f}" for seconds in times)])
+        score = answers.score
+        first, later = score.prefill_rows / score.problems + canvas, score.forwards / score.problems - 1
+        each = (score.rows / score.problems - first) / later
+        times = [chip.seconds(first) + later * chip.seconds(each) for chip in chips]
+        rows.append([name, *(f"{1000 * seconds * score.problems / score.tokens:.1f}" for seconds in times)])
     return table(["decoder", *(f"{chip}, ms a token" for chip in CHIPS)], rows)
 
 
@@ -172,7 +175,7 @@ def section(work: Path, name: str, count: int, on_curves: int) -> str:
     answers, tokens = found[REFERENCE].score.problems, found[REFERENCE].score.prefill_rows
     asked = f"{answers * variant.questions:,} held-out problems{variant.words}"
     if variant.questions > 1:
-        asked += f" (correct: all {variant.questions} are)"
+        asked += f": {answers:,} answers, correct if all {variant.questions} are"
     area = ", ".join(f"{name} {value:.0f}" for name, value in areas(curves).items())
     return f"""{asked},
 prompts of {tokens / answers:.0f} tokens, canvas of {variant.canvas}:
@@ -182,10 +185,10 @@ prompts of {tokens / answers:.0f} tokens, canvas of {variant.canvas}:
 AUP on the first {min(count, on_curves)} of them, four thresholds each, without those that lose more than {TOLERANCE:g}
 points: {area}.
 
-Predicted for a LLaDA-8B of 4 bits that decoded with these TPF and RPT, by the formula of `bench --roofline` (not
-measured):
+Predicted for a LLaDA-8B of 4 bits that decoded with these forwards and rows, by the formula of `bench --roofline` for a
+first pass over prompt and canvas and forwards of equal rows after it (not measured):
 
-{prediction(found)}"""
+{prediction(found, variant.canvas)}"""
 
 
 def compare(
