@@ -93,13 +93,15 @@ def point(decoder: str, threshold: float) -> str:
     return f"{decoder} at {threshold:g}"
 
 
+POINTS = {point(decoder, at): preset for decoder, points in CURVES.items() for at, preset in points.items()}
+
+
 def solve(work: Path, name: str, part: Part, count: int, on_curves: int) -> None:
     """The table's decoders on `count` problems of a task, the curves' on the first `on_curves` of them."""
     variant = TASKS[name]
-    curves = {point(decoder, at): preset for decoder, points in CURVES.items() for at, preset in points.items()}
     model = Subject(*load(variant.model), max_tokens=variant.canvas)
     task = Embedded(TaskOptions(shots=variant.shots), "llada", questions=variant.questions)
-    for kind, presets, problems in (("table", variant.decoders, count), ("curves", curves, min(count, on_curves))):
+    for kind, presets, problems in (("table", variant.decoders, count), ("curves", POINTS, min(count, on_curves))):
         about = {"model": fingerprint(variant.model), "task": variant.words, "kind": kind}
         place = work / f"{name}-{kind}" / part.file, about
         measure(model, task, presets, part.of(variant.problems(problems)), place)
@@ -170,8 +172,7 @@ def section(work: Path, name: str, count: int, on_curves: int) -> str:
     """What README.md says of one task."""
     variant = TASKS[name]
     found = whole(work / f"{name}-table", variant.decoders, variant.problems(count))
-    points = [point(decoder, at) for decoder, points in CURVES.items() for at in points]
-    curves = whole(work / f"{name}-curves", points, variant.problems(min(count, on_curves)))
+    curves = whole(work / f"{name}-curves", POINTS, variant.problems(min(count, on_curves)))
     answers, tokens = found[REFERENCE].score.problems, found[REFERENCE].score.prefill_rows
     asked = f"{answers * variant.questions:,} held-out problems{variant.words}"
     if variant.questions > 1:

@@ -13,7 +13,7 @@ from d3mlx.bench.roofline import Roofline
 from d3mlx.bench.shapes import SHAPES, skeleton
 from d3mlx.errors import DataError
 from d3mlx.evaluate.records import Record
-from d3mlx.experiments.decoders import CURVES, TASKS, point, section
+from d3mlx.experiments.decoders import POINTS, TASKS, section
 from d3mlx.experiments.journal import Part, keep
 
 FORWARDS, ROWS = 21, 228 + 20 * 16
@@ -26,7 +26,7 @@ def answer(index: int, right: bool) -> Record:
 
 def journals(work: Path, parts: tuple[str, ...]) -> None:
     """Four problems in pairs: the first is answered right by everybody, the second by d3mlx."""
-    names = {"table": TASKS["long"].decoders, "curves": [point(name, at) for name in CURVES for at in CURVES[name]]}
+    names = {"table": TASKS["long"].decoders, "curves": POINTS}
     for kind, asked in names.items():
         for part in map(Part.named, parts):
             attempts = {name: partial(by, name) for name in asked}
