@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 QUESTION := Mia makes 10 pencils on each of 6 days and Noah makes 12 on each of 2 days. They share them all among 6 friends. How many pencils does each friend get?
 
-.PHONY: demo test golden lint types student
+.PHONY: demo test golden lint types student report ablations
 
 demo: $(VENV)/.installed
 	$(BIN)/d3mlx generate "$(QUESTION)"
@@ -19,6 +19,12 @@ golden: $(VENV)/.installed-dev
 # What it has done before an interruption is kept in runs/.
 student: $(VENV)/.installed
 	$(BIN)/python -m d3mlx.distill.student --out d3mlx/data/embedded --rounds 1 --resume
+
+report: $(VENV)/.installed
+	$(BIN)/python -m d3mlx.experiments.report
+
+ablations: $(VENV)/.installed
+	$(BIN)/python -m d3mlx.experiments.ablations
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from d3mlx.distill.noise import Noisy
-from d3mlx.distill.objective import ROW_MULTIPLE, CrossEntropy, Terms
+from d3mlx.distill.objective import ROW_MULTIPLE, Terms, cross_entropy
 from d3mlx.kernels.host import on_device
 from d3mlx.models import DiffusionModel
 
@@ -81,9 +81,7 @@ def certainty(logits: mx.array, targets: mx.array, temperature: float) -> tuple[
     return entropy, (mx.argmax(logits, axis=-1) == targets).astype(mx.float32)
 
 
-def row_sums(
-    model: DiffusionModel, one: LossRows, temperature: float | None, cross_entropy: CrossEntropy
-) -> tuple[mx.array, mx.array, mx.array]:
+def row_sums(model: DiffusionModel, one: LossRows, temperature: float | None) -> tuple[mx.array, mx.array, mx.array]:
     """Weighted sums over this process's rows: cross-entropy, entropy of right predictions, their weight."""
 
     def sums(logits: mx.array, targets: mx.array, weights: mx.array) -> list[mx.array]:
@@ -113,10 +111,10 @@ def total_over_processes(value: mx.array) -> mx.array:
 
 
 def d3llm_loss(
-    model: DiffusionModel, one: LossRows, config: LossConfig, entropy_weight: float, cross_entropy: CrossEntropy
+    model: DiffusionModel, one: LossRows, config: LossConfig, entropy_weight: float
 ) -> tuple[mx.array, Terms]:
     """(CE + entropy_weight x entropy) x share of one forward, means being over the rows of all processes."""
-    nll, entropy, right = row_sums(model, one, config.temperature, cross_entropy)
+    nll, entropy, right = row_sums(model, one, config.temperature)
     size = mx.distributed.init().size()
     ce = nll * (size / max(one.total, 1.0))
     certain = entropy * size / mx.maximum(total_over_processes(right), 1.0)
@@ -124,8 +122,8 @@ def d3llm_loss(
     return loss, {f"ce{one.name}": ce * one.scale, f"entropy{one.name}": certain * one.scale}
 
 
-def plain_loss(model: DiffusionModel, one: LossRows, cross_entropy: CrossEntropy) -> tuple[mx.array, Terms]:
+def plain_loss(model: DiffusionModel, one: LossRows) -> tuple[mx.array, Terms]:
     """The weighted sum of cross-entropies over `total`: LLaDA's bound on the likelihood (LLaDA, equation 5)."""
-    nll, _, _ = row_sums(model, one, None, cross_entropy)
+    nll, _, _ = row_sums(model, one, None)
     loss = nll * (mx.distributed.init().size() / one.total)
     return loss * one.scale, {"ce": loss * one.scale}

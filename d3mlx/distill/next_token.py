@@ -25,7 +25,7 @@ from d3mlx.data.batches import CANVAS, Batch, Source
 from d3mlx.data.tokens import CONTEXT, build_tokenizer
 from d3mlx.distill.curriculum import Curriculum, Phase
 from d3mlx.distill.embedded import BATCH, FF, HEADS, LAYERS, WIDTH, config_of
-from d3mlx.distill.objective import CrossEntropy, Masked, Terms, mean_loss, on_rows
+from d3mlx.distill.objective import Masked, Terms, mean_loss, on_rows
 from d3mlx.distill.shipped import HELD_OUT, check_out, float_checkpoint, replacing, save_floats, working
 from d3mlx.distill.trainer import TrainConfig, Trainer
 from d3mlx.evaluate.records import Record, score
@@ -75,8 +75,8 @@ class NextTokenLoss:
     def passes(self, step: int) -> list[Masked]:
         return [next_tokens(self.curriculum.batch(self.source, step))]
 
-    def loss(self, model: llama.Model, one: Masked, entropy: CrossEntropy) -> tuple[mx.array, Terms]:
-        return mean_loss(model.model(one.ids), model.lm_head, one, entropy), {}
+    def loss(self, model: llama.Model, one: Masked) -> tuple[mx.array, Terms]:
+        return mean_loss(model.model(one.ids), model.lm_head, one), {}
 
     def figures(self, step: int) -> dict[str, float]:
         return {}

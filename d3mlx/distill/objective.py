@@ -20,9 +20,6 @@ ROW_MULTIPLE = 128
 """The number of masked rows is padded up to a multiple of this, so that few shapes exist."""
 
 
-CrossEntropy = Callable[[mx.array, mx.array], mx.array]
-"""logits [N, V], targets [N] -> negative log-likelihoods [N]."""
-
 Head = Callable[[mx.array], mx.array]
 """Hidden rows [N, D] -> logits [N, V]."""
 
@@ -46,7 +43,7 @@ class Objective(Protocol):
 
     def passes(self, step: int) -> list[Any]: ...
 
-    def loss(self, model: Any, one: Any, entropy: CrossEntropy) -> tuple[mx.array, Terms]: ...
+    def loss(self, model: Any, one: Any) -> tuple[mx.array, Terms]: ...
 
     def figures(self, step: int) -> dict[str, float]:
         """What the step was drawn with, for the log."""
@@ -107,16 +104,16 @@ def cross_entropy(logits: mx.array, targets: mx.array) -> mx.array:
     return mx.logsumexp(logits, axis=-1) - chosen
 
 
-def mean_loss(hidden: mx.array, head: Head, masked: Masked, entropy: CrossEntropy) -> mx.array:
+def mean_loss(hidden: mx.array, head: Head, masked: Masked) -> mx.array:
     """Weighted mean cross-entropy over the rows of a pass, of hidden states [B, T, D]; the head sees no other row."""
     rows = hidden.reshape(-1, hidden.shape[-1])[masked.rows]
-    losses = entropy(head(rows), masked.targets)
+    losses = cross_entropy(head(rows), masked.targets)
     return (losses * masked.weights).sum() / masked.weights.sum()
 
 
-def masked_loss(model: DiffusionModel, masked: Masked, entropy: CrossEntropy = cross_entropy) -> mx.array:
+def masked_loss(model: DiffusionModel, masked: Masked) -> mx.array:
     """Weighted mean cross-entropy over the hidden rows."""
-    return mean_loss(model.hidden(masked.ids), model.logits, masked, entropy)
+    return mean_loss(model.hidden(masked.ids), model.logits, masked)
 
 
 @dataclass(frozen=True)
@@ -131,8 +128,8 @@ class Supervised:
         rng = np.random.default_rng([self.seed, step])
         return [mask_batch(self.batch_at(step), self.mask_id, rng)]
 
-    def loss(self, model: DiffusionModel, one: Masked, entropy: CrossEntropy) -> tuple[mx.array, Terms]:
-        return masked_loss(model, one, entropy), {}
+    def loss(self, model: DiffusionModel, one: Masked) -> tuple[mx.array, Terms]:
+        return masked_loss(model, one), {}
 
     def figures(self, step: int) -> dict[str, float]:
         return {}

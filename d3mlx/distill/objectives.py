@@ -11,7 +11,7 @@ from d3mlx.distill.config import DistillConfig
 from d3mlx.distill.examples import Example, Order, pad
 from d3mlx.distill.losses import Labelled, LossRows, d3llm_loss, loss_rows, plain_loss
 from d3mlx.distill.noise import Generator, Noisy, Sequence, block_size, hide, lowest_ratio, noisy_pair
-from d3mlx.distill.objective import CrossEntropy, Terms
+from d3mlx.distill.objective import Terms
 from d3mlx.models import DiffusionModel
 
 SMALLEST_TIME = 1e-3
@@ -76,10 +76,10 @@ class Distillation(OnExamples):
         mine = self.share(batch)
         return loss_rows(mine, self.shift, [1.0] * len(mine), total, name, self.scale)
 
-    def loss(self, model: DiffusionModel, one: LossRows, entropy: CrossEntropy) -> tuple[mx.array, Terms]:
+    def loss(self, model: DiffusionModel, one: LossRows) -> tuple[mx.array, Terms]:
         config = self.config.loss
         weight = config.entropy_weight if not one.name or config.complement_entropy else 0.0
-        return d3llm_loss(model, one, config, weight, entropy)
+        return d3llm_loss(model, one, config, weight)
 
     def figures(self, step: int) -> dict[str, float]:
         ratios = [
@@ -116,8 +116,8 @@ class PlainTraining(OnExamples):
         start, end = sequence.prompt, len(sequence.ids)
         return hide(sequence, start, end, draws.uniforms(end - start) < np.float32(time), self.args.mask_token_id)
 
-    def loss(self, model: DiffusionModel, one: LossRows, entropy: CrossEntropy) -> tuple[mx.array, Terms]:
-        return plain_loss(model, one, entropy)
+    def loss(self, model: DiffusionModel, one: LossRows) -> tuple[mx.array, Terms]:
+        return plain_loss(model, one)
 
     def figures(self, step: int) -> dict[str, float]:
         times = [t for micro in range(self.config.grad_accumulation_steps) for t in self.times(step, micro)]

@@ -23,8 +23,7 @@ from mlx.utils import tree_flatten, tree_unflatten
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from d3mlx.checkpoint import read_header
-from d3mlx.distill.fast_cpu import fast_cpu
-from d3mlx.distill.objective import CrossEntropy, Objective, Terms, cross_entropy
+from d3mlx.distill.objective import Objective, Terms
 from d3mlx.distill.optimizer import Arrays, Optimizer, OptimizerConfig, State
 from d3mlx.errors import CheckpointError, DataError
 from d3mlx.files import save_arrays, writing
@@ -166,16 +165,6 @@ class Trainer:
     def writes(self) -> bool:
         return self.world.rank() == 0
 
-    @property
-    def trains_embedding(self) -> bool:
-        """Whether gradients reach the first layer's input.
-
-        Where they do not, the compiled functions of `fast_cpu` see constants among what is differentiated, and MLX
-        (0.32) then gives results of the length that they were compiled with.
-        """
-        found: Any = tree_flatten(self.model.trainable_parameters())
-        return any("embed_tokens" in name for name, _ in found)
-
     def put(self, weights: Arrays) -> None:
         self.model.update(tree_unflatten([(name, value.astype(self.dtype)) for name, value in weights.items()]))
 
@@ -206,19 +195,19 @@ class Trainer:
         mx.eval(shared)
         return State.of_flat(shared), int(float(mx.distributed.all_sum(mx.array(step * share))))
 
-    def gradients(self, one: Any, state: State, entropy: CrossEntropy) -> tuple[tuple[mx.array, Terms], Arrays]:
+    def gradients(self, one: Any, state: State) -> tuple[tuple[mx.array, Terms], Arrays]:
         def loss(weights: Arrays) -> tuple[mx.array, Terms]:
             self.put(weights)
-            return self.objective.loss(self.model, one, entropy)
+            return self.objective.loss(self.model, one)
 
         return mx.value_and_grad(loss)(state.weights)
 
-    def step(self, passes: list[Any], state: State, entropy: CrossEntropy) -> tuple[dict[str, mx.array], Arrays]:
+    def step(self, passes: list[Any], state: State) -> tuple[dict[str, mx.array], Arrays]:
         """The sums of all passes: loss and its terms, and the gradients, over all processes."""
         values: dict[str, mx.array] = {}
         total: Arrays = {}
         for i, one in enumerate(passes):
-            (value, terms), gradients = self.gradients(one, state, entropy)
+            (value, terms), gradients = self.gradients(one, state)
             for name, found in {"loss": value, **terms}.items():
                 values[name] = values[name] + found if name in values else found
             total = {name: total[name] + g for name, g in gradients.items()} if total else gradients
@@ -246,7 +235,6 @@ class Trainer:
         state, first = self.begin(resume)
         last = self.config.steps if stop_after is None else min(first + stop_after, self.config.steps)
         with ExitStack() as stack:
-            entropy = stack.enter_context(fast_cpu()) if self.trains_embedding else cross_entropy
             watch: Any = stack.enter_context(watcher or Bar()) if self.writes else None  # type: ignore[arg-type]
             log = Log(self.folder / "log.jsonl", self.config.log_every) if self.writes else None
             if log is not None:
@@ -256,7 +244,7 @@ class Trainer:
             for step in range(first, last):
                 mx.random.seed(self.seed_of(step))
                 sequences, tokens = sum(len(one.ids) for one in passes), sum(one.ids.size for one in passes)
-                values, gradients = self.step(passes, state, entropy)
+                values, gradients = self.step(passes, state)
                 state, norm = self.optimizer(state, gradients, step)
                 mx.async_eval(state.flat(), values, norm)  # type: ignore[no-untyped-call]
                 # The next batch is drawn while this step computes.

@@ -20,7 +20,6 @@ from d3mlx.distill.config import DistillConfig
 from d3mlx.distill.examples import Example, Order, load_examples, pad
 from d3mlx.distill.fuse import fuse
 from d3mlx.distill.noise import hide
-from d3mlx.distill.objective import cross_entropy
 from d3mlx.distill.objectives import Distillation, PlainTraining
 from d3mlx.distill.run import distill
 from d3mlx.errors import ConfigError
@@ -94,7 +93,7 @@ def test_lora_on_quantized_weights(tmp_path: Path, quantized: Path, data: Path) 
 
     def loss(weights: Any) -> Any:
         model.update(weights)
-        return objective.loss(model, objective.passes(0)[0], cross_entropy)[0]
+        return objective.loss(model, objective.passes(0)[0])[0]
 
     gradients = dict(tree_flatten(mx.grad(loss)(model.trainable_parameters())))
     assert {name.rsplit(".", 1)[1] for name in gradients} == {"lora_a", "lora_b"}
@@ -127,7 +126,7 @@ def test_gradient_checkpointing_changes_no_gradient_and_leaves_nothing_patched(l
 
     def loss(weights: Any) -> Any:
         network.update(weights)
-        return objective.loss(model, one, cross_entropy)[0]
+        return objective.loss(model, one)[0]
 
     expected = dict(tree_flatten(mx.grad(loss)(start)))
     with pytest.raises(RuntimeError), checkpointed(network, True):
@@ -152,7 +151,7 @@ def test_plain_training_is_the_published_bound(llada: Path, data: Path) -> None:
         logits = np.array(model.logits(model.hidden(mx.array(noisy)[None])))[0].astype(np.float64)
         logs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
         expected -= logs[lost, sequence.ids[lost]].sum() / time / (len(noisy) - sequence.prompt)
-    assert objective.loss(model, one, cross_entropy)[0].item() == pytest.approx(expected / 2, rel=1e-4)
+    assert objective.loss(model, one)[0].item() == pytest.approx(expected / 2, rel=1e-4)
 
 
 def test_every_row_is_seen_once_an_epoch(llada: Path) -> None:

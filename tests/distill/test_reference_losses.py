@@ -21,7 +21,6 @@ from d3mlx.distill.noise import (
     moment,
     noisy_pair,
 )
-from d3mlx.distill.objective import cross_entropy
 from tests.golden.cases import FOLDER, model
 
 MASK = 250
@@ -103,7 +102,7 @@ def test_masks_losses_and_gradients(family: str, name: str) -> None:
 
         def loss(weights: Any, one: Any = one, weight: float = weight) -> Any:
             network.update(tree_unflatten(list(weights.items())))
-            return d3llm_loss(network, one, loss_config, weight, cross_entropy)
+            return d3llm_loss(network, one, loss_config, weight)
 
         (value, found), grads = mx.value_and_grad(loss)(start)
         total += value.item()

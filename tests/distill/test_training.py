@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +12,10 @@ from mlx.utils import tree_flatten
 
 from d3mlx.data.batches import Batch
 from d3mlx.distill.curriculum import Curriculum
-from d3mlx.distill.fast_cpu import fast_cpu
-from d3mlx.distill.objective import Supervised, cross_entropy, mask_batch, masked_loss
+from d3mlx.distill.objective import Supervised, mask_batch, masked_loss
 from d3mlx.distill.optimizer import OptimizerConfig
 from d3mlx.distill.trainer import TrainConfig, Trainer, load_checkpoint
-from d3mlx.models import llada, transformer
+from d3mlx.models import llada
 
 TINY: dict[str, Any] = {
     "model_type": "llada",
@@ -112,35 +110,6 @@ def test_weights_alone_are_a_checkpoint_too(tmp_path: Path) -> None:
     plan = TrainConfig(steps=12, optimizer=OptimizerConfig(warmup=2))
     Trainer(tiny_model(), Supervised(tiny_batch, 19), plan, tmp_path).run(resume=True)
     assert (load_checkpoint(tmp_path) or (None, 0))[1] == 12
-
-
-@pytest.mark.skipif(mx.default_device() != mx.Device(mx.cpu), reason="the fast functions are for the CPU backend")
-@pytest.mark.skipif(shutil.which("g++") is None, reason="compiling for the CPU needs g++")
-def test_fast_functions_have_the_values_and_gradients_of_the_plain_ones() -> None:
-    model = tiny_model()
-    masked = mask_batch(tiny_batch(2), 19, np.random.default_rng(1))
-    parameters = model.trainable_parameters()
-
-    def loss_and_gradients(entropy: Any) -> tuple[float, dict[str, Any]]:
-        def loss(weights: Any) -> mx.array:
-            model.update(weights)
-            return masked_loss(model, masked, entropy)
-
-        value, gradients = mx.value_and_grad(loss)(parameters)
-        mx.eval(value, gradients)
-        model.update(parameters)
-        return value.item(), {name: np.array(g) for name, g in tree_flatten(gradients)}
-
-    plain_functions = transformer.attention, transformer.swiglu
-    plain, gradients = loss_and_gradients(cross_entropy)
-    with fast_cpu() as entropy:
-        assert transformer.attention is not plain_functions[0]
-        fast, fast_gradients = loss_and_gradients(entropy)
-    assert (transformer.attention, transformer.swiglu) == plain_functions
-    assert fast == pytest.approx(plain, rel=1e-5)
-    for name, gradient in gradients.items():
-        scale = np.abs(gradient).max() + 1e-8
-        assert np.abs(fast_gradients[name] - gradient).max() < 2e-4 * scale, name
 
 
 def test_the_curriculum_comes_in_phases() -> None:
