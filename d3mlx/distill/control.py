@@ -66,7 +66,7 @@ def build(
     floats = train_on(Further(teacher, Solutions(recorded, DISTILL).batch, plan, {"solutions": recorded}), work, resume)
     origin = (
         f"The teacher beside it, trained on by `python -m d3mlx.distill.control` for {steps} steps on the\n"
-        f"solutions of {recorded} problems: those that were recorded for the student."
+        f"solutions of the first {recorded} training problems."
     )
     publish(floats, out, "d3mlx demonstration model: control of the student", origin, problems)
 

@@ -7,6 +7,7 @@ what was measured.
 from __future__ import annotations
 
 import json
+import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -41,10 +42,11 @@ class Part:
     @staticmethod
     def named(text: str) -> Part:
         """The part written as 1/2, the first of two. Raises ConfigError."""
-        number, _, count = text.partition("/")
-        if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
-            raise ConfigError(f"A part is written as 1/2, the first of two, not {text!r}.")
-        return Part(int(number), int(count))
+        found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text, re.ASCII)
+        number, count = map(int, found.groups()) if found else (0, 0)
+        if not 1 <= number <= count:
+            raise ConfigError(f"A part is written as 1/2, the first of two, not {text[:20]!r}.")
+        return Part(number, count)
 
     def of(self, items: Sequence[Item]) -> Sequence[Item]:
         return items[self.number - 1 :: self.count]

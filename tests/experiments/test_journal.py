@@ -89,7 +89,7 @@ def test_tables_need_every_answer(tmp_path: Path, subject: Subject) -> None:
             decoders.whole(tmp_path, names, problems)
 
 
-@pytest.mark.parametrize("text", ["", "2", "0/2", "3/2", "1/0", "a/b", "1/2/3", "-1/2"])
+@pytest.mark.parametrize("text", ["", "2", "0/2", "3/2", "1/0", "a/b", "1/2/3", "-1/2", "1/" + "9" * 5000])
 def test_a_part_that_is_none_is_one_sentence(text: str) -> None:
     with pytest.raises(ConfigError, match="1/2"):
         Part.named(text)
