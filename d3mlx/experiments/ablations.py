@@ -1,4 +1,4 @@
-"""What each part of distillation does on the embedded task: one left out at a time, at equal steps, with three seeds.
+"""What each part of distillation does on the embedded task: one changed at a time, at equal steps, with three seeds.
 
     python -m d3mlx.experiments.ablations [--work runs/student] [--part 1/2]
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from statistics import mean
 from typing import Annotated, Any
@@ -23,16 +23,16 @@ from d3mlx.data.batches import CANVAS
 from d3mlx.decoding.presets import D3LLM
 from d3mlx.distill.config import DistillConfig
 from d3mlx.distill.run import distill
+from d3mlx.distill.store import read_store
 from d3mlx.distill.student import DISTILL, Work, of_round
 from d3mlx.distill.trainer import CHECKPOINT, Bar
 from d3mlx.errors import ConfigError
 from d3mlx.evaluate.records import Setting
 from d3mlx.evaluate.results import Point, point_summary
 from d3mlx.evaluate.run import Subject, attempt
-from d3mlx.evaluate.statistics import paired_difference
 from d3mlx.evaluate.tasks import task
-from d3mlx.experiments.figures import RESULTS, ROOT, percent
-from d3mlx.experiments.journal import Attempt, Part, finished, keep
+from d3mlx.experiments.figures import RESULTS, ROOT
+from d3mlx.experiments.journal import Attempt, Part, finished, keep, read
 from d3mlx.experiments.readme import around, put, table
 from d3mlx.files import fingerprint, write_text
 from d3mlx.loader import load
@@ -46,6 +46,7 @@ FIRST, COUNT = 200_000, 500
 THRESHOLDS = (0.1, 0.2, 0.5)
 
 WHOLE = replace(DISTILL, iters=STEPS, block_sizes=(16, 24, 32), save_every=STEPS // 2)
+"""Blocks grow over the first two of the three and a half epochs of right answers that the steps make."""
 
 MEAN_RATIO = (DISTILL.min_mask_ratio + 3 * DISTILL.max_mask_ratio) / 4
 """Of the progressive schedule, over a run: ratios uniform above a bound that rises from the lowest to the highest."""
@@ -53,8 +54,8 @@ MEAN_RATIO = (DISTILL.min_mask_ratio + 3 * DISTILL.max_mask_ratio) / 4
 ARMS: Mapping[str, DistillConfig] = {
     "all parts": WHOLE,
     "random masks": replace(WHOLE, random_masks=True),
-    "fixed mask ratio": replace(WHOLE, min_mask_ratio=MEAN_RATIO, max_mask_ratio=MEAN_RATIO),
-    "fixed block size": replace(WHOLE, block_sizes=(24,)),
+    f"mask ratio always {MEAN_RATIO:g}": replace(WHOLE, min_mask_ratio=MEAN_RATIO, max_mask_ratio=MEAN_RATIO),
+    "blocks always of 32": replace(WHOLE, block_sizes=(32,)),
     "no entropy loss": replace(WHOLE, entropy_weight=0.0),
     "wrong answers too": replace(WHOLE, only_correct=False),
 }
@@ -73,74 +74,104 @@ class Trial:
 
 TRIALS = tuple(Trial(arm, seed) for seed in SEEDS for arm in ARMS)
 
-
-def train(trial: Trial, config: DistillConfig, work: Work, out: Path) -> DistillConfig:
-    """The weights of a trial, trained as far as they are not yet; its settings."""
-    weights = trial.folder(out) / "weights"
-    config = replace(of_round(work, 0, config), seed=trial.seed, adapter_path=str(weights))
-    distill(config, lambda *_: Bar(), resume=(weights / CHECKPOINT).is_file())
-    return config
+DECODERS = {Setting("threshold", threshold): D3LLM(threshold=threshold) for threshold in THRESHOLDS}
 
 
-def measure(trial: Trial, config: DistillConfig, out: Path, problems: range) -> None:
-    """Solve the problems at every threshold, with the trained weights in float32."""
-    subject, held_out = Subject(*load(config.model, config.adapter_path), max_tokens=CANVAS), task("embedded", "llada")
+@dataclass(frozen=True)
+class Plan:
+    """What all trials have in common: the student's work folder, the folder of the results, steps, problems."""
+
+    work: Work
+    out: Path
+    steps: int = STEPS
+    problems: range = range(FIRST, FIRST + COUNT)
+
+    def config(self, trial: Trial) -> DistillConfig:
+        config = of_round(self.work, 0, ARMS[trial.arm])
+        weights = str(trial.folder(self.out) / "weights")
+        return replace(config, iters=self.steps, seed=trial.seed, adapter_path=weights)
+
+    @cached_property
+    def about(self) -> dict[str, Any]:
+        """What the figures of every trial depend on, beside its arm and its seed."""
+        return {
+            "steps": self.steps,
+            "teacher": fingerprint(self.work.teacher),
+            "trajectories": sum(1 for _ in read_store(self.work.trajectories(0))),
+            "decoders": {setting.name: repr(preset.build("llada")) for setting, preset in DECODERS.items()},
+        }
+
+
+def train(config: DistillConfig) -> None:
+    """Train as far as it is not done yet."""
+    distill(config, lambda *_: Bar(), resume=(Path(config.adapter_path) / CHECKPOINT).is_file())
+
+
+def measure(plan: Plan, folder: Path, about: dict[str, Any], weights: str | None) -> None:
+    """Solve the problems at every threshold, with weights in float32: the teacher's, or those trained from them."""
+    subject, held_out = Subject(*load(plan.work.teacher, weights), max_tokens=CANVAS), task("embedded", "llada")
     attempts: dict[str, Attempt] = {
-        f"{threshold:g}": partial(attempt, subject, held_out, D3LLM(threshold=threshold)) for threshold in THRESHOLDS
+        setting.name: partial(attempt, subject, held_out, preset) for setting, preset in DECODERS.items()
     }
-    about = {"arm": trial.arm, "seed": trial.seed, "model": fingerprint(config.adapter_path)}
-    keep(attempts, problems, (trial.folder(out) / Part().file, about))
+    keep(attempts, plan.problems, (folder / Part().file, plan.about | about))
 
 
-def points(trial: Trial, out: Path, problems: range) -> list[Point] | None:
-    """A trial's points, None where it is not finished."""
-    names = {f"{threshold:g}": Setting("threshold", threshold) for threshold in THRESHOLDS}
-    found = finished(trial.folder(out), names, problems)
-    return None if found is None else [Point(names[name], list(one.records.values())) for name, one in found.items()]
+def points(plan: Plan, folder: Path, about: dict[str, Any]) -> list[Point] | None:
+    """A trial's points, None where it is not finished. Raises ConfigError if they were measured under another plan."""
+    settings = {setting.name: setting for setting in DECODERS}
+    found = finished(folder, settings, plan.problems)
+    if found is None:
+        return None
+    if read(folder)[0] != plan.about | about:
+        raise ConfigError(f"{folder} holds another measurement; remove it, or give another --out.")
+    return [Point(settings[name], list(one.records.values())) for name, one in found.items()]
 
 
-def pooled(measured: Mapping[Trial, list[Point]], arm: str, index: int) -> list[bool]:
-    """The verdicts of an arm at a threshold, over all seeds."""
-    return [record.correct for seed in SEEDS for record in measured[Trial(arm, seed)][index].records]
+def arm_summary(arm: str, measured: Mapping[Trial, list[Point]]) -> dict[str, Any]:
+    """An arm's trials, and their accuracies minus those of all parts under the same seed, by threshold and seed."""
+    trials = [measured[Trial(arm, seed)] for seed in SEEDS]
+    whole = [measured[Trial(next(iter(ARMS)), seed)] for seed in SEEDS]
+    changes = [
+        [now[i].score.accuracy - then[i].score.accuracy for now, then in zip(trials, whole, strict=True)]
+        for i in range(len(THRESHOLDS))
+    ]
+    return {"arm": arm, "trials": [[point_summary(point) for point in trial] for trial in trials], "changes": changes}
 
 
-def summarize(measured: Mapping[Trial, list[Point]], problems: range) -> dict[str, Any]:
-    """Every trial, and every arm's paired difference to the whole one, over problems and seeds."""
-    whole = next(iter(ARMS))
-    arms = []
-    for arm in ARMS:
-        trials = [
-            {"seed": seed, "points": [point_summary(point) for point in measured[Trial(arm, seed)]]} for seed in SEEDS
-        ]
-        differences = [
-            asdict(paired_difference(pooled(measured, whole, i), pooled(measured, arm, i)))
-            for i in range(len(THRESHOLDS))
-        ]
-        arms.append({"arm": arm, "trials": trials, "differences": differences})
-    return {"steps": STEPS, "first": problems.start, "problems": len(problems), "versions": versions(), "arms": arms}
+def summarize(plan: Plan, measured: Mapping[Trial, list[Point]], teacher: list[Point]) -> dict[str, Any]:
+    return {
+        **plan.about,
+        "first": plan.problems.start,
+        "problems": len(plan.problems),
+        "versions": versions(),
+        "before": [point_summary(point) for point in teacher],
+        "arms": [arm_summary(arm, measured) for arm in ARMS],
+    }
 
 
 def cell(arm: dict[str, Any], index: int) -> str:
-    """TPF and accuracy, means over seeds, the accuracy's range, the difference to the whole."""
-    found = [trial["points"][index] for trial in arm["trials"]]
-    accuracies = [100 * point["accuracy"] for point in found]
-    change = arm["differences"][index]
-    shown = f"{mean(point['tokens_per_forward'] for point in found):.2f} @ {mean(accuracies):.1f} "
-    shown += f"({min(accuracies):.1f} to {max(accuracies):.1f})"
-    if change["gained"] or change["lost"]:
-        shown += f", {100 * change['value']:+.1f} {percent(change['low'], change['high'], '+')}"
-    return shown
+    """TPF and accuracy, means over seeds; the accuracy's change, mean and range over seeds."""
+    found = [trial[index] for trial in arm["trials"]]
+    shown = f"{mean(point['tokens_per_forward'] for point in found):.2f} @ "
+    shown += f"{100 * mean(point['accuracy'] for point in found):.1f}"
+    changes = [100 * change for change in arm["changes"][index]]
+    if arm["arm"] == next(iter(ARMS)):
+        return shown
+    return f"{shown}, {mean(changes):+.1f} ({min(changes):+.1f} to {max(changes):+.1f})"
 
 
 def text(results: dict[str, Any]) -> str:
     header = ["", *(f"threshold {threshold:g}" for threshold in THRESHOLDS)]
+    before = [f"{point['tokens_per_forward']:.2f} @ {100 * point['accuracy']:.1f}" for point in results["before"]]
     rows = [[arm["arm"], *(cell(arm, i) for i in range(len(THRESHOLDS)))] for arm in results["arms"]]
     about = (
-        f"Tokens per forward @ exact answers in %, means of {len(SEEDS)} seeds and their range, then the difference to "
-        f"all parts with its 95 % interval, paired over problems and seeds; {results['steps']} steps of "
-        f"{DISTILL.batch_size}, {results['problems']} held-out problems, decoder d3llm."
+        f"Tokens per forward @ exact answers in %, means of {len(SEEDS)} seeds, then the difference to all parts with "
+        f"the same seed, mean and range; {results['steps']} steps of {DISTILL.batch_size}, {results['problems']} "
+        "held-out problems, decoder d3llm, float32, logits as trained. At one threshold a change moves both, tokens "
+        "and accuracy. Random masks also show end tokens at random; a constant ratio has no full blocks; wrong answers "
+        "are those of problems that the teacher got wrong five times."
     )
-    return f"{table(header, rows)}\n\n{about}"
+    return f"{table(header, [['the teacher', *before], *rows])}\n\n{about}"
 
 
 def ablations(
@@ -153,20 +184,24 @@ def ablations(
     steps: Annotated[int, typer.Option(min=1, help="Steps of training; likewise.")] = STEPS,
 ) -> None:
     """Train and measure what is not done yet; once everything is, write the results and the table of README.md."""
-    places, problems = Work(work), range(FIRST, FIRST + count)
-    if not (places.teacher.is_dir() and places.trajectories(0).is_dir()):
+    plan, mine = Plan(Work(work), out, steps, range(FIRST, FIRST + count)), Part.named(part)
+    if not (plan.work.teacher.is_dir() and plan.work.trajectories(0).is_dir()):
         raise ConfigError(f"{work} holds no trajectories; build the student with --work {work} first.")
     whole = count == COUNT and steps == STEPS
     if whole:
         around(ROOT / "README.md", "ablations")
-    for trial in Part.named(part).of(TRIALS):
-        config = train(trial, replace(ARMS[trial.arm], iters=steps), places, out)
-        measure(trial, config, out, problems)
-    measured = {trial: found for trial in TRIALS if (found := points(trial, out, problems))}
-    if len(measured) < len(TRIALS):
+    for trial in mine.of(TRIALS):
+        config = plan.config(trial)
+        train(config)
+        measure(plan, trial.folder(out), asdict(trial), config.adapter_path)
+    if mine.number == 1:
+        measure(plan, out / "teacher", {}, None)
+    teacher = points(plan, out / "teacher", {})
+    measured = {trial: found for trial in TRIALS if (found := points(plan, trial.folder(out), asdict(trial)))}
+    if teacher is None or len(measured) < len(TRIALS):
         typer.echo("The other parts are not finished; the last one to finish writes the results.")
         return
-    results = summarize(measured, problems)
+    results = summarize(plan, measured, teacher)
     typer.echo(text(results))
     if whole:
         write_text(RESULTS / "ablations.json", json.dumps(results, indent=1) + "\n")

@@ -23,8 +23,10 @@ from d3mlx.distill.next_token import NextToken
 from d3mlx.evaluate.results import Point, difference, point_summary
 from d3mlx.evaluate.run import Subject, attempt
 from d3mlx.evaluate.tasks import task
+from d3mlx.experiments.areas import area
+from d3mlx.experiments.claims import claims
 from d3mlx.experiments.contestants import CONTESTANTS, COUNT, FIRST, ONE_PER_STEP, Contestant, Models
-from d3mlx.experiments.figures import RESULTS, ROOT, claims, publish, with_areas
+from d3mlx.experiments.figures import RESULTS, ROOT, publish
 from d3mlx.experiments.journal import Attempt, Part, finished, keep
 from d3mlx.experiments.readme import around
 from d3mlx.files import fingerprint, json_object, write_text
@@ -49,7 +51,7 @@ def solve(models: Models, out: Path, problems: range, part: Part) -> None:
     for contestant in CONTESTANTS:
         folder = models.folder(contestant.model)
         if folder is not None:
-            about = {"contestant": contestant.name, "model": fingerprint(folder)}
+            about = {"contestant": contestant.name, "model": fingerprint(folder), "decoders": contestant.settings}
             keep(attempts_of(contestant, folder), part.of(problems), (out / contestant.folder / part.file, about))
 
 
@@ -67,22 +69,30 @@ def curves(models: Models, out: Path, problems: Iterable[int]) -> dict[str, list
 
 
 def run_summary(contestant: Contestant, points: list[Point], reference: Point, folder: Path) -> dict[str, Any]:
-    """A curve as JSON: its points, each with the paired difference of its accuracy to one token per step."""
+    """A curve as JSON: its points, each with the paired difference of its accuracy to the reference, and its AUP."""
     return {
         "name": contestant.name,
         "model": contestant.model,
         "model_fingerprint": fingerprint(folder),
+        "versions": versions(),
         "points": [point_summary(point) | {"difference": asdict(difference(reference, point))} for point in points],
+        "aup": asdict(area(points, reference)),
     }
+
+
+def comparable(before: dict[str, Any], models: Models, problems: range) -> bool:
+    """Whether results of before were of this teacher and student on these problems."""
+    measured = {run["model"]: run["model_fingerprint"] for run in before.get("runs", [])}
+    same = {"teacher": fingerprint(models.teacher), "student": fingerprint(models.student)}
+    return same.items() <= measured.items() and (before["first"], before["problems"]) == (problems.start, len(problems))
 
 
 def summarize(
     models: Models, measured: dict[str, list[Point]], problems: range, before: dict[str, Any]
 ) -> dict[str, Any]:
-    """All results: those measured now, and those of absent models as they were before with the same teacher."""
-    old = {run["name"]: run for run in before.get("runs", [])}
-    if old and old[ONE_PER_STEP.name]["model_fingerprint"] != fingerprint(models.teacher):
-        old = {}
+    """All results: those measured now, and those of absent models as they were before, if they are comparable."""
+    kept = before if comparable(before, models, problems) else {"runs": [], "claims": []}
+    old = {run["name"]: run for run in kept["runs"]}
     reference = measured[ONE_PER_STEP.name][0]
     runs = []
     for contestant in CONTESTANTS:
@@ -91,13 +101,13 @@ def summarize(
             runs.append(run_summary(contestant, measured[contestant.name], reference, folder))
         elif contestant.name in old:
             runs.append(old[contestant.name])
+    said = [one for one in kept["claims"] if models.folder(one["model"]) is None]
     return {
         "task": "embedded",
         "first": problems.start,
         "problems": len(problems),
-        "versions": versions(),
-        "runs": with_areas(runs),
-        "claims": claims(measured),
+        "runs": runs,
+        "claims": claims(measured) + said,
     }
 
 

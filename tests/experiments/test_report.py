@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from d3mlx.cli.script import script
+from d3mlx.distill.student import Work
 from d3mlx.errors import ConfigError
 from d3mlx.evaluate.aup import aup
-from d3mlx.evaluate.records import Record, Setting
+from d3mlx.evaluate.records import Record
 from d3mlx.evaluate.results import Point
-from d3mlx.experiments import ablations, figures, report
+from d3mlx.experiments import ablations, claims, figures, report
+from d3mlx.experiments.areas import area
 from d3mlx.experiments.contestants import CONTESTANTS, FIRST, ONE_PER_STEP, Y_MAX, Contestant, Models, d3llm, fast
 from d3mlx.experiments.journal import Attempt, Part, finished, keep
 
@@ -64,13 +67,20 @@ def test_results_keep_those_of_absent_models(measured: dict[str, list[Point]], t
     everything = Models(tmp_path, tmp_path, tmp_path, tmp_path)
     whole = report.summarize(everything, measured, PROBLEMS, {})
     assert [run["name"] for run in whole["runs"]] == [contestant.name for contestant in CONTESTANTS]
-    again = report.summarize(Models(tmp_path, tmp_path), measured, PROBLEMS, whole)
-    assert again == whole
-    (tmp_path / "other").mkdir()
-    (tmp_path / "other" / "model.safetensors").write_bytes(b"another teacher")
-    for before, teacher in (({}, tmp_path), (whole, tmp_path / "other")):
-        fewer = report.summarize(Models(teacher, tmp_path), measured, PROBLEMS, before)
+    now = {name: points for name, points in measured.items() if name.startswith(("teacher", "student"))}
+    assert report.summarize(Models(tmp_path, tmp_path), now, PROBLEMS, whole) == whole
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "model.safetensors").write_bytes(b"another model")
+    for before, teacher, student in (
+        ({}, tmp_path, tmp_path),
+        (whole, other, tmp_path),
+        (whole, tmp_path, other),
+        (whole | {"problems": 50}, tmp_path, tmp_path),
+    ):
+        fewer = report.summarize(Models(teacher, student), now, PROBLEMS, before)
         assert {run["model"] for run in fewer["runs"]} == {"teacher", "student"}
+        assert {one["model"] for one in fewer["claims"]} == {"teacher"}
     with pytest.raises(ConfigError, match="--teacher"):
         Models(tmp_path / "none", tmp_path).check()
 
@@ -104,24 +114,38 @@ def test_the_last_part_to_finish_writes_everything(monkeypatch: pytest.MonkeyPat
 
 
 def test_areas_begin_at_one_per_step_and_leave_bad_points_out(measured: dict[str, list[Point]], tmp_path: Path) -> None:
-    results = report.summarize(Models(tmp_path, tmp_path), measured, PROBLEMS, {})
-    areas = {run["name"]: run["aup"] for run in results["runs"]}
-    start = (1.0, 90.0)
-    assert areas[ONE_PER_STEP.name] == pytest.approx(90.0)
+    start = measured[ONE_PER_STEP.name][0]
+    areas = {name: area(points, start) for name, points in measured.items()}
+    assert areas[ONE_PER_STEP.name].value == pytest.approx(90.0)
     curve = [(40 / (40 // (i + 1)), 90.0) for i in range(4)]
-    assert areas[fast("teacher").name] == pytest.approx(aup([start, *curve], Y_MAX))
-    assert areas[d3llm("teacher").name] < areas[d3llm("student").name]
+    found = areas[fast("teacher").name]
+    assert found.value == pytest.approx(aup([(1.0, 90.0), *curve], Y_MAX)) and found.counted == 4
+    assert areas[d3llm("teacher").name].value < areas[d3llm("student").name].value
+    results = report.summarize(Models(tmp_path, tmp_path), measured, PROBLEMS, {})
+    assert "4 of 5 points" in figures.text(results)
+
+
+def test_intervals_of_areas_come_from_resampled_problems(measured: dict[str, list[Point]]) -> None:
+    start = measured[ONE_PER_STEP.name][0]
+    alone = area([start], start)
+    # A share of 90 % of 100 problems has a standard error of 3 points.
+    assert 90 - 8 < alone.low < 90 - 4 and 90 + 4 < alone.high < 90 + 8
+    sure = [Point(start.setting, answers(100, 40))]
+    assert area(sure, start) == area(list(sure), start)
+    assert (area(sure, start).low, area(sure, start).high) == (100.0, 100.0)
 
 
 def test_claims_take_the_most_parallel_point_that_is_right_enough(measured: dict[str, list[Point]]) -> None:
     student = measured[d3llm("student").name]
-    first, second = figures.claims(measured)
+    first, *_, usual, _, control = claims.claims(measured)
     assert first["threshold"] == student[3].setting.value and first["times"] == pytest.approx(8.0)
-    assert second["times"] == pytest.approx(8 / (40 / (40 // 3)))
+    assert usual["times"] == pytest.approx(8 / (40 / (40 // 3)))
     assert first["difference"]["value"] == 0
+    # The control's last point is 10 points below, so the student's last one is close enough.
+    assert control["threshold"] == student[4].setting.value
     hopeless = measured | {d3llm("student").name: [Point(point.setting, answers(50, 4)) for point in student]}
-    assert figures.claims(hopeless)[0]["threshold"] is None
-    assert "no threshold" in figures.sentence(figures.claims(hopeless)[0])
+    assert claims.claims(hopeless)[0]["threshold"] is None
+    assert "at none of its thresholds" in claims.text(claims.claims(hopeless))
 
 
 def test_table_and_plot_show_every_point(measured: dict[str, list[Point]], tmp_path: Path) -> None:
@@ -136,22 +160,53 @@ def test_table_and_plot_show_every_point(measured: dict[str, list[Point]], tmp_p
     assert figures.PLOT in written
 
 
-def test_ablations_are_paired_over_problems_and_seeds() -> None:
-    settings = [Setting("threshold", threshold) for threshold in ablations.THRESHOLDS]
+@pytest.fixture
+def plan(tmp_path: Path) -> ablations.Plan:
+    work = Work(tmp_path / "work")
+    work.teacher.mkdir(parents=True)
+    work.trajectories(0).mkdir()
+    return ablations.Plan(work, tmp_path / "out", problems=PROBLEMS)
+
+
+def test_ablations_compare_arms_under_the_same_seed(plan: ablations.Plan) -> None:
+    def three(right: int) -> list[Point]:
+        return [Point(setting, answers(right, 10)) for setting in ablations.DECODERS]
+
     measured = {
-        trial: [
-            Point(setting, answers(90 - 10 * (trial.arm == "random masks") + trial.seed, 10)) for setting in settings
-        ]
-        for trial in ablations.TRIALS
+        trial: three(90 - (10 + trial.seed) * (trial.arm == "random masks") + trial.seed) for trial in ablations.TRIALS
     }
-    results = ablations.summarize(measured, PROBLEMS)
-    whole, worse = results["arms"][0], results["arms"][1]
-    assert whole["differences"][0]["gained"] == whole["differences"][0]["lost"] == 0
-    assert worse["differences"][0] | {"low": 0, "high": 0} == {
-        "count": 300, "gained": 0, "lost": 30, "value": -0.1, "low": 0, "high": 0,
-    }  # fmt: skip
-    assert "4.00 @ 81.0 (80.0 to 82.0), -10.0 [" in ablations.text(results)
-    assert "4.00 @ 91.0 (90.0 to 92.0) |" in ablations.text(results)
+    results = ablations.summarize(plan, measured, three(70))
+    shown = ablations.text(results)
+    assert "| the teacher | 4.00 @ 70.0 |" in shown
+    assert "| all parts | 4.00 @ 91.0 |" in shown
+    assert "| random masks | 4.00 @ 80.0, -11.0 (-12.0 to -10.0) |" in shown
+
+
+def test_ablations_never_mix_measurements(plan: ablations.Plan) -> None:
+    trial = ablations.TRIALS[0]
+    folder, about = trial.folder(plan.out), {"arm": trial.arm, "seed": trial.seed}
+    attempts: dict[str, Attempt] = {s.name: lambda index: record(index, True) for s in ablations.DECODERS}
+    keep(attempts, PROBLEMS, (folder / Part().file, plan.about | about))
+    found = ablations.points(plan, folder, about)
+    assert found is not None and [point.setting for point in found] == list(ablations.DECODERS)
+    assert ablations.points(plan, plan.out / "none", about) is None
+    with pytest.raises(ConfigError, match="another measurement"):
+        ablations.points(replace(plan, steps=10), folder, about)
+
+
+def test_an_arm_differs_from_all_parts_in_what_it_says(plan: ablations.Plan) -> None:
+    configs = {arm: vars(plan.config(ablations.Trial(arm, 1))) for arm in ablations.ARMS}
+    whole = configs.pop("all parts")
+    settings = whole.keys() - {"adapter_path"}
+    changed = [{name for name in settings if config[name] != whole[name]} for config in configs.values()]
+    assert changed == [
+        {"random_masks"},
+        {"min_mask_ratio", "max_mask_ratio"},
+        {"block_sizes"},
+        {"entropy_weight"},
+        {"only_correct"},
+    ]
+    assert whole["seed"] == 1 and whole["iters"] == ablations.STEPS
 
 
 def test_fixed_ratio_is_the_mean_of_the_progressive_one() -> None:

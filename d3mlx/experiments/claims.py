@@ -1,0 +1,71 @@
+"""What the report says in words: how parallel the student is where it is as accurate as something else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from d3mlx.evaluate.results import Point, difference
+from d3mlx.experiments.contestants import ONE_PER_STEP, SMALL_BLOCKS, Contestant, d3llm, fast
+
+ALLOWED = 0.02
+"""How much accuracy, as a share, the student's parallelism may cost."""
+
+REFERENCES: tuple[tuple[Contestant, float | None], ...] = (
+    (ONE_PER_STEP, None),
+    (SMALL_BLOCKS, None),
+    (fast("teacher"), 0.9),
+    (d3llm("teacher"), 0.5),
+    (d3llm("control"), 0.5),
+)
+"""What the student is held to: a contestant, at its published threshold."""
+
+
+def claim(student: Sequence[Point], reference: Point) -> dict[str, Any]:
+    """The most parallel point of the student that is at most 2 points less accurate than the reference."""
+    close = [point for point in student if difference(reference, point).value >= -ALLOWED]
+    if not close:
+        return {"threshold": None}
+    best = max(close, key=lambda point: point.score.tokens_per_forward)
+    return {
+        "threshold": best.setting.value,
+        "times": best.score.tokens_per_forward / reference.score.tokens_per_forward,
+        "difference": asdict(difference(reference, best)),
+    }
+
+
+def claims(measured: Mapping[str, Sequence[Point]]) -> list[dict[str, Any]]:
+    """What the student's tokens per forward are times those of every reference that was measured."""
+    found = []
+    for contestant, threshold in REFERENCES:
+        if contestant.name in measured:
+            point = next(point for point in measured[contestant.name] if point.setting.value == threshold)
+            against = contestant.name if threshold is None else f"{contestant.name} {threshold:g}"
+            about = {"against": against, "model": contestant.model}
+            found.append(about | claim(measured[d3llm("student").name], point))
+    return found
+
+
+def percent(low: float, high: float, sign: str = "") -> str:
+    return f"[{100 * low:{sign}.1f}, {100 * high:{sign}.1f}]"
+
+
+def sentence(one: Mapping[str, Any]) -> str:
+    """A claim in words."""
+    if one["threshold"] is None:
+        return f"{one['against']}: at none of its thresholds."
+    change = one["difference"]
+    return (
+        f"{one['against']}: at {one['threshold']:g}, with {one['times']:.2f} times the tokens per forward and accuracy "
+        f"{100 * change['value']:+.1f} points {percent(change['low'], change['high'], '+')}."
+    )
+
+
+def text(found: Sequence[Mapping[str, Any]]) -> str:
+    """All claims, as Markdown."""
+    about = (
+        f"Where the student under d3llm comes within {100 * ALLOWED:g} points of what is named, the most parallel of "
+        "its thresholds on these problems:"
+    )
+    return "\n".join([about, "", *(f"- {sentence(one)}" for one in found)])
