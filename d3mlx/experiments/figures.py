@@ -52,9 +52,13 @@ def rows(run: dict[str, Any]) -> list[list[str]]:
     return out
 
 
+def points(results: dict[str, Any]) -> str:
+    """The table of every point, as Markdown."""
+    return table(COLUMNS, [row for run in results["runs"] for row in rows(run)])
+
+
 def text(results: dict[str, Any]) -> str:
-    """Table and sentences, as Markdown."""
-    lines = table(COLUMNS, [row for run in results["runs"] for row in rows(run)])
+    """What was found in sentences, as Markdown."""
     about = (
         f"{results['problems']} held-out problems from number {results['first']} on; every model was trained once, so "
         "intervals are over problems; differences are paired. A confidence above the threshold commits under "
@@ -62,7 +66,7 @@ def text(results: dict[str, Any]) -> str:
         f"{Y_MAX:g} % and so not comparable with published figures; a curve's begins at the first row and leaves out "
         "points more than 5 below it; that of a single row is its accuracy times its TPF."
     )
-    return f"{lines}\n\n{about}\n\n{claims.text(results['claims'])}"
+    return f"{claims.text(results['claims'])}\n\n{about}"
 
 
 def plot(results: dict[str, Any]) -> str:
@@ -78,7 +82,8 @@ def plot(results: dict[str, Any]) -> str:
 
 def publish(results: dict[str, Any], root: Path | None) -> None:
     """Show the results; with a root write the plot and README.md below it too."""
-    typer.echo(text(results))
+    typer.echo(f"{points(results)}\n\n{text(results)}")
     if root is not None:
         write_text(root / PLOT, plot(results))
-        put(root / "README.md", "report", f"![Accuracy over tokens per forward]({PLOT})\n\n{text(results)}")
+        folded = f"<details>\n<summary>Every point</summary>\n\n{points(results)}\n\n</details>"
+        put(root / "README.md", "report", f"![Accuracy over tokens per forward]({PLOT})\n\n{folded}\n\n{text(results)}")

@@ -122,7 +122,7 @@ def test_areas_begin_at_one_per_step_and_leave_bad_points_out(measured: dict[str
     assert found.value == pytest.approx(aup([(1.0, 90.0), *curve], Y_MAX)) and found.counted == 4
     assert areas[d3llm("teacher").name].value < areas[d3llm("student").name].value
     results = report.summarize(Models(tmp_path, tmp_path), measured, PROBLEMS, {})
-    assert "4 of 5 points" in figures.text(results)
+    assert "4 of 5 points" in figures.points(results)
 
 
 def test_intervals_of_areas_come_from_resampled_problems(measured: dict[str, list[Point]]) -> None:
