@@ -35,14 +35,16 @@ from d3mlx.files import fingerprint
 from d3mlx.loader import PAIRS, TEACHER
 
 REFERENCE = "d3llm, full rows"
+FINE = "d3mlx, multiples of 4 rows"
 DECODERS: dict[str, Preset] = {
     "fast-dllm": FastDLLM(),
     REFERENCE: D3LLM("full"),
     "d3llm": D3LLM(),
-    "d3mlx": D3MLX(row_multiple=4),
-    "d3mlx, multiples of 8 rows": D3MLX(row_multiple=8),
+    "d3mlx": D3MLX(row_multiple=8),
+    "d3mlx, multiples of 32 rows": D3MLX(row_multiple=32),
+    FINE: D3MLX(row_multiple=4),
     "d3mlx, no padding": D3MLX(row_multiple=1),
-    "d3mlx, favoring forwards": D3MLX(favor="forwards", row_multiple=4),
+    f"{FINE}, favoring forwards": D3MLX(favor="forwards", row_multiple=4),
 }
 SHORT_ONLY: dict[str, Preset] = {
     "vanilla": Vanilla(),
@@ -53,7 +55,7 @@ SHORT_ONLY: dict[str, Preset] = {
 CURVES: dict[str, dict[float, Preset]] = {
     "fast-dllm": {value: FastDLLM(threshold=value) for value in (0.98, 0.9, 0.8, 0.6)},
     "d3llm": {value: D3LLM(threshold=value) for value in (0.1, 0.2, 0.4, 0.7)},
-    "d3mlx": {value: D3MLX(value, row_multiple=4) for value in (0.1, 0.2, 0.4, 0.7)},
+    FINE: {value: D3MLX(value, row_multiple=4) for value in (0.1, 0.2, 0.4, 0.7)},
 }
 """Decoders by threshold, for AUP."""
 
@@ -144,7 +146,7 @@ def areas(found: Mapping[str, Answers]) -> dict[str, float]:
 
 def prediction(found: Mapping[str, Answers], canvas: int) -> str:
     """Milliseconds a token of a 4-bit LLaDA-8B that decoded like this, on paper: a first pass over prompt and canvas,
-    then forwards of equal rows."""
+    then forwards of equal rows. At last an autoregressive model of its size: the prompt, then a row a token."""
     paper = cost(skeleton(SHAPES["llada-8b"], q_bits=4), context=0)
     chips = [Roofline(chip_named(chip), paper) for chip in CHIPS]
     rows = []
@@ -154,6 +156,10 @@ def prediction(found: Mapping[str, Answers], canvas: int) -> str:
         each = (score.rows / score.problems - first) / later
         times = [chip.seconds(first) + later * chip.seconds(each) for chip in chips]
         rows.append([name, *(f"{1000 * seconds * score.problems / score.tokens:.1f}" for seconds in times)])
+    score = found[REFERENCE].score
+    tokens, prompt = score.tokens / score.problems, score.prefill_rows / score.problems
+    alone = [chip.seconds(prompt) / tokens + chip.seconds(1) for chip in chips]
+    rows.append(["autoregression, one row a forward", *(f"{1000 * seconds:.1f}" for seconds in alone)])
     return table(["decoder", *(f"{chip}, ms a token" for chip in CHIPS)], rows)
 
 

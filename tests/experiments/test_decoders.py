@@ -53,7 +53,10 @@ def test_the_prediction_is_a_first_pass_and_forwards_of_equal_rows(tmp_path: Pat
     expected = 1000 * (chip.seconds(228) + 20 * chip.seconds(16)) / 80
     mean = 1000 * FORWARDS * chip.seconds(ROWS / FORWARDS) / 80
     assert f"{expected:.1f}" != f"{mean:.1f}"
-    assert f" | {expected:.1f} |" in section(tmp_path, "long", 4, 4)
+    shown = section(tmp_path, "long", 4, 4)
+    assert f" | {expected:.1f} |" in shown
+    autoregression = 1000 * (chip.seconds(100) / 80 + chip.seconds(1))
+    assert shown.endswith(f" | {autoregression:.1f} |") and "| autoregression, one row a forward |" in shown
 
 
 def test_half_a_measurement_is_not_written(tmp_path: Path) -> None:
