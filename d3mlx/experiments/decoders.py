@@ -183,7 +183,7 @@ def section(work: Path, name: str, count: int, on_curves: int) -> str:
     asked = f"{answers * variant.questions:,} held-out problems{variant.words}"
     if variant.questions > 1:
         asked += f": {answers:,} answers, correct if all {variant.questions} are"
-    area = ", ".join(f"{name} {value:.0f}" for name, value in areas(curves).items())
+    area = "; ".join(f"{name}: {value:.0f}" for name, value in areas(curves).items())
     return f"""{asked},
 prompts of {tokens / answers:.0f} tokens, canvas of {variant.canvas}:
 
