@@ -14,7 +14,7 @@ from rich.text import Text
 from d3mlx.cli.consumers import plain_value
 from d3mlx.cli.printer import printer
 from d3mlx.errors import ConfigError
-from d3mlx.evaluate.results import Area, Point, Run, difference
+from d3mlx.evaluate.results import Area, Point, Run, asked_apart, difference
 from d3mlx.files import write_text
 
 
@@ -107,5 +107,8 @@ def show_comparison(runs: Sequence[Run], areas: Sequence[Area], origin: str) -> 
     console = printer()
     console.print(table)
     console.print(f"{reference.score.problems} problems that all of them have; differences in percentage points.")
+    apart = asked_apart(runs)
+    if apart:
+        console.print(f"The runs also differ in {', '.join(apart)}, so not all of it is the decoder's or the model's.")
     for run, area in zip(runs, areas, strict=True):
         console.print(f"{run.name}: {area_line(area, origin)}", soft_wrap=True, markup=False)

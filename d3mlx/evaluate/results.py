@@ -14,6 +14,7 @@ from d3mlx.evaluate.records import Record, Score, Setting, read_points, score
 from d3mlx.evaluate.statistics import Difference, paired_difference
 
 XAxis = Literal["tpf", "rpt"]
+HOW_ASKED = ("num_fewshot", "shots_data_fingerprint", "chat_template", "stop", "sampling", "max_tokens")
 X_NAMES = {"tpf": "tokens per forward", "rpt": "rows per token"}
 
 
@@ -99,6 +100,11 @@ def on_common_problems(runs: Sequence[Run]) -> list[Run]:
     if not common:
         raise ConfigError("The runs have no problem in common; let the unfinished one go on first.")
     return [replace(run, points=[point.on(common) for point in run.points]) for run in runs]
+
+
+def asked_apart(runs: Sequence[Run]) -> list[str]:
+    """Entries of the configuration, apart from model and decoder, in which the runs asked differently."""
+    return [name for name in HOW_ASKED if any(run.config.get(name) != runs[0].config.get(name) for run in runs)]
 
 
 def difference(reference: Point, point: Point) -> Difference:

@@ -21,6 +21,7 @@ from d3mlx.evaluate.results import (
     Point,
     Run,
     area,
+    asked_apart,
     difference,
     on_common_problems,
     picture,
@@ -241,6 +242,8 @@ def test_runs_are_compared_on_common_problems() -> None:
         on_common_problems([first, made("other", [record(20, True)])])
     with pytest.raises(ConfigError, match="different tasks"):
         on_common_problems([first, made("other", [record(0, True)], task="math")])
+    asked = [Run(str(shots), {"num_fewshot": shots, "model": str(shots)}, ()) for shots in (0, 0, 5)]
+    assert asked_apart(asked[:2]) == [] and asked_apart(asked) == ["num_fewshot"]
 
 
 def test_the_area_of_a_run_uses_percent() -> None:
