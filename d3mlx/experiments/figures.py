@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import typer
 from d3mlx.evaluate.plot import Curve, Mark, draw
 from d3mlx.experiments import claims
 from d3mlx.experiments.claims import percent
-from d3mlx.experiments.contestants import ONE_PER_STEP, Y_MAX
+from d3mlx.experiments.contestants import ONE_PER_STEP, Y_MAX, d3llm, fast
 from d3mlx.experiments.readme import put, table
 from d3mlx.files import write_text
 
@@ -57,6 +58,20 @@ def points(results: dict[str, Any]) -> str:
     return table(COLUMNS, [row for run in results["runs"] for row in rows(run)])
 
 
+def order(results: dict[str, Any]) -> str:
+    """Whether AUP rises as in the paper, and the control stays below the student, in a sentence."""
+    found = {run["name"]: run["aup"]["value"] for run in results["runs"]}
+    control, student = found.get(d3llm("control").name), found[d3llm("student").name]
+    rising = [*(found[contestant.name] for contestant in (ONE_PER_STEP, fast("teacher"), d3llm("teacher"))), student]
+    holds = all(a < b for a, b in pairwise(rising)) and (control is None or control < student)
+    shown = ", ".join(f"{value:.0f}" for value in rising)
+    beside = "" if control is None else f" (on the control {control:.0f})"
+    return (
+        "AUP of one per step, fast-dllm on the teacher, d3llm on the teacher, d3llm on the student: "
+        f"{shown}{beside}, {'' if holds else 'not '}in the order of the paper."
+    )
+
+
 def text(results: dict[str, Any]) -> str:
     """What was found in sentences, as Markdown."""
     about = (
@@ -66,7 +81,7 @@ def text(results: dict[str, Any]) -> str:
         f"{Y_MAX:g} % and so not comparable with published figures; a curve's begins at the first row and leaves out "
         "points more than 5 below it; that of a single row is its accuracy times its TPF."
     )
-    return f"{claims.text(results['claims'])}\n\n{about}"
+    return f"{order(results)}\n\n{claims.text(results['claims'])}\n\n{about}"
 
 
 def plot(results: dict[str, Any]) -> str:
