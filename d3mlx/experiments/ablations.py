@@ -171,7 +171,8 @@ def text(results: dict[str, Any]) -> str:
         "and accuracy. Random masks also show end tokens at random; a constant ratio has no full blocks; wrong answers "
         "are those of problems that the teacher got wrong five times."
     )
-    return f"{table(header, [['the teacher', *before], *rows])}\n\n{about}"
+    intro = "One part of the distillation changed at a time, at equal steps:"
+    return f"{intro}\n\n{table(header, [['the teacher', *before], *rows])}\n\n{about}"
 
 
 def ablations(
