@@ -28,14 +28,9 @@ class Area:
     counted: int
 
 
-def near(places: Sequence[Place], start: Place) -> list[Place]:
-    """The places that AUP counts: those at most 5 points below the start."""
-    return [place for place in places if place[1] >= start[1] - TOLERANCE]
-
-
-def curve_area(places: Sequence[Place], start: Place) -> float:
-    """A single place stands alone; a curve begins at the start, so that all are held to the same accuracy."""
-    return aup(places if len(places) == 1 else [start, *near(places, start)], Y_MAX)
+def near(places: Sequence[Place]) -> list[Place]:
+    """The places that AUP counts: those at most 5 points below the least parallel one."""
+    return [place for place in places if place[1] >= min(places)[1] - TOLERANCE]
 
 
 def resampled(records: Sequence[Record]) -> list[Place]:
@@ -47,15 +42,15 @@ def resampled(records: Sequence[Record]) -> list[Place]:
     return list(zip((tokens / forwards).tolist(), (100 * correct / len(ordered)).tolist(), strict=True))
 
 
-def place(point: Point) -> Place:
-    return point.score.tokens_per_forward, 100 * point.score.accuracy
+def area(points: Sequence[Point], start: Point | None = None) -> Area:
+    """AUP of a curve of a decoder relative to Y_MAX (d3LLM).
 
-
-def area(points: Sequence[Point], start: Point) -> Area:
-    """AUP of a curve of a decoder relative to Y_MAX (d3LLM), which begins at `start`, on the same problems."""
-    places = [place(point) for point in points]
-    starts, others = resampled(start.records), [resampled(point.records) for point in points]
-    values = [curve_area(found, began) for began, *found in zip(starts, *others, strict=True)]
-    low, high = np.percentile(values, (2.5, 97.5)).tolist()
-    counted = 1 if len(places) == 1 else len(near(places, place(start)))
-    return Area(curve_area(places, place(start)), low, high, counted)
+    start: where the curve begins instead, on the same problems, so that all curves are held to one accuracy; a single
+    point stands alone.
+    """
+    own = len(points)
+    curve = [start, *points] if start is not None and own > 1 else points
+    places = [(point.score.tokens_per_forward, 100 * point.score.accuracy) for point in curve]
+    again = zip(*(resampled(point.records) for point in curve), strict=True)
+    low, high = np.percentile([aup(near(found), Y_MAX) for found in again], (2.5, 97.5)).tolist()
+    return Area(aup(near(places), Y_MAX), low, high, len(near(places)) - (len(curve) - own))

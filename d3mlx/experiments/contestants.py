@@ -67,7 +67,7 @@ def d3mlx(model: Name) -> Contestant:
 
 
 ONE_PER_STEP = Contestant("teacher", "one per step, blocks of 32", {Setting(): Vanilla()})
-"""The reference: every other curve begins at its point, and accuracies are compared with its."""
+"""The reference: accuracies are compared with its, and AUP is also measured from it on."""
 
 SMALL_BLOCKS = Contestant("teacher", "one per step, blocks of 8", {Setting(): Vanilla(block_size=8)})
 """What the teacher can do at its best."""

@@ -76,7 +76,8 @@ def run_summary(contestant: Contestant, points: list[Point], reference: Point, f
         "model_fingerprint": fingerprint(folder),
         "versions": versions(),
         "points": [point_summary(point) | {"difference": asdict(difference(reference, point))} for point in points],
-        "aup": asdict(area(points, reference)),
+        "aup": asdict(area(points)),
+        "aup_from_one_per_step": asdict(area(points, reference)),
     }
 
 
