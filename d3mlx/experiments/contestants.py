@@ -72,6 +72,8 @@ ONE_PER_STEP = Contestant("teacher", "one per step, blocks of 32", {Setting(): V
 SMALL_BLOCKS = Contestant("teacher", "one per step, blocks of 8", {Setting(): Vanilla(block_size=8)})
 """What the teacher can do at its best."""
 
+AUTOREGRESSIVE = Contestant("autoregressive", "mlx-lm", {Setting(): None})
+
 CONTESTANTS = (
     ONE_PER_STEP,
     SMALL_BLOCKS,
@@ -83,7 +85,7 @@ CONTESTANTS = (
     d3mlx("student"),
     d3llm("control"),
     d3mlx("control"),
-    Contestant("autoregressive", "mlx-lm", {Setting(): None}),
+    AUTOREGRESSIVE,
 )
 
 

@@ -12,7 +12,7 @@ from d3mlx.evaluate.aup import TOLERANCE
 from d3mlx.evaluate.plot import Curve, Mark, draw
 from d3mlx.experiments import claims
 from d3mlx.experiments.claims import percent
-from d3mlx.experiments.contestants import ONE_PER_STEP, Y_MAX, d3llm, fast
+from d3mlx.experiments.contestants import AUTOREGRESSIVE, ONE_PER_STEP, Y_MAX, d3llm, fast
 from d3mlx.experiments.readme import put, table
 from d3mlx.files import write_text
 
@@ -71,6 +71,17 @@ def order(results: dict[str, Any], kind: str) -> str:
     return f"{shown}{beside}: {'' if holds else 'not '}the order of the paper"
 
 
+def beside(results: dict[str, Any]) -> str:
+    """How often the autoregressive model is right, beside the best of the others; empty where it was not measured."""
+    found = {run["name"]: max(point["accuracy"] for point in run["points"]) for run in results["runs"]}
+    alone = found.pop(AUTOREGRESSIVE.name, None)
+    if alone is None:
+        return ""
+    best = max(found, key=lambda name: found[name])
+    others = f"of the diffusion decoders {best}, {100 * found[best]:.1f} %"
+    return f"Right most often: {AUTOREGRESSIVE.name}, {100 * alone:.1f} %; {others}.\n\n"
+
+
 def text(results: dict[str, Any]) -> str:
     """What was found in sentences, as Markdown."""
     areas = (
@@ -85,7 +96,7 @@ def text(results: dict[str, Any]) -> str:
         f"{Y_MAX:g} % and so not comparable with published figures; that of a single point is its accuracy times its "
         "TPF, and the first point of a curve counts as much."
     )
-    return f"{areas}\n\n{claims.text(results['claims'])}\n\n{about}"
+    return f"{areas}\n\n{beside(results)}{claims.text(results['claims'])}\n\n{about}"
 
 
 def plot(results: dict[str, Any]) -> str:

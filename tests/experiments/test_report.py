@@ -163,6 +163,7 @@ def test_table_and_plot_show_every_point(measured: dict[str, list[Point]], tmp_p
         assert written.count(f"| {contestant.name} |") == 1 and contestant.name in drawn
     assert written.count("\n| ") == 2 + sum(len(contestant.presets) for contestant in CONTESTANTS)
     assert figures.PLOT in written
+    assert "Right most often: autoregressive, mlx-lm, 90.0 %; of the diffusion decoders teacher, one per" in written
 
 
 @pytest.fixture
