@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 ROW_MULTIPLE = 128
 """The number of masked rows is padded up to a multiple of this, so that few shapes exist."""
 
-
 Head = Callable[[mx.array], mx.array]
 """Hidden rows [N, D] -> logits [N, V]."""
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from d3mlx.cli.scores import interval
 from d3mlx.evaluate.results import Point, difference
 from d3mlx.experiments.contestants import ONE_PER_STEP, SMALL_BLOCKS, Contestant, d3llm, fast
 
@@ -47,10 +48,6 @@ def claims(measured: Mapping[str, Sequence[Point]]) -> list[dict[str, Any]]:
     return found
 
 
-def percent(low: float, high: float, sign: str = "") -> str:
-    return f"[{100 * low:{sign}.1f}, {100 * high:{sign}.1f}]"
-
-
 def sentence(one: Mapping[str, Any]) -> str:
     """A claim in words."""
     if one["threshold"] is None:
@@ -58,7 +55,7 @@ def sentence(one: Mapping[str, Any]) -> str:
     change = one["difference"]
     return (
         f"{one['against']}: at {one['threshold']:g}, with {one['times']:.2f} times the tokens per forward and accuracy "
-        f"{100 * change['value']:+.1f} points {percent(change['low'], change['high'], '+')}."
+        f"{100 * change['value']:+.1f} points {interval(change['low'], change['high'], '+')}."
     )
 
 

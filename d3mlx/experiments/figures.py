@@ -8,10 +8,10 @@ from typing import Any
 
 import typer
 
+from d3mlx.cli.scores import interval
 from d3mlx.evaluate.aup import TOLERANCE
 from d3mlx.evaluate.plot import Curve, Mark, draw
 from d3mlx.experiments import claims
-from d3mlx.experiments.claims import percent
 from d3mlx.experiments.contestants import AUTOREGRESSIVE, ONE_PER_STEP, Y_MAX, d3llm, fast
 from d3mlx.experiments.readme import put, table
 from d3mlx.files import write_text
@@ -40,12 +40,12 @@ def rows(run: dict[str, Any]) -> list[list[str]]:
     out = []
     for i, point in enumerate(run["points"]):
         change = point["difference"]
-        against = f"{100 * change['value']:+.1f} {percent(change['low'], change['high'], '+')}"
+        against = f"{100 * change['value']:+.1f} {interval(change['low'], change['high'], '+')}"
         out.append(
             [
                 run["name"] if i == 0 else "",
                 threshold(point),
-                f"{100 * point['accuracy']:.1f} % {percent(*point['interval'])}",
+                f"{100 * point['accuracy']:.1f} % {interval(*point['interval'])}",
                 "" if run["name"] == ONE_PER_STEP.name else against,
                 f"{point['tokens_per_forward']:.2f}",
                 f"{point['rows_per_token']:.1f}",
