@@ -45,8 +45,8 @@ FIRST, COUNT = 200_000, 500
 
 THRESHOLDS = (0.1, 0.2, 0.5)
 
-WHOLE = replace(DISTILL, iters=STEPS, block_sizes=(16, 24, 32), save_every=STEPS // 2)
-"""Blocks grow over the first two of the three and a half epochs of right answers that the steps make."""
+WHOLE = replace(DISTILL, iters=STEPS, block_sizes=(16, 16, 24, 24, 32), save_every=STEPS // 2)
+"""On about 2,800 trajectories blocks grow over half of the run: the first four of its seven or eight epochs."""
 
 MEAN_RATIO = (DISTILL.min_mask_ratio + 3 * DISTILL.max_mask_ratio) / 4
 """Of the progressive schedule, over a run: ratios uniform above a bound that rises from the lowest to the highest."""
