@@ -18,7 +18,7 @@ golden: $(VENV)/.installed-dev
 
 # What it has done before an interruption is kept in runs/.
 student: $(VENV)/.installed
-	$(BIN)/python -m d3mlx.distill.student --out d3mlx/data/embedded --rounds 1 --resume
+	$(BIN)/python -m d3mlx.builds.student --out d3mlx/data/embedded --rounds 1 --resume
 
 report: $(VENV)/.installed
 	$(BIN)/python -m d3mlx.experiments.report

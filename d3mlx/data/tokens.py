@@ -13,18 +13,13 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 from transformers import PreTrainedTokenizerFast
 
 from d3mlx.data import templates
+from d3mlx.tokenizer import LLADA_TEMPLATE
 
 BOS, END, TURN, MASK = "<|startoftext|>", "<|endoftext|>", "<|eot_id|>", "<|mdm_mask|>"
 HEADER, HEADER_END = "<|start_header_id|>", "<|end_header_id|>"
 ROLES = ("user", "assistant")
 CONTEXT = 512
 """Tokens that the model is made for: five worked examples, a question and a canvas."""
-
-CHAT_TEMPLATE = (
-    "{{ '<|startoftext|>' }}{% for message in messages %}"
-    "{{ '<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n' + message['content'] | trim + '<|eot_id|>' }}"
-    "{% endfor %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}"
-)
 
 
 def header(role: str) -> str:
@@ -64,7 +59,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
         eos_token=END,
         pad_token=END,
         mask_token=MASK,
-        chat_template=CHAT_TEMPLATE,
+        chat_template=LLADA_TEMPLATE,
         clean_up_tokenization_spaces=False,
         model_max_length=CONTEXT,
     )

@@ -73,7 +73,8 @@ def estimate(checkpoint: Checkpoint, config: DistillConfig, processes: int = 1) 
     one = layer_values(shape, config.max_length, config) * tokens * width
     kept = one * (layers + 1)
     if config.grad_checkpoint:
-        # A layer that is computed again has all its values and their gradients at once: 2.3 times the values, measured.
+        # A layer that is computed again has all its values and their gradients at once: 2.3 times the values where
+        # measured, and a margin.
         kept = shape.hidden * tokens * width * layers + int(2.5 * one)
     rows = sequences * max(config.block_sizes) if config.objective == "d3llm" and config.blockwise else tokens
     logits = checkpoint.args.logit_width

@@ -1,4 +1,4 @@
-"""What the trainer asks of an objective, and the embedded model's: hide a share of the response, predict it."""
+"""What the trainer asks of an objective, and the teacher's: hide a share of the response, predict it."""
 
 from __future__ import annotations
 
@@ -24,13 +24,6 @@ Head = Callable[[mx.array], mx.array]
 
 Terms = dict[str, mx.array]
 """Named parts of a loss, for the log."""
-
-
-class Pass(Protocol):
-    """One forward and backward of a step; its token ids are [B, T]."""
-
-    @property
-    def ids(self) -> mx.array: ...
 
 
 class Objective(Protocol):

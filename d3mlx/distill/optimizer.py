@@ -68,12 +68,12 @@ class State:
 
     @classmethod
     def of_flat(cls, flat: Arrays) -> State:
-        """The state that `flat` gave; of a checkpoint with weights alone, a start from them."""
+        """The state that `flat` gave."""
         parts: dict[str, Arrays] = {"weights": {}, "average": {}, "first": {}, "second": {}}
         for key, value in flat.items():
             part, name = key.split("/", 1)
             parts[part][name] = value
-        return cls(**parts) if parts["first"] else cls.start(parts["weights"])
+        return cls(**parts)
 
 
 Scalars = tuple[mx.array, mx.array, mx.array, mx.array, mx.array]

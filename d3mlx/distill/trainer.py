@@ -82,7 +82,6 @@ def load_checkpoint(folder: Path) -> tuple[State, int] | None:
         read_header(path)
         found: Any = mx.load(str(path), return_metadata=True)
         arrays, metadata = found
-        arrays = {name: value.astype(mx.float32) for name, value in arrays.items()}
         return State.of_flat(arrays), int(metadata["step"])
     except (CheckpointError, RuntimeError, ValueError, KeyError) as error:
         raise CheckpointError(f"{path} is damaged, so the run cannot be resumed; train into another folder.") from error
@@ -226,7 +225,7 @@ class Trainer:
         resume: bool = False,
         monitor: Monitor | None = None,
         stop_after: int | None = None,
-        watcher: Watcher | AbstractContextManager[Watcher] | None = None,
+        watcher: AbstractContextManager[Watcher] | None = None,
     ) -> int:
         """Train to the last step, or stop after `stop_after` steps of this call; the number of steps it did.
 
@@ -235,7 +234,7 @@ class Trainer:
         state, first = self.begin(resume)
         last = self.config.steps if stop_after is None else min(first + stop_after, self.config.steps)
         with ExitStack() as stack:
-            watch: Any = stack.enter_context(watcher or Bar()) if self.writes else None  # type: ignore[arg-type]
+            watch: Any = stack.enter_context(watcher or Bar()) if self.writes else None
             log = Log(self.folder / "log.jsonl", self.config.log_every) if self.writes else None
             if log is not None:
                 stack.callback(log.close)
@@ -263,6 +262,9 @@ class Trainer:
                 log.step(report, done == last, lambda: self.measured(state, monitor, done))  # noqa: B023
                 if done % self.config.save_every == 0 or done == last:
                     self.save(state, done)
+        if first == self.config.steps and self.writes and self.saver is not None:
+            # The end was reached before; what was to be written after its checkpoint may be missing.
+            self.saver(state.result, first)
         self.put(state.result)
         return last - first
 
@@ -284,6 +286,7 @@ class Trainer:
         return monitor(self.model)
 
     def save(self, state: State, done: int) -> None:
+        """The checkpoint first: weights without one could not be told from another run's."""
+        save_checkpoint(self.folder, state, done)
         if self.saver is not None:
             self.saver(state.result, done)
-        save_checkpoint(self.folder, state, done)

@@ -19,11 +19,11 @@ from mlx_lm.models import llama
 from d3mlx import Generation, load
 from d3mlx.bench.cost import float_dtype
 from d3mlx.bench.decoding import Decoded
+from d3mlx.builds.next_token import llama_config
 from d3mlx.cli.script import script
 from d3mlx.data.problems import problem
 from d3mlx.data.tokens import build_tokenizer
 from d3mlx.decoding.presets import D3LLM, D3MLX, FastDLLM, Preset, Vanilla
-from d3mlx.distill.next_token import llama_config
 from d3mlx.experiments.journal import CLOCK
 from d3mlx.experiments.readme import table
 from d3mlx.kernels.host import on_device

@@ -1,4 +1,4 @@
-"""The supervised objective, the trainer's resumption, and the fast functions of the CPU backend."""
+"""The supervised objective and the trainer's resumption."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from mlx.utils import tree_flatten
 
+from d3mlx.builds.curriculum import Curriculum
 from d3mlx.data.batches import Batch
-from d3mlx.distill.curriculum import Curriculum
 from d3mlx.distill.objective import Supervised, mask_batch, masked_loss
 from d3mlx.distill.optimizer import OptimizerConfig
 from d3mlx.distill.trainer import TrainConfig, Trainer, load_checkpoint
@@ -96,20 +96,6 @@ def test_a_resumed_run_ends_like_an_uninterrupted_one(tmp_path: Path) -> None:
     assert not any(path.name.startswith(".partial") for path in (tmp_path / "pieces").iterdir())
     start = {name: np.array(value) for name, value in tree_flatten(tiny_model().parameters())}
     assert any((whole[name] != start[name]).any() for name in whole)
-
-
-def test_weights_alone_are_a_checkpoint_too(tmp_path: Path) -> None:
-    parameters = tree_flatten(tiny_model(3).parameters())
-    weights = {f"weights/{name}": value.astype(mx.float16) for name, value in parameters}
-    mx.save_safetensors(str(tmp_path / "checkpoint.safetensors"), weights, metadata={"step": "5"})
-    state, step = load_checkpoint(tmp_path) or (None, 0)
-    assert step == 5
-    assert state is not None
-    assert {value.dtype for value in state.flat().values()} == {mx.float32}
-    assert all((state.average[name.removeprefix("weights/")] == value).all() for name, value in weights.items())
-    plan = TrainConfig(steps=12, optimizer=OptimizerConfig(warmup=2))
-    Trainer(tiny_model(), Supervised(tiny_batch, 19), plan, tmp_path).run(resume=True)
-    assert (load_checkpoint(tmp_path) or (None, 0))[1] == 12
 
 
 def test_the_curriculum_comes_in_phases() -> None:

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from d3mlx import D3LLM, D3MLX, load
+from d3mlx.builds import control, next_token, pairs, student, teacher
 from d3mlx.cli.script import script
-from d3mlx.distill import control, embedded, next_token, pairs, student
 from d3mlx.errors import ConfigError, DataError
 from d3mlx.evaluate.records import Record
 from d3mlx.evaluate.run import Subject
@@ -136,7 +136,7 @@ def test_generated_text_stands_between_its_marks(tmp_path: Path) -> None:
         (pairs.build, ["--out", "runs"], "lies in the other"),
         (pairs.build, ["--out", "file/new"], "file is no folder"),
         (pairs.build, ["--out", "new", "--work", "mine"], "mine holds a run already"),
-        (embedded.build, ["--out", "mine"], "mine holds other files than a model"),
+        (teacher.build, ["--out", "mine"], "mine holds other files than a model"),
         (student.build, ["--out", "mine"], "mine holds other files than a model"),
         (student.build, ["--out", "new", "--teacher", "mine"], "mine holds no model"),
         (refresh.measure, ["--only", "("], "no regular expression"),

@@ -1,6 +1,6 @@
 """Builds the model of two problems at once: the teacher, trained on for questions in pairs and twice the canvas.
 
-    python -m d3mlx.distill.pairs --out FOLDER [--work FOLDER] [--resume]
+    python -m d3mlx.builds.pairs --out FOLDER [--work FOLDER] [--resume]
 
 Its answers are long enough to measure decoders with, which answers of one problem hardly are: there the first pass
 over the prompt is most of the work. Hours on one core, with a fast BLAS preloaded (README.md says how).
@@ -13,13 +13,13 @@ from typing import Annotated
 
 import typer
 
+from d3mlx.builds.curriculum import Curriculum
+from d3mlx.builds.further import Further, train_on
+from d3mlx.builds.shipped import check_out, publish
 from d3mlx.cli.script import script
 from d3mlx.data.batches import CANVAS, Source
 from d3mlx.data.tokens import CONTEXT, build_tokenizer
-from d3mlx.distill.curriculum import Curriculum
-from d3mlx.distill.further import Further, train_on
 from d3mlx.distill.optimizer import OptimizerConfig
-from d3mlx.distill.shipped import check_out, publish
 from d3mlx.distill.trainer import TrainConfig
 from d3mlx.loader import TEACHER
 
@@ -46,7 +46,7 @@ def build(
     floats = train_on(further, work, resume, lengths)
     origin = (
         f"It is asked two problems at once. The teacher beside it, trained on for {STEPS} steps of {BATCH} by\n"
-        "`python -m d3mlx.distill.pairs`."
+        "`python -m d3mlx.builds.pairs`."
     )
     publish(floats, out, "d3mlx demonstration model: pairs", origin, problems, QUESTIONS)
 

@@ -1,6 +1,6 @@
-"""Builds the student of the embedded model from its teacher: trajectories, distillation, 8 bits, figures, the folder.
+"""Builds the student, the embedded model, from its teacher: trajectories, distillation, 8 bits, figures, the folder.
 
-    python -m d3mlx.distill.student --out FOLDER [--work FOLDER] [--resume]
+    python -m d3mlx.builds.student --out FOLDER [--work FOLDER] [--resume]
 
 The same as `d3mlx trajectories` and `d3mlx distill` do, with the settings below. Two processes under `mlx.launch`
 record twice as fast.
@@ -16,6 +16,7 @@ from typing import Annotated
 import mlx.core as mx
 import typer
 
+from d3mlx.builds.shipped import HELD_OUT, check_out, float_checkpoint, publish, save_floats
 from d3mlx.cli.script import script
 from d3mlx.cli.trajectories import Counter
 from d3mlx.convert.target import new_folder
@@ -25,8 +26,7 @@ from d3mlx.distill.fuse import fuse
 from d3mlx.distill.recording import record_all, settings_of, wait_for_all
 from d3mlx.distill.rows import EMBEDDED, questions
 from d3mlx.distill.run import distill
-from d3mlx.distill.shipped import HELD_OUT, check_out, float_checkpoint, publish, save_floats
-from d3mlx.distill.store import SHARD, read_store
+from d3mlx.distill.store import SHARD
 from d3mlx.distill.trainer import CHECKPOINT, Bar
 from d3mlx.distill.trajectories import RecordConfig
 from d3mlx.errors import ConfigError
@@ -92,8 +92,8 @@ class Work:
 
     @property
     def mark(self) -> Path:
-        """The fingerprint of the teacher."""
-        return self.folder / "teacher.txt"
+        """What a build was begun with: the fingerprint of the teacher, the number of problems of a round."""
+        return self.folder / "begun.txt"
 
     def trajectories(self, number: int) -> Path:
         return self.folder / f"trajectories-{number}"
@@ -115,19 +115,20 @@ def first_process() -> bool:
     return mx.distributed.init().rank() == 0
 
 
-def prepare(work: Work, teacher: str) -> None:
+def prepare(work: Work, teacher: str, recorded: int) -> None:
     """The teacher's weights in float32, which training starts from.
 
-    Raises ConfigError for another teacher than the work folder's, or for none.
+    Raises ConfigError for another teacher or another number of problems than the work folder's, or for no teacher.
     """
     if not (Path(teacher) / "config.json").is_file():
         raise ConfigError(f"{teacher} holds no model; give the folder of a --teacher.")
-    if first_process() and work.mark.exists() and work.mark.read_text() != fingerprint(teacher):
-        raise ConfigError(f"{work.folder} was begun with another teacher; give another --work.")
+    begun = f"{fingerprint(teacher)} {recorded}"
+    if first_process() and work.mark.exists() and work.mark.read_text() != begun:
+        raise ConfigError(f"{work.folder} was begun with another teacher or another --recorded; give another --work.")
     if first_process() and not work.teacher.exists():
         floats = float_checkpoint(Path(teacher))
         work.folder.mkdir(parents=True, exist_ok=True)
-        write_text(work.mark, str(fingerprint(teacher)))
+        write_text(work.mark, begun)
         with new_folder(work.teacher) as folder:
             save_floats(folder, *floats)
     wait_for_all()
@@ -139,7 +140,7 @@ def record(work: Work, number: int, count: int) -> None:
     teacher = load(source)
     asked = questions(EMBEDDED, *teacher, CANVAS, False, (number + 1) * count)[number * count :]
     settings = settings_of(*teacher, teacher=str(source), teacher_fingerprint=fingerprint(source), data=EMBEDDED)
-    with Counter("recording", first_process()) as report:
+    with Counter("recording", shown=first_process()) as report:
         record_all(teacher, asked, RECORD, work.trajectories(number), settings, SHARD, report)
 
 
@@ -190,15 +191,14 @@ def build(
     if first_process() and holds_files(work) and not resume:
         raise ConfigError(f"{work} holds a build already; go on with --resume, or give another --work.")
     wait_for_all()
-    prepare(places, teacher)
+    prepare(places, teacher, recorded)
     for number in range(rounds + 1):
         record(places, number, recorded)
         train(places, number)
     floats = calibrate(places, rounds)
     again = f"; rounds on the student's own answers: {rounds}" if rounds else ""
     if first_process():
-        answers = len(list(read_store(places.trajectories(0))))
-        how = f"distilled by `python -m d3mlx.distill.student` from {answers} of its answers{again}."
+        how = f"distilled by `python -m d3mlx.builds.student` from its right answers to {recorded} problems{again}."
         publish(floats, out, "d3mlx demonstration model: student", f"The teacher beside it, {how}", problems)
 
 

@@ -12,10 +12,11 @@ import pytest
 from mlx_lm.models import llama
 
 from d3mlx import FastDLLM, load
+from d3mlx.builds import control, next_token, pairs, shipped, student
+from d3mlx.builds.teacher import config_of, initialise, new_model
 from d3mlx.data.batches import Source
 from d3mlx.data.problems import problem
 from d3mlx.data.tokens import build_tokenizer
-from d3mlx.distill import control, embedded, next_token, pairs, shipped, student
 from d3mlx.distill.optimizer import OptimizerConfig
 from d3mlx.distill.store import read_settings, read_store
 from d3mlx.distill.trainer import TrainConfig, Trainer
@@ -27,12 +28,12 @@ from tests.distill.runs import Quiet, arrays
 
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One layer of width 64, untrained, with the embedded model's tokenizer."""
+    """One layer of width 64, untrained, with the tokenizer of the teacher that ships."""
     tokenizer = build_tokenizer()
-    config = embedded.config_of(tokenizer) | {"d_model": 64, "n_layers": 1, "n_heads": 1, "mlp_hidden_size": 64}
+    config = config_of(tokenizer) | {"d_model": 64, "n_layers": 1, "n_heads": 1, "mlp_hidden_size": 64}
     config |= {"n_kv_heads": 1}
     folder = tmp_path_factory.mktemp("teacher") / "floats"
-    shipped.save_floats(folder, embedded.new_model(config, 0), tokenizer, config)
+    shipped.save_floats(folder, new_model(config, 0), tokenizer, config)
     shipped.publish(folder, folder.with_name("teacher"), "teacher", "Untrained.", 1)
     return folder.with_name("teacher")
 
@@ -127,7 +128,7 @@ def test_the_autoregressive_model_learns_and_decodes_greedily(tmp_path: Path) ->
     small = {"hidden_size": 32, "num_hidden_layers": 1, "intermediate_size": 32, "num_attention_heads": 1}
     config = next_token.llama_config(tokenizer) | small
     model = llama.Model(llama.ModelArgs.from_dict(config))
-    embedded.initialise(model, 1, 0)
+    initialise(model, 1, 0)
     objective, watcher = next_token.NextTokenLoss(Source(tokenizer, 2, 0)), Quiet()
     plan = TrainConfig(30, optimizer=OptimizerConfig(peak_rate=1e-2, warmup=1, average=None))
     Trainer(model, objective, plan, tmp_path / "work").run(watcher=watcher)

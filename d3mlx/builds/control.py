@@ -1,6 +1,6 @@
 """Builds the control of the student: the teacher, trained on for as many steps on the problems recorded for it.
 
-    python -m d3mlx.distill.control --out FOLDER [--work FOLDER] [--resume]
+    python -m d3mlx.builds.control --out FOLDER [--work FOLDER] [--resume]
 
 What distillation gains is what the student has and the control has not.
 """
@@ -13,15 +13,15 @@ from typing import Annotated
 
 import typer
 
+from d3mlx.builds.further import Further, train_on
+from d3mlx.builds.shipped import HELD_OUT, check_out, publish
+from d3mlx.builds.student import DISTILL, RECORDED
 from d3mlx.cli.script import script
 from d3mlx.data.batches import CANVAS, Batch, Source, stack
 from d3mlx.data.problems import problem
 from d3mlx.data.tokens import build_tokenizer
 from d3mlx.distill.config import DistillConfig
 from d3mlx.distill.examples import Order
-from d3mlx.distill.further import Further, train_on
-from d3mlx.distill.shipped import HELD_OUT, check_out, publish
-from d3mlx.distill.student import DISTILL, RECORDED
 from d3mlx.distill.trainer import TrainConfig
 from d3mlx.loader import TEACHER
 
@@ -65,7 +65,7 @@ def build(
     plan = TrainConfig(steps, DISTILL.seed, DISTILL.log_every, DISTILL.save_every, optimizer=DISTILL.optimizer(steps))
     floats = train_on(Further(teacher, Solutions(recorded, DISTILL).batch, plan, {"solutions": recorded}), work, resume)
     origin = (
-        f"The teacher beside it, trained on by `python -m d3mlx.distill.control` for {steps} steps on the\n"
+        f"The teacher beside it, trained on by `python -m d3mlx.builds.control` for {steps} steps on the\n"
         f"solutions of the first {recorded} training problems."
     )
     publish(floats, out, "d3mlx demonstration model: control of the student", origin, problems)

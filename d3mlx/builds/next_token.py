@@ -1,6 +1,6 @@
-"""The autoregressive counterpart of the embedded model: mlx-lm's llama of the same size on the same problems.
+"""The autoregressive counterpart of the teacher: mlx-lm's llama of the same size on the same problems.
 
-    python -m d3mlx.distill.next_token --out FOLDER [--work FOLDER] [--resume]
+    python -m d3mlx.builds.next_token --out FOLDER [--work FOLDER] [--resume]
 
 Same vocabulary, width, layers and heads; it starts from the teacher's weights, whose layers are a llama's without the
 causal mask, and learns the next token of responses. `NextToken` lets it solve problems with mlx-lm's own generation.
@@ -20,13 +20,13 @@ from mlx_lm.models import llama
 from transformers import PreTrainedTokenizerFast
 
 from d3mlx.api import encode
+from d3mlx.builds.curriculum import Curriculum, Phase
+from d3mlx.builds.shipped import HELD_OUT, check_out, float_checkpoint, replacing, save_floats, working
+from d3mlx.builds.teacher import BATCH, FF, HEADS, LAYERS, WIDTH, config_of
 from d3mlx.cli.script import script
 from d3mlx.data.batches import CANVAS, Batch, Source
 from d3mlx.data.tokens import CONTEXT, build_tokenizer
-from d3mlx.distill.curriculum import Curriculum, Phase
-from d3mlx.distill.embedded import BATCH, FF, HEADS, LAYERS, WIDTH, config_of
 from d3mlx.distill.objective import Masked, Terms, mean_loss, on_rows
-from d3mlx.distill.shipped import HELD_OUT, check_out, float_checkpoint, replacing, save_floats, working
 from d3mlx.distill.trainer import TrainConfig, Trainer
 from d3mlx.evaluate.records import Record, score
 from d3mlx.evaluate.tasks import Task, task
@@ -40,7 +40,7 @@ PROBLEMS_ONLY = Curriculum(recall_steps=0, phases=(Phase(until=10**9, operations
 
 
 def llama_config(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
-    """config.json of a llama with the embedded model's sizes."""
+    """config.json of a llama of the teacher's sizes."""
     known = config_of(tokenizer)
     return {
         "model_type": "llama",

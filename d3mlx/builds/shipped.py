@@ -28,7 +28,7 @@ from d3mlx.evaluate.run import Subject, solve
 from d3mlx.evaluate.tasks import TaskOptions
 from d3mlx.evaluate.tasks.embedded import Embedded
 from d3mlx.experiments.readme import table
-from d3mlx.files import holds_files, json_object, locked, write_text
+from d3mlx.files import holds_files, json_object, locked, write_text, writing
 from d3mlx.loader import in_float32, lazy_model
 from d3mlx.models import llada
 from d3mlx.tokenizer import load_tokenizer
@@ -72,12 +72,13 @@ No training problem has exactly the numbers of a held-out one. Weights of {bits}
 
 
 def save_floats(folder: Path, model: nn.Module, tokenizer: Any, config: dict[str, Any]) -> None:
-    """Write a checkpoint as the converter reads it."""
-    save_model(folder, model)
-    save_config(config, folder / "config.json")
-    ends = [config["eos_token_id"], tokenizer.convert_tokens_to_ids(TURN)]
-    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": ends}))
-    tokenizer.save_pretrained(folder)
+    """Write a checkpoint as the converter reads it. Raises ConfigError if it cannot be written."""
+    with writing(folder):
+        save_model(folder, model)
+        save_config(config, folder / "config.json")
+        ends = [config["eos_token_id"], tokenizer.convert_tokens_to_ids(TURN)]
+        (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": ends}))
+        tokenizer.save_pretrained(folder)
 
 
 def finished(work: Path, model: nn.Module, tokenizer: Any, config: dict[str, Any]) -> Path:
@@ -168,9 +169,12 @@ def replacing(out: Path) -> Iterator[Path]:
     out = absolute(out)
     partial = out.with_name(f".{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    yield partial
-    shutil.rmtree(out, ignore_errors=True)
-    partial.rename(out)
+    try:
+        yield partial
+        shutil.rmtree(out, ignore_errors=True)
+        partial.rename(out)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def publish(floats: Path, out: Path, title: str, origin: str, problems: int, questions: int = 1) -> None:

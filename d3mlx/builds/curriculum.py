@@ -1,4 +1,4 @@
-"""Which batch the embedded model sees at which step."""
+"""Which batch the teacher sees at which step."""
 
 from __future__ import annotations
 

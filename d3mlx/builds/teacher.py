@@ -1,6 +1,6 @@
-"""Builds the embedded model from a seed: data, tokenizer, training, quantization, evaluation, the package folder.
+"""Builds the teacher from a seed: data, tokenizer, training, quantization, evaluation, the package folder.
 
-    python -m d3mlx.distill.embedded --out FOLDER [--work FOLDER] [--resume]
+    python -m d3mlx.builds.teacher --out FOLDER [--work FOLDER] [--resume]
 
 Hours on one core, with a fast BLAS preloaded (README.md says how).
 """
@@ -17,12 +17,12 @@ import typer
 from mlx.utils import tree_flatten, tree_unflatten
 from transformers import PreTrainedTokenizerFast
 
+from d3mlx.builds.curriculum import Curriculum
+from d3mlx.builds.shipped import HELD_OUT, check_out, finished, publish, working
 from d3mlx.cli.script import script
 from d3mlx.data.batches import CANVAS, Source
 from d3mlx.data.tokens import CONTEXT, END, MASK, build_tokenizer
-from d3mlx.distill.curriculum import Curriculum
 from d3mlx.distill.objective import Supervised, mask_batch, masked_loss
-from d3mlx.distill.shipped import HELD_OUT, check_out, finished, publish, working
 from d3mlx.distill.trainer import TrainConfig, Trainer
 from d3mlx.models import llada
 
@@ -104,12 +104,12 @@ def train(
 
 def build(
     out: Annotated[Path, typer.Option(help="Folder of the finished model; one that exists is replaced.")],
-    work: Annotated[Path, typer.Option(help="Folder of the checkpoint and the log.")] = Path("runs/embedded"),
+    work: Annotated[Path, typer.Option(help="Folder of the checkpoint and the log.")] = Path("runs/teacher"),
     seed: Annotated[int, typer.Option(min=0, help="Fixes data, start weights and masks.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in the work folder.")] = False,
     problems: Annotated[int, typer.Option(min=1, help="Held-out problems to measure with.")] = HELD_OUT,
 ) -> None:
-    """Train, quantize, measure and write the embedded model."""
+    """Train, quantize, measure and write the teacher."""
     check_out(out, work)
     tokenizer = build_tokenizer()
     config = config_of(tokenizer)
@@ -117,7 +117,7 @@ def build(
         model = train(tokenizer, config, work, seed, resume)
         floats = finished(work, model, tokenizer, config)
     origin = (
-        f"Built from seed {seed} by `python -m d3mlx.distill.embedded`: {STEPS} steps of {BATCH} generated problems, "
+        f"Built from seed {seed} by `python -m d3mlx.builds.teacher`: {STEPS} steps of {BATCH} generated problems, "
         "equations\nand recall exercises."
     )
     publish(floats, out, "d3mlx demonstration model: teacher", origin, problems)
