@@ -50,11 +50,10 @@ class Answers:
 
 
 def rows_of(text: str | None) -> list[int]:
-    """Row counts of an option like 1,8,32."""
-    from d3mlx.bench.forwards import ROWS
+    """Row counts of an option like 1,8,32; none where it is not given."""
     from d3mlx.cli.eval import numbers
 
-    return [int(number) for number in numbers("--rows", text, int)] or list(ROWS)
+    return [int(number) for number in numbers("--rows", text, int)]
 
 
 def sizes_of(shape: str | None, sizes: dict[str, int | None]) -> Sizes | None:
@@ -130,6 +129,7 @@ def predict(chip: str, chosen: Chosen, context: int, rows: list[int], json_file:
     """Print, or write, a roofline. No weight is loaded."""
     from d3mlx.bench.chips import chip_named
     from d3mlx.bench.cost import cost
+    from d3mlx.bench.forwards import ROWS
     from d3mlx.bench.roofline import FORMULA, Roofline
     from d3mlx.bench.shapes import SHAPES, skeleton
     from d3mlx.checkpoint import open_checkpoint
@@ -140,6 +140,7 @@ def predict(chip: str, chosen: Chosen, context: int, rows: list[int], json_file:
     from d3mlx.hub import fetch
     from d3mlx.loader import lazy_model
 
+    rows = rows or list(ROWS)
     if context < 0 or min(rows) < 1:
         raise ConfigError("--context and --rows are numbers of positions, 0 or more and 1 or more.")
     described = chip_named(chip)
@@ -213,6 +214,8 @@ def measure_all(
     if context is not None and context > longest:
         raise ConfigError(f"This model has a context of {longest} positions; give a --context up to that.")
     context = min(CONTEXT, longest) if context is None else context
+    if rows and max(rows) > context:
+        raise ConfigError(f"--rows are numbers from 1 to the context of {context}.")
     forwards.check_seconds(seconds)
     command, known = shlex.join(["d3mlx", *sys.argv[1:]]), facts(model, chosen.name)
     profiles = {name: Profile() for name in answers.presets} if answers and answers.profile else {}
@@ -223,7 +226,7 @@ def measure_all(
         decoding.check(speaker, prompts, decoding.padded(answers.presets, PADDING))
     with telling() as tell:
         share = FORWARD_SHARE if answers else 1
-        timed = forwards.measure(model, context, rows, share * seconds, tell)
+        timed = forwards.measure(model, context, rows or forwards.ROWS, share * seconds, tell)
         found = crossover(timed.steps)
         multiple = found.padding or PADDING
         if answers:

@@ -65,7 +65,7 @@ def knobs_of(decoder: str, rows: str | None, pairs: list[str]) -> dict[str, Any]
 
     check_choice("The decoder", decoder, tuple(PRESETS))
     hints = get_type_hints(PRESETS[decoder])
-    listed = {"threshold": "--thresholds", "steps": "--steps"}
+    listed = {"threshold": "--thresholds", "steps": "--steps", "rows": "--rows"}
     knobs: dict[str, Any] = {} if rows is None else {"rows": rows}
     for pair in pairs:
         name, equals, value = pair.partition("=")

@@ -332,7 +332,9 @@ def generate(
 
     argument = prompt if named is None else named
     if argument is None or None not in (prompt, named):
-        raise typer.BadParameter("give it once, as the argument or with --prompt.", param_hint="The prompt")
+        raise typer.BadParameter(
+            "give it once, as the argument or with --prompt; - reads it from standard input.", param_hint="the prompt"
+        )
     if json_lines and plain:
         raise ConfigError("Give --json or --plain, not both.")
     knobs = {

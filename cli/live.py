@@ -160,7 +160,10 @@ class View:
             yield stretch
 
     def text(self, glyphs: Glyphs) -> Text:
-        """The whole canvas as styled text, masks included."""
+        """The whole canvas as styled text, masks included; once over, an answer that a stop text ended as it is."""
+        stream = self.generation.stream
+        if self.over and stream is not None and stream.done:
+            return Text(printable(self.generation.text), overflow="fold")
         now = self.latest.index if self.latest else 0
         reach = self.latest.blocks[-1].end if self.latest else 0
         out = Text(overflow="fold")

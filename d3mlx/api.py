@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from numbers import Integral
 from typing import Any
 
 from d3mlx.bench.chips import favored
@@ -27,7 +28,11 @@ OPTIONS = ("max_tokens", "sampling", "early_stop", "stop")
 
 @dataclass(frozen=True)
 class Result:
-    """A finished generation. `tokens` run up to and including the first end token; `text` ends before it."""
+    """A finished generation. `tokens` run up to and including the first end token; `text` ends before it.
+
+    Where a stop text ended the answer, `text` ends before that; `tokens` are those of the canvas and run on behind it,
+    masks included.
+    """
 
     text: str
     tokens: list[int] = field(repr=False)
@@ -36,10 +41,15 @@ class Result:
 
 
 def encode(tokenizer: Any, prompt: Prompt) -> list[int]:
-    """Token ids of a prompt. Raises PromptError if it is empty or needs a tokenizer that is not there."""
-    ids = [] if isinstance(prompt, str) else [item for item in prompt if isinstance(item, int)]
-    if ids and len(ids) == len(prompt):
-        return ids
+    """Token ids of a prompt. Raises PromptError if it is empty, none of these, or needs a tokenizer that is missing."""
+    if not len(prompt):
+        raise PromptError("The prompt is empty.")
+    if not isinstance(prompt, str):
+        items: Sequence[Any] = prompt
+        if all(isinstance(item, Integral) for item in items):
+            return [int(item) for item in items]
+        if not all(isinstance(item, Mapping) and is_message(item) for item in items):
+            raise PromptError("A prompt is text, token ids, or messages: dicts whose role and content are texts.")
     if not is_text(prompt):
         raise PromptError("The prompt holds bytes that are not UTF-8 text.")
     if tokenizer is None:
@@ -54,6 +64,10 @@ def encode(tokenizer: Any, prompt: Prompt) -> list[int]:
     if not ids:
         raise PromptError("The prompt is empty.")
     return ids
+
+
+def is_message(item: Mapping[str, Any]) -> bool:
+    return {"role", "content"} <= item.keys() and all(isinstance(value, str) for value in item.values())
 
 
 def is_text(prompt: Prompt) -> bool:

@@ -16,6 +16,7 @@ import mlx.core as mx
 from d3mlx.errors import ConfigError
 
 READ_WHOLE = 64 << 20
+MODEL_FILES = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")
 SAMPLES, SAMPLE_BYTES = 256, 4096
 """How much of a file goes into its fingerprint: all of it up to READ_WHOLE bytes, else samples."""
 
@@ -23,18 +24,19 @@ SAMPLES, SAMPLE_BYTES = 256, 4096
 def fingerprint(path: Path | str | None) -> str | None:
     """A hash that tells one model folder or data file from another: names, sizes, contents, large ones by samples.
 
+    Of a folder everything counts that an answer depends on: weights, configuration, tokenizer, chat template.
     Sixteen gigabytes of weights take milliseconds, and two trainings of a model differ in every sample.
     """
     if path is None:
         return None
     path = Path(path)
-    files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
+    files = sorted(file for kind in MODEL_FILES for file in path.glob(kind)) if path.is_dir() else [path]
     digest = hashlib.sha256()
     for file in files:
         size = file.stat().st_size
         digest.update(f"{file.name} {size}".encode())
         with file.open("rb") as content:
-            if size <= READ_WHOLE:
+            if size <= max(READ_WHOLE, SAMPLE_BYTES):
                 digest.update(content.read())
                 continue
             for i in range(SAMPLES):
@@ -114,9 +116,24 @@ def writing(path: Path) -> Iterator[None]:
         raise ConfigError(f"{path} cannot be written: {why.rstrip('.')}; make room, or give another folder.") from error
 
 
+def append(file: IO[bytes], path: Path, line: bytes) -> None:
+    """Write a line to the open file of a path, and hand it to the system, so that a kill leaves at most this one torn.
+
+    Raises ConfigError; the file is closed then, for what it could not take it would try to write again.
+    """
+    try:
+        with writing(path):
+            file.write(line)
+            file.flush()
+    except ConfigError:
+        with suppress(OSError):
+            file.close()
+        raise
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a temporary sibling and rename it. Raises ConfigError."""
-    write_bytes(path, text.encode())
+    write_bytes(path, text.encode(errors="backslashreplace"))
 
 
 @contextmanager
@@ -132,7 +149,12 @@ def renamed(partial: Path, path: Path) -> Iterator[None]:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a temporary sibling and rename it. Raises ConfigError."""
+    """Write a temporary sibling and rename it; a link stays, a device or a pipe is written to. Raises ConfigError."""
+    path = path.resolve()
+    if path.exists() and not path.is_file():
+        with writing(path):
+            path.write_bytes(content)
+        return
     partial = path.with_name(f".{path.name}.partial")
     with renamed(partial, path):
         partial.write_bytes(content)

@@ -10,17 +10,23 @@ from d3mlx.errors import CheckpointError, ConfigError
 PATTERNS = ["*.json", "README.md", "model*.safetensors", "*.txt", "*.jinja", "*.model"]
 """Data only: code that lies beside a checkpoint is never downloaded."""
 
+SHIPPED = {name: Path(__file__).parent / "data" / name for name in ("embedded", "teacher", "pairs")}
+"""The models that come with the package, by the names that stand for their folders."""
+
 
 def fetch(path_or_repo: str, revision: str | None = None) -> Path:
-    """The folder of a checkpoint, downloaded into the hub's cache if it is not on disk.
+    """The folder of a checkpoint: on disk, one that ships by its name, or in the hub's cache, downloaded if need be.
 
-    HF_HOME, HF_TOKEN and HF_HUB_OFFLINE work as for every hub tool. Raises CheckpointError.
+    HF_HOME, HF_TOKEN and HF_HUB_OFFLINE work as for every hub tool. Raises CheckpointError, and ConfigError for a
+    revision of a folder.
     """
     folder = Path(os.path.expanduser(path_or_repo))  # noqa: PTH111 - Path's own raises for an unknown user
     if folder.is_dir():
         if revision is not None:
             raise ConfigError(f"{path_or_repo} is a folder; a revision belongs to a hub id.")
         return folder
+    if path_or_repo in SHIPPED:
+        return SHIPPED[path_or_repo]
     if folder.exists():
         raise CheckpointError(f"{path_or_repo} is a file; give the folder of a checkpoint.")
     if path_or_repo.startswith(("/", ".", "~")) or path_or_repo.count("/") != 1:

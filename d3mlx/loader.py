@@ -12,17 +12,17 @@ from mlx_lm.utils import dequantize_model, get_total_parameters, load_adapters, 
 
 from d3mlx.checkpoint import SMALL, Checkpoint, open_checkpoint, read_json
 from d3mlx.errors import CheckpointError, MemoryLimitError
-from d3mlx.hub import fetch
+from d3mlx.hub import SHIPPED, fetch
 from d3mlx.models import DiffusionModel, get_model_classes
 from d3mlx.tokenizer import load_tokenizer
 
-EMBEDDED = str(Path(__file__).parent / "data" / "embedded")
+EMBEDDED = str(SHIPPED["embedded"])
 """The demonstration model that ships with the package."""
 
-TEACHER = str(Path(__file__).parent / "data" / "teacher")
+TEACHER = str(SHIPPED["teacher"])
 """The model that the demonstration model is distilled from."""
 
-PAIRS = str(Path(__file__).parent / "data" / "pairs")
+PAIRS = str(SHIPPED["pairs"])
 """The teacher, trained on for two problems at once."""
 
 
@@ -36,7 +36,7 @@ def load(
 
     path_or_repo: a folder, or a hub id that is downloaded once. adapter_path: a folder of LoRA adapters in mlx-lm's
     layout. lazy: leave the weights on disk until they are used. revision: branch, tag or commit on the hub.
-    Raises CheckpointError, MemoryLimitError.
+    Raises CheckpointError, MemoryLimitError, and ConfigError for a revision of a folder.
     """
     checkpoint = open_checkpoint(fetch(str(path_or_repo), revision))
     if not lazy:

@@ -1,1 +1,1 @@
-"""Instruments: how long a forward takes on this machine, what the paper predicts, and what is kept of it."""
+"""Instruments: how long a forward takes on this machine, what published figures predict, and what is kept of it."""

@@ -32,11 +32,6 @@ class Block:
     masks: int
     full: bool
 
-    @property
-    def progress(self) -> float:
-        """Committed share, 0 to 1."""
-        return 1 - self.masks / (self.end - self.start)
-
 
 @dataclass(frozen=True)
 class View:

@@ -19,6 +19,13 @@ def weight(accuracy: float, y_max: float, alpha: float = ALPHA) -> float:
     return min(math.exp(-alpha * (1 - accuracy / y_max)), 1.0)
 
 
+def near(curve: Sequence[tuple[float, float]], tolerance: float = TOLERANCE) -> list[tuple[float, float]]:
+    """The points (rho, y) that AUP counts: those at most `tolerance` below the least parallel one, as written."""
+    # Accuracies are quotients, so two that lie exactly 5 apart may differ by a little more.
+    lowest = min(curve)[1] - tolerance - 1e-9
+    return [(rho, y) for rho, y in curve if y >= lowest]
+
+
 def aup(
     points: Sequence[tuple[float, float]], y_max: float, *, alpha: float = ALPHA, tolerance: float = TOLERANCE
 ) -> float:
@@ -39,12 +46,12 @@ def aup(
         raise ConfigError(f"AUP is relative to a best accuracy (y-max) above 0 percent, not {y_max:g}.")
     curve = sorted(points)
     (first_rho, first_y), (_, last_y) = curve[0], curve[-1]
-    if first_y - last_y > tolerance:
+    kept = near(curve, tolerance)
+    if kept[-1] != curve[-1]:
         raise ConfigError(
             f"AUP is not defined: the most parallel point has {last_y:.2f} % accuracy, more than {tolerance:g} below "
             f"the {first_y:.2f} % of the least parallel one; leave out the points that are worse."
         )
-    kept = [(rho, y) for rho, y in curve if y >= first_y - tolerance]
     heights = [y * weight(y, y_max, alpha) for _, y in kept]
     area = first_rho * first_y
     for i in range(1, len(kept)):

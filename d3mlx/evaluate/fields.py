@@ -11,7 +11,9 @@ from d3mlx.errors import DataError
 
 Row = dict[str, Any]
 Fields = Mapping[str, type]
-"""Name of a field to its type, str or list (of str). "a|b" takes either name and gives it as the first one."""
+"""Name of a field to its type, str or list (of str). "a|b" takes either name and gives it as the first one.
+
+A field "a?" may be missing or null, and is empty then."""
 
 
 def is_texts(value: object) -> bool:
@@ -28,7 +30,12 @@ def rows_with(path: Path, fields: Fields) -> list[Row]:
 
 def checked(place: str, row: Row, fields: Fields) -> Row:
     for names, kind in fields.items():
-        found = [name for name in names.split("|") if name in row]
+        required = not names.endswith("?")
+        names = names.rstrip("?")
+        found = [name for name in names.split("|") if name in row and (required or row[name] is not None)]
+        if not found and not required:
+            row[names] = kind()
+            continue
         if not found:
             wanted = names.replace("|", "' or '")
             raise DataError(f"{place}: the field '{wanted}' is missing.")

@@ -7,6 +7,7 @@ decoder). A killed run loses the problem it was at and nothing else.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
@@ -16,9 +17,12 @@ from typing import Any
 
 from d3mlx.errors import ConfigError, DataError
 from d3mlx.evaluate.statistics import wilson
-from d3mlx.files import holds_files, json_object, locked, write_text, writing
+from d3mlx.files import append, holds_files, json_object, locked, write_text
 
 CONFIG = "config.json"
+LARGEST = 2**53
+"""Of a count in a record; sums of such are numbers that a float can hold."""
+
 NOT_COMPARED = ("versions",)
 """Entries of config.json that are kept for the reader; a run may go on under another version."""
 
@@ -59,6 +63,8 @@ def record_of(values: Any) -> Record:
     known = {field.name: KINDS[str(field.type)] for field in fields(Record)}
     if not (isinstance(values, dict) and all(type(values.get(name, ...)) in kinds for name, kinds in known.items())):
         raise ValueError("no record of an evaluation")
+    if any(type(values[name]) is int and not 0 <= values[name] <= LARGEST for name in known):
+        raise ValueError("a count that no answer has")
     return Record(**{name: values[name] for name in known})
 
 
@@ -136,7 +142,10 @@ class Setting:
         if name == "default":
             return Setting()
         knob, _, value = name.partition("-")
-        return Setting(knob, int(value) if value.isdigit() else float(value))
+        setting = Setting(knob, int(value) if value.isdigit() else float(value))
+        if setting.name != name or not math.isfinite(setting.value or 0):
+            raise ValueError("no name that a setting has")
+        return setting
 
 
 def read_points(folder: Path) -> tuple[dict[str, Any], dict[Setting, list[Record]]]:
@@ -151,12 +160,15 @@ def read_points(folder: Path) -> tuple[dict[str, Any], dict[Setting, list[Record
         except ValueError as error:
             raise DataError(f"{file} is no point of an evaluation; take it out of the folder.") from error
         points[setting] = read_records(file)[0]
-    return read_config(path), points
+    config = read_config(path)
+    if "task" not in config:
+        raise DataError(f"{folder} is no evaluation: its {CONFIG} names no task.")
+    return config, points
 
 
 def read_config(path: Path) -> dict[str, Any]:
     config = json_object(path)
-    if config is None:
+    if config is None or not isinstance(config.get("task", ""), str):
         raise DataError(f"{path} is damaged; choose another folder.")
     return config
 
@@ -238,11 +250,8 @@ class Appender:
         self.path, self.file = path, file
 
     def add(self, record: Record) -> None:
-        """Write one line and hand it to the system, so that a kill leaves at most this one torn."""
         line = json.dumps(asdict(record), ensure_ascii=False, allow_nan=False) + "\n"
-        with writing(self.path):
-            self.file.write(line.encode("utf-8", errors="replace"))
-            self.file.flush()
+        append(self.file, self.path, line.encode("utf-8", errors="replace"))
 
 
 def short(value: Any) -> str:

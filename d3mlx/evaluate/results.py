@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from d3mlx.errors import ConfigError, DataError
-from d3mlx.evaluate.aup import aup
+from d3mlx.evaluate.aup import aup, near
 from d3mlx.evaluate.plot import Curve, Mark, draw
 from d3mlx.evaluate.records import Record, Score, Setting, read_points, score
 from d3mlx.evaluate.statistics import Difference, paired_difference
@@ -53,11 +53,15 @@ class Run:
 
 @dataclass(frozen=True)
 class Area:
-    """AUP with the y-max it is relative to, in percent; `why` says why there is none."""
+    """AUP with the y-max it is relative to, in percent; `why` says why there is none.
+
+    left_out: the points that it does not count, more than 5 points below the least parallel one.
+    """
 
     y_max: float
     value: float | None
     why: str | None = None
+    left_out: int = 0
 
 
 def area(run: Run, y_max: float) -> Area:
@@ -66,7 +70,7 @@ def area(run: Run, y_max: float) -> Area:
         return Area(y_max, None, "No AUP: no answer was right.")
     points = [(point.score.tokens_per_forward, 100 * point.score.accuracy) for point in run.points]
     try:
-        return Area(y_max, aup(points, y_max))
+        return Area(y_max, aup(points, y_max), left_out=len(points) - len(near(points)))
     except ConfigError as error:
         return Area(y_max, None, str(error))
 

@@ -197,6 +197,7 @@ WRONG = [
     (["--context", "100000"], "context of 512"),
     ([*TINY, "--context", "0"], "--context"),
     ([*TINY, "--rows", "0,8"], "--rows"),
+    ([*TINY, "--context", "16", "--rows", "8,17"], "--rows"),
     ([*TINY, "--seconds", "0"], "--seconds"),
     (["--max-tokens", "0"], "max-tokens"),
     (["--max-tokens", "9999"], "exceed"),

@@ -138,6 +138,7 @@ WRONG = [
     (["--knob", "colour=red"], 1, "colour=red"),
     (["--knob", "block-size=large"], 1, "number"),
     (["--knob", "threshold=1"], 1, "--thresholds"),
+    (["--decoder", "d3llm", "--knob", "rows=full"], 1, "--rows"),
     (["--decoder", "d3llm", "--rows", "dual"], 1, "rows for d3llm"),
     (["--rows", "full"], 1, "has no rows"),
     (["--plot", "absent/plot.svg"], 1, "absent"),

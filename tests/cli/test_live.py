@@ -45,7 +45,7 @@ def step_of(index: int, positions: list[int], tokens: list[int], length: int, en
 def view_of(length: int) -> View:
     canvas = Canvas([1], length, MASK, (END,))
     canvas.grow(len(canvas))
-    return View(SimpleNamespace(canvas=canvas), ByteTokenizer(), "model · decoder")  # type: ignore[arg-type]
+    return View(SimpleNamespace(canvas=canvas, stream=None), ByteTokenizer(), "model · decoder")  # type: ignore[arg-type]
 
 
 def frame(view: View, width: int, height: int = 20, **options: Any) -> list[str]:
@@ -116,6 +116,14 @@ def test_what_follows_the_end_is_hidden() -> None:
     view.take(step_of(0, list(range(6)), tokens, 6))
     view.over = True
     assert "no!" not in "".join(frame(view, 40))
+
+
+def test_what_follows_a_stop_text_is_hidden_in_the_end() -> None:
+    view = view_of(4)
+    view.canvas.commit(np.arange(1, 5), np.array([ord(letter) for letter in "ok#!"]))
+    view.take(step_of(0, list(range(4)), [ord(letter) for letter in "ok#!"], 4))
+    view.generation.stream, view.generation.text, view.over = SimpleNamespace(done=True), "ok", True  # type: ignore[assignment]
+    assert "".join(frame(view, 40)).count("ok") == 1 and "#" not in "".join(frame(view, 40))
 
 
 def test_commits_are_lit_and_cool() -> None:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from d3mlx.errors import ConfigError
-from d3mlx.evaluate.aup import aup
+from d3mlx.evaluate.aup import aup, near
 from d3mlx.evaluate.statistics import paired_difference, wilson
 
 CASES = json.loads((Path(__file__).parents[1] / "golden" / "aup.json").read_text())
@@ -94,3 +94,12 @@ def test_paired_difference() -> None:
 def test_an_interval_holds_the_shrunk_difference(pairs: list[tuple[bool, bool]]) -> None:
     found = paired_difference([a for a, _ in pairs], [b for _, b in pairs])
     assert -1 <= found.low <= (found.gained - found.lost) / (found.count + 2) <= found.high <= 1
+
+
+@given(st.integers(100, 2000), st.integers(0, 99))
+def test_a_point_exactly_at_the_tolerance_counts(problems: int, seed: int) -> None:
+    problems -= problems % 20
+    right = problems // 20 + seed * (problems - problems // 20) // 99
+    curve = [(1.0, 100 * right / problems), (2.0, 100 * (right - problems // 20) / problems)]
+    assert aup(curve, 100) >= curve[0][1]
+    assert len(near(curve)) == 2

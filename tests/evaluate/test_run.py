@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from d3mlx import D3LLM, Sampling, generate, load
+from d3mlx.builds.shipped import measure
 from d3mlx.data.problems import is_correct, problem
-from d3mlx.distill.shipped import measure
 from d3mlx.errors import ConfigError, DataError, PromptError
 from d3mlx.evaluate.records import Folder, Record, Setting, read_points, read_records, score
 from d3mlx.evaluate.results import (
@@ -31,7 +31,7 @@ from d3mlx.evaluate.results import (
 )
 from d3mlx.evaluate.run import Subject, attempt, run_point, solve
 from d3mlx.evaluate.tasks import Ask, Verdict
-from d3mlx.files import fingerprint
+from d3mlx.files import append, fingerprint, write_text
 from tests.builders import write_llada
 
 SETTING = Setting("threshold", 0.5)
@@ -187,6 +187,9 @@ def test_folders_that_are_no_evaluation(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="damaged"):
         read_run(tmp_path)
     (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(DataError, match="names no task"):
+        read_run(tmp_path)
+    (tmp_path / "config.json").write_text('{"task": "echo"}')
     with pytest.raises(DataError, match="no answers yet"):
         read_run(tmp_path)
     (tmp_path / "other.jsonl").write_text("")
@@ -287,3 +290,32 @@ def test_fingerprints_tell_models_apart(tmp_path: Path, monkeypatch: pytest.Monk
     weights.write_bytes(bytes(content))
     assert fingerprint(first) != fingerprint(second)
     assert fingerprint(None) is None
+    config = first / "config.json"
+    before = fingerprint(first)
+    config.write_text(config.read_text().replace('"rope_theta": ', '"rope_theta": 3'))
+    assert fingerprint(first) != before
+
+
+def test_devices_and_links_are_written_to(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    write_text(tmp_path / "link", "one")
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "file").read_text() == "one"
+    write_text(Path("/dev/null"), "two")
+    assert Path("/dev/null").is_char_device()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no device that is always full")
+def test_a_full_disk_is_one_sentence() -> None:
+    with Path("/dev/full").open("wb") as file, pytest.raises(ConfigError, match="No space left on device; make room"):
+        append(file, Path("answers"), b"line\n")
+
+
+def test_a_record_holds_what_an_answer_can(tmp_path: Path) -> None:
+    path = tmp_path / "default.jsonl"
+    for tokens in (-1, 10**400):
+        path.write_text(json.dumps(asdict(record(0, True)) | {"tokens": tokens}) + "\n")
+        with pytest.raises(DataError, match="line 1"):
+            read_records(path)
+    for name in ("threshold-0.50", "threshold-nan"):
+        with pytest.raises(ValueError, match="no name"):
+            Setting.named(name)

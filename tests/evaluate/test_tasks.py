@@ -238,6 +238,11 @@ BROKEN: list[tuple[str, str, list[str]]] = [
     ("math", '{"problem": "p", "solution": "s"}', ["row 1", "\\boxed"]),
     ("mbpp", '{"code": "", "test_list": []}', ["row 1", "'text' or 'prompt'"]),
     ("mbpp", '{"text": "", "test_list": [1]}', ["row 1", "'test_list' must be a list of texts"]),
+    (
+        "mbpp",
+        '{"text": "", "test_list": [], "test_imports": "import math"}',
+        ["row 1", "'test_imports' must be a list"],
+    ),
     ("humaneval", '{"prompt": "", "test": ""}', ["row 1", "'entry_point' is missing"]),
 ]
 

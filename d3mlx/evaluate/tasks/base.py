@@ -85,7 +85,7 @@ class Task(Protocol):
 def problems(name: str, options: TaskOptions, fields: Fields) -> list[Row]:
     """The rows of --data. Raises ConfigError where none is given, DataError for a file that will not do."""
     if options.data is None:
-        wanted = ", ".join(fields).replace("|", " or ")
+        wanted = ", ".join(names for names in fields if not names.endswith("?")).replace("|", " or ")
         raise ConfigError(f"{name} reads its problems from --data FILE.jsonl, whose rows have {wanted}.")
     return rows_with(options.data, fields)
 

@@ -13,7 +13,7 @@ from d3mlx.evaluate.programs import fenced, names_in, sanitised
 from d3mlx.evaluate.sandbox import Sandbox
 from d3mlx.evaluate.tasks.base import Ask, TaskOptions, Verdict, examples, problems
 
-FIELDS: dict[str, type] = {"text|prompt": str, "test_list": list}
+FIELDS: dict[str, type] = {"text|prompt": str, "test_list": list, "test_imports?": list, "test_setup_code?": str}
 SHOWN: dict[str, type] = {**FIELDS, "code": str}
 ROLE = "You are an expert Python programmer, and here is your task:"
 
@@ -54,6 +54,6 @@ class MBPP:
 
     def score(self, index: int, text: str) -> Verdict:
         row, program = self.rows[index], self.program(index, text)
-        before = [*row.get("test_imports", []), row.get("test_setup_code", "")]
+        before = [*row["test_imports"], row["test_setup_code"]]
         outcome = self.sandbox.run("\n".join([*before, program, *row["test_list"]]) + "\n")
         return Verdict(outcome.passed, program, why=outcome.why)
