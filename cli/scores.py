@@ -86,7 +86,8 @@ def show_run(run: Run, found: Area, y_max_given: bool) -> None:
 def area_line(found: Area, origin: str) -> str:
     if found.value is None:
         return str(found.why)
-    return f"AUP: {found.value:.2f} with y-max {found.y_max:.2f} % ({origin})"
+    left_out = f"; {found.left_out} left out, too far below the first" if found.left_out else ""
+    return f"AUP: {found.value:.2f} with y-max {found.y_max:.2f} % ({origin}){left_out}"
 
 
 def show_comparison(runs: Sequence[Run], areas: Sequence[Area], origin: str) -> None:

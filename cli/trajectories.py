@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -12,8 +13,15 @@ if TYPE_CHECKING:
     from d3mlx.distill.trajectories import Trajectory
 
 
+LINE_SECONDS = 30
+"""Between two lines of progress."""
+
+
 class Counter:
-    """A progress bar with the time left, on standard error; quiet where that is no terminal."""
+    """A progress bar with the time left, on standard error; where that is no terminal, a line now and then.
+
+    shown: whether this process says anything.
+    """
 
     def __init__(self, description: str, shown: bool):
         from rich.console import Console
@@ -22,9 +30,11 @@ class Counter:
 
         text, figures = TextColumn("{task.description}"), TextColumn("{task.fields[figures]}")
         columns = (text, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeLeft(), figures)
-        self.progress = Progress(*columns, console=Console(stderr=True), disable=not shown)
+        bar = shown and sys.stderr.isatty()
+        self.progress = Progress(*columns, console=Console(stderr=True), disable=not bar)
         self.task = self.progress.add_task(description, total=None, figures="")
         self.checked = self.right = 0
+        self.description, self.lines, self.told = description, shown and not bar, time.monotonic()
 
     def __enter__(self) -> Counter:
         self.progress.start()
@@ -39,6 +49,10 @@ class Counter:
             self.right += found.correct
         figures = f"{self.right / self.checked:.0%} right" if self.checked else ""
         self.progress.update(self.task, completed=done, total=total or None, figures=figures)
+        if self.lines and time.monotonic() - self.told > LINE_SECONDS:
+            self.told = time.monotonic()
+            of = f" of {total}" if total else ""
+            sys.stderr.write(f"{self.description}: {done}{of}{f', {figures}' if figures else ''}\n")
 
 
 def trajectories(
@@ -61,11 +75,18 @@ def trajectories(
         ),
     ] = None,
     model: Annotated[
-        str | None, typer.Option("--model", "-m", help="Teacher: folder or hub id.", show_default="the built-in model")
+        str | None,
+        typer.Option(
+            "--model",
+            "-m",
+            help="Teacher: folder, hub id, or `teacher`, the one that ships.",
+            show_default="the student that ships",
+        ),
     ] = None,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the hub.")] = None,
     max_tokens: Annotated[
-        int | None, typer.Option(help="Length of an answer's canvas, 256.", min=1, show_default=False)
+        int | None,
+        typer.Option(help="Length of an answer's canvas, 256 unless the model says.", min=1, show_default=False),
     ] = None,
     block_size: Annotated[
         int | None, typer.Option(help="Tokens in a block of the teacher's decode, 32.", min=1, show_default=False)
@@ -134,13 +155,13 @@ def trajectories(
     }
     settings = settings_of(loaded, tokenizer, teacher=model or "embedded", data=source, raw=raw, **marks)
     if published is not None:
-        with Counter("importing", sys.stderr.isatty()) as counter:
+        with Counter("importing", shown=True) as counter:
             import_all(published, teacher, raw, out, settings, shard, counter)
     else:
         length, size = max_tokens or loaded.args.max_new_tokens, block_size or 32
         config = RecordConfig(length, size, rows or "full", early_stop, check, seed or 0)
         asked = questions(source, loaded, tokenizer, config.max_tokens, raw, limit)
-        with Counter("recording", first and sys.stderr.isatty()) as counter:
+        with Counter("recording", shown=first) as counter:
             record_all(teacher, asked, config, out, settings, shard, counter)
     if first:
         found = list(read_store(out))

@@ -18,13 +18,13 @@ from typing import Annotated, Any
 
 import typer
 
+from d3mlx.builds.student import DISTILL, Work, of_round
 from d3mlx.cli.script import script
 from d3mlx.data.batches import CANVAS
 from d3mlx.decoding.presets import D3LLM
 from d3mlx.distill.config import DistillConfig
 from d3mlx.distill.run import distill
 from d3mlx.distill.store import read_store
-from d3mlx.distill.student import DISTILL, Work, of_round
 from d3mlx.distill.trainer import CHECKPOINT, Bar
 from d3mlx.errors import ConfigError
 from d3mlx.evaluate.records import Setting
@@ -166,11 +166,11 @@ def text(results: dict[str, Any]) -> str:
     rows = [[arm["arm"], *(cell(arm, i) for i in range(len(THRESHOLDS)))] for arm in results["arms"]]
     about = (
         f"Tokens per forward @ exact answers in %, means of {len(SEEDS)} seeds, then the difference to all parts with "
-        f"the same seed, mean and range; {results['steps']} steps of {DISTILL.batch_size} on "
-        f"{results['trajectories']:,} trajectories, {results['problems']} held-out problems, decoder d3llm, float32, "
-        "logits as trained. At one threshold a change moves both, tokens and accuracy. Random masks also show end "
-        "tokens at random; a constant ratio has no full blocks; wrong answers are those of problems that the teacher "
-        "got wrong five times."
+        f"the same seed, mean and range; {results['steps']} steps of {DISTILL.batch_size} on the right ones of "
+        f"{results['trajectories']:,} answers, {results['problems']} held-out problems, decoder d3llm, float32, logits "
+        "as trained. At one threshold a change moves both, tokens and accuracy. Random masks also show end tokens at "
+        "random; a constant ratio has no full blocks; wrong answers are those of problems that the teacher got wrong "
+        "five times."
     )
     intro = "One part of the distillation changed at a time, at equal steps:"
     return f"{intro}\n\n{table(header, [['the teacher', *before], *rows])}\n\n{about}"

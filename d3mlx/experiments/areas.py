@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from d3mlx.evaluate.aup import TOLERANCE, aup
+from d3mlx.evaluate.aup import aup, near
 from d3mlx.evaluate.records import Record
 from d3mlx.evaluate.results import Point
 from d3mlx.experiments.contestants import Y_MAX
@@ -26,11 +26,6 @@ class Area:
     low: float
     high: float
     counted: int
-
-
-def near(places: Sequence[Place]) -> list[Place]:
-    """The places that AUP counts: those at most 5 points below the least parallel one."""
-    return [place for place in places if place[1] >= min(places)[1] - TOLERANCE]
 
 
 def resampled(records: Sequence[Record]) -> list[Place]:

@@ -20,12 +20,12 @@ from d3mlx.bench.chips import chip_named
 from d3mlx.bench.cost import cost
 from d3mlx.bench.roofline import Roofline
 from d3mlx.bench.shapes import SHAPES, skeleton
+from d3mlx.builds.pairs import QUESTIONS
 from d3mlx.cli.script import script
 from d3mlx.data.batches import CANVAS, SHOTS
 from d3mlx.decoding.presets import D3LLM, D3MLX, FastDLLM, Preset, Vanilla, check_choice
-from d3mlx.distill.pairs import QUESTIONS
 from d3mlx.errors import ConfigError, DataError
-from d3mlx.evaluate.aup import TOLERANCE, aup
+from d3mlx.evaluate.aup import TOLERANCE, aup, near
 from d3mlx.evaluate.run import Subject
 from d3mlx.evaluate.tasks import TaskOptions
 from d3mlx.evaluate.tasks.embedded import Embedded
@@ -138,9 +138,9 @@ def areas(found: Mapping[str, Answers]) -> dict[str, float]:
     best = 100 * max(answers.score.accuracy for answers in found.values())
     values = {}
     for name, points in CURVES.items():
-        scores = sorted((found[point(name, at)].score for at in points), key=lambda score: score.tokens_per_forward)
+        scores = [found[point(name, at)].score for at in points]
         curve = [(score.tokens_per_forward, 100 * score.accuracy) for score in scores]
-        values[name] = aup([(x, y) for x, y in curve if y >= curve[0][1] - TOLERANCE], best)
+        values[name] = aup(near(curve), best)
     return values
 
 
@@ -193,7 +193,7 @@ AUP on the first {min(count, on_curves)} of them, four thresholds each, without 
 points: {area}.
 
 Predicted for a LLaDA-8B of 4 bits that decoded with these forwards and rows, by the formula of `bench --roofline` for a
-first pass over prompt and canvas and forwards of equal rows after it (not measured):
+first pass over prompt and canvas and forwards of equal rows after it (not measured, attention left out):
 
 {prediction(found, variant.canvas)}"""
 
@@ -207,12 +207,16 @@ def compare(
     write: Annotated[Path | None, typer.Option(help="Put what was measured into this README.")] = None,
 ) -> None:
     """Measure every decoder, or write what was measured."""
-    for name in (only,) if only else TASKS:
+    names, mine = (only,) if only else tuple(TASKS), Part.named(part)
+    for name in names:
         check_choice("The task", name, tuple(TASKS))
-        if write is None:
-            solve(work, name, Part.named(part), count, on_curves)
-        else:
-            put(write, f"decoders-{name}", section(work, name, count, on_curves))
+    if write is None:
+        for name in names:
+            solve(work, name, mine, count, on_curves)
+        return
+    sections = {name: section(work, name, count, on_curves) for name in names}
+    for name, content in sections.items():
+        put(write, f"decoders-{name}", content)
 
 
 if __name__ == "__main__":

@@ -20,8 +20,8 @@ ROOT = Path(__file__).parents[2]
 RESULTS = Path(__file__).parent
 PLOT = "docs/report.svg"
 
-COLUMNS = ["model, decoder", "threshold", "exact answers, 95 %", "against the first", "TPF", "RPT"]
-AREAS = {"aup": "AUP, 95 %", "aup_from_one_per_step": "AUP from the first, 95 %"}
+COLUMNS = ["model, decoder", "threshold", "exact answers, 95 %", "points against the first row", "TPF", "RPT"]
+AREAS = {"aup": "AUP, 95 %", "aup_from_one_per_step": "AUP from the first row on, 95 %"}
 
 
 def threshold(point: dict[str, Any]) -> str:
@@ -68,7 +68,7 @@ def order(results: dict[str, Any], kind: str) -> str:
     holds = all(a < b for a, b in pairwise(rising)) and (control is None or control < student)
     shown = ", ".join(f"{value:.0f}" for value in rising)
     beside = "" if control is None else f", on the control {control:.0f}"
-    return f"{shown}{beside}: {'' if holds else 'not '}the order of the paper"
+    return f"{shown}{beside}, {'the' if holds else 'not the'} order of the paper"
 
 
 def beside(results: dict[str, Any]) -> str:
@@ -78,16 +78,17 @@ def beside(results: dict[str, Any]) -> str:
     if alone is None:
         return ""
     best = max(found, key=lambda name: found[name])
-    others = f"of the diffusion decoders {best}, {100 * found[best]:.1f} %"
-    return f"Right most often: {AUTOREGRESSIVE.name}, {100 * alone:.1f} %; {others}.\n\n"
+    others = f"of the diffusion decoders above, {best} is right most often, in {100 * found[best]:.1f} %"
+    return f"{AUTOREGRESSIVE.name} is right in {100 * alone:.1f} %; {others}.\n\n"
 
 
 def text(results: dict[str, Any]) -> str:
     """What was found in sentences, as Markdown."""
     areas = (
-        "AUP of one per step, fast-dllm on the teacher, d3llm on the teacher, d3llm on the student: "
-        f"{order(results, 'aup')}. With every curve beginning at one per step, and points more than "
-        f"{TOLERANCE:g} below it left out: {order(results, 'aup_from_one_per_step')}."
+        "The paper's order of AUP is one per step, fast-dllm on the teacher, d3llm on the teacher, d3llm on the "
+        f"student, and the control below the student. Of each curve alone: {order(results, 'aup')}. As planned, with "
+        f"every curve beginning at one per step and points more than {TOLERANCE:g} below it left out: "
+        f"{order(results, 'aup_from_one_per_step')}."
     )
     about = (
         f"{results['problems']} held-out problems from number {results['first']} on; every model was trained once, so "
@@ -96,7 +97,7 @@ def text(results: dict[str, Any]) -> str:
         f"{Y_MAX:g} % and so not comparable with published figures; that of a single point is its accuracy times its "
         "TPF, and the first point of a curve counts as much."
     )
-    return f"{areas}\n\n{beside(results)}{claims.text(results['claims'])}\n\n{about}"
+    return f"{claims.text(results['claims'])}\n\n{beside(results)}{areas}\n\n{about}"
 
 
 def plot(results: dict[str, Any]) -> str:
@@ -116,4 +117,4 @@ def publish(results: dict[str, Any], root: Path | None) -> None:
     if root is not None:
         write_text(root / PLOT, plot(results))
         folded = f"<details>\n<summary>Every point</summary>\n\n{points(results)}\n\n</details>"
-        put(root / "README.md", "report", f"![Accuracy over tokens per forward]({PLOT})\n\n{folded}\n\n{text(results)}")
+        put(root / "README.md", "report", f"![Accuracy over tokens per forward]({PLOT})\n\n{text(results)}\n\n{folded}")

@@ -25,7 +25,7 @@ from d3mlx.evaluate.records import Record, Score, record_of, score
 from d3mlx.evaluate.run import Subject, attempt
 from d3mlx.evaluate.statistics import Difference, paired_difference
 from d3mlx.evaluate.tasks import Task
-from d3mlx.files import lock_file, writing
+from d3mlx.files import append, lock_file, writing
 
 Item = TypeVar("Item")
 CLOCK = time.process_time if mx.default_device() == mx.Device(mx.cpu) else time.perf_counter
@@ -164,15 +164,13 @@ def keep(attempts: Mapping[str, Attempt], indices: Sequence[int], place: tuple[P
                 sys.stderr.write(f"What is solved is kept in {path.parent}; the same command goes on from there.\n")
                 raise
             line = {"decoder": name, "seconds": CLOCK() - began, **asdict(record)}
-            with writing(path):
-                file.write(head + json.dumps(line).encode() + b"\n")
-                file.flush()
+            append(file, path, head + json.dumps(line).encode() + b"\n")
             head = b""
 
 
 def finished(folder: Path, names: Iterable[str], problems: Iterable[int]) -> dict[str, Answers] | None:
     """The answers of these names to these problems, None where one is missing. Raises DataError."""
-    if not any(folder.glob("part-*.jsonl")):
+    if all(read_part(path)[0] is None for path in folder.glob("part-*.jsonl")):
         return None
     _, found = read(folder)
     wanted = sorted(problems)

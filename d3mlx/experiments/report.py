@@ -17,9 +17,10 @@ from typing import Annotated, Any
 
 import typer
 
+from d3mlx.builds.next_token import NextToken
 from d3mlx.cli.script import script
 from d3mlx.data.batches import CANVAS
-from d3mlx.distill.next_token import NextToken
+from d3mlx.errors import DataError
 from d3mlx.evaluate.results import Point, difference, point_summary
 from d3mlx.evaluate.run import Subject, attempt
 from d3mlx.evaluate.tasks import task
@@ -85,7 +86,8 @@ def comparable(before: dict[str, Any], models: Models, problems: range) -> bool:
     """Whether results of before were of this teacher and student on these problems."""
     measured = {run["model"]: run["model_fingerprint"] for run in before.get("runs", [])}
     same = {"teacher": fingerprint(models.teacher), "student": fingerprint(models.student)}
-    return same.items() <= measured.items() and (before["first"], before["problems"]) == (problems.start, len(problems))
+    asked = range(before.get("first", 0), before.get("first", 0) + before.get("problems", 0))
+    return same.items() <= measured.items() and asked == problems
 
 
 def summarize(
@@ -108,7 +110,7 @@ def summarize(
         "first": problems.start,
         "problems": len(problems),
         "runs": runs,
-        "claims": claims(measured) + said,
+        "claims": sorted(claims(measured) + said, key=lambda one: str(one["student"])),
     }
 
 
@@ -135,7 +137,10 @@ def report(
         typer.echo("The other parts are not finished; the last one to finish writes the results.")
         return
     path = RESULTS / "report.json"
-    results = summarize(models, measured, problems, (json_object(path) or {}) if whole else {})
+    before = (json_object(path) if path.exists() else {}) if whole else {}
+    if before is None:
+        raise DataError(f"{path} is damaged; restore it, or remove it and measure every model anew.")
+    results = summarize(models, measured, problems, before)
     if whole:
         write_text(path, json.dumps(results, indent=1) + "\n")
     publish(results, ROOT if whole else None)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from d3mlx.builds.student import Work
 from d3mlx.cli.script import script
-from d3mlx.distill.student import Work
 from d3mlx.errors import ConfigError
 from d3mlx.evaluate.aup import aup
 from d3mlx.evaluate.records import Record, Setting
@@ -58,6 +58,9 @@ def test_parts_of_any_number_add_up(tmp_path: Path) -> None:
     found = finished(tmp_path, ["a"], range(9))
     assert sorted(solved) == list(range(9))
     assert found is not None and list(found["a"].records) == list(range(9))
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "part-2-of-2.jsonl").touch()
+    assert finished(tmp_path / "empty", ["a"], range(9)) is None
     assert finished(tmp_path, ["a", "b"], range(9)) is None and finished(tmp_path / "none", ["a"], range(9)) is None
     with pytest.raises(ConfigError, match="another measurement"):
         keep({"a": attempt}, range(9), (tmp_path / "part-2-of-2.jsonl", {"model": "other"}))
@@ -127,9 +130,9 @@ def test_areas_leave_bad_points_out(measured: dict[str, list[Point]], tmp_path: 
     results = report.summarize(Models(tmp_path, tmp_path), measured, PROBLEMS, {})
     assert "4 of 5 points" in figures.points(results)
     # Two decoders of the teacher are as good in these records.
-    assert figures.text(results).count(": not the order of the paper") == 2
+    assert figures.text(results).count(", not the order of the paper") == 2
     next(run for run in results["runs"] if run["name"] == fast("teacher").name)["aup"]["value"] -= 1
-    assert figures.text(results).count(": not the order of the paper") == 1
+    assert figures.text(results).count(", not the order of the paper") == 1
 
 
 def test_intervals_of_areas_come_from_resampled_problems(measured: dict[str, list[Point]]) -> None:
@@ -142,9 +145,10 @@ def test_intervals_of_areas_come_from_resampled_problems(measured: dict[str, lis
 
 def test_claims_take_the_most_parallel_point_that_is_right_enough(measured: dict[str, list[Point]]) -> None:
     student = measured[d3llm("student").name]
-    first, *_, usual, _, control = claims.claims(measured)
+    first, _, usual, _, control, *own = claims.claims(measured)
+    assert [one["student"] for one in own] == ["d3mlx"] * 4
     assert first["threshold"] == student[3].setting.value and first["times"] == pytest.approx(8.0)
-    assert usual["times"] == pytest.approx(8 / (40 / (40 // 3)))
+    assert usual["times"] == pytest.approx(8 / (40 / (40 // 3))) and usual["rows"] == pytest.approx(1 / usual["times"])
     assert first["difference"]["value"] == 0
     # The control's last point is 10 points below, so the student's last one is close enough.
     assert control["threshold"] == student[4].setting.value
@@ -163,7 +167,7 @@ def test_table_and_plot_show_every_point(measured: dict[str, list[Point]], tmp_p
         assert written.count(f"| {contestant.name} |") == 1 and contestant.name in drawn
     assert written.count("\n| ") == 2 + sum(len(contestant.presets) for contestant in CONTESTANTS)
     assert figures.PLOT in written
-    assert "Right most often: autoregressive, mlx-lm, 90.0 %; of the diffusion decoders teacher, one per" in written
+    assert "autoregressive, mlx-lm is right in 90.0 %; of the diffusion decoders above, teacher, one per" in written
 
 
 @pytest.fixture
