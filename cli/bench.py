@@ -261,7 +261,12 @@ def measure_all(
 def bench(
     model: Annotated[
         str | None,
-        typer.Option("--model", "-m", help="Folder or hub id; the built-in model if not given.", rich_help_panel=MODEL),
+        typer.Option(
+            "--model",
+            "-m",
+            help="Folder, hub id, or embedded (default), teacher or pairs, which ship.",
+            rich_help_panel=MODEL,
+        ),
     ] = None,
     revision: Annotated[
         str | None, typer.Option(help="Branch, tag or commit on the hub.", rich_help_panel=MODEL)

@@ -38,7 +38,9 @@ def report(found: Estimate) -> str:
 
 def distill(
     context: typer.Context,
-    model: Annotated[Text, option("Folder or hub id; the built-in model if not given.", DATA, "--model", "-m")] = None,
+    model: Annotated[
+        Text, option("Folder, hub id, or embedded (default), teacher or pairs, which ship.", DATA, "--model", "-m")
+    ] = None,
     data: Annotated[
         Text,
         option(

@@ -155,7 +155,12 @@ def solve_all(
 def evaluate(
     model: Annotated[
         str | None,
-        typer.Option("--model", "-m", help="Folder or hub id of a LLaDA or Dream checkpoint.", rich_help_panel=MODEL),
+        typer.Option(
+            "--model",
+            "-m",
+            help="Folder or hub id of LLaDA or Dream; or embedded (default), teacher or pairs, which ship.",
+            rich_help_panel=MODEL,
+        ),
     ] = None,
     adapter_path: Annotated[str | None, typer.Option(help="Folder of LoRA adapters.", rich_help_panel=MODEL)] = None,
     revision: Annotated[

@@ -89,7 +89,7 @@ def rows_of(facts: dict[str, Any]) -> list[tuple[str, str]]:
 
 def info(
     model: Annotated[
-        str | None, typer.Argument(help="Folder or hub id; the built-in demonstration model if not given.")
+        str | None, typer.Argument(help="Folder, hub id, or embedded (default), teacher or pairs, which ship.")
     ] = None,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the hub.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,

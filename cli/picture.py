@@ -14,6 +14,7 @@ from rich.console import Console
 
 from d3mlx import D3MLX, Generation, load
 from d3mlx.cli.live import View
+from d3mlx.cli.script import script
 
 QUESTION = (
     "Mia makes 10 pencils on each of 6 days and Noah makes 12 on each of 2 days. They share them all among 6 friends. "
@@ -60,4 +61,4 @@ def draw(
 
 
 if __name__ == "__main__":
-    typer.run(draw)
+    script(draw)

@@ -9,6 +9,7 @@ from huggingface_hub import HfApi, ModelCard, ModelCardData
 from huggingface_hub.errors import LocalTokenNotFoundError
 
 from d3mlx.errors import CheckpointError, ConfigError
+from d3mlx.hub import SHIPPED
 from d3mlx.version import VERSION
 
 TEXT = """
@@ -42,7 +43,8 @@ class Origin:
     @property
     def repo(self) -> str | None:
         """The source's hub id, None for a local folder."""
-        return None if Path(self.source).expanduser().is_dir() else self.source
+        here = self.source in SHIPPED or Path(self.source).expanduser().is_dir()
+        return None if here else self.source
 
 
 def write_card(folder: Path, source: Path, origin: Origin) -> None:

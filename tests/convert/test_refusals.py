@@ -49,22 +49,6 @@ def damage(folder: Path, how: str) -> None:
     first = sorted(folder.glob("*.safetensors"))[0]
     if how == "truncated":
         first.write_bytes(first.read_bytes()[:-10])
-    elif how == "unknown":
-        write_weights(folder, named | {"model.transformer.extra.weight": mx.ones(3)})
-    elif how == "missing":
-        write_weights(folder, {name: value for name, value in named.items() if "ln_f" not in name})
-    elif how == "shape":
-        write_weights(folder, named | {"model.transformer.ln_f.weight": mx.ones(3)})
-    elif how == "json":
-        (folder / "config.json").write_text("{")
-    elif how == "architecture":
-        write_json(folder / "config.json", config | {"model_type": "llama"})
-    elif how == "adapters":
-        (folder / "config.json").rename(folder / "adapter_config.json")
-    elif how == "index":
-        write_json(folder / "model.safetensors.index.json", {"weight_map": {"a": "model-9.safetensors"}})
-    elif how == "tokenizer":
-        (folder / "tokenizer.json").unlink()
     elif how == "of another version":
         write_weights(folder, named, shards=2)
     elif how == "stored twice":
@@ -93,14 +77,6 @@ def damage(folder: Path, how: str) -> None:
 
 DAMAGE = {
     "truncated": "truncated or damaged",
-    "unknown": "model.transformer.extra.weight",
-    "missing": "model.norm.weight",
-    "shape": "model.norm.weight",
-    "json": "not valid JSON",
-    "architecture": "'llama'",
-    "adapters": "LoRA adapters",
-    "index": "model-9.safetensors",
-    "tokenizer": "no tokenizer",
     "of another version": "its index does not list",
     "stored twice": "model-1.safetensors and in model.safetensors",
     "two names": "two names of the same weights",

