@@ -68,13 +68,12 @@ class DistillConfig:
 
     @property
     def noise(self) -> NoiseConfig:
-        sizes, low, high = self.block_sizes, self.min_mask_ratio, self.max_mask_ratio
-        return NoiseConfig(sizes, low, high, self.blockwise, self.random_masks, self.selection)
+        low, high = self.min_mask_ratio, self.max_mask_ratio
+        return NoiseConfig(low, high, self.blockwise, self.random_masks, self.selection)
 
     @property
     def loss(self) -> LossConfig:
-        weights = self.entropy_weight, self.entropy_temperature
-        return LossConfig(*weights, self.complementary, self.entropy_on_complement)
+        return LossConfig(self.entropy_weight, self.entropy_temperature, self.entropy_on_complement)
 
     @property
     def lora_parameters(self) -> dict[str, Any]:

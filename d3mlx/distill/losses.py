@@ -23,13 +23,12 @@ from d3mlx.models import DiffusionModel
 class LossConfig:
     """The d3LLM loss of one forward: CE + entropy_weight x entropy of sharpened predictions that are right.
 
-    temperature sharpens those predictions. complementary: the complement's CE is added. complement_entropy: and its
-    entropy. share: a constant factor, 1/4 as published (not gradient accumulation, which happens to be 4 too).
+    temperature sharpens those predictions. complement_entropy: the complement's entropy counts too, not only its CE.
+    share: a constant factor, 1/4 as published (not gradient accumulation, which happens to be 4 too).
     """
 
     entropy_weight: float = 2.0
     temperature: float = 0.5
-    complementary: bool = True
     complement_entropy: bool = False
     share: float = 0.25
 

@@ -69,12 +69,11 @@ class Sequence:
 class NoiseConfig:
     """How sequences are hidden.
 
-    block_sizes: size of a segment by epoch, the sizes between two epochs interpolated. lowest, highest: bounds of the
-    mask ratio; the lower bound rises from the first to the second over the run. blockwise: hide one block, or the whole
-    response. random_masks: ignore the trajectory. selection: how a mask ratio picks a moment of it (`moment`).
+    lowest, highest: bounds of the mask ratio; the lower bound rises from the first to the second over the run.
+    blockwise: hide one block, or the whole response. random_masks: ignore the trajectory. selection: how a mask ratio
+    picks a moment of it (`moment`).
     """
 
-    block_sizes: tuple[int, ...] = (16, 16, 24, 24, 32, 32)
     lowest: float = 0.0
     highest: float = 0.8
     blockwise: bool = True

@@ -65,7 +65,6 @@ def test_masks_losses_and_gradients(family: str, name: str) -> None:
     arrays = np.load(FOLDER / family / "train.npz")
     config, ids = case["config"], arrays[f"{name}_input_ids"].astype(np.int32)
     noise = NoiseConfig(
-        tuple(config["progressive_block_sizes"]),
         config["min_mask_ratio"],
         config["max_mask_ratio"],
         config["blockwise"],
@@ -73,7 +72,7 @@ def test_masks_losses_and_gradients(family: str, name: str) -> None:
     )
     draws = Recorded(case["random_draws"])
     ratio = draws.uniform(lowest_ratio(noise, config["global_step"], config["max_steps"]), noise.highest)
-    size = block_size(noise.block_sizes, config["epoch"])
+    size = block_size(tuple(config["progressive_block_sizes"]), config["epoch"])
     assert size == case["block_size_used"]
     pairs = []
     for i, row in enumerate(ids):
