@@ -104,7 +104,7 @@ def train(
 
 def build(
     out: Annotated[Path, typer.Option(help="Folder of the finished model; one that exists is replaced.")],
-    work: Annotated[Path, typer.Option(help="Folder of the checkpoint and the log.")] = Path("runs/teacher"),
+    work: Annotated[Path, typer.Option(help="Folder of the checkpoint and the log.")] = Path("runs/build-teacher"),
     seed: Annotated[int, typer.Option(min=0, help="Fixes data, start weights and masks.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in the work folder.")] = False,
     problems: Annotated[int, typer.Option(min=1, help="Held-out problems to measure with.")] = HELD_OUT,
