@@ -95,6 +95,7 @@ def presets_of(decoder: str, knobs: dict[str, Any], points: list[Setting]) -> di
 
 def configuration(where: Where, subject: Subject, task: Task, options: TaskOptions) -> dict[str, Any]:
     """What the records depend on, apart from the decoder: two runs with the same may go on in one folder."""
+    from d3mlx.distill.adapters import WEIGHTS
     from d3mlx.files import fingerprint
     from d3mlx.version import versions
 
@@ -103,7 +104,7 @@ def configuration(where: Where, subject: Subject, task: Task, options: TaskOptio
         "model": where.name,
         "model_fingerprint": fingerprint(where.folder),
         "adapter_path": where.adapter_path,
-        "adapter_fingerprint": fingerprint(where.adapter_path),
+        "adapter_fingerprint": fingerprint(Path(where.adapter_path) / WEIGHTS if where.adapter_path else None),
         "revision": where.revision,
         "task": task.name,
         "data": str(options.data) if options.data else None,

@@ -14,7 +14,7 @@ def fuse(
     save_path: Annotated[Path, typer.Option(help="Folder of the new model; it must not exist.")] = Path("fused_model"),
     model: Annotated[
         str | None,
-        typer.Option("--model", "-m", help="Folder or hub id that the adapters are for, or the built-in model."),
+        typer.Option("--model", "-m", help="Folder, hub id or shipped model that the adapters are for."),
     ] = None,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the hub.")] = None,
     dequantize: Annotated[

@@ -41,15 +41,16 @@ class Result:
 
 
 def encode(tokenizer: Any, prompt: Prompt) -> list[int]:
-    """Token ids of a prompt. Raises PromptError if it is empty, none of these, or needs a tokenizer that is missing."""
+    """Ids of a text, ids or messages. Raises PromptError for anything else, for nothing, or without a tokenizer."""
+    if not isinstance(prompt, str):
+        items: Any = prompt.tolist() if hasattr(prompt, "tolist") else prompt
+        several = isinstance(items, Sequence) and not isinstance(items, bytes)
+        if several and items and all(isinstance(item, Integral) for item in items):
+            return [int(item) for item in items]
+        if not (several and all(map(is_message, items))):
+            raise PromptError("A prompt is text, token ids, or messages: dicts whose role and content are texts.")
     if not len(prompt):
         raise PromptError("The prompt is empty.")
-    if not isinstance(prompt, str):
-        items: Sequence[Any] = prompt
-        if all(isinstance(item, Integral) for item in items):
-            return [int(item) for item in items]
-        if not all(isinstance(item, Mapping) and is_message(item) for item in items):
-            raise PromptError("A prompt is text, token ids, or messages: dicts whose role and content are texts.")
     if not is_text(prompt):
         raise PromptError("The prompt holds bytes that are not UTF-8 text.")
     if tokenizer is None:
@@ -66,15 +67,15 @@ def encode(tokenizer: Any, prompt: Prompt) -> list[int]:
     return ids
 
 
-def is_message(item: Mapping[str, Any]) -> bool:
-    return {"role", "content"} <= item.keys() and all(isinstance(value, str) for value in item.values())
+def is_message(item: object) -> bool:
+    return isinstance(item, Mapping) and isinstance(item.get("role"), str) and isinstance(item.get("content"), str)
 
 
 def is_text(prompt: Prompt) -> bool:
     """False if the prompt holds the stray bytes that Python reads from a command line as lone surrogates."""
     messages: Any = [{"content": prompt}] if isinstance(prompt, str) else prompt
     try:
-        "".join(text for message in messages for text in message.values()).encode()
+        "".join(text for message in messages for text in message.values() if isinstance(text, str)).encode()
     except UnicodeEncodeError:
         return False
     return True

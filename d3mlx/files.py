@@ -150,10 +150,13 @@ def renamed(partial: Path, path: Path) -> Iterator[None]:
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a temporary sibling and rename it; a link stays, a device or a pipe is written to. Raises ConfigError."""
-    path = path.resolve()
-    if path.exists() and not path.is_file():
-        with writing(path):
+    with writing(path):
+        special = path.exists() and not path.is_file()
+        if special:
             path.write_bytes(content)
+        else:
+            path = path.resolve()
+    if special:
         return
     partial = path.with_name(f".{path.name}.partial")
     with renamed(partial, path):

@@ -21,12 +21,12 @@ def fetch(path_or_repo: str, revision: str | None = None) -> Path:
     revision of a folder.
     """
     folder = Path(os.path.expanduser(path_or_repo))  # noqa: PTH111 - Path's own raises for an unknown user
+    if not folder.is_dir() and path_or_repo in SHIPPED:
+        folder = SHIPPED[path_or_repo]
     if folder.is_dir():
         if revision is not None:
             raise ConfigError(f"{path_or_repo} is a folder; a revision belongs to a hub id.")
         return folder
-    if path_or_repo in SHIPPED:
-        return SHIPPED[path_or_repo]
     if folder.exists():
         raise CheckpointError(f"{path_or_repo} is a file; give the folder of a checkpoint.")
     if path_or_repo.startswith(("/", ".", "~")) or path_or_repo.count("/") != 1:

@@ -34,9 +34,9 @@ def load(
 ) -> tuple[DiffusionModel, Any]:
     """Model and tokenizer of a checkpoint, as mlx-lm's `load` gives them.
 
-    path_or_repo: a folder, or a hub id that is downloaded once. adapter_path: a folder of LoRA adapters in mlx-lm's
-    layout. lazy: leave the weights on disk until they are used. revision: branch, tag or commit on the hub.
-    Raises CheckpointError, MemoryLimitError, and ConfigError for a revision of a folder.
+    path_or_repo: a folder, a hub id that is downloaded once, or embedded, teacher or pairs, which ship. adapter_path: a
+    folder of LoRA adapters in mlx-lm's layout. lazy: leave the weights on disk until they are used. revision: branch,
+    tag or commit on the hub. Raises CheckpointError, MemoryLimitError, and ConfigError for a revision of a folder.
     """
     checkpoint = open_checkpoint(fetch(str(path_or_repo), revision))
     if not lazy:

@@ -123,7 +123,7 @@ def prepare(work: Work, teacher: str, recorded: int) -> None:
     if not (Path(teacher) / "config.json").is_file():
         raise ConfigError(f"{teacher} holds no model; give the folder of a --teacher.")
     begun = f"{fingerprint(teacher)} {recorded}"
-    if first_process() and work.mark.exists() and work.mark.read_text() != begun:
+    if first_process() and work.teacher.exists() and (not work.mark.exists() or work.mark.read_text() != begun):
         raise ConfigError(f"{work.folder} was begun with another teacher or another --recorded; give another --work.")
     if first_process() and not work.teacher.exists():
         floats = float_checkpoint(Path(teacher))

@@ -97,7 +97,7 @@ class AdapterFolder:
         write_text(self.path / CONFIG, json.dumps(described, indent=2, sort_keys=True) + "\n")
 
     def save(self, weights: Arrays, step: int) -> None:
-        """Numbered first, so that the newest adapters are never older than the state that training resumes from."""
+        """The weights after a step, under its number and as the newest."""
         if self.config.fine_tune_type == "full":
             weights = {name: value.astype(self.dtype) for name, value in weights.items()}
         for name in (f"{step:07d}_{WEIGHTS}", WEIGHTS):

@@ -26,13 +26,13 @@ from d3mlx.checkpoint import read_header
 from d3mlx.distill.objective import Objective, Terms
 from d3mlx.distill.optimizer import Arrays, Optimizer, OptimizerConfig, State
 from d3mlx.errors import CheckpointError, DataError
-from d3mlx.files import save_arrays, writing
+from d3mlx.files import append, save_arrays
 
 Monitor = Callable[[nn.Module], dict[str, float]]
 """Figures about a model for the log."""
 
 Saver = Callable[[Arrays, int], None]
-"""Told of the trained weights and the number of steps done whenever a checkpoint is written."""
+"""Told of the trained weights and the number of steps done, behind every checkpoint and again when a run resumes."""
 
 CHECKPOINT = "checkpoint.safetensors"
 
@@ -118,7 +118,7 @@ class Log:
     """log.jsonl: one record every `every` steps, its losses the means since the record before."""
 
     def __init__(self, path: Path, every: int):
-        self.path, self.file, self.every = path, path.open("a", encoding="utf-8"), every
+        self.path, self.file, self.every = path, path.open("ab"), every
         self.reports: list[Report] = []
         self.began = time.perf_counter()
 
@@ -139,9 +139,7 @@ class Log:
             "peak_memory": int(mx.get_peak_memory()),
             **figures(),
         }
-        with writing(self.path):
-            self.file.write(json.dumps(record) + "\n")
-            self.file.flush()
+        append(self.file, self.path, json.dumps(record).encode() + b"\n")
         self.reports, self.began = [], time.perf_counter()
 
     def close(self) -> None:
@@ -233,6 +231,9 @@ class Trainer:
         """
         state, first = self.begin(resume)
         last = self.config.steps if stop_after is None else min(first + stop_after, self.config.steps)
+        if first and self.writes and self.saver is not None:
+            # A run that was killed behind its checkpoint has not been told of it.
+            self.saver(state.result, first)
         with ExitStack() as stack:
             watch: Any = stack.enter_context(watcher or Bar()) if self.writes else None
             log = Log(self.folder / "log.jsonl", self.config.log_every) if self.writes else None
@@ -262,9 +263,6 @@ class Trainer:
                 log.step(report, done == last, lambda: self.measured(state, monitor, done))  # noqa: B023
                 if done % self.config.save_every == 0 or done == last:
                     self.save(state, done)
-        if first == self.config.steps and self.writes and self.saver is not None:
-            # The end was reached before; what was to be written after its checkpoint may be missing.
-            self.saver(state.result, first)
         self.put(state.result)
         return last - first
 

@@ -143,7 +143,7 @@ class Setting:
             return Setting()
         knob, _, value = name.partition("-")
         setting = Setting(knob, int(value) if value.isdigit() else float(value))
-        if setting.name != name or not math.isfinite(setting.value or 0):
+        if not knob or setting.name != name or math.isnan(setting.value or 0):
             raise ValueError("no name that a setting has")
         return setting
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -302,6 +303,13 @@ def test_devices_and_links_are_written_to(tmp_path: Path) -> None:
     assert (tmp_path / "link").is_symlink() and (tmp_path / "file").read_text() == "one"
     write_text(Path("/dev/null"), "two")
     assert Path("/dev/null").is_char_device()
+    read, write = os.pipe()
+    write_text(Path(f"/dev/fd/{write}"), "three")
+    assert os.read(read, 10) == b"three"
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    for wrong in ("loop", "x" * 300):
+        with pytest.raises(ConfigError, match="cannot be written"):
+            write_text(tmp_path / wrong, "four")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no device that is always full")
@@ -316,6 +324,6 @@ def test_a_record_holds_what_an_answer_can(tmp_path: Path) -> None:
         path.write_text(json.dumps(asdict(record(0, True)) | {"tokens": tokens}) + "\n")
         with pytest.raises(DataError, match="line 1"):
             read_records(path)
-    for name in ("threshold-0.50", "threshold-nan"):
+    for name in ("threshold-0.50", "threshold-nan", "-0.5"):
         with pytest.raises(ValueError, match="no name"):
             Setting.named(name)

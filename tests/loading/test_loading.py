@@ -22,7 +22,7 @@ from d3mlx import load as load_checkpoint
 from d3mlx.api import encode
 from d3mlx.checkpoint import open_checkpoint
 from d3mlx.cli.info import describe
-from d3mlx.errors import CheckpointError, MemoryLimitError, PromptError
+from d3mlx.errors import CheckpointError, ConfigError, MemoryLimitError, PromptError
 from d3mlx.hub import fetch
 from d3mlx.loader import EMBEDDED, PAIRS, TEACHER, memory_limit
 from tests.builders import (
@@ -60,14 +60,18 @@ def test_published_folders_load_in_silence(tmp_path: Path, shards: int) -> None:
 
 def test_a_prompt_is_text_or_ids_or_messages(tmp_path: Path) -> None:
     _, llada = load(str(write_llada(tmp_path / "llada")))
-    assert encode(llada, np.array([3, 4])) == [3, 4]  # type: ignore[arg-type]
-    for wrong in ("", [], [{"role": "user", "content": None}], [{"content": "hi"}], [3, "hi"]):
+    for ids in (np.array([3, 4]), mx.array([3, 4]), (3, 4)):
+        assert encode(llada, ids) == [3, 4]  # type: ignore[arg-type]
+    mixed: list[Any] = [3, {"role": "user", "content": "hi"}]
+    for wrong in ("", [], b"hi", 5, [{"role": "user", "content": None}], [{"content": "hi"}], [3, "hi"], mixed):
         with pytest.raises(PromptError):
             encode(llada, wrong)  # type: ignore[arg-type]
 
 
 def test_models_that_ship_have_names() -> None:
     assert [fetch(name) for name in ("embedded", "teacher", "pairs")] == [Path(EMBEDDED), Path(TEACHER), Path(PAIRS)]
+    with pytest.raises(ConfigError, match="revision"):
+        fetch("teacher", "main")
 
 
 def test_chat_templates(tmp_path: Path) -> None:
