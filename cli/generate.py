@@ -157,12 +157,7 @@ def generate(
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option(
-            "--model",
-            "-m",
-            help="Folder or hub id of LLaDA or Dream; or embedded (default), teacher or pairs, which ship.",
-            rich_help_panel=COMMON,
-        ),
+        typer.Option("--model", "-m", help="Folder, hub id, or embedded, teacher or pairs.", rich_help_panel=COMMON),
     ] = None,
     adapter_path: Annotated[str | None, typer.Option(help="Folder of LoRA adapters.", rich_help_panel=COMMON)] = None,
     revision: Annotated[
