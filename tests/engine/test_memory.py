@@ -55,8 +55,10 @@ def test_steps_write_into_the_cache_and_nothing_grows(kv_bits: int | None) -> No
     live, most = [np.array(column) for column in zip(*found, strict=True)]
     keys = (LENGTH + 4) * 32 * 4
     # The first step after the full pass lays out anew what the pass left transposed.
-    # Steps differ by a few rows.
-    assert live[2:].max() - live[2:].min() < 0.05 * keys
+    # Steps differ by a few rows, and on a busy machine by what a step before has not let go of yet.
+    assert live[2:].max() - live[2:].min() < 0.1 * keys
+    middle = len(live) // 2
+    assert abs(live[middle:].min() - live[2:middle].min()) < 0.01 * keys
     # Keys and values of two layers, and the hidden rows, which are as large as keys.
     held = (4 if kv_bits is None else 4 * (8 + 2) / 32) * keys + keys
     assert held < live.max() < held + 0.3 * keys
