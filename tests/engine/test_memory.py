@@ -53,10 +53,9 @@ def above(model: Any, canvas: Canvas, decoder: Decoder, steps: int) -> list[tupl
 def test_steps_write_into_the_cache_and_nothing_grows(kv_bits: int | None) -> None:
     model = model_of(layers=2, width=32)
     whole = D3MLX(**ONE_BY_ONE, ahead=LENGTH, kv_bits=kv_bits, kv_group_size=kv_bits and 32)
-    canvas = Canvas([1] * 4, LENGTH, 15, early_stop=False)
     # What a process makes once and keeps, such as compiled functions, is made before.
     above(model, Canvas([1] * 4, LENGTH, 15, early_stop=False), whole.build("llada"), 3)
-    found = above(model, canvas, whole.build("llada"), 100)
+    found = above(model, Canvas([1] * 4, LENGTH, 15, early_stop=False), whole.build("llada"), 100)
     live, most = [np.array(column) for column in zip(*found, strict=True)]
     keys = (LENGTH + 4) * 32 * 4
     # The first step after the full pass lays out anew what the pass left transposed.
@@ -66,7 +65,7 @@ def test_steps_write_into_the_cache_and_nothing_grows(kv_bits: int | None) -> No
     assert abs(live[middle:].min() - live[2:middle].min()) < 0.01 * keys
     # Keys and values of two layers, and the hidden rows, which are as large as keys.
     held = (4 if kv_bits is None else 4 * (8 + 2) / 32) * keys + keys
-    assert held - 0.05 * keys < live.max() < held + 0.5 * keys
+    assert held < live.max() < held + 0.5 * keys
     if kv_bits is None:
         # A copy of one layer's keys in a step would show.
         assert (most - live)[2:].max() < 0.8 * keys

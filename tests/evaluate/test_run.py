@@ -306,6 +306,8 @@ def test_devices_and_links_are_written_to(tmp_path: Path) -> None:
     read, write = os.pipe()
     write_text(Path(f"/dev/fd/{write}"), "three")
     assert os.read(read, 10) == b"three"
+    for end in (read, write):
+        os.close(end)
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     for wrong in ("loop", "x" * 300):
         with pytest.raises(ConfigError, match="cannot be written"):
