@@ -15,9 +15,9 @@ import numpy as np
 
 from d3mlx import Generation, Step
 from d3mlx.cli.profile import profile_record
-from d3mlx.engine import Stats
 from d3mlx.errors import ConfigError
 from d3mlx.files import write_text, writing
+from d3mlx.request import Stats
 from d3mlx.stages import Profile
 
 

@@ -231,6 +231,14 @@ def evaluate(
     max_tokens: Annotated[
         int | None, typer.Option(help="Length of the canvas, 256 unless the model says.", rich_help_panel=DECODER)
     ] = None,
+    batch_size: Annotated[
+        int,
+        typer.Option(
+            help="Problems decoded at once, at most; fewer where memory is short.",
+            min=1,
+            rich_help_panel=DECODER,
+        ),
+    ] = 8,
     temperature: Annotated[float, typer.Option(help="0 takes the likeliest token.", rich_help_panel=DECODER)] = 0.0,
     top_p: Annotated[float | None, typer.Option(help="Share of probability to draw from.", rich_help_panel=DECODER)] = (
         None
@@ -311,7 +319,7 @@ def evaluate(
     if model is None and task != "embedded":
         notice()
     with loading(str(where.folder)):
-        subject = Subject(*load(where.folder, adapter_path), sampling, max_tokens)
+        subject = Subject(*load(where.folder, adapter_path), sampling, max_tokens, batch_size)
     # What cannot be asked leaves no folder behind that another attempt would have to fit.
     begin(subject, chosen_task, next(iter(presets.values())), 0)
     config = configuration(where, subject, chosen_task, options) | {"decoder": decoder, "knobs": knobs}

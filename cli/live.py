@@ -128,8 +128,9 @@ class View:
         self.canvas, self.generation, self.title = generation.canvas, generation, title
         silent = {*tokenizer.all_special_ids, *tokenizer.eos_token_ids}
         self.pieces = Pieces(tokenizer, silent)
-        self.cells: list[Cell | None] = [None] * (len(self.canvas) - self.canvas.prompt_length)
-        self.reach = self.visible = self.canvas.reach - self.canvas.prompt_length
+        self.cells: list[Cell | None] = [None] * len(self.canvas)
+        self.first = self.canvas.prompt_length
+        self.reach = self.visible = self.canvas.active_length
         self.latest: Step | None = None
         self.began = time.perf_counter()
         self.seconds = 0.0
@@ -140,15 +141,15 @@ class View:
         """Note what a step committed, filled, where the answer ends now, and how far the canvas has grown."""
         for position, token, entropy in zip(step.positions, step.tokens, step.entropies, strict=True):
             self.cells[int(position)] = Cell(int(token), float(entropy), step.index)
-        self.reach = self.canvas.reach - self.canvas.prompt_length
-        self.visible = min(self.reach, len(self.canvas.answer))
+        self.reach = self.canvas.active_length
+        self.visible = min(self.reach, self.first + len(self.canvas.answer))
         self.latest = step
         self.seconds = time.perf_counter() - self.began
 
     def runs(self) -> Iterator[list[Cell] | int]:
         """Committed stretches, and between them the positions that are masked."""
         stretch: list[Cell] = []
-        for position, cell in enumerate(self.cells[: self.visible]):
+        for position, cell in enumerate(self.cells[self.first : self.visible], self.first):
             if cell is not None:
                 stretch.append(cell)
                 continue

@@ -116,6 +116,9 @@ def trajectories(
     raw: Annotated[bool, typer.Option("--raw", help="Prompts as they are, without the chat template.")] = False,
     limit: Annotated[int | None, typer.Option(help="Only this many rows; 2500 of the generated ones.", min=1)] = None,
     shard: Annotated[int, typer.Option(help="Prompts in a file.", min=1)] = 256,
+    batch_size: Annotated[
+        int, typer.Option(help="Prompts decoded at once, at most; fewer where memory is short.", min=1)
+    ] = 8,
     seed: Annotated[
         int | None, typer.Option(help="Seed of the attempts above temperature 0, 0.", min=0, show_default=False)
     ] = None,
@@ -162,7 +165,7 @@ def trajectories(
         config = RecordConfig(length, size, rows or "full", early_stop, check, seed or 0)
         asked = questions(source, loaded, tokenizer, config.max_tokens, raw, limit)
         with Counter("recording", shown=first) as counter:
-            record_all(teacher, asked, config, out, settings, shard, counter)
+            record_all(teacher, asked, config, out, settings, shard, counter, batch_size)
     if first:
         found = list(read_store(out))
         judged = [t.correct for t in found if t.correct is not None]

@@ -9,11 +9,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from d3mlx.api import Generation, Result, generate, stream_generate
+    from d3mlx.api import Generation, Result, batch_generate, generate, stream_generate
     from d3mlx.decoding.presets import D3LLM, D3MLX, FastDLLM, Vanilla, preset
     from d3mlx.decoding.sampling import Sampling
-    from d3mlx.engine import Stats, Step
     from d3mlx.loader import load
+    from d3mlx.request import Stats, Step
 
 __all__ = [
     "D3LLM",
@@ -25,6 +25,7 @@ __all__ = [
     "Stats",
     "Step",
     "Vanilla",
+    "batch_generate",
     "generate",
     "load",
     "preset",
@@ -32,11 +33,11 @@ __all__ = [
 ]
 
 HOMES = {
-    "api": ("Generation", "Result", "generate", "stream_generate"),
+    "api": ("Generation", "Result", "batch_generate", "generate", "stream_generate"),
     "decoding.presets": ("D3LLM", "D3MLX", "FastDLLM", "Vanilla", "preset"),
     "decoding.sampling": ("Sampling",),
-    "engine": ("Stats", "Step"),
     "loader": ("load",),
+    "request": ("Stats", "Step"),
 }
 
 

@@ -1,29 +1,29 @@
-"""`generate` and `stream_generate`: a prompt in, text and Step events out."""
+"""`generate`, `stream_generate` and `batch_generate`: prompts in, text and Step events out."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from numbers import Integral
 from typing import Any
 
+from d3mlx.batch import MAX_BATCH, Batcher
 from d3mlx.bench.chips import favored
 from d3mlx.bench.machine import device_name
 from d3mlx.bench.saved import best_padding
+from d3mlx.cache import KVCache
 from d3mlx.canvas import Canvas
 from d3mlx.decoding.presets import D3MLX, Decoder, Preset, preset
 from d3mlx.decoding.sampling import Sampling
-from d3mlx.decoding.schedule import reach
-from d3mlx.engine import Stats, Step, decode
-from d3mlx.errors import ConfigError, PromptError
+from d3mlx.engine import follow
+from d3mlx.errors import ConfigError, D3Error, PromptError
 from d3mlx.models import DiffusionModel
+from d3mlx.request import Request, Stats, Step
+from d3mlx.stages import current
 from d3mlx.text import TextStream
 
 Prompt = str | Sequence[int] | Sequence[dict[str, str]]
 """Text, taken as it is; chat messages, put through the chat template; or token ids."""
-
-OPTIONS = ("max_tokens", "sampling", "early_stop", "stop")
-"""What a generation takes beside its decoder."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def make_canvas(model: DiffusionModel, tokenizer: Any, prompt: Prompt, max_token
             f"The prompt ({len(ids)} tokens) and {max_tokens} new tokens exceed this model's context of {context}; "
             "shorten the prompt or lower max-tokens."
         )
-    return Canvas(ids, max_tokens, model.args.mask_token_id, end_ids(model, tokenizer), early_stop)
+    return Canvas.for_prompt(ids, max_tokens, model.args.mask_token_id, end_ids(model, tokenizer), early_stop)
 
 
 def check_request(max_tokens: int | None, stop: Sequence[str]) -> None:
@@ -136,7 +136,10 @@ def decoder_for(model: DiffusionModel, decoder: str | Preset | Decoder) -> Decod
 
 
 class Generation:
-    """One request: iterate over it for Step events; `canvas` and `text` hold what has come out so far."""
+    """One generation: iterate over it for Step events, or let a Batcher run its `request` and hand over each Step.
+
+    canvas, text: what has come out so far. done: the canvas is complete, or a stop text has appeared.
+    """
 
     def __init__(
         self,
@@ -149,64 +152,198 @@ class Generation:
         sampling: Sampling | None = None,
         early_stop: bool = True,
         stop: Sequence[str] = (),
+        approximate_cache: KVCache | None = None,
     ):
+        """The arguments are those of `stream_generate`."""
         check_request(max_tokens, stop)
         self.decoder = decoder_for(model, decoder)
         self.canvas = make_canvas(model, tokenizer, prompt, max_tokens or model.args.max_new_tokens, early_stop)
-        self.new_tokens = len(self.canvas) - self.canvas.prompt_length
-        # Whoever shows the canvas can do so before the first forward.
-        self.canvas.grow(reach(self.decoder.schedule.table(self.canvas), self.decoder.schedule.ahead))
-        self.sampling = sampling or Sampling()
-        self.model = model
+        self.model, self.sampling = model, sampling or Sampling()
+        self.request = Request(model, self.canvas, self.decoder, self.sampling, cache=approximate_cache)
         if stop and tokenizer is None:
             raise ConfigError("Stop texts need a tokenizer.")
         self.stream = TextStream(tokenizer, tuple(stop)) if tokenizer is not None else None
         self.text = ""
 
+    @property
+    def new_tokens(self) -> int:
+        """Number of positions to decode at most."""
+        return self.canvas.new_tokens
+
+    @property
+    def done(self) -> bool:
+        return self.request.done or (self.stream is not None and self.stream.done)
+
+    @property
+    def stats(self) -> Stats:
+        """Totals so far."""
+        return self.request.stats
+
     def __iter__(self) -> Iterator[Step]:
-        for step in decode(self.model, self.canvas, self.decoder, self.sampling):
-            text = self.read()
-            self.text += text
-            yield replace(step, text=text)
-            if self.stream is not None and self.stream.done:
+        for step in follow(self.model, self.request):
+            yield self.take(step)
+            if self.done:
                 return
 
+    def take(self, step: Step) -> Step:
+        """Return the Step with the text that it made readable, and add that to `text`."""
+        text = self.read()
+        self.text += text
+        return replace(step, text=text)
+
     def read(self) -> str:
-        """Text that became readable; the last step also gives what was held back."""
+        """Return the text that became readable; the last step also gives what was held back."""
         if self.stream is None:
             return ""
         text = self.stream.push(self.canvas)
         return text + self.stream.finish() if self.canvas.done else text
 
 
-def check_options(options: Mapping[str, Any]) -> None:
-    """Raise ConfigError for options that a generation does not have."""
-    if unknown := sorted(options.keys() - OPTIONS):
-        raise ConfigError(
-            f"A generation has no option {', '.join(unknown)}; it has {', '.join(OPTIONS)}. What belongs to a decoder "
-            "is given to it, as in FastDLLM(threshold=0.9)."
-        )
+def run_batch(
+    model: DiffusionModel, feed: Callable[[], Generation | None], max_batch: int = MAX_BATCH
+) -> Iterator[tuple[Generation, Step]]:
+    """Run generations side by side, as many as `max_batch` and the memory allow; yield each Step with its generation.
+
+    feed: returns the next generation, or None while there is none; it is asked whenever there is room, and the run ends
+    when it returns None and nothing runs. An error of `feed` is raised after the generations before it are done.
+    """
+    batcher, profile = Batcher(model, max_batch), current()
+    profile.begin()
+    generations: dict[Request, Generation] = {}
+    failure: D3Error | None = None
+    while True:
+        while failure is None and batcher.has_room:
+            try:
+                fed = feed()
+                if fed is None:
+                    break
+                batcher.submit(fed.request)
+            except D3Error as error:
+                failure = error
+            else:
+                generations[fed.request] = fed
+        if not batcher.busy:
+            break
+        for request, step in batcher.step(profile):
+            generation = generations[request]
+            step = generation.take(step)
+            if generation.done:
+                batcher.cancel(request)
+                del generations[request]
+            yield generation, step
+        profile.reached("consumers")
+    if failure is not None:
+        raise failure
 
 
 def stream_generate(
-    model: DiffusionModel, tokenizer: Any, prompt: Prompt, decoder: str | Preset | Decoder = "d3mlx", **options: Any
+    model: DiffusionModel,
+    tokenizer: Any,
+    prompt: Prompt,
+    decoder: str | Preset | Decoder = "d3mlx",
+    *,
+    max_tokens: int | None = None,
+    sampling: Sampling | None = None,
+    early_stop: bool = True,
+    stop: Sequence[str] = (),
+    approximate_cache: KVCache | None = None,
 ) -> Iterator[Step]:
-    """Yield a Step for each forward, its `text` being what became readable.
+    """Yield a Step for each forward; its `text` is what became readable.
 
-    prompt: text (taken as it is), chat messages, or token ids, which need no tokenizer. decoder: the name of a preset
-    or a `Vanilla`, `FastDLLM`, `D3LLM` or `D3MLX` config, or a `Decoder` of your own policies. options: max_tokens
-    (256, or max_new_tokens of config.json), sampling (`Sampling`), early_stop (True), stop (texts that end the answer).
+    prompt: text (taken as it is), chat messages, or token ids, which need no tokenizer.
+    decoder: the name of a preset or a `Vanilla`, `FastDLLM`, `D3LLM` or `D3MLX` config, or a `Decoder` of your own
+        policies.
+    max_tokens: limit of the answer, in tokens; by default max_new_tokens of config.json, else 256.
+    sampling: temperature, truncation and seed; greedy by default.
+    early_stop: do not decode what follows an end token.
+    stop: texts that end the answer.
+    approximate_cache: `Generation(...).request.cache` of an earlier prompt of this model. Leading tokens that both
+        prompts have in common are not computed again. On a bidirectional model the answer may differ a little.
     Raises PromptError and ConfigError before the first forward.
     """
-    check_options(options)
-    return iter(Generation(model, tokenizer, prompt, decoder, **options))
+    return iter(
+        Generation(
+            model,
+            tokenizer,
+            prompt,
+            decoder,
+            max_tokens=max_tokens,
+            sampling=sampling,
+            early_stop=early_stop,
+            stop=stop,
+            approximate_cache=approximate_cache,
+        )
+    )
 
 
 def generate(
-    model: DiffusionModel, tokenizer: Any, prompt: Prompt, decoder: str | Preset | Decoder = "d3mlx", **options: Any
+    model: DiffusionModel,
+    tokenizer: Any,
+    prompt: Prompt,
+    decoder: str | Preset | Decoder = "d3mlx",
+    *,
+    max_tokens: int | None = None,
+    sampling: Sampling | None = None,
+    early_stop: bool = True,
+    stop: Sequence[str] = (),
+    approximate_cache: KVCache | None = None,
 ) -> Result:
-    """Generate to the end; the arguments are those of `stream_generate`."""
-    check_options(options)
-    generation = Generation(model, tokenizer, prompt, decoder, **options)
-    steps = list(generation)
+    """Generate to the end and return the Result; the arguments are those of `stream_generate`."""
+    generation = Generation(
+        model,
+        tokenizer,
+        prompt,
+        decoder,
+        max_tokens=max_tokens,
+        sampling=sampling,
+        early_stop=early_stop,
+        stop=stop,
+        approximate_cache=approximate_cache,
+    )
+    return result_of(generation, list(generation))
+
+
+def result_of(generation: Generation, steps: list[Step]) -> Result:
     return Result(generation.text, generation.canvas.answer.tolist(), steps, steps[-1].stats)
+
+
+def batch_generate(
+    model: DiffusionModel,
+    tokenizer: Any,
+    prompts: Sequence[Prompt],
+    decoder: str | Preset | Decoder = "d3mlx",
+    *,
+    max_tokens: int | None = None,
+    sampling: Sampling | None = None,
+    early_stop: bool = True,
+    stop: Sequence[str] = (),
+    max_batch: int = MAX_BATCH,
+) -> list[Result]:
+    """Generate answers to several prompts side by side; return their Results in the order of the prompts.
+
+    Each prompt gets the answer that `generate` gives it alone, with the seed of `sampling` plus its index. max_batch:
+    prompts decoded at once, at most; fewer where memory is short. The other arguments are those of `stream_generate`.
+    Raises PromptError, ConfigError and MemoryLimitError before the first forward.
+    """
+    sampling = sampling or Sampling()
+    generations = [
+        Generation(
+            model,
+            tokenizer,
+            prompt,
+            decoder,
+            max_tokens=max_tokens,
+            sampling=replace(sampling, seed=(sampling.seed + index) % 2**32),
+            early_stop=early_stop,
+            stop=stop,
+        )
+        for index, prompt in enumerate(prompts)
+    ]
+    batcher = Batcher(model, max_batch)
+    for generation in generations:
+        batcher.check(generation.request)
+    steps: dict[Generation, list[Step]] = {generation: [] for generation in generations}
+    queue = iter(generations)
+    for generation, step in run_batch(model, lambda: next(queue, None), max_batch):
+        steps[generation].append(step)
+    return [result_of(generation, steps[generation]) for generation in generations]

@@ -1,129 +1,212 @@
-"""One positional store: K and V of every position and layer, and the last hidden row of every position.
+"""The KV cache of one request: keys and values of every layer, and the last hidden row, by position.
 
-Prefix cache, dual cache, delayed cache and refresh are all the same act here: write rows at positions, attend to
-everything. The head reads `hidden[source(p)]`, so a family whose logits are shifted needs no special case for slices:
-the row before a slice is still there from the forward that computed it.
+Prefix cache, dual cache, delayed cache and refresh are the same operation: compute rows at some positions, write them
+into the cache, attend to everything in it. The head reads hidden rows from the cache too, so a family whose logits are
+shifted finds the row before a slice in the forward that computed it.
+
+`LayerCache.attend` is the one place where queries meet keys. Several requests share a forward by laying their rows end
+to end: projections, MLP and head run once over all rows, and `Joint` attends per request.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import mlx.core as mx
+import numpy as np
 
 from d3mlx.canvas import Ints
-from d3mlx.kernels.host import on_device
-from d3mlx.models.transformer import Positions
+from d3mlx.kernels.dispatch import on_device
+from d3mlx.models.transformer import UNCACHED, LayerCache, Positions, Shape, attention
 from d3mlx.packing import KVPacking
 
 
-class Rows:
-    """The positions of one forward, as the host and the device need them."""
+class RowIndex:
+    """Where the rows of one forward belong: R ascending positions, int32, of the `length` that take part.
 
-    def __init__(self, positions: Ints | mx.array, length: int):
-        """length: positions that take part, computed now or before."""
-        count = len(positions)
-        self.length = length
-        self.everything = count == length
+    index, device_positions: the positions as a cache and as a model take them; a run of positions is a slice and a
+    number, so that writing and rotating it need no index array.
+    """
+
+    def __init__(self, positions: Ints, length: int):
+        self.positions, self.length = positions, length
+        self.count = len(positions)
+        first = int(positions[0])
         self.index: slice | mx.array
-        self.positions: Positions
-        if not isinstance(positions, mx.array) and int(positions[-1]) - int(positions[0]) + 1 == count:
-            first = int(positions[0])
-            self.index, self.positions = slice(first, first + count), first
+        self.device_positions: Positions
+        if int(positions[-1]) - first + 1 == self.count:
+            self.index, self.device_positions = slice(first, first + self.count), first
         else:
-            self.index = self.positions = on_device(positions)
+            self.index = self.device_positions = on_device(positions)
 
-    def write(self, stored: mx.array, fresh: mx.array, axis: int) -> mx.array:
-        """`stored` with `fresh` at the positions along an axis: in place, unless something else holds the array, or
-        the canvas has grown since."""
-        stored = lengthened(stored, self.length, axis)
+    @property
+    def everything(self) -> bool:
+        """Whether this forward computes every position that takes part."""
+        return self.count == self.length
+
+    def write(self, stored: mx.array, rows: mx.array, axis: int) -> mx.array:
+        """Return `stored` with `rows` at the positions along `axis`, extended with zeros to `length` first.
+
+        The write is in place unless something else holds the array or it had to grow.
+        """
+        missing = self.length - stored.shape[axis]
+        if missing > 0:
+            shape = list(stored.shape)
+            shape[axis] = missing
+            stored = mx.concatenate([stored, mx.zeros(shape, stored.dtype)], axis=axis)
         if isinstance(self.index, slice):
-            stored[(slice(None),) * axis + (self.index,)] = fresh
+            stored[(slice(None),) * axis + (self.index,)] = rows
             return stored
-        places = self.index.reshape([-1 if i == axis else 1 for i in range(stored.ndim)])
-        return mx.put_along_axis(stored, places, fresh, axis)
+        index = self.index.reshape([-1 if i == axis else 1 for i in range(stored.ndim)])
+        return mx.put_along_axis(stored, index, rows, axis)
 
 
-def lengthened(stored: mx.array, length: int, axis: int) -> mx.array:
-    """`stored` with room for `length` positions; the forward at hand computes those that are new."""
-    missing = length - stored.shape[axis]
-    if not missing:
-        return stored
-    shape = list(stored.shape)
-    shape[axis] = missing
-    return mx.concatenate([stored, mx.zeros(shape, stored.dtype)], axis=axis)
-
-
-class LayerStore:
-    """K and V of one layer, each [B, kv_heads, L, head_dim]."""
+class CachedLayer:
+    """Keys and values of one layer, each [1, K, L, head_dim]."""
 
     def __init__(self) -> None:
-        self.rows: Rows | None = None
-        self.keys: mx.array | None = None
-        self.values: mx.array | None = None
+        self.rows: RowIndex | None = None
+        self.arrays: list[mx.array] = []
 
-    def update(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
+    def attend(self, queries: mx.array, keys: mx.array, values: mx.array, scale: float) -> mx.array:
+        """Write keys and values [1, K, R, head_dim] at the rows' positions; attend to all positions that take part.
+
+        queries: [1, H, R, head_dim]. Returns [1, H, R, head_dim].
+        """
         assert self.rows is not None
-        if self.rows.everything or self.keys is None or self.values is None:
-            self.keys, self.values = keys, values
+        if self.rows.everything:
+            self.arrays = [keys, values]
         else:
-            self.keys = self.rows.write(self.keys, keys, axis=2)
-            self.values = self.rows.write(self.values, values, axis=2)
-        return self.keys, self.values
+            self.write([keys, values])
+        return attention(queries, self.arrays[0], self.arrays[1], scale)
+
+    def write(self, fresh: list[mx.array]) -> None:
+        """Write the parts of the rows, each [1, K, R, ...], into the arrays."""
+        assert self.rows is not None
+        pairs = zip(self.arrays, fresh, strict=True)
+        self.arrays = [self.rows.write(stored, part, axis=2) for stored, part in pairs]
+
+    def trim(self, length: int) -> None:
+        """Keep positions below `length`."""
+        self.arrays = [array[:, :, :length] for array in self.arrays]
 
 
-class PackedLayerStore:
-    """K and V of one layer, quantized: of each the packed numbers, the scales and the biases, [B, kv_heads, L, ...].
+class QuantizedLayer(CachedLayer):
+    """Keys and values of one layer, quantized: of each the packed numbers, scales and biases, [1, K, L, ...].
 
-    A forward unpacks them layer by layer. One that computes every position attends to what it computed.
+    A forward dequantizes one layer at a time. One that computes every position attends to what it computed.
     """
 
     def __init__(self, packing: KVPacking) -> None:
-        self.rows: Rows | None = None
+        super().__init__()
         self.packing = packing
-        self.keys: list[mx.array] = []
-        self.values: list[mx.array] = []
 
-    def update(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
+    def attend(self, queries: mx.array, keys: mx.array, values: mx.array, scale: float) -> mx.array:
         assert self.rows is not None
-        if self.rows.everything or not self.keys:
-            self.keys, self.values = self.pack(keys), self.pack(values)
-            # Packed in this forward: until then, every layer's unpacked ones would be kept.
-            now = mx.depends([keys, values], [*self.keys, *self.values])
-            return now[0], now[1]
-        self.keys = self.written(self.keys, self.pack(keys))
-        self.values = self.written(self.values, self.pack(values))
-        return self.unpack(self.keys), self.unpack(self.values)
+        fresh = [*self.quantize(keys), *self.quantize(values)]
+        if self.rows.everything:
+            self.arrays = fresh
+            # Quantize within this forward: otherwise the unquantized arrays of every layer stay alive until then.
+            keys, values = mx.depends([keys, values], fresh)
+            return attention(queries, keys, values, scale)
+        self.write(fresh)
+        return attention(queries, self.dequantize(self.arrays[:3]), self.dequantize(self.arrays[3:]), scale)
 
-    def written(self, kept: list[mx.array], fresh: list[mx.array]) -> list[mx.array]:
-        assert self.rows is not None
-        return [self.rows.write(stored, part, axis=2) for stored, part in zip(kept, fresh, strict=True)]
-
-    def pack(self, rows: mx.array) -> list[mx.array]:
+    def quantize(self, rows: mx.array) -> list[mx.array]:
         return list(mx.quantize(rows, self.packing.group_size, self.packing.bits))
 
-    def unpack(self, kept: list[mx.array]) -> mx.array:
-        packed, scales, biases = kept
+    def dequantize(self, parts: list[mx.array]) -> mx.array:
+        packed, scales, biases = parts
         return mx.dequantize(packed, scales, biases, self.packing.group_size, self.packing.bits)
 
 
-class Store:
-    """The cache of one request. A forward must compute every position that takes part for the first time."""
+class Joint:
+    """One layer of several requests whose rows lie end to end: each attends to its own keys and values only."""
 
-    def __init__(self, layers: int, keep: bool, packing: KVPacking | None = None):
-        self.layers: list[LayerStore | PackedLayerStore] | None = None
+    def __init__(self, layers: Sequence[LayerCache], ends: Sequence[int]):
+        """layers: one per request. ends: the row after each request's last one, ascending."""
+        self.layers, self.ends = layers, ends
+
+    def attend(self, queries: mx.array, keys: mx.array, values: mx.array, scale: float) -> mx.array:
+        """queries [1, H, R, head_dim], keys and values [1, K, R, head_dim] -> [1, H, R, head_dim]."""
+        cuts = list(self.ends[:-1])
+        parts = zip(self.layers, *(mx.split(x, cuts, axis=2) for x in (queries, keys, values)), strict=True)
+        return mx.concatenate([layer.attend(q, k, v, scale) for layer, q, k, v in parts], axis=2)
+
+
+class KVCache:
+    """What one request has computed so far. It may outlive the request.
+
+    tokens: int32 [L], the id that each position had when it was computed last; `length` is L. written: int32 [L], the
+    number of the forward that computed each position last; `forwards` counts them. hidden: [1, L, D] or None.
+    """
+
+    def __init__(self, layers: int, keep: bool = True, packing: KVPacking | None = None):
+        """keep: False keeps no keys and values, so every forward must compute every position."""
+        self.layers: list[LayerCache] = [UNCACHED] * layers
         if keep:
-            self.layers = [PackedLayerStore(packing) if packing else LayerStore() for _ in range(layers)]
+            self.layers = [QuantizedLayer(packing) if packing else CachedLayer() for _ in range(layers)]
+        self.keep, self.packing = keep, packing
+        self.tokens: Ints = np.empty(0, np.int32)
+        self.written: Ints = np.empty(0, np.int32)
+        self.forwards = 0
         self.hidden: mx.array | None = None
 
-    def open(self, rows: Rows) -> list[LayerStore | PackedLayerStore] | None:
-        """The layers' stores, told where the coming forward's rows stand."""
-        for layer in self.layers or []:
-            layer.rows = rows
+    @property
+    def length(self) -> int:
+        """Number of positions, from 0 on, that the cache contains."""
+        return len(self.tokens)
+
+    def open(self, rows: RowIndex, tokens: Ints) -> list[LayerCache]:
+        """Prepare for a forward of `rows` with these ids [R]; return the layers.
+
+        Positions at or above `length` must be among the rows: nothing attends to a position that was never computed.
+        """
+        grown = max(rows.length - self.length, 0)
+        self.tokens = np.concatenate([self.tokens, np.full(grown, -1, np.int32)])
+        self.written = np.concatenate([self.written, np.full(grown, -1, np.int32)])
+        self.tokens[rows.positions], self.written[rows.positions] = tokens, self.forwards
+        self.forwards += 1
+        for layer in self.layers:
+            if isinstance(layer, CachedLayer):
+                layer.rows = rows
         return self.layers
 
-    def write_hidden(self, rows: Rows, hidden: mx.array) -> mx.array:
-        """Keep hidden rows [B, R, D]; return those of all positions [B, L, D]."""
+    def write_hidden(self, rows: RowIndex, hidden: mx.array) -> mx.array:
+        """Keep hidden rows [1, R, D]; return those of all positions, [1, L, D]."""
         if rows.everything or self.hidden is None:
             self.hidden = hidden
         else:
             self.hidden = rows.write(self.hidden, hidden, axis=1)
         return self.hidden
+
+    def match(self, tokens: Sequence[int] | Ints) -> int:
+        """Return how many of the leading ids [P] the cache contains at the same positions."""
+        count = min(self.length, len(tokens))
+        different = np.flatnonzero(self.tokens[:count] != np.asarray(tokens, np.int32)[:count])
+        return int(different[0]) if len(different) else count
+
+    def trim(self, length: int) -> None:
+        """Forget the positions from `length` on."""
+        self.tokens, self.written = self.tokens[:length], self.written[:length]
+        for layer in self.layers:
+            if isinstance(layer, CachedLayer):
+                layer.trim(length)
+        if self.hidden is not None:
+            self.hidden = self.hidden[:, :length]
+
+
+def bytes_per_position(shape: Shape, itemsize: int, keep: bool, packing: KVPacking | None = None) -> int:
+    """Return the bytes that one position takes in a KVCache of a model of this shape.
+
+    itemsize: bytes of a number in the model's dtype. Without `keep` there are hidden rows, and one layer's keys and
+    values while it runs.
+    """
+    numbers = 2 * shape.kv_heads * shape.head_dim
+    if not keep:
+        return (numbers + shape.hidden) * itemsize
+    if packing is None:
+        return (numbers * shape.layers + shape.hidden) * itemsize
+    # Each group of numbers has a scale and a bias.
+    quantized = numbers * packing.bits // 8 + 2 * itemsize * numbers // packing.group_size
+    return quantized * shape.layers + shape.hidden * itemsize

@@ -1,6 +1,9 @@
-"""The state of one request: prompt and masked positions, nothing of models or logits."""
+"""The tokens of one request: which positions were given, which are still masked. Knows nothing of models or logits."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -11,87 +14,138 @@ Ints = npt.NDArray[np.int32]
 Bools = npt.NDArray[np.bool_]
 
 
-class Canvas:
-    """A prompt followed by `new_tokens` positions that start as mask tokens.
+@dataclass
+class Hole:
+    """One run of positions [start, end) that the model fills. `answer_end` is the position after its first end token.
 
-    Positions are absolute (0 is the first prompt token). `end_ids` are the tokens that end an answer. With
-    `early_stop`, positions after the first of them are not decoded: they become `end_ids[0]`. Positions from `reach` on
-    take no part yet: nothing computes or attends to them. A decode makes it grow.
+    Without an end token `answer_end` is `end`.
+    """
+
+    start: int
+    end: int
+    answer_end: int
+
+
+class Canvas:
+    """Tokens at positions 0, 1, ...: some were given, the others start as mask tokens and are decoded.
+
+    tokens: int32 [L]. given: bool [L], True where the token was given; a given token never changes, whatever its id.
+    masked: bool [L], True where a position still has no token. filled: bool [L], True where an end token before it
+    filled the position. active_length: positions from there on take no part in forwards yet; it only grows.
     """
 
     def __init__(
         self,
-        prompt: list[int],
-        new_tokens: int,
+        tokens: Sequence[int] | Ints,
+        given: Sequence[bool] | Bools,
         mask_id: int,
         end_ids: tuple[int, ...] = (),
         early_stop: bool = True,
     ):
-        if new_tokens < 1:
-            raise PromptError(f"At least one new token must be asked for, not {new_tokens}.")
-        if mask_id in prompt:
-            raise PromptError(
-                f"The prompt holds the mask token (id {mask_id}) at position {prompt.index(mask_id)}; filling masks "
-                "inside a prompt is not supported, so remove it."
-            )
-        self.tokens: Ints = np.array([*prompt, *[mask_id] * new_tokens], dtype=np.int32)
-        self.prompt_length = self.reach = len(prompt)
+        """Start with the given tokens and masks everywhere else.
+
+        tokens: ids [L]; those that are not given are ignored. given: bool [L]. end_ids: the tokens that end an answer.
+        early_stop: do not decode the positions of a hole after its first end token; they become `end_ids[0]`.
+        Raises PromptError if every position is given.
+        """
+        self.given: Bools = np.asarray(given, dtype=bool)
+        self.masked: Bools = ~self.given
+        if not self.masked.any():
+            raise PromptError("There is no position to decode. Ask for at least 1 new token.")
+        self.tokens: Ints = np.where(self.given, np.asarray(tokens, dtype=np.int32), np.int32(mask_id))
+        self.filled: Bools = np.zeros(len(self.tokens), dtype=bool)
         self.mask_id = mask_id
-        # A checkpoint may name its mask token as an end, which a masked position is not.
+        # A checkpoint may list its mask token as an end token, but a masked position ends nothing.
         self.end_ids = tuple(token for token in end_ids if token != mask_id)
         self.early_stop = early_stop and bool(self.end_ids)
+        edges = np.flatnonzero(np.diff(self.masked, prepend=False, append=False)).tolist()
+        self.holes = [Hole(start, end, end) for start, end in zip(edges[::2], edges[1::2], strict=True)]
+        # A prefix takes part from the start. So do tokens after a hole, and with them the masks before them.
+        after = np.flatnonzero(self.given[self.prompt_length :])
+        self.active_length = self.prompt_length + (int(after[-1]) + 1 if len(after) else 0)
+
+    @classmethod
+    def for_prompt(
+        cls,
+        prompt: Sequence[int],
+        new_tokens: int,
+        mask_id: int,
+        end_ids: tuple[int, ...] = (),
+        early_stop: bool = True,
+    ) -> Canvas:
+        """Return a canvas of a prompt (ids [P]) followed by `new_tokens` masks. Raises PromptError without masks."""
+        if new_tokens < 1:
+            raise PromptError(f"At least one new token must be asked for, not {new_tokens}.")
+        given = np.arange(len(prompt) + new_tokens) < len(prompt)
+        return cls([*prompt, *[mask_id] * new_tokens], given, mask_id, end_ids, early_stop)
+
+    def without_given(self) -> Canvas:
+        """Return this canvas with the mask token at every given position, for classifier-free guidance."""
+        return Canvas(np.full(len(self), self.mask_id), self.given, self.mask_id, self.end_ids, self.early_stop)
 
     def __len__(self) -> int:
         return len(self.tokens)
 
     @property
-    def masked(self) -> Bools:
-        """[L], True where a position still awaits its token."""
-        return self.tokens == self.mask_id
+    def prompt_length(self) -> int:
+        """Number of given positions before the first hole."""
+        return self.holes[0].start
+
+    @property
+    def new_tokens(self) -> int:
+        """Number of positions that were not given."""
+        return sum(hole.end - hole.start for hole in self.holes)
 
     @property
     def done(self) -> bool:
-        return not bool(self.masked.any())
+        """Whether every position has its token."""
+        return not self.masked.any()
+
+    @property
+    def answer_positions(self) -> Ints:
+        """Ascending positions int32 [A] of the answer: of each hole, up to and including its first end token."""
+        return np.concatenate([np.arange(hole.start, hole.answer_end, dtype=np.int32) for hole in self.holes])
 
     @property
     def answer(self) -> Ints:
-        """The generated part up to and including the first end token; masks included."""
-        generated = self.tokens[self.prompt_length :]
-        ends = np.flatnonzero(np.isin(generated, self.end_ids))
-        return generated[: int(ends[0]) + 1] if len(ends) else generated
+        """Tokens int32 [A] at `answer_positions`, masks included."""
+        return self.tokens[self.answer_positions]
 
     @property
     def answered(self) -> int:
-        """Tokens committed so far, up to and including the first end token."""
-        return int((self.answer != self.mask_id).sum())
+        """Number of tokens committed so far, per hole up to and including its first end token."""
+        left = sum(int(np.count_nonzero(self.masked[hole.start : hole.answer_end])) for hole in self.holes)
+        return sum(hole.answer_end - hole.start for hole in self.holes) - left
 
     def masked_before(self, end: int) -> Ints:
-        """Ascending positions below `end` that are masked."""
+        """Return the ascending masked positions below `end`, int32 [N]."""
         return np.flatnonzero(self.masked[:end]).astype(np.int32)
 
-    def masks_in(self, start: int, end: int) -> int:
-        return int(self.masked[start:end].sum())
+    def extend(self, end: int) -> None:
+        """Extend the active part of the canvas to `end`. It never shrinks."""
+        self.active_length = max(self.active_length, end)
 
-    def grow(self, end: int) -> None:
-        """Let the positions below `end` take part; what took part does so for good."""
-        self.reach = max(self.reach, end)
+    def commit(self, positions: Ints, tokens: Ints) -> Ints:
+        """Give masked positions [C] their final tokens [C]; return the positions that an end token among them filled.
 
-    def commit(self, positions: Ints, tokens: Ints) -> None:
-        """Give masked positions their final tokens."""
-        self.tokens[positions] = tokens
-
-    def settle(self) -> Ints:
-        """Fill everything after the first end token; return the positions that changed.
-
-        Runs right after each commit, so no rule ever sees a mask that the end of the answer has already decided.
+        The fill comes with the commit, so no rule ever sees a mask that the end of the answer has already decided.
         """
+        self.tokens[positions] = tokens
+        self.masked[positions] = False
+        changed = [np.empty(0, np.int32)]
+        for end in positions[np.isin(tokens, self.end_ids)].tolist():
+            for hole in self.holes:
+                if hole.start <= end < hole.answer_end - 1:
+                    changed.append(self.fill_after(end, hole))
+        return np.unique(np.concatenate(changed)).astype(np.int32)
+
+    def fill_after(self, end: int, hole: Hole) -> Ints:
+        """End the answer of a hole at position `end`; return the positions whose tokens changed, int32."""
+        before, hole.answer_end = hole.answer_end, end + 1
         if not self.early_stop:
             return np.empty(0, np.int32)
-        after = self.prompt_length + len(self.answer)
-        changed = after + np.flatnonzero(self.tokens[after:] != self.end_ids[0])
-        self.tokens[changed] = self.end_ids[0]
+        changed = np.flatnonzero(self.tokens[end + 1 : before] != self.end_ids[0]) + (end + 1)
+        self.tokens[end + 1 : before] = self.end_ids[0]
+        self.masked[end + 1 : before] = False
+        self.filled[end + 1 : before] = True
         return changed.astype(np.int32)
-
-    def blocks(self, size: int) -> list[tuple[int, int]]:
-        """[start, end) of every block of the generated part; the last one may be shorter."""
-        return [(s, min(s + size, len(self))) for s in range(self.prompt_length, len(self), size)]

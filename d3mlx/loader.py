@@ -8,6 +8,7 @@ from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
+from mlx.utils import tree_flatten
 from mlx_lm.utils import dequantize_model, get_total_parameters, load_adapters, load_model
 
 from d3mlx.checkpoint import SMALL, Checkpoint, open_checkpoint, read_json
@@ -137,3 +138,14 @@ def memory_limit() -> int:
 
 def physical_memory() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def nbytes(model: Any) -> int:
+    """Return the bytes of all weights of a model."""
+    return sum(int(value.nbytes) for _, value in tree_flatten(model.parameters()))
+
+
+def compute_dtype(model: Any) -> mx.Dtype:
+    """Return the dtype of a model's activations, which its norms have too."""
+    norms = [value for name, value in tree_flatten(model.parameters()) if name.endswith("norm.weight")]
+    return norms[-1].dtype

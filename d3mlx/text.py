@@ -26,10 +26,10 @@ class TextStream:
 
     def push(self, canvas: Canvas) -> str:
         """What became readable since the last call."""
-        answer = canvas.answer
-        waiting = (answer == canvas.mask_id).nonzero()[0]
-        ready = int(waiting[0]) if len(waiting) else len(answer)
-        for token in answer[self.read : ready].tolist():
+        positions = canvas.answer_positions
+        waiting = canvas.masked[positions].nonzero()[0]
+        ready = int(waiting[0]) if len(waiting) else len(positions)
+        for token in canvas.tokens[positions[self.read : ready]].tolist():
             if token not in self.silent and token <= self.known:
                 self.detokenizer.add_token(token)
         self.read = max(self.read, ready)

@@ -1,70 +1,70 @@
-"""Which positions of the active blocks commit, and how the blocks stand afterwards: d3LLM's and Fast-dLLM's rules.
+"""Which masked positions commit in a step: the rules of d3LLM, Fast-dLLM and the models' own samplers.
 
-The rule of a decoder is a small record, `Rule`; the blocks are a table of integers. Both go in with the statistics of
-the forwarded rows, and one small array of integers comes out, which is all that the host reads in a step.
+A decoder's rule for one step is a small record, `Rule`. It goes in with the statistics of the eligible rows, and one
+small array of integers comes out, which is all that the host reads of a step.
 """
 
 from __future__ import annotations
 
+import math
 from functools import cache
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
 from d3mlx.kernels import dispatch
-from d3mlx.kernels.host import on_device
-from d3mlx.kernels.reduction import reduction
+from d3mlx.kernels.dispatch import on_device, reduction
 from d3mlx.kernels.token_stats import TokenStats
 
-Kind = Literal["entropy", "confidence", "factor", "opening"]
-
-START, END, MASKS, STATE, ADD, FILL = range(6)
-"""Columns of a block table, int32 [B, 6]: the span, its masked positions, what the block may do, and two limits.
-
-ADD is the most masks with which the block after it is added, FILL the most with which that one becomes full.
-"""
-
-CLOSED, OPEN, FULL = range(3)
-"""States: not added yet; commits what passes by itself; must also make progress."""
+Kind = Literal["confidence", "entropy", "margin", "random", "factor", "opening"]
 
 
 class Rule(NamedTuple):
-    """What commits (d3LLM paper, entropy-based multi-block decoding; Fast-dLLM paper, parallel decoding).
+    """What commits (LLaDA and Dream papers, sampling; Fast-dLLM paper, parallel decoding; d3LLM paper, multi-block).
 
-    entropy: rows with entropy below `level` nats. confidence: rows whose drawn token has at least `level` probability.
-    factor: the n most confident rows together, n the largest with (n + 1)(1 - p_n) <= `level`; as published, a scan
-    that fails only at the last row takes that one too. opening: nothing passes.
+    kind: how a row is scored. confidence: the probability of its drawn token. entropy: minus its entropy in nats.
+    margin: its highest probability minus the second. random: by `noise` alone. factor: as confidence, and the n best
+    rows pass together, n the largest with (n + 1)(1 - p_n) <= `level`; as published, a scan that fails only at the last
+    row takes that one too. opening: nothing passes.
 
-    inclusive: an entropy equal to `level` passes. best_always: so does the best row of all. Whatever the rule, a step
-    in which nothing of the first full block passes commits its best row (`opening`: its first) all the same, and with
-    `force_likeliest` that row takes its most likely token instead of the drawn one.
+    level: rows with at least this score pass; for entropy, at most this many nats. most: at most this many of the best
+    rows pass. inclusive: a score equal to `level` passes. best_always: the best row of all passes. progress: a step in
+    which no row of the focus passes commits the best one of the focus (`opening`: the first one). force_likeliest: that
+    row takes its most likely token instead of the drawn one. noise: float32 [N] or None, added to the scores after they
+    are divided by `heat`. Of equal scores the one with the lower position is better.
     """
 
     kind: Kind
-    level: float = 0.0
+    level: float = -math.inf
+    most: int | None = None
     inclusive: bool = True
     best_always: bool = False
+    progress: bool = True
     force_likeliest: bool = False
+    noise: npt.NDArray[np.float32] | None = None
+    heat: float = 1.0
+
+    @property
+    def threshold(self) -> float:
+        """The lowest score that passes."""
+        return -self.level if self.kind == "entropy" else self.level
 
 
 class Accepted(NamedTuple):
-    """What the host reads. tokens [N]: the token that commits, -1 where none does. guesses, entropies [N]: of every
-    row. masks, states [B]: the block table's columns after the step."""
+    """What the host reads, each [N], one entry per eligible row. tokens: int32, the token that commits, -1 where none
+    does. guesses: int32, the most likely token. entropies: float32, in nats."""
 
     tokens: npt.NDArray[np.int32]
     guesses: npt.NDArray[np.int32]
     entropies: npt.NDArray[np.float32]
-    masks: npt.NDArray[np.int32]
-    states: npt.NDArray[np.int32]
 
     @classmethod
-    def unpack(cls, packed: npt.NDArray[np.int32], rows: int) -> Accepted:
-        """From what `accept_blocks` gave for N = `rows`."""
-        tokens, guesses, entropies, blocks = np.split(packed, [rows, 2 * rows, 3 * rows])
-        masks, states = np.split(blocks, 2)
-        return cls(tokens, guesses, entropies.view(np.float32), masks, states)
+    def unpack(cls, packed: npt.NDArray[np.int32]) -> Accepted:
+        """Split what `accept_blocks` returned, int32 [3 N]."""
+        tokens, guesses, entropies = np.split(packed, 3)
+        return cls(tokens, guesses, entropies.view(np.float32))
 
 
 THREADS = 256
@@ -80,53 +80,32 @@ SOURCE = """
   uint group = simdgroup_index_in_threadgroup;
   uint groups = simdgroups_per_threadgroup;
   int rows = positions_shape[0];
-  int blocks = table_shape[0];
-  int finals = ends_shape[0];
+  int start = focus[0];
+  int stop = focus[1];
   int nowhere = 0x7FFFFFFF;
   threadgroup int whole[32];
   threadgroup float real[32];
 
-  int focus = nowhere;
-  for (int b = me; b < blocks; b += threads) {
-    if (table[b * 6 + 3] == 2 && table[b * 6 + 2] > 0) {
-      focus = metal::min(focus, b);
-    }
-  }
-  focus = group_min(focus, whole, lane, group, groups);
-  int start = focus < blocks ? table[focus * 6] : 0;
-  int stop = focus < blocks ? table[focus * 6 + 1] : 0;
-
-  // The best row of all, the best of the focus, and for the factor rule the rank of every row.
+  // The best row of all, the best of the focus, and for rules that count the rank of every row.
   float top = -INFINITY;
   float top_inside = -INFINITY;
   int failed = rows - 1;
   for (int i = me; i < rows; i += threads) {
-    float score = SCORE;
+    float score = SCORE_OF_I;
     top = metal::max(top, score);
     if (positions[i] >= start && positions[i] < stop) {
       top_inside = metal::max(top_inside, score);
     }
-    if (RANKED) {
-      int rank = 0;
-      for (int j = 0; j < rows; j++) {
-        float other = p_sampled[j];
-        rank += other > score || (other == score && j < i) ? 1 : 0;
-      }
-      out[i] = rank;
-      if (rank < rows && score < bounds[rank]) {
-        failed = metal::min(failed, rank);
-      }
-    }
+    // RANK
   }
   top = group_max(top, real, lane, group, groups);
   top_inside = group_max(top_inside, real, lane, group, groups);
-  failed = group_min(failed, whole, lane, group, groups);
-  int accepted = failed == rows - 1 ? rows : failed;
+  // LIMIT
 
   int best = nowhere;
   int best_inside = nowhere;
   for (int i = me; i < rows; i += threads) {
-    float score = SCORE;
+    float score = SCORE_OF_I;
     best = score == top ? metal::min(best, i) : best;
     if (positions[i] >= start && positions[i] < stop && score == top_inside) {
       best_inside = metal::min(best_inside, i);
@@ -135,9 +114,9 @@ SOURCE = """
   best = group_min(best, whole, lane, group, groups);
   best_inside = group_min(best_inside, whole, lane, group, groups);
 
-  int none_passed = 1;
+  int none_passed = PROGRESS ? 1 : 0;
   for (int i = me; i < rows; i += threads) {
-    float score = SCORE;
+    float score = SCORE_OF_I;
     bool passed = PASSED;
     passed = passed || (BEST_ALWAYS && i == best);
     out[i] = passed ? sampled[i] : -1;
@@ -147,129 +126,137 @@ SOURCE = """
   }
   none_passed = group_min(none_passed, whole, lane, group, groups);
 
-  int cut = table[(blocks - 1) * 6 + 1];
   for (int i = me; i < rows; i += threads) {
     if (none_passed == 1 && i == best_inside) {
       out[i] = FORCE_LIKELIEST ? token[i] : sampled[i];
     }
-    for (int e = 0; e < finals; e++) {
-      if (out[i] >= 0 && out[i] == ends[e]) {
-        cut = metal::min(cut, positions[i] + 1);
-      }
-    }
     out[rows + i] = token[i];
     out[2 * rows + i] = as_type<int>(entropy[i]);
   }
-  cut = group_min(cut, whole, lane, group, groups);
-
-  threadgroup_barrier(mem_flags::mem_device);
-  for (int b = me; b < blocks; b += threads) {
-    int from = table[b * 6];
-    int to = metal::min(table[b * 6 + 1], cut);
-    int masks = 0;
-    if (table[b * 6 + 3] == 0) {
-      masks = metal::min(table[b * 6 + 2], metal::max(to - from, 0));
-    } else {
-      for (int i = 0; i < rows; i++) {
-        masks += out[i] < 0 && positions[i] >= from && positions[i] < to ? 1 : 0;
-      }
-    }
-    out[3 * rows + b] = masks;
-  }
-  threadgroup_barrier(mem_flags::mem_device);
-  for (int b = me; b < blocks; b += threads) {
-    int state = table[b * 6 + 3];
-    if (b > 0) {
-      int before = b - 1;
-      int left = out[3 * rows + before];
-      int filled = left <= table[before * 6 + 5] ? 2 : 1;
-      if (state > 0) {
-        state = metal::max(state, filled);
-      } else if (table[before * 6 + 3] > 0 && left <= table[before * 6 + 4]) {
-        state = filled;
-      }
-    }
-    out[3 * rows + blocks + b] = state;
-  }
 """
 
-SCORES = {"entropy": "-entropy[i]", "opening": "0.0f"}
-PASSED = {"factor": "out[i] < accepted", "opening": "false"}
-INPUTS = ("token", "entropy", "sampled", "p_sampled", "positions", "table", "ends", "bounds", "level")
+RANK = """int rank = 0;
+    for (int j = 0; j < rows; j++) {
+      float other = SCORE_OF_J;
+      rank += other > score || (other == score && j < i) ? 1 : 0;
+    }
+    out[i] = rank;"""
+RANK_OF_FACTOR = """
+    if (rank < rows && score < bounds[rank]) {
+      failed = metal::min(failed, rank);
+    }"""
+LIMIT_OF_FACTOR = """failed = group_min(failed, whole, lane, group, groups);
+  int limit = failed == rows - 1 ? rows : failed;"""
+
+SCORES = {
+    "entropy": "-entropy[AT]",
+    "margin": "p[AT] - p2[AT]",
+    "random": "0.0f",
+    "opening": "0.0f",
+}
+INPUTS = (*TokenStats._fields, "positions", "focus", "noise", "bounds", "threshold", "heat", "most")
 
 
 @cache
-def kernel(kind: Kind, inclusive: bool) -> dispatch.Kernel:
-    """The text for one kind of rule."""
+def kernel(kind: Kind, inclusive: bool = True, counted: bool = False, noisy: bool = False) -> dispatch.Kernel:
+    """Return the kernel for one kind of rule. counted: it has a `most`. noisy: it has `noise`."""
+    score = SCORES.get(kind, "p_sampled[AT]")
+    if noisy:
+        score = f"({score}) / heat + noise[AT]"
+    rank = RANK + RANK_OF_FACTOR if kind == "factor" else RANK if counted else ""
+    limit = LIMIT_OF_FACTOR if kind == "factor" else "int limit = most;" if counted else ""
+    passed = f"score {'>=' if inclusive else '>'} threshold"
+    if counted:
+        passed += " && out[i] < limit"
     pieces = {
-        "SCORE": SCORES.get(kind, "p_sampled[i]"),
-        "PASSED": PASSED.get(kind, f"score {'>=' if inclusive else '>'} level"),
-        "RANKED": "true" if kind == "factor" else "false",
+        "// RANK": rank,
+        "// LIMIT": limit,
+        "PASSED": {"factor": "out[i] < limit", "opening": "false"}.get(kind, passed),
+        "SCORE_OF_I": score.replace("AT", "i"),
+        "SCORE_OF_J": score.replace("AT", "j"),
     }
     source = SOURCE
     for place, piece in pieces.items():
         source = source.replace(place, piece)
-    return dispatch.Kernel(f"accept_{kind}{'' if inclusive else '_below'}", INPUTS, ("out",), source, HEADER)
+    endings = [("_below", not inclusive), ("_best", counted), ("_noisy", noisy)]
+    name = f"accept_{kind}" + "".join(ending for ending, applies in endings if applies)
+    return dispatch.Kernel(name, INPUTS, ("out",), source, HEADER)
 
 
-def launch(stats: TokenStats, positions: mx.array, table: mx.array, rule: Rule, ends: mx.array) -> dispatch.Launch:
-    """One threadgroup for all rows and blocks."""
-    bounds = on_device(factor_bounds(rule.level, positions.size)) if rule.kind == "factor" else mx.zeros(1)
-    level = -rule.level if rule.kind == "entropy" else rule.level
-    inputs: list[mx.array | int | float] = [stats.token, stats.entropy, stats.sampled, stats.p_sampled]
-    inputs += [positions, table, ends, bounds, float(level)]
-    size = 3 * positions.size + 2 * table.shape[0]
-    flags = [("BEST_ALWAYS", rule.best_always), ("FORCE_LIKELIEST", rule.force_likeliest)]
-    return dispatch.Launch(inputs, (THREADS, 1, 1), (THREADS, 1, 1), [(size,)], [mx.int32], flags)
+def kernel_of(rule: Rule) -> dispatch.Kernel:
+    return kernel(rule.kind, rule.inclusive, rule.most is not None, rule.noise is not None)
 
 
-def reference(stats: TokenStats, positions: mx.array, table: mx.array, rule: Rule, ends: mx.array) -> mx.array:
-    """The rules in MLX operations."""
-    focus = mx.argmax((table[:, STATE] == FULL) & (table[:, MASKS] > 0))
-    inside = (positions >= table[focus, START]) & (positions < table[focus, END])
-    scores = {"entropy": -stats.entropy, "opening": mx.zeros(positions.shape)}.get(rule.kind, stats.p_sampled)
+def launch(stats: TokenStats, positions: mx.array, focus: mx.array, rule: Rule) -> dispatch.Launch:
+    """Lay out one threadgroup for all rows."""
+    rows = positions.size
+    noise = mx.zeros(1) if rule.noise is None else on_device(rule.noise)
+    bounds = on_device(factor_bounds(rule.level, rows)) if rule.kind == "factor" else mx.zeros(1)
+    most = rows if rule.most is None else min(rule.most, rows)
+    inputs: list[mx.array | int | float] = [*stats, positions, focus, noise, bounds]
+    inputs += [float(rule.threshold), float(rule.heat), most]
+    flags = [("BEST_ALWAYS", rule.best_always), ("PROGRESS", rule.progress), ("FORCE_LIKELIEST", rule.force_likeliest)]
+    return dispatch.Launch(inputs, (THREADS, 1, 1), (THREADS, 1, 1), [(3 * rows,)], [mx.int32], flags)
+
+
+def reference(stats: TokenStats, positions: mx.array, focus: mx.array, rule: Rule) -> mx.array:
+    """The same in MLX operations."""
+    scores = scores_of(stats, rule)
     passed = passes(scores, rule)
-    forced = best_of(scores, inside) & ~(passed & inside).any()
-    tokens = mx.where(forced & rule.force_likeliest, stats.token, stats.sampled)
-    tokens = mx.where(passed | forced, tokens, -1)
-    masks = masks_after(tokens, positions, table, ends)
-    states = states_after(masks, table, mx)
-    entropies = stats.entropy.view(mx.int32)
-    return mx.concatenate([tokens, stats.token, entropies, masks.astype(mx.int32), states.astype(mx.int32)])
+    tokens = mx.where(passed, stats.sampled, -1)
+    if rule.progress:
+        inside = (positions >= focus[0]) & (positions < focus[1])
+        forced = best_of(scores, inside) & ~(passed & inside).any()
+        tokens = mx.where(forced, stats.token if rule.force_likeliest else stats.sampled, tokens)
+    return mx.concatenate([tokens, stats.token, stats.entropy.view(mx.int32)])
+
+
+def scores_of(stats: TokenStats, rule: Rule) -> mx.array:
+    """Return the score of every row, float32 [N]."""
+    nothing = mx.zeros(stats.p.shape)
+    kinds = {"entropy": -stats.entropy, "margin": stats.p - stats.p2, "random": nothing, "opening": nothing}
+    scores = kinds.get(rule.kind, stats.p_sampled)
+    return scores if rule.noise is None else scores / rule.heat + on_device(rule.noise)
 
 
 def best_of(scores: mx.array, among: mx.array) -> mx.array:
-    """True for the one row with the highest score; the first wins a tie."""
+    """Return bool [N], True for the row with the highest score of those `among` bool [N]; the first wins a tie."""
     highest = mx.where(among, scores, -mx.inf).max()
     chosen = mx.argmax(among & (scores == highest))
     return mx.arange(scores.size) == chosen
 
 
 def passes(scores: mx.array, rule: Rule) -> mx.array:
-    """Rows that commit by themselves, [N]."""
-    if rule.kind == "factor":
-        passed = together(scores, rule.level)
-    elif rule.kind == "opening":
+    """Return bool [N], True for the rows that commit by themselves."""
+    if rule.kind == "opening":
         passed = mx.zeros(scores.shape, mx.bool_)
+    elif rule.kind == "factor":
+        passed = ranks(scores) < together(scores, rule.level)
     else:
-        level = mx.array(-rule.level if rule.kind == "entropy" else rule.level, mx.float32)
-        passed = scores >= level if rule.inclusive else scores > level
+        threshold = mx.array(rule.threshold, mx.float32)
+        passed = scores >= threshold if rule.inclusive else scores > threshold
+        if rule.most is not None:
+            passed = passed & (ranks(scores) < rule.most)
     return passed | best_of(scores, mx.ones(scores.shape, mx.bool_)) if rule.best_always else passed
 
 
+def ranks(scores: mx.array) -> mx.array:
+    """Return the place of each row in descending order of the scores, int32 [N]; the first of equal ones is better."""
+    order = mx.argsort(-scores)
+    return mx.put_along_axis(mx.zeros(scores.shape, mx.int32), order, mx.arange(scores.size, dtype=mx.int32), axis=0)
+
+
 def together(scores: mx.array, factor: float) -> mx.array:
-    """The rows that the factor rule takes, [N]."""
-    ranked = mx.argsort(-scores)
-    failed = scores[ranked] < on_device(factor_bounds(factor, scores.size))
+    """Return how many rows the factor rule takes."""
+    failed = mx.sort(scores)[::-1] < on_device(factor_bounds(factor, scores.size))
     last = scores.size - 1
     count = mx.where(failed.any(), mx.argmax(failed), last)
     # As published: a scan that fails nowhere, or only at the last row, takes that row too.
-    count = mx.where(count == last, last + 1, count)
-    return mx.put_along_axis(mx.zeros(scores.shape, mx.bool_), ranked, mx.arange(scores.size) < count, axis=0)
+    return mx.where(count == last, last + 1, count)
 
 
 def factor_bounds(factor: float, rows: int) -> npt.NDArray[np.float32]:
-    """[N]: the n-th most confident row passes with at least this probability; the first always does.
+    """Return float32 [N]: the n-th most confident row passes with at least this probability; the first always does.
 
     Rounded up, so that a float32 probability compares as it would with the exact bound.
     """
@@ -280,42 +267,14 @@ def factor_bounds(factor: float, rows: int) -> npt.NDArray[np.float32]:
     return bounds
 
 
-def masks_after(tokens: mx.array, positions: mx.array, table: mx.array, ends: mx.array) -> mx.array:
-    """Masked positions of each block [B] once `tokens` are committed and everything behind an end token is filled."""
-    ended = (tokens[:, None] == ends).any(axis=1) & (tokens >= 0)
-    cut = mx.where(ended, positions + 1, table[-1, END]).min()
-    left = (tokens < 0) & (positions < cut)
-    starts, stops = table[:, START, None], table[:, END, None]
-    counted = ((positions >= starts) & (positions < stops) & left).sum(axis=1)
-    behind = mx.maximum(mx.minimum(table[:, END], cut) - table[:, START], 0)
-    return mx.where(table[:, STATE] > CLOSED, counted, mx.minimum(table[:, MASKS], behind))
+def accept_blocks(stats: TokenStats, positions: npt.NDArray[np.int32], focus: tuple[int, int], rule: Rule) -> mx.array:
+    """Apply `rule` to the eligible positions, int32 [N], ascending, at least one.
 
-
-def states_after(masks: Any, table: Any, xp: Any) -> Any:
-    """States of the blocks [B] given their masks [B]: activation, and the one block that a step may add.
-
-    xp: the library of both arrays, NumPy or MLX, so that a host rule's step moves blocks by the same lines.
+    stats: of their rows, each [N]. focus: [start, end) of the block that must make progress; some eligible position is
+    in it. Returns int32 [3 N], which `Accepted.unpack` reads.
     """
-    states = table[:, STATE]
-    before, left = states[:-1], masks[:-1]
-    fills = xp.where(left <= table[:-1, FILL], FULL, OPEN)
-    opened = xp.where((before > CLOSED) & (left <= table[:-1, ADD]), fills, CLOSED)
-    grown = xp.where(states[1:] == CLOSED, opened, xp.maximum(states[1:], fills))
-    return xp.concatenate([states[:1], grown])
-
-
-def accept_blocks(
-    stats: TokenStats, positions: npt.NDArray[np.int32], table: npt.NDArray[np.int32], rule: Rule, ends: tuple[int, ...]
-) -> mx.array:
-    """Apply `rule` to the masked positions of the open blocks.
-
-    stats: of their rows, each [N]. positions: theirs, ascending [N]. table [B, 6]: the blocks before the step; one of
-    them is full and has masks. ends: tokens after which nothing is decoded any more. Returns int32 [3 N + 2 B], which
-    `Accepted.unpack` reads.
-    """
-    # Never a token, so that there is at least one.
-    inputs = stats, on_device(positions), on_device(table), rule, mx.array([-1, *ends], mx.int32)
+    inputs = stats, on_device(positions), mx.array(focus, mx.int32), rule
     if not dispatch.on_gpu():
         return reference(*inputs)
-    (out,) = dispatch.run(kernel(rule.kind, rule.inclusive), launch(*inputs))
+    (out,) = dispatch.run(kernel_of(rule), launch(*inputs))
     return out

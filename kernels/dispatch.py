@@ -1,4 +1,4 @@
-"""Where kernels run, and how they are launched.
+"""Where kernels run, how they are launched, and what they share: arrays of the host, and Metal text for reductions.
 
 Each file beside this one holds one kernel: its Metal text as a `Kernel`, a function that lays out its `Launch`, a
 reference of the same contract in MLX operations, and the one public function that chooses between them.
@@ -12,6 +12,7 @@ from functools import cache
 from typing import Any
 
 import mlx.core as mx
+import numpy.typing as npt
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,19 @@ def on_gpu() -> bool:
     return mx.metal.is_available() and mx.default_device() == mx.gpu
 
 
+def on_device(values: npt.NDArray[Any] | mx.array) -> mx.array:
+    """Return a copy of a NumPy array for MLX, of the same shape and values; an MLX array is returned as it is.
+
+    Through the buffer protocol: `mx.array(values)` of MLX 0.32 drops an interrupt that arrives in it, so that now and
+    then Ctrl-C would not end a run.
+    """
+    if isinstance(values, mx.array):
+        return values
+    # MLX takes every buffer; its type hints do not say so.
+    buffer: Any = values.data
+    return mx.array(buffer)
+
+
 @cache
 def compiled(kernel: Kernel) -> Any:
     return mx.fast.metal_kernel(
@@ -62,3 +76,29 @@ def run(kernel: Kernel, launch: Launch) -> list[mx.array]:
     """The kernel's outputs, fresh arrays."""
     outputs: list[mx.array] = compiled(kernel)(**vars(launch))
     return outputs
+
+
+REDUCTION = """
+inline KIND NAME(KIND value, threadgroup KIND* part, uint lane, uint group, uint groups) {
+  value = SIMD(value);
+  // A thread that still reads the last result must finish before it is overwritten.
+  threadgroup_barrier(mem_flags::mem_threadgroup);
+  if (lane == 0) {
+    part[group] = value;
+  }
+  threadgroup_barrier(mem_flags::mem_threadgroup);
+  return SIMD(lane < groups ? part[lane] : IDENTITY);
+}
+"""
+
+
+def reduction(name: str, kind: str, simd: str, identity: str) -> str:
+    """Return Metal text of a function `name` that reduces a `kind` over the threadgroup with the function `simd`.
+
+    identity: the value of a SIMD-group that does not exist.
+    """
+    pieces = {"KIND": kind, "NAME": name, "SIMD": simd, "IDENTITY": identity}
+    text = REDUCTION
+    for place, piece in pieces.items():
+        text = text.replace(place, piece)
+    return text

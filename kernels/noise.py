@@ -32,11 +32,15 @@ inline float gumbel(uint bits) {
 """
 
 
-def mixed(index: Any, seed: int, call: int, const: Callable[[int], Any]) -> Any:
-    """Two rounds of a 32-bit hash of `index`, a uint32 array; `const` makes a uint32 of the same library."""
+def mixed(index: Any, seed: Any, call: Any, const: Callable[[int], Any]) -> Any:
+    """Return two rounds of a 32-bit hash of `index`, a uint32 array.
+
+    seed, call: uint32, numbers of the same library made by `const`, or arrays that broadcast with the index. const:
+    makes a uint32 number of that library.
+    """
     x = index
-    for word in (seed & MASK32, call & MASK32):
-        x = (x * const(0x9E3779B1)) ^ const(word)
+    for word in (seed, call):
+        x = (x * const(0x9E3779B1)) ^ word
         x = (x ^ (x >> const(16))) * const(0x85EBCA6B)
         x = (x ^ (x >> const(13))) * const(0xC2B2AE35)
         x = x ^ (x >> const(16))

@@ -15,7 +15,7 @@ import mlx.nn as nn
 import numpy as np
 
 from d3mlx.kernels import dispatch
-from d3mlx.kernels.host import on_device
+from d3mlx.kernels.dispatch import on_device
 
 HEADER = """
 constant float TWO_PI_HIGH = 6.28318548202514648f;

@@ -8,12 +8,16 @@ arXiv:1805.02867), with one more for the entropy; no array of probabilities exis
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import mlx.core as mx
+import numpy as np
+import numpy.typing as npt
 
 from d3mlx.kernels import dispatch, noise
+from d3mlx.kernels.dispatch import on_device
 
 
 class TokenStats(NamedTuple):
@@ -35,20 +39,46 @@ class TokenStats(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Draw:
-    """Gumbel-max sampling: the drawn id is the argmax of logits / temperature + noise.
+    """Gumbel-max sampling: the drawn id is the argmax of logits / temperature + noise, per row.
 
-    positions: int32 [N], where each row stands in the sequence; with seed and call they fix the noise of every id.
+    Host arrays, each [N]. positions: int32, absolute; with seeds and calls, uint32, they fix the noise of every id.
+    temperatures: float32; at 0 the row takes its most likely token.
     """
 
-    positions: mx.array
-    temperature: float
-    seed: int
-    call: int
+    positions: npt.NDArray[np.int32]
+    temperatures: npt.NDArray[np.float32]
+    seeds: npt.NDArray[np.uint32]
+    calls: npt.NDArray[np.uint32]
+
+    @classmethod
+    def of(cls, positions: npt.NDArray[np.int32], temperature: float, seed: int, call: int) -> Draw:
+        """Return a draw with one temperature, seed and call for all rows."""
+        rows = len(positions)
+        temperatures = np.full(rows, temperature, np.float32)
+        return cls(positions, temperatures, np.full(rows, seed, np.uint32), np.full(rows, call, np.uint32))
+
+    @classmethod
+    def join(cls, draws: Sequence[Draw]) -> Draw:
+        """Return one draw for the rows of all, end to end."""
+        return cls(
+            np.concatenate([draw.positions for draw in draws]),
+            np.concatenate([draw.temperatures for draw in draws]),
+            np.concatenate([draw.seeds for draw in draws]),
+            np.concatenate([draw.calls for draw in draws]),
+        )
+
+    @property
+    def greedy(self) -> bool:
+        """Whether every row takes its most likely token."""
+        return not self.temperatures.any()
 
     def scores(self, logits: mx.array) -> mx.array:
-        """Noisy logits [N, V] whose argmax is the drawn token."""
-        bits = noise.mixed(noise.places(self.positions, logits.shape[-1]), self.seed, self.call, noise.mx_const)
-        return logits.astype(mx.float32) / self.temperature + noise.gumbel(bits)
+        """Return noisy logits [N, V] whose argmax is the drawn token."""
+        index = noise.places(on_device(self.positions), logits.shape[-1])
+        seeds, calls = on_device(self.seeds)[:, None], on_device(self.calls)[:, None]
+        drawn = noise.gumbel(noise.mixed(index, seeds, calls, noise.mx_const))
+        x, heat = logits.astype(mx.float32), on_device(self.temperatures)[:, None]
+        return mx.where(heat > 0, x / mx.where(heat > 0, heat, 1.0) + drawn, x)
 
 
 Choice = Draw | mx.array | None
@@ -199,11 +229,11 @@ DRAWN = """if (row.drawn == NO_TOKEN) {
 LIKELIEST = """row.drawn = row.token;
       row.drawn_logit = row.best;"""
 GIVEN_SCORE = "static_cast<float>(scores[base + id])"
-NOISE = """uint seed = key[0];
-  uint call = key[1];
+NOISE = """uint seed = seeds[n];
+  uint call = calls[n];
   uint place = uint(positions[n]) * width;
-  float heat = temperature;"""
-NOISY_SCORE = "x[j] / heat + gumbel(mixed(place + id, seed, call))"
+  float heat = temperatures[n];"""
+NOISY_SCORE = "heat > 0.0f ? x[j] / heat + gumbel(mixed(place + id, seed, call)) : x[j]"
 
 
 def kernel(variant: str, inputs: tuple[str, ...] = (), prepare: str = "", score: str = "") -> dispatch.Kernel:
@@ -225,7 +255,7 @@ def kernel(variant: str, inputs: tuple[str, ...] = (), prepare: str = "", score:
 
 LIKELIEST_KERNEL = kernel("likeliest")
 SCORES_KERNEL = kernel("scores", ("scores",), score=GIVEN_SCORE)
-DRAW_KERNEL = kernel("draw", ("positions", "key", "temperature"), NOISE, NOISY_SCORE)
+DRAW_KERNEL = kernel("draw", ("positions", "temperatures", "seeds", "calls"), NOISE, NOISY_SCORE)
 
 
 def chosen_kernel(choice: Choice) -> dispatch.Kernel:
@@ -239,7 +269,8 @@ def launch(logits: mx.array, excluded: int, choice: Choice) -> dispatch.Launch:
     rows, width = logits.shape
     inputs: list[mx.array | int | float] = [logits, excluded]
     if isinstance(choice, Draw):
-        inputs += [choice.positions, mx.array([choice.seed, choice.call], dtype=mx.uint32), float(choice.temperature)]
+        columns = (choice.positions, choice.temperatures, choice.seeds, choice.calls)
+        inputs += [on_device(column) for column in columns]
     elif choice is not None:
         inputs.append(choice)
     threads = min(THREADS, -(-width // (32 * READS)) * 32)

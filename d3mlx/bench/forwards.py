@@ -11,14 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from d3mlx.canvas import Canvas
+from d3mlx.cache import RowIndex
+from d3mlx.canvas import Canvas, Ints
 from d3mlx.decoding.acceptance import Confidence
 from d3mlx.decoding.presets import Decoder
-from d3mlx.decoding.rows import Needed, Plan, run
-from d3mlx.decoding.sampling import Noise, Sampling
+from d3mlx.decoding.rows import Needed
 from d3mlx.decoding.schedule import WholeCanvas
-from d3mlx.engine import Forward, read
+from d3mlx.engine import eligible_logits, forward, read, statistics
 from d3mlx.errors import ConfigError
+from d3mlx.request import Request
 
 ROWS = (1, 8, 16, 24, 32, 40, 48, 56, 64, 96, 128, 256, 512)
 """Every multiple of 8 up to 64 is there to see steps in the curve, which decide the padding of row counts."""
@@ -70,28 +71,29 @@ class Workload:
 
     def __init__(self, model: Any, context: int):
         self.model, self.context = model, context
-        self.forward = self.fresh()
+        self.request = self.fresh()
 
-    def fresh(self) -> Forward:
-        """The request with an empty cache."""
-        args = self.model.args
-        canvas = Canvas([], self.context, args.mask_token_id)
-        canvas.grow(self.context)
-        decoder = Decoder(WholeCanvas(), Confidence(), Needed())
-        return Forward(self.model, canvas, decoder, Sampling(), Noise(0))
+    def fresh(self) -> Request:
+        """Return the request with an empty cache."""
+        canvas = Canvas.for_prompt([], self.context, self.model.args.mask_token_id)
+        return Request(self.model, canvas, Decoder(WholeCanvas(), Confidence(), Needed()))
 
     def prefill(self) -> None:
         """Compute every position into an empty cache, with the head on the last one."""
-        self.forward = self.fresh()
-        self.compute(run(0, self.context), np.array([self.context - 1], np.int32))
+        self.request = self.fresh()
+        self.compute(np.arange(self.context, dtype=np.int32), np.array([self.context - 1], np.int32))
 
     def step(self, rows: int) -> None:
         """Compute `rows` positions, spread over the context, and their statistics; needs a `prefill` before."""
         positions = (np.arange(rows) * self.context // rows).astype(np.int32)
-        self.compute(Plan(positions), positions)
+        self.compute(positions, positions)
 
-    def compute(self, plan: Plan, wanted: Any) -> None:
-        read(self.forward.statistics(self.forward.logits(plan, wanted), wanted))
+    def compute(self, positions: Ints, eligible: Ints) -> None:
+        """Run one forward of these positions [R], with the statistics of the eligible ones [N]."""
+        self.request.rows, self.request.eligible = RowIndex(positions, self.context), eligible
+        forward(self.model, [self.request])
+        (stats,) = statistics(eligible_logits(self.model, [self.request]), [self.request])
+        read(stats)
 
 
 def timed(act: Callable[[], None]) -> float:

@@ -12,7 +12,7 @@ from mlx_lm.utils import get_total_parameters
 
 from d3mlx.checkpoint import SMALL
 from d3mlx.errors import ConfigError, MemoryLimitError
-from d3mlx.loader import keep_in_memory, memory_limit
+from d3mlx.loader import keep_in_memory, memory_limit, nbytes
 from d3mlx.models import get_model_classes
 from d3mlx.packing import MODES
 
@@ -127,8 +127,3 @@ def random_model(sizes: Sizes, q_bits: int | None = None) -> Any:
         mx.eval(layer.parameters())
         mx.clear_cache()
     return model
-
-
-def nbytes(model: nn.Module) -> int:
-    """Bytes of all weights."""
-    return sum(int(value.nbytes) for _, value in tree_flatten(model.parameters()))

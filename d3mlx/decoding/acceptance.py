@@ -1,8 +1,8 @@
 """Which eligible positions commit, and to which token.
 
-Thresholds are records that `kernels.accept_blocks` applies on the device. Quotas are decided on the host, with
-explicit state: `start(canvas)`, then `step(facts, state) -> (decision, state)`. They see statistics of the eligible
-rows only, so they can be tested with a table of made-up numbers.
+An acceptance rule is a frozen config with explicit state: `start(canvas)`, then `rule(candidates, state) -> (record,
+state)`. The record goes to `kernels.accept_blocks`, which applies it to the statistics of the eligible rows on the
+device. A rule never sees the statistics, so it can be tested with a table of made-up numbers.
 """
 
 from __future__ import annotations
@@ -14,44 +14,27 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from d3mlx.canvas import Bools, Canvas, Ints
+from d3mlx.canvas import Canvas, Ints
 from d3mlx.decoding.rows import LONG, Kind
 from d3mlx.decoding.sampling import Noise
 from d3mlx.decoding.schedule import View
 from d3mlx.errors import ConfigError
 from d3mlx.kernels.accept_blocks import Rule
 
-Floats = npt.NDArray[np.floating[Any]]
-
 
 @dataclass(frozen=True)
-class Facts:
-    """What a rule may look at: one entry per eligible position, ascending, at least one.
+class Candidates:
+    """The positions that may commit in a step.
 
-    The arrays are those of `kernels.token_stats.TokenStats`.
+    positions: int32 [N], absolute, ascending, at least one. kind: what the forward is for. committed: number of tokens
+    that the step before committed, 0 before the first. noise: of the request, for rules that draw.
     """
 
     positions: Ints
-    token: Ints
-    p: Floats
-    p2: Floats
-    entropy: Floats
-    sampled: Ints
-    p_sampled: Floats
     view: View
+    kind: Kind
+    committed: int
     noise: Noise
-
-    def within(self, start: int, end: int) -> Bools:
-        """True for the eligible positions in [start, end)."""
-        return (self.positions >= start) & (self.positions < end)
-
-
-@dataclass(frozen=True)
-class Decision:
-    """Indices into `Facts.positions`, and the tokens they receive."""
-
-    chosen: Ints
-    tokens: Ints
 
 
 class Acceptance(Protocol):
@@ -61,53 +44,30 @@ class Acceptance(Protocol):
     def filtered_statistics(self) -> bool: ...
 
     def start(self, canvas: Canvas) -> Any:
-        """The state before the first step."""
+        """Return the state before the first step."""
         ...
 
-    def rule(self, kind: Kind) -> Rule | HostRule:
-        """What decides a step of this kind: a record for `kernels.accept_blocks`, or a rule of the host."""
+    def rule(self, candidates: Candidates, state: Any) -> tuple[Rule, Any]:
+        """Return the record that decides this step, and the next state."""
         ...
 
 
-class HostRule(Protocol):
-    def step(self, facts: Facts, state: Any) -> tuple[Decision, Any]: ...
-
-
-class OnHost:
-    """Rules that decide every step themselves."""
-
-    def rule(self, kind: Kind) -> Any:
-        return self
-
-
-class OnDevice:
-    """Rules that are a record, and have no state."""
+class Stateless:
+    """Rules without state."""
 
     def start(self, canvas: Canvas) -> None:
         return None
 
 
 Measure = Literal["confidence", "random", "margin", "entropy"]
+"""How confident the model is of a position: the probability of its token, nothing at all, the distance to the second
+most likely token, or minus the entropy."""
 
 
-def certainty(measure: Measure, facts: Facts) -> Floats:
-    """How sure the model is of each eligible position; higher is surer."""
-    if measure == "random":
-        return facts.noise.uniform(facts.positions)
-    if measure == "margin":
-        return facts.p - facts.p2
-    if measure == "entropy":
-        return -facts.entropy
-    return facts.p_sampled
-
-
-def best(scores: Floats, count: int) -> Ints:
-    """Indices of the `count` highest scores; the smaller index wins a tie."""
-    return np.argsort(-scores, kind="stable")[:count].astype(np.int32)
-
-
-def decide(chosen: Ints, facts: Facts) -> Decision:
-    return Decision(chosen, facts.sampled[chosen])
+def best(measure: Measure, count: int, candidates: Candidates) -> Rule:
+    """Return the record of the `count` most confident positions."""
+    noise = candidates.noise.uniform(candidates.positions) if measure == "random" else None
+    return Rule(measure, level=math.inf if measure == "entropy" else -math.inf, most=count, noise=noise)
 
 
 def check_steps(steps: int) -> None:
@@ -127,8 +87,8 @@ def quotas(masks: int, steps: int) -> list[int]:
 
 
 @dataclass(frozen=True)
-class Quota(OnHost):
-    """LLaDA's own sampler: a fixed number of tokens each step, the most certain ones (LLaDA paper, remasking).
+class Quota:
+    """LLaDA's own sampler: a fixed number of tokens each step, the most confident ones (LLaDA paper, remasking).
 
     `steps` is for the whole answer and is shared out to the blocks by their length; None is one step per token.
     """
@@ -142,21 +102,17 @@ class Quota(OnHost):
             check_steps(self.steps)
 
     def start(self, canvas: Canvas) -> tuple[float, int, tuple[int, ...]]:
-        """State: steps per token, the start of the block at hand, its remaining quotas."""
-        length = len(canvas) - canvas.prompt_length
-        return ((self.steps or length) / length, -1, ())
+        """State: steps per token, the start of the current block, its remaining quotas."""
+        return ((self.steps or canvas.new_tokens) / canvas.new_tokens, -1, ())
 
-    def step(self, facts: Facts, state: tuple[float, int, tuple[int, ...]]) -> tuple[Decision, Any]:
+    def rule(self, candidates: Candidates, state: tuple[float, int, tuple[int, ...]]) -> tuple[Rule, Any]:
         pace, opened, left = state
-        block = facts.view.focus
+        block = candidates.view.focus
         if block.start != opened:
             # The small number undoes the rounding of steps / length, so that 24 / 64 * 16 is 6 and not 7.
             steps = max(1, math.ceil(pace * (block.end - block.start) - 1e-9))
             left = tuple(quotas(block.masks, steps))
-        here = np.flatnonzero(facts.within(block.start, block.end))
-        scores = certainty(self.measure, facts)
-        chosen = here[best(scores[here], left[0])]
-        return decide(chosen.astype(np.int32), facts), (pace, block.start, left[1:])
+        return best(self.measure, left[0], candidates), (pace, block.start, left[1:])
 
 
 def timesteps(steps: int, eps: float) -> npt.NDArray[np.float32]:
@@ -174,11 +130,11 @@ def check_eps(eps: float) -> None:
 
 
 @dataclass(frozen=True)
-class TimeQuota(OnHost):
+class TimeQuota:
     """Dream's own sampler: the number of tokens follows the noise schedule, and may be 0 (Dream paper, sampling).
 
     `steps` is for the whole answer (None: one per token) and `eps` the last time. With `alg_temp` above 0 the positions
-    are drawn in proportion to softmax(certainty / alg_temp) instead of taken in order. `first_step` is the number of a
+    are drawn in proportion to softmax(confidence / alg_temp) instead of taken in order. `first_step` is the number of a
     block's first step: 1 where the block's opening pass (`OpensBlock`) was step 0.
     """
 
@@ -197,35 +153,33 @@ class TimeQuota(OnHost):
             raise ConfigError(f"alg-temp must be 0 or above, not {self.alg_temp}.")
 
     def start(self, canvas: Canvas) -> tuple[float, int, int]:
-        """State: steps per token, the start of the block at hand, its step number."""
-        length = len(canvas) - canvas.prompt_length
-        return ((self.steps or length) / length, -1, 0)
+        """State: steps per token, the start of the current block, its step number."""
+        return ((self.steps or canvas.new_tokens) / canvas.new_tokens, -1, 0)
 
-    def step(self, facts: Facts, state: tuple[float, int, int]) -> tuple[Decision, Any]:
+    def rule(self, candidates: Candidates, state: tuple[float, int, int]) -> tuple[Rule, Any]:
         pace, opened, i = state
-        block = facts.view.focus
+        block = candidates.view.focus
         if block.start != opened:
             opened, i = block.start, self.first_step
         steps = max(1, math.ceil(pace * (block.end - block.start) - 1e-9))
-        chosen = self.pick(facts, self.count(i, steps, len(facts.positions)))
-        return decide(chosen, facts), (pace, opened, i + 1)
+        rule = best(self.measure, self.count(i, steps, len(candidates.positions)), candidates)
+        rule = rule._replace(progress=False)
+        if self.alg_temp > 0:
+            # The largest of log-probability plus Gumbel noise are draws without replacement.
+            drawn = -np.log(-np.log(candidates.noise.uniform(candidates.positions)))
+            rule = rule._replace(noise=drawn, heat=self.alg_temp)
+        return rule, (pace, opened, i + 1)
 
     def count(self, i: int, steps: int, masks: int) -> int:
+        """Return how many of `masks` positions step `i` of a block commits."""
         if i >= steps - 1:
             return masks
         t = timesteps(steps, self.eps)
         return int(np.float32(masks) * (np.float32(1) - t[i + 1] / t[i]))
 
-    def pick(self, facts: Facts, count: int) -> Ints:
-        scores = certainty(self.measure, facts)
-        if self.alg_temp > 0:
-            # The largest of log-probability plus Gumbel noise are draws without replacement.
-            scores = scores / self.alg_temp - np.log(-np.log(facts.noise.uniform(facts.positions)))
-        return best(scores, count)
-
 
 @dataclass(frozen=True)
-class Origin(OnHost):
+class Origin:
     """Dream's "origin": every masked position commits by the toss of a coin that the noise schedule weights."""
 
     steps: int | None = None
@@ -239,19 +193,20 @@ class Origin(OnHost):
 
     def start(self, canvas: Canvas) -> tuple[int, int]:
         """State: number of steps, step number."""
-        return (self.steps or len(canvas) - canvas.prompt_length, 0)
+        return (self.steps or canvas.new_tokens, 0)
 
-    def step(self, facts: Facts, state: tuple[int, int]) -> tuple[Decision, Any]:
+    def rule(self, candidates: Candidates, state: tuple[int, int]) -> tuple[Rule, Any]:
         steps, i = state
         t = timesteps(steps, self.eps)
         chance = np.float32(1) if i >= steps - 1 else np.float32(1) - t[i + 1] / t[i]
-        drawn = facts.noise.uniform(np.arange(len(facts.positions)))
-        return decide(np.flatnonzero(drawn < chance).astype(np.int32), facts), (steps, i + 1)
+        drawn = candidates.noise.uniform(np.arange(len(candidates.positions)))
+        # A draw below the chance passes: its negative lies above the level.
+        return Rule("random", float(-chance), inclusive=False, progress=False, noise=-drawn), (steps, i + 1)
 
 
 @dataclass(frozen=True)
-class Carry(OnHost):
-    """Fast-dLLM on Dream without a cache: a quota per step; what is not confident enough is owed to the next step."""
+class Carry:
+    """Fast-dLLM on Dream without a cache: a quota per step; rejected tokens are added to the next step's quota."""
 
     threshold: float = 0.9
     steps: int | None = None
@@ -263,24 +218,23 @@ class Carry(OnHost):
             check_steps(self.steps)
 
     def start(self, canvas: Canvas) -> tuple[int, int, int, int]:
-        """State: quota, tokens owed, steps, step number."""
-        length = len(canvas) - canvas.prompt_length
-        steps = min(self.steps or length, length)
-        return (math.ceil(length / steps), 0, steps, 0)
+        """State: quota, number of steps, step number, tokens that the last step could commit at most."""
+        steps = min(self.steps or canvas.new_tokens, canvas.new_tokens)
+        return (math.ceil(canvas.new_tokens / steps), steps, 0, 0)
 
-    def step(self, facts: Facts, state: tuple[int, int, int, int]) -> tuple[Decision, Any]:
-        quota, owed, steps, i = state
-        ranked = best(facts.p_sampled, quota + owed)
-        passed = facts.p_sampled[ranked] >= self.threshold
-        passed[:1] = True
-        rejected = int((~passed).sum())
-        # From the planned last step on there is no fresh quota: every rejected token buys one more step.
-        after = (quota, rejected, steps, i + 1) if i < steps - 1 else (0, rejected, steps + rejected, i + 1)
-        return decide(ranked[passed], facts), after
+    def rule(self, candidates: Candidates, state: tuple[int, int, int, int]) -> tuple[Rule, Any]:
+        quota, steps, i, most = state
+        rejected = most - candidates.committed
+        if i >= steps:
+            # After the planned last step there is no new quota: every rejected token adds one more step.
+            quota, steps = 0, steps + rejected
+        most = min(quota + rejected, len(candidates.positions))
+        rule = Rule("confidence", self.threshold, most=most, best_always=True, progress=False)
+        return rule, (quota, steps, i + 1, most)
 
 
 @dataclass(frozen=True)
-class Confidence(OnDevice):
+class Confidence(Stateless):
     """Fast-dLLM's parallel decoding: every position with probability >= `threshold`, and always the best one."""
 
     threshold: float = 0.9
@@ -289,12 +243,12 @@ class Confidence(OnDevice):
     def __post_init__(self) -> None:
         check_probability(self.threshold)
 
-    def rule(self, kind: Kind) -> Rule:
-        return Rule("confidence", self.threshold, best_always=True)
+    def rule(self, candidates: Candidates, state: None) -> tuple[Rule, None]:
+        return Rule("confidence", self.threshold, best_always=True), None
 
 
 @dataclass(frozen=True)
-class Factor(OnDevice):
+class Factor(Stateless):
     """Fast-dLLM's factor rule: the n surest positions together, n the largest with (n + 1)(1 - p_n) <= factor."""
 
     factor: float = 1.0
@@ -304,17 +258,17 @@ class Factor(OnDevice):
         if not 0 < self.factor <= LONG:
             raise ConfigError(f"The factor must be above 0 and at most {LONG:,}, not {self.factor}.")
 
-    def rule(self, kind: Kind) -> Rule:
-        return Rule("factor", self.factor)
+    def rule(self, candidates: Candidates, state: None) -> tuple[Rule, None]:
+        return Rule("factor", self.factor), None
 
 
 @dataclass(frozen=True)
-class Entropy(OnDevice):
+class Entropy(Stateless):
     """d3LLM's rule: every position with entropy below `threshold` nats, and progress in the first full block.
 
-    What differs between the published families is data: LLaDA counts a tie as a pass (`inclusive`), always takes the
-    lowest entropy of all wherever it is (`best_always`), and forces progress with the most likely token where Dream
-    takes the drawn one (`force_likeliest`).
+    The differences between the published families are data. LLaDA counts a tie as a pass (`inclusive`), always takes
+    the lowest entropy of all wherever it is (`best_always`), and forces progress with the most likely token. Dream
+    forces it with the drawn one (`force_likeliest` is False).
     """
 
     threshold: float = 0.5
@@ -327,8 +281,9 @@ class Entropy(OnDevice):
         if not self.threshold >= 0:
             raise ConfigError(f"The entropy threshold is in nats, 0 or above, not {self.threshold}.")
 
-    def rule(self, kind: Kind) -> Rule:
-        return Rule("entropy", self.threshold, self.inclusive, self.best_always, self.force_likeliest)
+    def rule(self, candidates: Candidates, state: None) -> tuple[Rule, None]:
+        rule = Rule("entropy", self.threshold, inclusive=self.inclusive, best_always=self.best_always)
+        return rule._replace(force_likeliest=self.force_likeliest), None
 
 
 @dataclass(frozen=True)
@@ -344,5 +299,5 @@ class OpensBlock:
     def start(self, canvas: Canvas) -> Any:
         return self.inner.start(canvas)
 
-    def rule(self, kind: Kind) -> Rule | HostRule:
-        return Rule("opening") if kind == "first" else self.inner.rule(kind)
+    def rule(self, candidates: Candidates, state: Any) -> tuple[Rule, Any]:
+        return (Rule("opening"), state) if candidates.kind == "first" else self.inner.rule(candidates, state)

@@ -51,6 +51,8 @@ class Decoder:
         rule = self.acceptance.inner if isinstance(self.acceptance, OpensBlock) else self.acceptance
         if isinstance(rule, Carry) and not isinstance(self.schedule, WholeCanvas):
             raise ConfigError("A quota that carries over is defined for the whole canvas; use a threshold with blocks.")
+        if isinstance(rule, Quota | TimeQuota) and isinstance(self.schedule, MultiBlock):
+            raise ConfigError("A quota counts within one block; use a threshold with several blocks at once.")
         if isinstance(self.rows, Prefix | Dual) and not isinstance(self.schedule, SequentialBlocks):
             raise ConfigError("Prefix and dual caches are defined for one block after another; use the delayed cache.")
         if isinstance(self.rows, Delayed) and not isinstance(self.schedule, MultiBlock):

@@ -1,8 +1,9 @@
 """Which positions a step computes; every other position is read from the cache.
 
-A row policy is a frozen config with explicit state: `start(canvas)`, then `step(canvas, view, state) -> (plan, state)`.
-All published caches are a choice of rows over one positional store: what a plan leaves out keeps the K/V that an
-earlier forward gave it.
+A row policy is a frozen config with explicit state: `start(canvas, cache)`, then `step(canvas, view, cache, state) ->
+(plan, state)`. All published caches are a choice of rows over one positional cache: a position that a plan leaves out
+keeps the keys and values that an earlier forward gave it. A request may start with a cache that contains its first
+`cache.length` positions; its first forward then starts there.
 """
 
 from __future__ import annotations
@@ -10,18 +11,16 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, Protocol
 
-import mlx.core as mx
 import numpy as np
-import numpy.typing as npt
 
+from d3mlx.cache import KVCache
 from d3mlx.canvas import Bools, Canvas, Ints
 from d3mlx.decoding.schedule import Block, View
 from d3mlx.errors import ConfigError
-from d3mlx.kernels.choose_rows import choose_rows
-from d3mlx.kernels.host import on_device
 
-Kind = Literal["first", "step", "refresh"]
-"""A plan is a block's full pass before its cached steps, a step, or a full pass for the sake of the cache."""
+Kind = Literal["first", "step", "refresh", "prefill", "commit"]
+"""What a forward is for: the full pass that opens a block, a step, a full pass for the sake of the cache; or only keys
+and values, of given tokens or of a finished block, with nothing to decide."""
 
 
 LONG = 1_000_000
@@ -30,10 +29,20 @@ LONG = 1_000_000
 
 @dataclass(frozen=True)
 class Plan:
-    """The rows of one forward: ascending positions, from the host or chosen on the device, and what it is for."""
+    """The rows of one forward: ascending absolute positions, int32 [R], at least one.
 
-    positions: Ints | mx.array
+    length: the rows attend to positions below it that were computed before or now; None for the active part of the
+    canvas.
+    """
+
+    positions: Ints
     kind: Kind = "step"
+    length: int | None = None
+
+    @property
+    def decides(self) -> bool:
+        """Whether masked positions may commit."""
+        return self.kind not in ("prefill", "commit")
 
 
 def run(start: int, end: int, kind: Kind = "step") -> Plan:
@@ -46,9 +55,13 @@ class RowPolicy(Protocol):
     @property
     def cached(self) -> bool: ...
 
-    def start(self, canvas: Canvas) -> Any: ...
+    def start(self, canvas: Canvas, cache: KVCache) -> Any:
+        """Return the state before the first step."""
+        ...
 
-    def step(self, canvas: Canvas, view: View, state: Any) -> tuple[Plan, Any]: ...
+    def step(self, canvas: Canvas, view: View, cache: KVCache, state: Any) -> tuple[Plan, Any]:
+        """Return the rows of the next forward and the next state."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -57,11 +70,20 @@ class Full:
 
     cached: ClassVar[bool] = False
 
-    def start(self, canvas: Canvas) -> None:
+    def start(self, canvas: Canvas, cache: KVCache) -> None:
         return None
 
-    def step(self, canvas: Canvas, view: View, state: None) -> tuple[Plan, None]:
-        return run(0, canvas.reach), None
+    def step(self, canvas: Canvas, view: View, cache: KVCache, state: None) -> tuple[Plan, None]:
+        return run(0, canvas.active_length), None
+
+
+@dataclass(frozen=True)
+class Opened:
+    """base: where a full pass starts, after what the cache contained at first. block: start of the block that the last
+    full pass opened, -1 before the first."""
+
+    base: int
+    block: int = -1
 
 
 @dataclass(frozen=True)
@@ -70,39 +92,39 @@ class Prefix:
 
     cached: ClassVar[bool] = True
 
-    def start(self, canvas: Canvas) -> int:
-        """State: start of the block whose full pass is done."""
-        return -1
+    def start(self, canvas: Canvas, cache: KVCache) -> Opened:
+        return Opened(cache.length)
 
-    def step(self, canvas: Canvas, view: View, state: int) -> tuple[Plan, int]:
-        start = view.focus.start
-        return (run(0, canvas.reach, "first") if start != state else run(start, canvas.reach)), start
+    def step(self, canvas: Canvas, view: View, cache: KVCache, state: Opened) -> tuple[Plan, Opened]:
+        block = view.focus
+        if block.start != state.block:
+            return run(state.base, canvas.active_length, "first"), replace(state, block=block.start)
+        return run(block.start, self.end(canvas, block)), state
+
+    def end(self, canvas: Canvas, block: Block) -> int:
+        """Return the end of the rows of a step within a block."""
+        return canvas.active_length
 
 
 @dataclass(frozen=True)
-class Dual:
+class Dual(Prefix):
     """Fast-dLLM's dual cache: a full pass opens a block, then steps compute the block alone."""
 
-    cached: ClassVar[bool] = True
-
-    def start(self, canvas: Canvas) -> int:
-        """State: start of the block whose full pass is done."""
-        return -1
-
-    def step(self, canvas: Canvas, view: View, state: int) -> tuple[Plan, int]:
-        block = view.focus
-        return (run(0, canvas.reach, "first") if block.start != state else run(block.start, block.end)), block.start
+    def end(self, canvas: Canvas, block: Block) -> int:
+        return block.end
 
 
 @dataclass(frozen=True)
 class Stamps:
     """Progress of the delayed cache.
 
-    step: forwards so far. cached: length of the prefix that is no longer recomputed. written: whether any is. done_at:
-    for the prompt and each block in order, the step at which it was first seen complete.
+    step: forwards so far. base: where a full pass starts, after what the cache contained at first. cached: length of
+    the prefix that is no longer recomputed. written: whether any is. done_at: for the prompt and each block in order,
+    the step at which it was first seen complete.
     """
 
     step: int
+    base: int
     cached: int
     written: bool
     done_at: tuple[int | None, ...]
@@ -127,10 +149,10 @@ class Delayed:
         if self.refresh_interval < 1:
             raise ConfigError(f"The refresh interval is a number of steps, 1 or more, not {self.refresh_interval}.")
 
-    def start(self, canvas: Canvas) -> Stamps:
-        return Stamps(step=0, cached=0, written=False, done_at=(0,))
+    def start(self, canvas: Canvas, cache: KVCache) -> Stamps:
+        return Stamps(step=0, base=cache.length, cached=cache.length, written=False, done_at=(0,))
 
-    def step(self, canvas: Canvas, view: View, state: Stamps) -> tuple[Plan, Stamps]:
+    def step(self, canvas: Canvas, view: View, cache: KVCache, state: Stamps) -> tuple[Plan, Stamps]:
         now = state.step + 1
         prompt = Block(0, canvas.prompt_length, 0, full=True)
         blocks = (prompt, *view.blocks)
@@ -153,32 +175,43 @@ class Delayed:
                 break
         state = replace(state, step=now, done_at=tuple(done_at))
         if ready > state.cached:
-            return run(state.cached, canvas.reach), replace(state, cached=ready, written=True)
+            return run(state.cached, canvas.active_length), replace(state, cached=ready, written=True)
         if state.written and not settling and now % self.refresh_interval:
-            return run(state.cached, canvas.reach), state
-        return run(0, canvas.reach, "refresh" if state.written else "step"), state
+            return run(state.cached, canvas.active_length), state
+        return run(state.base, canvas.active_length, "refresh" if state.written else "step"), state
 
 
 def within(chosen: Bools, distance: int) -> Bools:
-    """[L], True at most `distance` positions from a chosen one."""
+    """Return bool [L], True at most `distance` positions from a position where `chosen` bool [L] is True."""
     reach = min(distance, len(chosen))
     before = np.cumsum(np.pad(chosen, (reach + 1, reach)), dtype=np.int32)
     return before[2 * reach + 1 :] > before[: len(chosen)]
 
 
+def with_oldest(needed: Bools, written: Ints, count: int) -> Ints:
+    """Return `count` ascending positions, int32: the needed ones, then those that were computed longest ago.
+
+    needed: bool [L], True at most `count` times. written: int32 [L], the forward that computed each position last. Of
+    equally old positions the lower ones come first.
+    """
+    length = len(needed)
+    order = np.where(needed, -1, written).astype(np.int64) * length + np.arange(length)
+    chosen = np.argpartition(order, count - 1)[:count]
+    chosen.sort()
+    return chosen.astype(np.int32)
+
+
 @dataclass(frozen=True)
-class Ages:
+class Progress:
     """Progress of needed rows.
 
-    step: forwards so far. masked [L]: before the last forward. committed_at [L]: the step before which a position got
-    its token, far back for the prompt. written, on the device: for each position that takes part, the step that
-    computed it last.
+    step: forwards so far. masked: bool [L], before the last forward. committed_at: int32 [L], the step before which a
+    position got its token, far in the past for given ones.
     """
 
     step: int
     masked: Bools
-    committed_at: npt.NDArray[np.int32]
-    written: mx.array
+    committed_at: Ints
 
 
 @dataclass(frozen=True)
@@ -210,33 +243,34 @@ class Needed:
         if self.refresh_interval < 0:
             raise ConfigError(f"The refresh interval is a number of steps, 0 for never, not {self.refresh_interval}.")
 
-    def start(self, canvas: Canvas) -> Ages:
-        long_ago = np.full(len(canvas), -LONG, np.int32)
-        return Ages(0, canvas.masked, long_ago, mx.zeros(0, mx.int32))
+    def start(self, canvas: Canvas, cache: KVCache) -> Progress:
+        return Progress(0, canvas.masked.copy(), np.full(len(canvas), -LONG, np.int32))
 
-    def step(self, canvas: Canvas, view: View, state: Ages) -> tuple[Plan, Ages]:
-        now, reach, masked = state.step, canvas.reach, canvas.masked
-        committed_at = np.where(state.masked & ~masked, now, state.committed_at).astype(np.int32)
-        state = replace(state, step=now + 1, masked=masked, committed_at=committed_at)
-        if now == 0 or (self.refresh_interval and now % self.refresh_interval == 0):
-            return run(0, reach, "refresh" if now else "first"), replace(state, written=mx.full(reach, now, mx.int32))
-        needed = self.needed(canvas, view, now - committed_at)[:reach]
-        computed = state.written.size
-        needed[computed:] = True
-        count = min(reach, self.rounded(int(needed.sum())))
-        written = mx.concatenate([state.written, mx.full(reach - computed, now, mx.int32)])
-        positions = choose_rows(on_device(needed.astype(np.uint8)), written, count, now)
-        written = mx.put_along_axis(written, positions, mx.full(count, now, mx.int32), axis=0)
-        return Plan(positions), replace(state, written=written)
+    def step(self, canvas: Canvas, view: View, cache: KVCache, state: Progress) -> tuple[Plan, Progress]:
+        now, end = state.step, canvas.active_length
+        committed_at = np.where(state.masked & ~canvas.masked, now, state.committed_at).astype(np.int32)
+        state = Progress(now + 1, canvas.masked.copy(), committed_at)
+        if now == 0:
+            return run(cache.length, end, "first"), state
+        if self.refresh_interval and now % self.refresh_interval == 0:
+            return run(0, end, "refresh"), state
+        needed = self.needed(canvas, view, now - committed_at)[:end]
+        needed[cache.length :] = True
+        count = min(end, self.rounded(int(np.count_nonzero(needed))))
+        written = np.concatenate([cache.written, np.full(end - cache.length, now, np.int32)])
+        return Plan(with_oldest(needed, written, count)), state
 
     def needed(self, canvas: Canvas, view: View, since: Ints) -> Bools:
-        """[L]: the positions to compute. since [L]: steps since each one's token was first there to be computed, long
-        for those that never had a mask or still have one."""
+        """Return bool [L], True at the positions to compute.
+
+        since: int32 [L], steps since the token of each position could first be computed; large for positions that were
+        given or are still masked.
+        """
         needed = since < self.recent
         needed |= within(needed, self.near) & ~canvas.masked
-        if canvas.early_stop:
-            # What the end of the answer filled is past every position that can still change.
-            needed[canvas.prompt_length + len(canvas.answer) :] = False
+        # What an end token filled behind the last mask comes after every position that can still change.
+        last = int(np.flatnonzero(canvas.masked)[-1])
+        needed[last:] &= ~canvas.filled[last:]
         eligible = canvas.masked_before(view.end)
         needed[eligible] = True
         needed[np.maximum(eligible - self.source, 0)] = True

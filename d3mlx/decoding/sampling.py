@@ -14,13 +14,18 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
+from d3mlx.canvas import Ints
 from d3mlx.errors import ConfigError
 from d3mlx.kernels import noise
+from d3mlx.kernels.dispatch import on_device
 from d3mlx.kernels.noise import MASK32, mixed, mx_const
 from d3mlx.kernels.token_stats import Draw
 
 COLDEST, HOTTEST = 1e-4, 1e4
 """Temperatures that float32 logits can be divided by."""
+
+BELOW_ONE = 1 - 2.0**-24
+"""The highest float32 number below 1."""
 
 
 @dataclass(frozen=True)
@@ -88,22 +93,61 @@ class Noise:
 
     def bits(self, index: Any, call: int, const: Callable[[int], Any]) -> Any:
         """32 random bits for each uint32 index of draw number `call`."""
-        return mixed(index, self.seed, call, const)
+        return mixed(index, const(self.seed), const(call), const)
 
     def uniform(self, index: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.float32]:
         """One number in (0, 1) for each index, on the host."""
         bits = self.bits(index.astype(np.uint32), self.call, np.uint32)
         self.call += 1
         draws = (bits.astype(np.float64) + 0.5) / 2**32
-        return draws.astype(np.float32)
+        # The last 128 of the 2**32 draws would round to 1.
+        return np.minimum(draws, BELOW_ONE).astype(np.float32)
 
-    def gumbel(self, positions: mx.array, width: int) -> mx.array:
-        """Standard Gumbel noise [N, width] for rows at `positions` [N], on the device."""
-        bits = self.bits(noise.places(positions, width), self.call, mx_const)
+    def gumbel(self, positions: Ints, width: int) -> mx.array:
+        """Return standard Gumbel noise [N, width] for rows at `positions` int32 [N], on the device."""
+        bits = self.bits(noise.places(on_device(positions), width), self.call, mx_const)
         self.call += 1
         return noise.gumbel(bits)
 
-    def draw(self, positions: mx.array, temperature: float) -> Draw:
-        """The noise of `gumbel`, and what to divide logits by, for `token_stats` to apply."""
+    def draw(self, positions: Ints, temperature: float) -> Draw:
+        """Return the noise of `gumbel` and the temperature, for `token_stats` to apply."""
         self.call += 1
-        return Draw(positions, temperature, self.seed, self.call - 1)
+        return Draw.of(positions, temperature, self.seed, self.call - 1)
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """How the rows of one request get their tokens: its sampling, its noise, and where temperature and truncation
+    apply.
+
+    filtered: before the statistics are taken (Dream's own sampler) instead of only for the draw.
+    """
+
+    sampling: Sampling
+    noise: Noise
+    filtered: bool
+
+    @property
+    def changes(self) -> bool:
+        """Whether the statistics are of other logits than the model's."""
+        return self.filtered and (self.sampling.temperature > 0 or self.sampling.truncates)
+
+    @property
+    def greedy(self) -> bool:
+        """Whether every row takes the most likely token of the model's own logits."""
+        return self.sampling.temperature == 0 and not self.changes
+
+    def logits(self, logits: mx.array, mask_id: int) -> mx.array:
+        """Return the logits [N, V] whose statistics count; the same array where nothing changes them."""
+        return self.sampling.filtered(logits, mask_id) if self.changes else logits
+
+    def choice(self, logits: mx.array, positions: Ints, mask_id: int) -> Draw | mx.array:
+        """Return how tokens are chosen from `logits` [N, V], the result of the method `logits`, at absolute `positions`
+        int32 [N]: a draw inside the kernel, greedy at temperature 0, or scores [N, V]."""
+        sampling = self.sampling
+        if sampling.temperature == 0:
+            return Draw.of(positions, 0.0, 0, 0)
+        if self.noise.in_kernels and (self.filtered or not sampling.truncates):
+            return self.noise.draw(positions, 1.0 if self.filtered else sampling.temperature)
+        kept = logits if self.filtered else sampling.filtered(logits, mask_id)
+        return kept + self.noise.gumbel(positions, kept.shape[-1])

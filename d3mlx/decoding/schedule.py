@@ -1,7 +1,7 @@
 """Which blocks are eligible: the whole canvas, one block after another, or d3LLM's several at once.
 
-A schedule is a frozen config that lays the blocks out as a table; `kernels.accept_blocks` moves them. Masked positions
-below `View.end` may commit.
+A schedule is a frozen config that lays the blocks out as a table; `advance` opens and activates them as masks go.
+Masked positions below `View.end` may commit.
 """
 
 from __future__ import annotations
@@ -13,7 +13,15 @@ import numpy as np
 
 from d3mlx.canvas import Canvas, Ints
 from d3mlx.errors import ConfigError
-from d3mlx.kernels.accept_blocks import CLOSED, END, FULL, MASKS, STATE, states_after
+
+START, END, MASKS, STATE, ADD, FILL = range(6)
+"""Columns of a block table, int32 [G, 6]: the span, its masked positions, the block's state, and two limits.
+
+ADD is the most masks with which the block after it is added, FILL the most with which that one becomes full.
+"""
+
+CLOSED, OPEN, FULL = range(3)
+"""States: not added yet; commits only what passes by itself; must also make progress."""
 
 MOST_AHEAD = 1_000_000
 """Blocks of masks that no canvas has."""
@@ -41,7 +49,7 @@ class View:
 
     @classmethod
     def of(cls, table: Ints) -> View:
-        """The blocks that a table has added."""
+        """Return the blocks that a table [G, 6] has added."""
         rows = table[: np.count_nonzero(table[:, STATE])].tolist()
         return cls(tuple(Block(start, end, masks, state == FULL) for start, end, masks, state, *_ in rows))
 
@@ -62,36 +70,55 @@ class Schedule(Protocol):
     def ahead(self) -> int | None: ...
 
     def table(self, canvas: Canvas) -> Ints:
-        """The block table before the first step (see `kernels.accept_blocks`), int32 [B, 6]."""
+        """Return the block table before the first step, int32 [G, 6]."""
         ...
 
 
-def lay_out(canvas: Canvas, size: int, add: float, activation: float) -> Ints:
-    """Blocks of `size` positions; the next one is added, and becomes full, at these shares of the one before it."""
+def lay_out(canvas: Canvas, start: int, size: int, add: float = 1, activation: float = 1) -> Ints:
+    """Return the table [G, 6] of blocks of `size` positions from `start` to the end of the canvas.
+
+    The last block may be shorter. The next block is added, and becomes full, at these shares of the one before it.
+    """
     rows = []
-    for start, end in canvas.blocks(size):
-        limits = most_masks(end - start, add), most_masks(end - start, activation)
-        rows.append((start, end, canvas.masks_in(start, end), CLOSED, *limits))
+    for first in range(start, len(canvas), size):
+        end = min(first + size, len(canvas))
+        rows.append((first, end, 0, CLOSED, most_masks(end - first, add), most_masks(end - first, activation)))
     table = np.array(rows, np.int32)
     table[0, STATE] = FULL
-    return moved(table, table[:, MASKS])
+    return advance(table, canvas)
 
 
-def reach(table: Ints, ahead: int | None) -> int:
-    """The end of the positions that take part: `ahead` blocks beyond those that were added, none that the end of the
-    answer has filled. Some block of the table has masks."""
+def advance(table: Ints, canvas: Canvas) -> Ints:
+    """Return the table [G, 6] for the canvas as it is now.
+
+    A step adds one block. Where no block that was added has a mask, more are added until one has.
+    """
+    after = table.copy()
+    before = np.concatenate([[0], np.cumsum(canvas.masked)])
+    after[:, MASKS] = before[table[:, END]] - before[table[:, START]]
+    after[1:, STATE] = next_states(after)
+    while not after[after[:, STATE] > CLOSED, MASKS].any() and after[:, MASKS].any():
+        after[1:, STATE] = next_states(after)
+    return after
+
+
+def next_states(table: Ints) -> Ints:
+    """Return the states [G - 1] of all blocks but the first, given the masks and states of the table [G, 6]."""
+    before, masks, states = table[:-1, STATE], table[:-1, MASKS], table[1:, STATE]
+    active = np.where(masks <= table[:-1, FILL], FULL, OPEN)
+    added = np.where((before > CLOSED) & (masks <= table[:-1, ADD]), active, CLOSED)
+    return np.where(states == CLOSED, added, np.maximum(states, active))
+
+
+def active_end(table: Ints, ahead: int | None) -> int:
+    """Return the end of the positions that take part: `ahead` blocks beyond those that were added.
+
+    Blocks without masks at the end do not count: the end of the answer has filled them. Some block has masks.
+    """
     if ahead is None:
         return int(table[-1, END])
     near = table[: np.count_nonzero(table[:, STATE]) + ahead]
     return int(near[near[:, MASKS] > 0][-1, END])
-
-
-def moved(table: Ints, masks: Ints) -> Ints:
-    """The table once its blocks have so many masks left."""
-    after = table.copy()
-    after[:, MASKS] = masks
-    after[:, STATE] = states_after(masks, table, np)
-    return after
 
 
 def most_masks(size: int, share: float) -> int:
@@ -114,7 +141,7 @@ class WholeCanvas:
     ahead: ClassVar[int | None] = None
 
     def table(self, canvas: Canvas) -> Ints:
-        return lay_out(canvas, len(canvas), 1, 1)
+        return lay_out(canvas, canvas.prompt_length, len(canvas))
 
 
 @dataclass(frozen=True)
@@ -128,7 +155,7 @@ class SequentialBlocks:
         check_block_size(self.block_size)
 
     def table(self, canvas: Canvas) -> Ints:
-        return lay_out(canvas, self.block_size, 1, 1)
+        return lay_out(canvas, canvas.prompt_length, self.block_size)
 
 
 @dataclass(frozen=True)
@@ -155,4 +182,4 @@ class MultiBlock:
             raise ConfigError(f"The number of blocks ahead is 0 to {MOST_AHEAD:,}, not {self.ahead}.")
 
     def table(self, canvas: Canvas) -> Ints:
-        return lay_out(canvas, self.block_size, self.block_add, self.activation)
+        return lay_out(canvas, canvas.prompt_length, self.block_size, self.block_add, self.activation)

@@ -72,7 +72,8 @@ def recorded(folder: Path, only_correct: bool, model: DiffusionModel, tokenizer:
         raise DataError(f"The trajectories in {folder} were recorded with another tokenizer than this model's.")
     ends = end_ids(model, tokenizer)
     judged = False
-    for trajectory in read_store(folder):
+    # In the order of the prompts: prompts that are decoded together are not written in a fixed order.
+    for trajectory in sorted(read_store(folder), key=lambda trajectory: trajectory.row):
         judged = judged or trajectory.correct is not None
         if only_correct and trajectory.correct is not True:
             continue

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from d3mlx.distill.noise import Noisy
 from d3mlx.distill.objective import ROW_MULTIPLE, Terms, cross_entropy
-from d3mlx.kernels.host import on_device
+from d3mlx.kernels.dispatch import on_device
 from d3mlx.models import DiffusionModel
 
 

@@ -10,7 +10,7 @@ import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
-from d3mlx.kernels.host import on_device
+from d3mlx.kernels.dispatch import on_device
 from d3mlx.models import DiffusionModel
 
 if TYPE_CHECKING:

@@ -10,6 +10,7 @@ from typing import Any
 
 import mlx.core as mx
 
+from d3mlx.batch import MAX_BATCH
 from d3mlx.distill.published import published_trajectories
 from d3mlx.distill.rows import fingerprint
 from d3mlx.distill.store import Writer, begin_store, open_store
@@ -61,8 +62,9 @@ def record_all(
     settings: dict[str, Any],
     shard: int,
     report: Done,
+    batch_size: int = MAX_BATCH,
 ) -> None:
-    """Decode what is not recorded yet; this process's share of it under `mlx.launch`."""
+    """Decode what is not recorded yet, `batch_size` prompts at a time; this process's share under `mlx.launch`."""
     world = mx.distributed.init()
     with alone(folder):
         done = claim(folder, {**settings, **asdict(config)})
@@ -70,10 +72,9 @@ def record_all(
         mine = left[world.rank() :: world.size()]
         writer = Writer(folder, world.rank(), shard)
         report(None, 0, len(mine))
-        for number, question in enumerate(mine, 1):
-            found = record(*teacher, question, config)
-            writer.add(found)
-            report(found, number, len(mine))
+        for number, trajectory in enumerate(record(*teacher, mine, config, batch_size), 1):
+            writer.add(trajectory)
+            report(trajectory, number, len(mine))
         writer.flush()
         wait_for_all()
 

@@ -16,11 +16,11 @@ from d3mlx.distill.config import DistillConfig, check_same_content, check_same_r
 from d3mlx.distill.examples import content_hash, load_examples
 from d3mlx.distill.memory import Estimate, estimate, refuse_if_over_limit
 from d3mlx.distill.objectives import OBJECTIVES
-from d3mlx.distill.trainer import CHECKPOINT, TrainConfig, Trainer, compute_dtype
+from d3mlx.distill.trainer import CHECKPOINT, TrainConfig, Trainer
 from d3mlx.errors import ConfigError
 from d3mlx.files import fingerprint, holds_files, locked
 from d3mlx.hub import fetch
-from d3mlx.loader import load
+from d3mlx.loader import compute_dtype, load
 
 MakeWatcher = Callable[[DistillConfig, int], Any]
 """The display of a run of a number of examples."""

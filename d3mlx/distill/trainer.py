@@ -27,6 +27,7 @@ from d3mlx.distill.objective import Objective, Terms
 from d3mlx.distill.optimizer import Arrays, Optimizer, OptimizerConfig, State
 from d3mlx.errors import CheckpointError, DataError
 from d3mlx.files import append, save_arrays
+from d3mlx.loader import compute_dtype
 
 Monitor = Callable[[nn.Module], dict[str, float]]
 """Figures about a model for the log."""
@@ -85,12 +86,6 @@ def load_checkpoint(folder: Path) -> tuple[State, int] | None:
         return State.of_flat(arrays), int(metadata["step"])
     except (CheckpointError, RuntimeError, ValueError, KeyError) as error:
         raise CheckpointError(f"{path} is damaged, so the run cannot be resumed; train into another folder.") from error
-
-
-def compute_dtype(model: nn.Module) -> mx.Dtype:
-    """The dtype of a model's activations, which its norms have too."""
-    norms = [value for name, value in tree_flatten(model.parameters()) if name.endswith("norm.weight")]
-    return norms[-1].dtype
 
 
 class Bar:

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from d3mlx.api import Generation
+from d3mlx.api import Generation, run_batch
+from d3mlx.batch import MAX_BATCH
 from d3mlx.decoding.acceptance import Entropy
 from d3mlx.decoding.presets import Decoder, Vanilla, check_choice
 from d3mlx.decoding.rows import Full, Needed
 from d3mlx.decoding.sampling import Sampling
 from d3mlx.decoding.schedule import SequentialBlocks
-from d3mlx.engine import Step
 from d3mlx.evaluate.answers import last_boxed
 from d3mlx.models import DiffusionModel
+from d3mlx.request import Step
 
 Ints = NDArray[np.int32]
 TEMPERATURES = (0.0, 0.1, 0.2, 0.3, 0.4)
@@ -100,39 +102,78 @@ class Question:
     answer: str | None = None
 
 
-def trajectory_of(row: int, prompt: list[int], steps: Iterable[Step], tokens: Ints) -> Trajectory:
-    """What the Steps of a finished decode say; `tokens` are the canvas's after the prompt."""
-    ranks = np.full(len(tokens), -1, np.int16)
-    for step in steps:
-        ranks[step.positions] = step.index
-        ranks[step.filled] = step.index
-    return Trajectory(row, np.asarray(prompt, np.int32), np.asarray(tokens, np.int32), ranks)
+@dataclass
+class Attempt:
+    """One decode of a question. ranks: int16 [N], the step that committed or filled each position, -1 before."""
 
+    question: Question
+    number: int
+    generation: Generation
+    ranks: NDArray[np.int16]
 
-def record(model: DiffusionModel, tokenizer: Any, question: Question, config: RecordConfig) -> Trajectory:
-    """Decode one answer; with `check`, up to five until one is right, the last being kept in any case."""
-    found: Trajectory | None = None
-    teacher = Teacher(config.block_size, config.rows)
-    temperatures = TEMPERATURES if config.check and question.answer is not None else TEMPERATURES[:1]
-    for attempt, temperature in enumerate(temperatures):
-        seed = int(np.random.SeedSequence([config.seed, question.row, attempt]).generate_state(1)[0])
-        run = Generation(
+    @classmethod
+    def begin(
+        cls, model: DiffusionModel, tokenizer: Any, question: Question, config: RecordConfig, number: int
+    ) -> Attempt:
+        """Return attempt `number` at a question, with its own temperature and seed."""
+        seed = int(np.random.SeedSequence([config.seed, question.row, number]).generate_state(1)[0])
+        generation = Generation(
             model,
             tokenizer,
             question.prompt,
-            teacher,
+            Teacher(config.block_size, config.rows),
             max_tokens=config.max_tokens,
-            sampling=Sampling(temperature, seed=seed),
+            sampling=Sampling(TEMPERATURES[number], seed=seed),
             early_stop=config.early_stop,
         )
-        steps = list(run)
-        found = trajectory_of(question.row, question.prompt, steps, run.canvas.tokens[run.canvas.prompt_length :])
-        if config.check and question.answer is not None:
-            found = replace(found, correct=is_right(run.text, question.answer), attempts=attempt + 1)
-        if found.correct is not False:
-            break
-    assert found is not None
-    return found
+        return cls(question, number, generation, np.full(config.max_tokens, -1, np.int16))
+
+    def take(self, step: Step) -> None:
+        first = self.generation.canvas.prompt_length
+        self.ranks[step.positions - first] = step.index
+        self.ranks[step.filled - first] = step.index
+
+    def trajectory(self, check: bool) -> Trajectory:
+        """Return the finished decode; with `check`, whether its answer is the given one, if there is one."""
+        canvas, answer = self.generation.canvas, self.question.answer
+        correct = is_right(self.generation.text, answer) if check and answer is not None else None
+        prompt, tokens = np.split(canvas.tokens, [canvas.prompt_length])
+        attempts = self.number + 1 if correct is not None else 1
+        return Trajectory(self.question.row, prompt, tokens, self.ranks, correct, attempts)
+
+
+def record(
+    model: DiffusionModel,
+    tokenizer: Any,
+    questions: Iterable[Question],
+    config: RecordConfig,
+    batch_size: int = MAX_BATCH,
+) -> Iterator[Trajectory]:
+    """Decode the questions, `batch_size` at a time, and yield each one's trajectory when it is done, so not in order.
+
+    With `config.check` an answer that is wrong is tried again, up to five times in all; the last one is kept in any
+    case. A trajectory does not depend on the batch size, except in a near tie (see `engine.step`).
+    """
+    waiting = deque((question, 0) for question in questions)
+    running: dict[Generation, Attempt] = {}
+
+    def feed() -> Generation | None:
+        if not waiting:
+            return None
+        question, number = waiting.popleft()
+        attempt = Attempt.begin(model, tokenizer, question, config, number)
+        running[attempt.generation] = attempt
+        return attempt.generation
+
+    for generation, step in run_batch(model, feed, batch_size):
+        running[generation].take(step)
+        if generation.done:
+            attempt = running.pop(generation)
+            trajectory = attempt.trajectory(config.check)
+            if trajectory.correct is False and attempt.number + 1 < len(TEMPERATURES):
+                waiting.appendleft((attempt.question, attempt.number + 1))
+            else:
+                yield trajectory
 
 
 NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")

@@ -1,7 +1,7 @@
 """What an evaluation leaves on disk: one line a problem, appended when it is scored, and totals over them.
 
 A folder holds `config.json`, everything that the records depend on, and one JSONL file for each point (a setting of the
-decoder). A killed run loses the problem it was at and nothing else.
+decoder). A killed run loses the problems in progress and nothing else.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""Run a task: every problem once for each point, records kept as they come, resumed where a run was cut off."""
+"""Run a task: every problem once for each point, several at once, records kept as they come, resumed where a run was
+cut off."""
 
 from __future__ import annotations
 
@@ -6,7 +7,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from d3mlx.api import Generation
+from d3mlx.api import Generation, run_batch
+from d3mlx.batch import MAX_BATCH
 from d3mlx.decoding.presets import Preset
 from d3mlx.decoding.sampling import Sampling
 from d3mlx.errors import D3Error
@@ -18,12 +20,17 @@ from d3mlx.models import DiffusionModel
 
 @dataclass(frozen=True)
 class Subject:
-    """What is evaluated, apart from its decoder. max_tokens: None takes the model's own length of an answer."""
+    """What is evaluated, apart from its decoder.
+
+    max_tokens: None takes the model's own length of an answer. batch_size: problems that share forwards, at most; an
+    answer does not depend on it, except in a near tie (see `engine.step`).
+    """
 
     model: DiffusionModel
     tokenizer: Any
     sampling: Sampling = field(default_factory=Sampling)
     max_tokens: int | None = None
+    batch_size: int = MAX_BATCH
 
     @property
     def new_tokens(self) -> int:
@@ -54,16 +61,19 @@ def begin(subject: Subject, task: Task, preset: Preset, index: int) -> Generatio
 
 
 def attempt(subject: Subject, task: Task, preset: Preset, index: int) -> Record:
-    """Ask one problem and judge the answer. Raises D3Error as `begin` does."""
-    generation = begin(subject, task, preset, index)
-    *_, last = generation
-    verdict = task.score(index, generation.text)
+    """Return the record of one problem, asked alone. Raises D3Error as `begin` does."""
+    (record,) = solve(subject, task, preset, [index])
+    return record
+
+
+def judged(subject: Subject, task: Task, index: int, generation: Generation) -> Record:
+    """Return the record of a problem whose generation is done."""
     return Record(
         index=index,
-        **asdict(verdict),
+        **asdict(task.score(index, generation.text)),
         seed=subject.seed_of(index),
         prompt_tokens=generation.canvas.prompt_length,
-        **(asdict(last.stats) | {"tokens": counted(generation, last.stats.tokens, subject.tokenizer)}),
+        **(asdict(generation.stats) | {"tokens": counted(generation, generation.stats.tokens, subject.tokenizer)}),
         text=generation.text,
     )
 
@@ -77,9 +87,24 @@ def counted(generation: Generation, committed: int, tokenizer: Any) -> int:
 
 
 def solve(subject: Subject, task: Task, preset: Preset, indices: Iterable[int]) -> Iterator[Record]:
-    """A record for each problem, as it is solved; nothing is written."""
-    for index in indices:
-        yield attempt(subject, task, preset, index)
+    """Yield a record per problem as it is solved, several problems at a time, so not in order; nothing is written.
+
+    Raises D3Error as `begin` does, after the problems before that one are solved.
+    """
+    left = iter(indices)
+    asked: dict[Generation, int] = {}
+
+    def feed() -> Generation | None:
+        index = next(left, None)
+        if index is None:
+            return None
+        generation = begin(subject, task, preset, index)
+        asked[generation] = index
+        return generation
+
+    for generation, _ in run_batch(subject.model, feed, subject.batch_size):
+        if generation.done:
+            yield judged(subject, task, asked.pop(generation), generation)
 
 
 def run_point(

@@ -26,7 +26,7 @@ from d3mlx.data.tokens import build_tokenizer
 from d3mlx.decoding.presets import D3LLM, D3MLX, FastDLLM, Preset, Vanilla
 from d3mlx.experiments.journal import CLOCK
 from d3mlx.experiments.readme import table
-from d3mlx.kernels.host import on_device
+from d3mlx.kernels.dispatch import on_device
 from d3mlx.loader import EMBEDDED
 
 AR = "autoregression"

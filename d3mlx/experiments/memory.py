@@ -19,8 +19,9 @@ from d3mlx.canvas import Canvas
 from d3mlx.cli.script import script
 from d3mlx.decoding.presets import D3MLX, Preset
 from d3mlx.decoding.rows import LONG
-from d3mlx.engine import Step, decode
+from d3mlx.engine import decode
 from d3mlx.experiments.readme import table
+from d3mlx.request import Step
 
 SIZES = Sizes("llada", layers=2, hidden=64, heads=1, kv_heads=1, ff=64, vocab=64)
 PROMPT = 64
@@ -57,7 +58,7 @@ def measure(steps: Annotated[int, typer.Option(min=2, help="Steps, and new token
         decoder = preset.build("llada")
         gc.collect()
         before = mx.get_active_memory()
-        canvas = Canvas(prompt, steps, model.args.mask_token_id)
+        canvas = Canvas.for_prompt(prompt, steps, model.args.mask_token_id)
         found = live(islice(decode(model, canvas, decoder), steps), before)
         gc.collect()
         marks = (found[1], found[len(found) // 2], found[-1], mx.get_active_memory() - before)

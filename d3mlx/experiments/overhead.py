@@ -20,20 +20,18 @@ import typer
 
 from d3mlx import Generation, load
 from d3mlx.bench.shapes import Sizes, random_model
-from d3mlx.cache import Rows, Store
+from d3mlx.cache import KVCache, RowIndex
 from d3mlx.canvas import Canvas
 from d3mlx.cli.script import script
 from d3mlx.data.problems import problem
-from d3mlx.decoding.acceptance import OnDevice
+from d3mlx.decoding.acceptance import Candidates, Stateless
 from d3mlx.decoding.presets import D3LLM, D3MLX, Decoder, Preset
-from d3mlx.decoding.rows import Kind
-from d3mlx.engine import Step, decode
+from d3mlx.engine import decode
 from d3mlx.experiments.journal import CLOCK
 from d3mlx.experiments.readme import table
 from d3mlx.kernels.accept_blocks import Rule
-from d3mlx.kernels.choose_rows import choose_rows
-from d3mlx.kernels.host import on_device
 from d3mlx.loader import TEACHER
+from d3mlx.request import Step
 from d3mlx.stages import STAGES, Profile, profiled
 
 SIZES = Sizes("llada", layers=8, hidden=1024, heads=16, kv_heads=16, ff=2816, vocab=32768)
@@ -61,7 +59,7 @@ def recorded(tokens: int) -> list[int]:
 
 
 @dataclass(frozen=True)
-class Replay(OnDevice):
+class Replay(Stateless):
     """Commits the most confident positions of a step, as many as the trace says, and one as long as it says nothing.
 
     The factor rule takes the n-th where p_n >= 1 - factor / (n + 1): with n + 1.01, where p is next to 0, the first n.
@@ -70,8 +68,8 @@ class Replay(OnDevice):
     counts: Iterator[int]
     filtered_statistics: bool = field(default=False)
 
-    def rule(self, kind: Kind) -> Rule:
-        return Rule("factor", next(self.counts) + 1.01)
+    def rule(self, candidates: Candidates, state: None) -> tuple[Rule, None]:
+        return Rule("factor", next(self.counts) + 1.01), None
 
 
 class Run:
@@ -79,7 +77,7 @@ class Run:
 
     def __init__(self, model: Any, preset: Preset, trace: list[int]):
         prompt = np.random.default_rng(0).integers(0, SIZES.vocab - 2, PROMPT).tolist()
-        self.canvas = Canvas(prompt, NEW, model.args.mask_token_id)
+        self.canvas = Canvas.for_prompt(prompt, NEW, model.args.mask_token_id)
         self.decoder = replace(preset.build("llada"), acceptance=Replay(chain(trace, cycle([1]))))
         self.profile = Profile(CLOCK)
         self.rows: list[int] = []
@@ -115,38 +113,33 @@ def median(act: Callable[[], list[mx.array]]) -> float:
 
 
 def writing(decoder: Decoder, rows: int) -> float:
-    """Seconds in which a step's rows are written into the cache, K and V of each layer and the last hidden ones; where
-    K and V are quantized, also those in which all of them are unpacked."""
+    """Return the seconds in which a step's rows are written into the cache, K and V of each layer and the last hidden
+    rows, with one query's attention per layer; where K and V are quantized, all of them are dequantized too."""
     length, heads, width = PROMPT + NEW, SIZES.kv_heads, SIZES.hidden // SIZES.kv_heads
-    store = Store(SIZES.layers, keep=decoder.rows.cached, packing=decoder.kv)
-    everything = Rows(np.arange(length, dtype=np.int32), length)
-    some = Rows((np.arange(rows) * length // rows).astype(np.int32), length)
+    cache = KVCache(SIZES.layers, decoder.rows.cached, decoder.kv)
+    everything = RowIndex(np.arange(length, dtype=np.int32), length)
+    some = RowIndex((np.arange(rows) * length // rows).astype(np.int32), length)
+    queries = mx.zeros((1, SIZES.heads, 1, width))
     fresh, hidden = mx.ones((1, heads, rows, width)), mx.ones((1, rows, SIZES.hidden))
-    for layer in store.open(everything) or []:
-        layer.update(mx.zeros((1, heads, length, width)), mx.zeros((1, heads, length, width)))
-    store.write_hidden(everything, mx.zeros((1, length, SIZES.hidden)))
+    for layer in cache.open(everything, np.zeros(length, np.int32)):
+        layer.attend(queries, mx.zeros((1, heads, length, width)), mx.zeros((1, heads, length, width)), 1.0)
+    cache.write_hidden(everything, mx.zeros((1, length, SIZES.hidden)))
     mx.eval(fresh, hidden)
 
     def act() -> list[mx.array]:
-        kept = [array for layer in store.open(some) or [] for array in layer.update(fresh, fresh)]
-        return [*kept, store.write_hidden(some, hidden)]
+        layers = cache.open(some, np.zeros(rows, np.int32))
+        attended = [layer.attend(queries, fresh, fresh, 1.0) for layer in layers]
+        return [*attended, cache.write_hidden(some, hidden)]
 
     return median(act)
-
-
-def choosing(rows: int) -> float:
-    """Seconds in which the rows of a step are chosen on the device, which a profile counts as the forward."""
-    length = PROMPT + NEW
-    needed, written = on_device(np.arange(length) < rows // 2).astype(mx.uint8), mx.zeros(length, mx.int32)
-    return median(lambda: [choose_rows(needed, written, rows, 1)])
 
 
 def line(name: str, run: Run) -> list[str]:
     """A decoder's row of the table: milliseconds a step, and the share of all but the model's forward."""
     rows = int(np.median(run.rows))
-    apart = [writing(run.decoder, rows), choosing(rows) if name.startswith("needed") else 0.0]
-    forward = run.seconds("forward") - sum(apart)
-    around = [run.seconds("plan"), *apart, run.seconds("acceptance"), run.seconds("commit")]
+    cache = writing(run.decoder, rows)
+    forward = run.seconds("forward") - cache
+    around = [run.seconds("plan"), cache, run.seconds("acceptance"), run.seconds("commit")]
     share = sum(around) / (forward + sum(around))
     times = [f"{1000 * seconds:.2f}" for seconds in (forward, *around)]
     return [name, str(run.profile.steps), f"{np.mean(run.rows):.0f}", *times, f"{100 * share:.1f} %"]
@@ -170,7 +163,7 @@ def measure(
                 del left[name]
         if not left:
             break
-    header = ["rows of a step", "steps", "rows", "forward", "plan", "cache", "choice of rows"]
+    header = ["rows of a step", "steps", "rows", "forward", "plan", "cache"]
     header += ["statistics and acceptance", "commit", "all but the forward"]
     typer.echo(f"Milliseconds a step; prompt of {PROMPT}, {NEW} new tokens, {SIZES}; trace {trace}:\n")
     typer.echo(table(header, [line(name, run) for name, run in runs.items()]))

@@ -29,7 +29,7 @@ from d3mlx.data.batches import CANVAS
 from d3mlx.decoding.presets import Decoder
 from d3mlx.decoding.rows import LONG, Full, Needed, RowPolicy
 from d3mlx.decoding.schedule import View
-from d3mlx.engine import check_numbers, read
+from d3mlx.engine import read
 from d3mlx.errors import ConfigError
 from d3mlx.evaluate.records import Record, score
 from d3mlx.evaluate.run import Subject, solve
@@ -37,7 +37,7 @@ from d3mlx.evaluate.statistics import Difference, paired_difference
 from d3mlx.evaluate.tasks import Task, TaskOptions
 from d3mlx.evaluate.tasks.embedded import Embedded
 from d3mlx.files import write_text
-from d3mlx.kernels.host import on_device
+from d3mlx.kernels.dispatch import on_device
 from d3mlx.kernels.token_stats import token_stats
 from d3mlx.loader import TEACHER
 
@@ -145,11 +145,10 @@ class Slips:
         model, canvas = generation.model, generation.canvas
         before = canvas.tokens.copy()
         for step in generation:
-            hidden = model.hidden(on_device(before[: canvas.reach])[None])
-            source = step.eligible + canvas.prompt_length - model.shift
+            hidden = model.hidden(on_device(before[: canvas.active_length])[None])
+            source = step.eligible - model.shift
             stats = token_stats(model.logits(hidden[:, on_device(source)])[0], canvas.mask_id)
             guesses, entropies = read([stats.token, stats.entropy])
-            check_numbers(entropies)
             committed = np.isin(step.eligible, step.positions)
             self.commits += int(committed.sum())
             self.slipped += int((committed & (guesses != step.guesses)).sum())
@@ -191,7 +190,8 @@ def find(subject: Subject, task: Task, name: str, variant: Variant, counts: tupl
     for index in range(watched if cached else 0):
         prompt = task.ask(index).prompt(subject.tokenizer)
         slips.watch(Generation(subject.model, subject.tokenizer, prompt, variant, max_tokens=subject.new_tokens))
-    return Finding(name, list(solve(subject, task, variant, range(count))), slips)
+    records = sorted(solve(subject, task, variant, range(count)), key=lambda record: record.index)
+    return Finding(name, records, slips)
 
 
 def table(findings: list[Finding]) -> Table:

@@ -16,14 +16,17 @@ from mlx_lm.models.rope_utils import initialize_rope
 from d3mlx.kernels.refresh_rows import refresh_rows
 
 Positions = int | mx.array
-"""Where a forward's rows stand in the sequence: the first position of a run, or one position per row, int32 [R]."""
+"""The positions of a forward's rows: the first one of a run, or one position per row, int32 [R]."""
 
 
 class LayerCache(Protocol):
-    """One layer's K/V store, already told which positions this forward computes."""
+    """What one attention layer attends to."""
 
-    def update(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
-        """Store the rows' keys and values [B, kv_heads, R, head_dim]; return all that the rows attend to."""
+    def attend(self, queries: mx.array, keys: mx.array, values: mx.array, scale: float) -> mx.array:
+        """Return attention [B, H, R, head_dim] of queries [B, H, R, head_dim].
+
+        keys, values: [B, K, R, head_dim], those of the same rows, rotated. A cache attends to earlier ones too.
+        """
         ...
 
 
@@ -52,6 +55,16 @@ def attention(queries: mx.array, keys: mx.array, values: mx.array, scale: float)
     return mx.fast.scaled_dot_product_attention(queries, keys, values, scale=scale, mask=None)
 
 
+class Uncached:
+    """Attention among the rows of the forward itself."""
+
+    def attend(self, queries: mx.array, keys: mx.array, values: mx.array, scale: float) -> mx.array:
+        return attention(queries, keys, values, scale)
+
+
+UNCACHED = Uncached()
+
+
 def swiglu(gate: mx.array, up: mx.array) -> mx.array:
     """silu(gate) * up, written without mx.compile, which needs a C++ compiler on the CPU backend."""
     return gate * mx.sigmoid(gate) * up
@@ -74,7 +87,7 @@ class Attention(nn.Module):
             max_position_embeddings=shape.context,
         )
 
-    def __call__(self, x: mx.array, positions: Positions, cache: LayerCache | None) -> mx.array:
+    def __call__(self, x: mx.array, positions: Positions, cache: LayerCache) -> mx.array:
         batch, rows, width = x.shape
 
         def split(projected: mx.array, heads: int) -> mx.array:
@@ -86,9 +99,7 @@ class Attention(nn.Module):
             queries, keys = self.rope(queries, offset=positions), self.rope(keys, offset=positions)
         else:
             queries, keys, values = refresh_rows(queries, keys, values, positions, self.rope)
-        if cache is not None:
-            keys, values = cache.update(keys, values)
-        out = attention(queries, keys, values, self.head_dim**-0.5)
+        out = cache.attend(queries, keys, values, self.head_dim**-0.5)
         return self.o_proj(out.transpose(0, 2, 1, 3).reshape(batch, rows, width))
 
 
@@ -111,7 +122,7 @@ class TransformerBlock(nn.Module):
         self.input_layernorm = nn.RMSNorm(shape.hidden, eps=shape.eps)
         self.post_attention_layernorm = nn.RMSNorm(shape.hidden, eps=shape.eps)
 
-    def __call__(self, x: mx.array, positions: Positions, cache: LayerCache | None = None) -> mx.array:
+    def __call__(self, x: mx.array, positions: Positions, cache: LayerCache = UNCACHED) -> mx.array:
         x = x + self.self_attn(self.input_layernorm(x), positions, cache)
         return x + self.mlp(self.post_attention_layernorm(x))
 
@@ -137,5 +148,5 @@ class Transformer(nn.Module):
         if embedding_scale != 1.0:
             x = x * embedding_scale
         for i, layer in enumerate(self.layers):
-            x = layer(x, positions, cache[i] if cache is not None else None)
+            x = layer(x, positions, cache[i] if cache is not None else UNCACHED)
         return self.norm(x)

@@ -15,8 +15,9 @@ from mlx_lm.utils import get_total_parameters
 from d3mlx.bench.chips import CHIPS, Chip, chip_named, favored
 from d3mlx.bench.cost import cost, precision
 from d3mlx.bench.roofline import Roofline
-from d3mlx.bench.shapes import GROUP, SHAPES, Sizes, nbytes, random_model, skeleton
+from d3mlx.bench.shapes import GROUP, SHAPES, Sizes, random_model, skeleton
 from d3mlx.errors import ConfigError, MemoryLimitError
+from d3mlx.loader import nbytes
 from d3mlx.models import dream, llada
 from tests.builders import DREAM_CONFIG, LLADA_CONFIG
 

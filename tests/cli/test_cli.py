@@ -45,8 +45,10 @@ def test_json_lines_partition_the_answer(d3mlx: Any, llada: str, decoder: str) -
         assert not set(step["positions"]) & set(tokens)
         tokens |= dict(zip(step["positions"], step["tokens"], strict=True))
         tokens |= dict.fromkeys(step["filled"], 257)
-    assert sorted(tokens) == list(range(40))
-    assert [tokens[p] for p in range(len(last["tokens"]))] == last["tokens"]
+    # Positions count from the first token of the prompt.
+    first = last["stats"]["prompt_tokens"]
+    assert sorted(tokens) == list(range(first, first + 40))
+    assert [tokens[first + p] for p in range(len(last["tokens"]))] == last["tokens"]
     assert last["text"] == "".join(step["text"] for step in steps)
     assert last["stats"]["forwards"] == len(steps)
     assert last["stats"]["rows"] == sum(step["rows"] for step in steps)

@@ -7,11 +7,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from rich.console import Console
 
 from d3mlx import load
 from d3mlx.cli.training import LivePanel
+from d3mlx.distill.store import read_store
 from d3mlx.distill.trainer import Report
 
 
@@ -48,6 +50,41 @@ def test_record_train_fuse_generate(d3mlx: Any, tmp_path: Path) -> None:
     assert tokenizer.chat_template is not None
     status, out, _ = d3mlx("generate", "hi", "--adapter-path", adapters, "--max-tokens", "4", "--plain")
     assert (status, out[-1:]) == (0, "\n")
+
+
+def trajectories(folder: Path) -> dict[int, dict[str, Any]]:
+    """Return the trajectories of a folder by row, each row once."""
+    found = [vars(trajectory) for trajectory in read_store(folder)]
+    rows = {entry["row"]: {name: np.array(value).tolist() for name, value in entry.items()} for entry in found}
+    assert len(rows) == len(found)
+    return rows
+
+
+@pytest.mark.parametrize("options", [[], ["--check", "--early-stop"]], ids=" ".join)
+def test_trajectories_do_not_depend_on_the_batch_size(
+    d3mlx: Any, llada: str, tmp_path: Path, options: list[str]
+) -> None:
+    """With --check a question with an answer takes five attempts here, and one without takes one."""
+    data = tmp_path / "prompts.jsonl"
+    answers: list[dict[str, str]] = [{"answer": "12"}, {}, {}, {"answer": "x"}, {}]
+    data.write_text("".join(json.dumps({"prompt": f"Row {i}"} | answer) + "\n" for i, answer in enumerate(answers)))
+    common = ["--model", llada, "--data", str(data), "--max-tokens", "12", "--block-size", "5", *options]
+    runs = []
+    for size in ("1", "3"):
+        status, _, err = d3mlx("trajectories", str(tmp_path / size), *common, "--batch-size", size)
+        assert (status, err[:15]) == (0, "5 trajectories ")
+        runs.append(trajectories(tmp_path / size))
+    assert runs[0] == runs[1]
+    assert sorted(runs[0]) == list(range(5))
+    expected = [5, 1, 1, 5, 1] if options else [1] * 5
+    assert [runs[0][row]["attempts"] for row in range(5)] == expected
+
+
+def test_a_batch_of_nothing_is_refused(d3mlx: Any, tmp_path: Path) -> None:
+    status, out, err = d3mlx("trajectories", str(tmp_path / "out"), "--batch-size", "0")
+    assert (status, out) == (2, "")
+    assert "'--batch-size': Input should be greater than or equal to 1" in err
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,14 @@ SHORT = ["--count", "3", "--max-tokens", "12"]
 GSM = '{"question": "How many?", "answer": "#### 42"}\n{"question": "Which?", "answer": "#### 1,000"}\n'
 
 
+def lines_of(file: Path) -> list[dict[str, Any]]:
+    """Return the records of a file in the order in which they were written."""
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
 def figures(folder: Path) -> dict[str, list[dict[str, Any]]]:
-    return {file.stem: [json.loads(line) for line in file.read_text().splitlines()] for file in folder.glob("*.jsonl")}
+    """Return the records of each point, sorted by problem: they are written as problems are solved."""
+    return {file.stem: sorted(lines_of(file), key=lambda row: row["index"]) for file in folder.glob("*.jsonl")}
 
 
 def test_a_table_a_curve_and_every_figure(d3mlx: Any, tmp_path: Path) -> None:
@@ -58,6 +64,25 @@ def test_a_table_a_curve_and_every_figure(d3mlx: Any, tmp_path: Path) -> None:
     mixed = d3mlx("eval", *SHORT, "--decoder", "fast-dllm", "--out", str(out))
     assert (mixed.status, mixed.out) == (1, "")
     assert "another decoder (d3mlx, not fast-dllm)" in mixed.err
+
+
+def test_records_do_not_depend_on_the_batch_size(d3mlx: Any, tmp_path: Path) -> None:
+    options = ["eval", "--max-tokens", "48", "--out"]
+    alone = d3mlx(*options, str(tmp_path / "alone"), "--count", "6", "--batch-size", "1")
+    together = d3mlx(*options, str(tmp_path / "together"), "--count", "6", "--batch-size", "5")
+    assert (alone.status, alone.err) == (together.status, together.err) == (0, "")
+    # The last line, AUP, and the table are computed from the records.
+    assert together.out == alone.out
+    records = figures(tmp_path / "alone")
+    assert [row["index"] for row in records["default"]] == list(range(6))
+    assert figures(tmp_path / "together") == records
+    # Short answers finish first, so the file has another order.
+    assert lines_of(tmp_path / "alone" / "default.jsonl") == records["default"]
+    assert lines_of(tmp_path / "together" / "default.jsonl") != records["default"]
+    # More problems join a folder with another batch size.
+    assert d3mlx(*options, str(tmp_path / "more"), "--count", "4", "--batch-size", "3").status == 0
+    assert d3mlx(*options, str(tmp_path / "more"), "--count", "6", "--batch-size", "2").out == alone.out
+    assert figures(tmp_path / "more") == records
 
 
 def test_public_data_vanilla_steps_and_comparison(d3mlx: Any, llada: str, tmp_path: Path) -> None:
@@ -131,6 +156,7 @@ WRONG = [
     (["--task", "math"], 1, "--data"),
     (["--data", "x.jsonl"], 1, "--data"),
     (["--count", "0"], 1, "--count"),
+    (["--batch-size", "0"], 2, "'--batch-size': Input should be greater than or equal to 1"),
     (["--max-tokens", "0"], 1, "max-tokens"),
     (["--max-tokens", "9999", "--count", "1"], 1, "Problem 0 of embedded"),
     (["--seed", "-1"], 1, "seed"),
@@ -167,11 +193,13 @@ def test_compare_wants_evaluations(d3mlx: Any, tmp_path: Path) -> None:
     assert d3mlx("compare").status == 2
 
 
-def test_ctrl_c_leaves_a_folder_that_goes_on(llada: str, tmp_path: Path) -> None:
+def test_ctrl_c_leaves_a_folder_that_goes_on(d3mlx: Any, llada: str, tmp_path: Path) -> None:
     out = tmp_path / "run"
     options = ["eval", "--model", llada, "--decoder", "vanilla", "--max-tokens", "32", "--count", "400"]
     options += ["--out", str(out)]
-    process = subprocess.Popen([COMMAND, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [COMMAND, *options, "--batch-size", "4"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     file = out / "default.jsonl"
     began = time.monotonic()
     while time.monotonic() - began < 60 and not (file.exists() and file.stat().st_size):
@@ -183,11 +211,15 @@ def test_ctrl_c_leaves_a_folder_that_goes_on(llada: str, tmp_path: Path) -> None
     solved = file.read_bytes()
     assert solved.endswith(b"\n")
     count = solved.count(b"\n")
-    options[options.index("400")] = str(count + 1)
-    done = subprocess.run([COMMAND, *options], capture_output=True, text=True)
-    assert done.returncode == 0
+    options[options.index("400")] = str(count + 4)
+    done = d3mlx(*options, "--batch-size", "3")
+    assert (done.status, done.err) == (0, "")
     assert file.read_bytes().startswith(solved)
-    assert file.read_bytes().count(b"\n") == count + 1
+    assert file.read_bytes().count(b"\n") == count + 4
+    options[options.index(str(out))] = str(tmp_path / "whole")
+    whole = d3mlx(*options, "--batch-size", "1")
+    assert (whole.status, whole.out) == (0, done.out)
+    assert figures(out) == figures(tmp_path / "whole")
 
 
 def test_a_terminal_sees_progress(llada: str, tmp_path: Path) -> None:

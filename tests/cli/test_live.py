@@ -16,7 +16,7 @@ from rich.console import Console
 from d3mlx.canvas import Canvas
 from d3mlx.cli.live import LiveView, View, entropy_colour, printable
 from d3mlx.decoding.schedule import Block
-from d3mlx.engine import Stats, Step
+from d3mlx.request import Stats, Step
 
 END, MASK = 256, 257
 
@@ -31,10 +31,14 @@ class ByteTokenizer:
         return bytes(tokens).decode("utf-8", errors="replace")
 
 
-def step_of(index: int, positions: list[int], tokens: list[int], length: int, entropy: float = 0.5) -> Step:
+def step_of(
+    index: int, positions: list[int], tokens: list[int], length: int, entropy: float = 0.5, first: int = 1
+) -> Step:
+    """Return a step of an answer of `length` positions from `first` on."""
     empty = np.empty(0, np.int32)
     size = max(1, length // 3)
-    blocks = tuple(Block(s, min(s + size, length), 1, s == 0) for s in range(0, min(2 * size, length), size))
+    starts = range(first, first + min(2 * size, length), size)
+    blocks = tuple(Block(start, min(start + size, first + length), 1, start == first) for start in starts)
     count = len(positions)
     return Step(
         index, "step", np.array(positions), np.array(tokens), np.full(count, entropy, np.float32), empty, empty, empty,
@@ -42,9 +46,9 @@ def step_of(index: int, positions: list[int], tokens: list[int], length: int, en
     )  # fmt: skip
 
 
-def view_of(length: int) -> View:
-    canvas = Canvas([1], length, MASK, (END,))
-    canvas.grow(len(canvas))
+def view_of(length: int, prompt: tuple[int, ...] = (1,)) -> View:
+    canvas = Canvas.for_prompt(prompt, length, MASK, (END,))
+    canvas.extend(len(canvas))
     return View(SimpleNamespace(canvas=canvas, stream=None), ByteTokenizer(), "model · decoder")  # type: ignore[arg-type]
 
 
@@ -65,7 +69,7 @@ def test_no_frame_is_wider_or_taller_than_the_terminal(text: str, width: int, se
     order = np.random.default_rng(seed).permutation(len(data))
     for index, position in enumerate(order.tolist()):
         view.canvas.commit(np.array([position + 1]), np.array([data[position]]))
-        view.take(step_of(index, [position], [data[position]], len(data)))
+        view.take(step_of(index, [position + 1], [data[position]], len(data)))
         lines = frame(view, width, height=12)
         assert len(lines) <= 12
         assert all(cell_len(line) <= width for line in lines)
@@ -75,15 +79,25 @@ def test_no_frame_is_wider_or_taller_than_the_terminal(text: str, width: int, se
     assert all(letter in shown for letter in letters)
 
 
+def test_the_prompt_is_not_shown() -> None:
+    view = view_of(9, (*b"quiz", MASK))
+    view.canvas.commit(np.array([7]), np.array([ord("a")]))
+    view.take(step_of(0, [7], [ord("a")], 9, first=5))
+    canvas, bar = [line for line in frame(view, 40) if line.strip(" ─")][1:3]
+    # Two of three blocks are active, and the first must make progress.
+    assert canvas.split() == ["░░a░░░···"]
+    assert bar.split()[0] == "▓▒·"
+
+
 def test_half_a_character_waits_for_the_rest() -> None:
     data = "好!".encode()
     view = view_of(len(data))
     view.canvas.commit(np.array([1, 2]), np.array([data[0], data[1]]))
-    view.take(step_of(0, [0, 1], [data[0], data[1]], len(data)))
+    view.take(step_of(0, [1, 2], [data[0], data[1]], len(data)))
     assert "好" not in "".join(frame(view, 40))
     assert "�" not in "".join(frame(view, 40))
     view.canvas.commit(np.array([3, 4]), np.array([data[2], data[3]]))
-    view.take(step_of(1, [2, 3], [data[2], data[3]], len(data)))
+    view.take(step_of(1, [3, 4], [data[2], data[3]], len(data)))
     assert "好!" in "".join(frame(view, 40))
 
 
@@ -91,7 +105,7 @@ def test_bytes_that_never_become_a_character_are_shown_as_such() -> None:
     view = view_of(6)
     tokens = [255, 255, 255, 255, 255, ord("a")]
     view.canvas.commit(np.arange(1, 7), np.array(tokens))
-    view.take(step_of(0, list(range(6)), tokens, 6))
+    view.take(step_of(0, list(range(1, 7)), tokens, 6))
     assert "�����a" in "".join(frame(view, 40))
 
 
@@ -103,7 +117,7 @@ def test_a_long_answer_shows_where_the_action_is() -> None:
     length = 2000
     view = view_of(length)
     view.canvas.commit(np.arange(1, 1501), np.full(1500, ord("x")))
-    view.take(step_of(0, list(range(1500)), [ord("x")] * 1500, length))
+    view.take(step_of(0, list(range(1, 1501)), [ord("x")] * 1500, length))
     lines = frame(view, 50, height=15)
     assert len(lines) <= 15
     assert any("x" in line and ("░" in line or "·" in line) for line in lines)
@@ -113,7 +127,7 @@ def test_what_follows_the_end_is_hidden() -> None:
     view = view_of(6)
     tokens = [ord("o"), ord("k"), END, ord("n"), ord("o"), ord("!")]
     view.canvas.commit(np.arange(1, 7), np.array(tokens))
-    view.take(step_of(0, list(range(6)), tokens, 6))
+    view.take(step_of(0, list(range(1, 7)), tokens, 6))
     view.over = True
     assert "no!" not in "".join(frame(view, 40))
 
@@ -121,7 +135,7 @@ def test_what_follows_the_end_is_hidden() -> None:
 def test_what_follows_a_stop_text_is_hidden_in_the_end() -> None:
     view = view_of(4)
     view.canvas.commit(np.arange(1, 5), np.array([ord(letter) for letter in "ok#!"]))
-    view.take(step_of(0, list(range(4)), [ord(letter) for letter in "ok#!"], 4))
+    view.take(step_of(0, list(range(1, 5)), [ord(letter) for letter in "ok#!"], 4))
     view.generation.stream, view.generation.text, view.over = SimpleNamespace(done=True), "ok", True  # type: ignore[assignment]
     assert "".join(frame(view, 40)).count("ok") == 1 and "#" not in "".join(frame(view, 40))
 
@@ -129,7 +143,7 @@ def test_what_follows_a_stop_text_is_hidden_in_the_end() -> None:
 def test_commits_are_lit_and_cool() -> None:
     view = view_of(2)
     view.canvas.commit(np.array([1]), np.array([ord("a")]))
-    view.take(step_of(0, [0], [ord("a")], 2))
+    view.take(step_of(0, [1], [ord("a")], 2))
     options: dict[str, Any] = {"force_terminal": True, "color_system": "truecolor"}
     lit = "".join(frame(view, 40, **options))
     colour = entropy_colour(0.5).removeprefix("rgb(").removesuffix(")").replace(",", ";")
@@ -143,7 +157,7 @@ def test_without_colours_a_fresh_commit_is_still_marked(monkeypatch: Any) -> Non
     monkeypatch.setenv("NO_COLOR", "1")
     view = view_of(2)
     view.canvas.commit(np.array([1]), np.array([ord("a")]))
-    view.take(step_of(0, [0], [ord("a")], 2))
+    view.take(step_of(0, [1], [ord("a")], 2))
     drawn = "".join(frame(view, 40, force_terminal=True))
     assert "38;" not in drawn
     assert "48;" not in drawn
@@ -162,7 +176,7 @@ def test_the_live_view_leaves_the_answer_and_the_statistics() -> None:
     live = LiveView(view.generation, ByteTokenizer(), "t", console)
     live.start()
     view.canvas.commit(np.array([1, 2, 3]), np.array([ord("y"), ord("e"), ord("s")]))
-    live.step(step_of(0, [0, 1, 2], [ord("y"), ord("e"), ord("s")], 3))
+    live.step(step_of(0, [1, 2, 3], [ord("y"), ord("e"), ord("s")], 3))
     console.size = (30, 20)  # type: ignore[assignment]
     live.drawn = 0
     live.step(step_of(1, [], [], 3))
@@ -178,7 +192,7 @@ def test_an_interrupted_view_leaves_what_has_come_out() -> None:
     console = Console(file=out, width=60, height=20, force_terminal=True)
     live = LiveView(view.generation, ByteTokenizer(), "t", console)
     live.start()
-    live.step(step_of(0, [0, 1], [ord("y"), ord("e")], 3))
+    live.step(step_of(0, [1, 2], [ord("y"), ord("e")], 3))
     frames = len(out.getvalue())
     live.close()
     left = out.getvalue()[frames:]

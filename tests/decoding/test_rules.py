@@ -11,40 +11,34 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
+from d3mlx.canvas import Canvas
 from d3mlx.decoding.acceptance import (
     Acceptance,
+    Candidates,
     Carry,
     Confidence,
     Entropy,
     Factor,
-    Facts,
+    Measure,
     OpensBlock,
+    Origin,
     Quota,
     TimeQuota,
     best,
-    certainty,
     quotas,
     timesteps,
 )
 from d3mlx.decoding.presets import D3LLM, D3MLX, Decoder, FastDLLM, Vanilla, preset
-from d3mlx.decoding.rows import Dual, Full
+from d3mlx.decoding.rows import Dual, Full, Kind
 from d3mlx.decoding.sampling import Noise, Sampling
 from d3mlx.decoding.schedule import Block, SequentialBlocks, View
 from d3mlx.errors import ConfigError
-from d3mlx.kernels.accept_blocks import OPEN, Accepted, Rule, accept_blocks
+from d3mlx.kernels.accept_blocks import Accepted, Rule, accept_blocks, scores_of
 from d3mlx.kernels.noise import mx_const
 from d3mlx.kernels.token_stats import TokenStats, token_stats
 
 UNIT = json.loads((Path(__file__).parents[1] / "golden" / "unit.json").read_text())
 LOGITS = np.array(UNIT["gumbel"]["logits"], np.float32)
-
-
-def facts_of(logits: Any, positions: Any = None) -> Facts:
-    columns = [np.array(column) for column in token_stats(mx.array(logits), excluded=-1)]
-    count = len(logits)
-    places = np.arange(count, dtype=np.int32) if positions is None else np.array(positions, np.int32)
-    view = View((Block(0, 1000, count, full=True),))
-    return Facts(places, *columns, view, Noise(0))
 
 
 @pytest.mark.parametrize("case", UNIT["get_num_transfer_tokens"])
@@ -67,20 +61,29 @@ def test_gumbel_max(case: Any) -> None:
 
 @dataclass
 class Rows:
-    """Statistics of made-up rows, and what a rule accepts of them."""
+    """Statistics of made-up rows."""
 
     positions: Any
     stats: TokenStats
     view: View
 
-    def accept(self, rule: Acceptance) -> dict[int, int]:
-        """Accepted rows and their tokens."""
-        record = rule.rule("step")
-        assert isinstance(record, Rule)
-        table = np.array([[b.start, b.end, b.masks, OPEN + b.full, 0, 0] for b in self.view.blocks], np.int32)
-        packed = accept_blocks(self.stats, self.positions, table, record, ())
-        tokens = Accepted.unpack(np.array(packed), len(self.positions)).tokens.tolist()
-        return {i: token for i, token in enumerate(tokens) if token >= 0}
+    def candidates(self, kind: Kind = "step", committed: int = 0, noise: Noise | None = None) -> Candidates:
+        return Candidates(self.positions, self.view, kind, committed, noise or Noise(0))
+
+    def apply(self, record: Rule) -> dict[int, int]:
+        """Return the rows that a record accepts, and their tokens."""
+        focus = self.view.focus
+        packed = accept_blocks(self.stats, self.positions, (focus.start, focus.end), record)
+        accepted = Accepted.unpack(np.array(packed))
+        assert accepted.guesses.tolist() == np.array(self.stats.token).tolist()
+        assert accepted.entropies.tolist() == np.array(self.stats.entropy).tolist()
+        return {i: token for i, token in enumerate(accepted.tokens.tolist()) if token >= 0}
+
+    def accept(self, rule: Acceptance, kind: Kind = "step") -> dict[int, int]:
+        """Return the rows that a rule without state accepts, and their tokens."""
+        record, state = rule.rule(self.candidates(kind), None)
+        assert state is None
+        return self.apply(record)
 
 
 def rows_of(logits: Any, positions: Any = None, view: View | None = None, **changes: Any) -> Rows:
@@ -105,7 +108,8 @@ def test_entropy_rule(case: Any) -> None:
 def test_confidence_rule(case: Any) -> None:
     masked = np.flatnonzero(UNIT["entropy_select"]["mask"])
     if "k" in case:
-        chosen = best(facts_of(LOGITS[masked], masked).p_sampled, case["k"]).tolist()
+        rows = rows_of(LOGITS[masked], masked)
+        chosen = list(rows.apply(best("confidence", case["k"], rows.candidates())))
     else:
         chosen = list(rows_of(LOGITS[masked], masked).accept(Confidence(case["threshold"])))
     assert sorted(masked[chosen].tolist()) == case["accepted"]
@@ -114,12 +118,13 @@ def test_confidence_rule(case: Any) -> None:
 @pytest.mark.parametrize("case", UNIT["sample_tokens"])
 def test_filtered_statistics(case: Any) -> None:
     options = dict(case["kwargs"])
-    measure = "margin" if options.pop("margin_confidence", False) else "confidence"
+    measure: Measure = "margin" if options.pop("margin_confidence", False) else "confidence"
     if options.pop("neg_entropy", False):
         measure = "entropy"
-    facts = facts_of(np.array(Sampling(**options).filtered(mx.array(LOGITS))))
-    assert certainty(measure, facts) == pytest.approx(np.array(case["confidence"]), abs=2e-6)  # type: ignore[arg-type]
-    assert facts.sampled.tolist() == case["tokens"]
+    rows = rows_of(np.array(Sampling(**options).filtered(mx.array(LOGITS))))
+    scores = np.array(scores_of(rows.stats, best(measure, 1, rows.candidates())))
+    assert scores == pytest.approx(np.array(case["confidence"]), abs=2e-6)
+    assert np.array(rows.stats.sampled).tolist() == case["tokens"]
 
 
 @pytest.mark.parametrize("case", UNIT["top_p_kept"])
@@ -177,6 +182,141 @@ def test_factor_rule() -> None:
     assert accepted(0.1, 0.5, 0.5, 0.1) == [1]
 
 
+def test_opening_commits_the_first_position_of_the_block_and_then_the_inner_rule_decides() -> None:
+    view = View((Block(0, 2, 0, full=True), Block(2, 5, 3, full=True)))
+    rows = rows_of(np.zeros((3, 4)), [2, 3, 4], view, p_sampled=[0.2, 0.95, 0.99], sampled=[5, 6, 7])
+    rule = OpensBlock(Confidence(0.9))
+    assert rows.accept(rule, "first") == {0: 5}
+    assert rows.accept(rule) == {1: 6, 2: 7}
+
+
+class Made:
+    """A run of a rule in one block, on statistics with ties that are drawn again for each step.
+
+    The columns have an entry per position of the canvas.
+    """
+
+    def __init__(self, seed: int, count: int, start: int = 3):
+        self.rng = np.random.default_rng(seed)
+        self.canvas = Canvas.for_prompt([1] * start, count, 999)
+        self.noise, self.again = Noise(seed), Noise(seed)
+        self.committed = 0
+
+    def draw(self) -> None:
+        columns = self.rng.integers(0, 5, (4, len(self.canvas))) / np.float32(4)
+        self.p, self.p2, self.entropy, self.p_sampled = columns.astype(np.float32)
+        self.token, self.sampled = self.rng.integers(0, 900, (2, len(self.canvas))).astype(np.int32)
+
+    @property
+    def left(self) -> Any:
+        """The masked positions."""
+        return self.canvas.masked_before(len(self.canvas))
+
+    def certainty(self, measure: str) -> Any:
+        """Return how confident the model is of each masked position, as published."""
+        if measure == "random":
+            return self.again.uniform(self.left)
+        columns = {"margin": self.p - self.p2, "entropy": -self.entropy, "confidence": self.p_sampled}
+        return columns[measure][self.left]
+
+    def step(self, rule: Acceptance, state: Any) -> tuple[list[int], Any]:
+        """Commit what the rule accepts; return those positions and the next state."""
+        left, start = self.left, self.canvas.prompt_length
+        names = (self.token, self.p, self.p2, self.entropy, self.sampled, self.p_sampled)
+        stats = TokenStats(*(mx.array(column[left]) for column in names))
+        rows = Rows(left, stats, View((Block(start, len(self.canvas), len(left), full=True),)))
+        record, state = rule.rule(rows.candidates(committed=self.committed, noise=self.noise), state)
+        accepted = rows.apply(record)
+        chosen = left[list(accepted)]
+        assert list(accepted.values()) == self.sampled[chosen].tolist()
+        self.canvas.commit(chosen, self.sampled[chosen])
+        self.committed = len(chosen)
+        return chosen.tolist(), state
+
+    def check(self, rule: Acceptance, expected: Any) -> int:
+        """Run the rule to the end, each step against the positions that `expected(index)` returns; count the steps."""
+        state, index = rule.start(self.canvas), 0
+        while len(self.left):
+            self.draw()
+            wanted = sorted(expected(index))
+            accepted, state = self.step(rule, state)
+            assert accepted == wanted, index
+            index += 1
+        return index
+
+
+def most_certain(scores: Any, count: int) -> Any:
+    """Return the indices of the `count` highest scores; of equal ones the lower index comes first."""
+    return np.argsort(-scores, kind="stable")[:count]
+
+
+@pytest.mark.parametrize("measure", ["confidence", "random"])
+@pytest.mark.parametrize("case", [case for case in UNIT["get_num_transfer_tokens"] if case["masks"]])
+def test_quota_takes_so_many_of_the_most_confident(case: Any, measure: Measure) -> None:
+    made = Made(case["steps"], case["masks"])
+
+    def expected(index: int) -> Any:
+        return made.left[most_certain(made.certainty(measure), case["quotas"][index])]
+
+    steps = made.check(Quota(measure, case["steps"]), expected)
+    assert steps == np.count_nonzero(case["quotas"])
+
+
+@pytest.mark.parametrize("alg_temp", [0.0, 0.5])
+@pytest.mark.parametrize("measure", ["entropy", "confidence", "margin"])
+@pytest.mark.parametrize("case", UNIT["timesteps"])
+def test_time_quota_follows_the_noise_schedule(case: Any, measure: Measure, alg_temp: float) -> None:
+    """Step i commits floor(masks * (1 - t[i + 1] / t[i])) positions and the last one the rest."""
+    made, t = Made(case["steps"], 40), torch_times(case)
+
+    def expected(index: int) -> Any:
+        last = index == case["steps"] - 1
+        count = len(made.left) if last else int(np.float32(len(made.left)) * (np.float32(1) - t[index + 1] / t[index]))
+        scores = made.certainty(measure)
+        if alg_temp:
+            scores = scores / np.float32(alg_temp) - np.log(-np.log(made.again.uniform(made.left)))
+        return made.left[most_certain(scores, count)]
+
+    rule = TimeQuota(measure, case["steps"], case["eps"], alg_temp)
+    assert made.check(rule, expected) <= case["steps"]
+
+
+@pytest.mark.parametrize("case", UNIT["timesteps"])
+def test_origin_tosses_a_coin_per_position(case: Any) -> None:
+    made, t = Made(case["steps"], 40), torch_times(case)
+
+    def expected(index: int) -> Any:
+        last = index == case["steps"] - 1
+        chance = np.float32(1) if last else np.float32(1) - t[index + 1] / t[index]
+        return made.left[made.again.uniform(np.arange(len(made.left))) < chance]
+
+    assert made.check(Origin(case["steps"], case["eps"]), expected) <= case["steps"]
+
+
+def torch_times(case: Any) -> Any:
+    return np.array(case["values"], np.float32)
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize(("threshold", "steps"), [(0.0, 4), (0.5, 7), (0.75, 5), (1.0, 40), (1.0, 3)])
+def test_carry_adds_what_it_rejects_to_the_next_quota(seed: int, threshold: float, steps: int) -> None:
+    """As published: a quota of the most confident, those below the threshold rejected, but never the first of them."""
+    made = Made(seed, 40)
+    quota, carried, planned = -(-40 // steps), 0, steps
+
+    def expected(index: int) -> Any:
+        nonlocal quota, carried, planned
+        ranked = most_certain(made.p_sampled[made.left], quota + carried)
+        passed = made.p_sampled[made.left][ranked] >= threshold
+        passed[:1] = True
+        carried = int((~passed).sum())
+        if index >= planned - 1:
+            quota, planned = 0, planned + carried
+        return made.left[ranked[passed]]
+
+    made.check(Carry(threshold, steps), expected)
+
+
 def test_noise_is_the_same_on_host_and_device_and_uniform() -> None:
     noise = Noise(7)
     index = np.arange(20000, dtype=np.uint32)
@@ -190,7 +330,7 @@ def test_noise_is_the_same_on_host_and_device_and_uniform() -> None:
 
 def test_gumbel_draws_follow_the_softmax() -> None:
     logits = mx.array([[1.0, 0.0, -1.0]])
-    positions = mx.arange(20000)
+    positions = np.arange(20000, dtype=np.int32)
     drawn = np.array(token_stats(mx.repeat(logits, 20000, axis=0), -1, logits + Noise(1).gumbel(positions, 3)).sampled)
     expected = np.exp([1, 0, -1]) / np.exp([1, 0, -1]).sum()
     assert np.bincount(drawn) / 20000 == pytest.approx(expected, abs=0.012)

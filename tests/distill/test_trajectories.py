@@ -14,26 +14,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from d3mlx import load
-from d3mlx.canvas import Canvas
 from d3mlx.distill.published import published_trajectories
 from d3mlx.distill.recording import import_all, record_all, settings_of
 from d3mlx.distill.rows import questions
 from d3mlx.distill.store import Writer, read_store, write_shard
 from d3mlx.distill.trajectories import (
+    Attempt,
     Question,
     RecordConfig,
+    Rows,
     Teacher,
     Trajectory,
     is_right,
     record,
     stated_answer,
-    trajectory_of,
 )
-from d3mlx.engine import decode
 from d3mlx.errors import ConfigError, DataError
 from d3mlx.files import locked
+from d3mlx.request import Step
 from tests.builders import write_dream, write_llada
-from tests.fakes import END, MASK, TableModel, random_table
+from tests.fakes import END, TableModel, random_table
 
 PROMPT = [1, 2, 3]
 
@@ -53,41 +53,77 @@ def dream(tmp_path_factory: pytest.TempPathFactory) -> Any:
 @given(
     seed=st.integers(0, 10**6),
     new_tokens=st.integers(1, 40),
-    teacher=st.builds(Teacher, st.integers(1, 12), st.sampled_from(["full", "needed"])),
+    block_size=st.integers(1, 12),
+    rows=st.sampled_from(["full", "needed"]),
     early_stop=st.booleans(),
 )
 def test_ranks_give_back_every_step(
-    family: str, seed: int, new_tokens: int, teacher: Teacher, early_stop: bool
+    family: str, seed: int, new_tokens: int, block_size: int, rows: Rows, early_stop: bool
 ) -> None:
+    """A trajectory's positions count from the end of the prompt, a Step's from the start of the canvas."""
     model: Any = TableModel(random_table(seed, len(PROMPT) + new_tokens), family)
-    canvas = Canvas(PROMPT, new_tokens, MASK, (END,), early_stop)
-    steps = list(decode(model, canvas, teacher.build(family)))
-    found = trajectory_of(7, PROMPT, steps, canvas.tokens[len(PROMPT) :])
+    config = RecordConfig(new_tokens, block_size, rows, early_stop)
+    attempt = Attempt.begin(model, None, Question(7, PROMPT), config, 0)
+    assert attempt.generation.decoder == Teacher(block_size, rows).build(family)
+    steps = []
+    for step in attempt.generation:
+        attempt.take(step)
+        steps.append(step)
+    found, first = attempt.trajectory(False), len(PROMPT)
+    assert (found.row, found.prompt.tolist(), found.correct, found.attempts) == (7, PROMPT, None, 1)
     assert found.states == len(steps)
-    last = {p: step.index for step in steps for p in [*step.positions.tolist(), *step.filled.tolist()]}
+    last = {p: step.index for step in steps for p in changed_by(step)}
     shown: dict[int, int] = {}
     for step in steps:
         positions, tokens = found.step(step.index)
-        shown |= dict(zip(step.positions.tolist(), step.tokens.tolist(), strict=True))
-        shown |= dict.fromkeys(step.filled.tolist(), END)
+        shown |= dict(zip((step.positions - first).tolist(), step.tokens.tolist(), strict=True))
+        shown |= dict.fromkeys((step.filled - first).tolist(), END)
         # What is filled after the answer's end may have been committed before; its rank is that of its final token.
-        changed = [*step.positions.tolist(), *step.filled.tolist()]
+        changed = changed_by(step)
         assert positions.tolist() == sorted(p for p in changed if last[p] == step.index)
         assert tokens.tolist() == [shown[p] for p in positions.tolist()]
         assert len(step.positions) == 1
         if family == "dream":
-            block = step.eligible // teacher.block_size == step.positions[0] // teacher.block_size
+            block = (step.eligible - first) // block_size == (step.positions[0] - first) // block_size
             assert step.entropies[0] == step.guess_entropies[block].min()
     assert [shown[p] for p in range(new_tokens)] == found.tokens.tolist()
 
 
+def changed_by(step: Step) -> list[int]:
+    """Return the positions that a step committed or filled, from the end of the prompt."""
+    return [p - len(PROMPT) for p in [*step.positions.tolist(), *step.filled.tolist()]]
+
+
 def test_an_answer_is_tried_again_at_rising_temperatures(llada: Any) -> None:
     config = RecordConfig(max_tokens=4, check=True, seed=3)
-    wrong = record(*llada, Question(0, PROMPT, "no such answer"), config)
+    (wrong,) = record(*llada, [Question(0, PROMPT, "no such answer")], config)
     assert (wrong.correct, wrong.attempts) == (False, 5)
-    assert record(*llada, Question(0, PROMPT), config).correct is None
-    unchecked = record(*llada, Question(0, PROMPT, "x"), replace(config, check=False))
+    (open_question,) = record(*llada, [Question(0, PROMPT)], config)
+    assert (open_question.correct, open_question.attempts) == (None, 1)
+    (unchecked,) = record(*llada, [Question(0, PROMPT, "x")], replace(config, check=False))
     assert (unchecked.correct, unchecked.attempts) == (None, 1)
+
+
+@pytest.mark.parametrize("early_stop", [False, True])
+@pytest.mark.parametrize("family", ["llada", "dream"])
+def test_a_trajectory_does_not_depend_on_the_batch_size(
+    family: str, early_stop: bool, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Questions need different numbers of attempts, so they join and leave at different times."""
+    monkeypatch.setattr("d3mlx.distill.trajectories.is_right", lambda text, answer: sum(text.encode()) % 3 == 0)
+    # The tiny models are so confident that only high temperatures change their answers.
+    monkeypatch.setattr("d3mlx.distill.trajectories.TEMPERATURES", (0.0, 2.0, 4.0, 6.0, 8.0))
+    teacher = request.getfixturevalue(family)
+    config = RecordConfig(max_tokens=5, block_size=3, early_stop=early_stop, check=True, seed=1)
+    questions = [Question(row, [*PROMPT, *range(row)], None if row == 2 else "") for row in range(8)]
+    runs = [list(record(*teacher, questions, config, size)) for size in (1, 3, 8)]
+    assert [trajectory.row for trajectory in runs[0]] == list(range(8))
+    assert len({trajectory.attempts for trajectory in runs[0]}) > 2
+    assert [trajectory.correct for trajectory in runs[0]].count(None) == 1
+    for run in runs[1:]:
+        run.sort(key=lambda trajectory: trajectory.row)
+        assert len(run) == len(questions)
+        assert all(same(a, b) for a, b in zip(runs[0], run, strict=True))
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,11 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from d3mlx.cache import Rows, Store
+from d3mlx.cache import CachedLayer, KVCache, RowIndex
 from d3mlx.canvas import Canvas
-from d3mlx.decoding.presets import D3LLM, FastDLLM, Vanilla
+from d3mlx.decoding.presets import D3LLM, D3MLX, FastDLLM, Vanilla
 from d3mlx.engine import decode
-from d3mlx.errors import CheckpointError, PromptError
+from d3mlx.errors import CheckpointError
 from tests.fakes import END, MASK, VOCAB, TableModel
 from tests.golden.cases import Case, cases, multi_block
 from tests.golden.cases import model as golden_model
@@ -28,11 +28,12 @@ def test_a_mask_behind_the_end_is_filled_before_anything_may_commit_there() -> N
     """The end token is found in step 0 at position 2; positions behind it that were eligible stay end tokens."""
     table = table_of([1, 5, 6, END, 7, 8, 9, 7])
     table[4:6] *= 0.2
-    canvas = Canvas([1], 7, MASK, (END,))
+    canvas = Canvas.for_prompt([1], 7, MASK, (END,))
     decoder = D3LLM(rows="full", threshold=0.5, block_size=7).build("llada")
     steps = list(decode(TableModel(table), canvas, decoder))
     assert len(steps) == 1
-    assert 2 in steps[0].positions
+    assert 3 in steps[0].positions
+    assert steps[0].filled.tolist() == [4, 5, 6, 7]
     assert canvas.tokens[1:].tolist() == [5, 6, END, END, END, END, END]
     assert steps[0].stats.tokens == 3
 
@@ -41,15 +42,15 @@ def test_the_end_moves_left_and_the_answer_with_it() -> None:
     """An earlier end token found later shortens the answer again."""
     table = table_of([1, 5, END, 6, 7, END, 8])
     table[2] *= 0.2
-    canvas = Canvas([1], 6, MASK, (END,))
+    canvas = Canvas.for_prompt([1], 6, MASK, (END,))
     steps = list(decode(TableModel(table), canvas, D3LLM(rows="full", threshold=0.5, block_size=6).build("llada")))
-    assert [step.filled.tolist() for step in steps] == [[5], [2, 3]]
+    assert [step.filled.tolist() for step in steps] == [[6], [3, 4]]
     assert canvas.answer.tolist() == [5, END]
 
 
 @pytest.mark.parametrize("rows", ["prefix", "dual"])
 def test_a_block_finished_by_its_full_pass_costs_no_second_forward(rows: Any) -> None:
-    canvas = Canvas([1], 8, MASK)
+    canvas = Canvas.for_prompt([1], 8, MASK)
     decoder = FastDLLM(rows=rows, threshold=0.5, block_size=4).build("llada")
     steps = list(decode(TableModel(table_of([1] * 9)), canvas, decoder))
     assert [(step.kind, len(step.positions)) for step in steps] == [("first", 4), ("first", 4)]
@@ -61,10 +62,10 @@ def test_dream_reads_the_first_position_of_a_cached_slice_from_the_row_before_it
     table = table_of(tokens)
     table[4] *= 0.1
     model = TableModel(table, "dream")
-    canvas = Canvas([1] * 4, 6, MASK, (END,))
+    canvas = Canvas.for_prompt([1] * 4, 6, MASK, (END,))
     steps = list(decode(model, canvas, D3LLM(threshold=0.3, block_size=6, cache_delay=0).build("dream")))
     assert model.calls[1][0] == 4
-    assert steps[1].positions.tolist() == [0]
+    assert steps[1].positions.tolist() == [4]
     assert canvas.tokens[4:].tolist() == tokens[4:]
 
 
@@ -78,16 +79,16 @@ def test_dream_never_holds_a_position_twice() -> None:
 def key_lengths(case: Case) -> list[int]:
     model, seen = golden_model("dream"), []
     decoder = multi_block("dream", case.params, cached=True)
-    canvas = Canvas(case.data["prompt"], case.new_tokens, 250)
-    original = Store.open
+    canvas = Canvas.for_prompt(case.data["prompt"], case.new_tokens, 250)
+    original = KVCache.open
 
-    def watch(store: Store, rows: Rows) -> Any:
-        layers = original(store, rows)
-        seen.extend(layer.keys.shape[2] for layer in layers or [] if layer.keys is not None)
+    def watch(cache: KVCache, rows: RowIndex, tokens: Any) -> Any:
+        layers = original(cache, rows, tokens)
+        seen.extend(layer.arrays[0].shape[2] for layer in layers if isinstance(layer, CachedLayer) and layer.arrays)
         return layers
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Store, "open", watch)
+        patch.setattr(KVCache, "open", watch)
         for _ in decode(model, canvas, decoder):
             pass
     return seen
@@ -98,7 +99,7 @@ def key_lengths(case: Case) -> list[int]:
     "preset", [Vanilla(), FastDLLM(block_size=16), D3LLM(block_size=16), D3LLM(block_size=16, rows="full")]
 )
 def test_a_tail_shorter_than_a_block_is_decoded(family: str, preset: Any) -> None:
-    canvas = Canvas([1, 2], 40, MASK)
+    canvas = Canvas.for_prompt([1, 2], 40, MASK)
     steps = list(decode(TableModel(table_of([3] * 42, 2.0), family), canvas, preset.build(family)))
     assert canvas.done
     assert len(steps) <= 42
@@ -108,7 +109,7 @@ def test_a_tail_shorter_than_a_block_is_decoded(family: str, preset: Any) -> Non
 @pytest.mark.parametrize("preset", [Vanilla(), FastDLLM(), D3LLM()])
 def test_the_mask_token_is_never_predicted(family: str, preset: Any) -> None:
     table = table_of([MASK] * 12) + table_of([3] * 12, 1.0)
-    canvas = Canvas([1, 2], 10, MASK)
+    canvas = Canvas.for_prompt([1, 2], 10, MASK)
     list(decode(TableModel(table, family), canvas, preset.build(family)))
     assert canvas.tokens[2:].tolist() == [3] * 10
 
@@ -116,38 +117,55 @@ def test_the_mask_token_is_never_predicted(family: str, preset: Any) -> None:
 def test_the_mask_stays_in_the_softmax() -> None:
     """Excluding an id changes which token wins, not how sure the model was."""
     table = np.zeros((2, VOCAB))
-    canvas = Canvas([1], 1, MASK)
+    canvas = Canvas.for_prompt([1], 1, MASK)
     (step,) = decode(TableModel(table), canvas, D3LLM().build("llada"))
     assert step.entropies[0] == pytest.approx(np.log(VOCAB), abs=1e-5)
 
 
-def test_a_prompt_with_a_mask_is_refused() -> None:
-    with pytest.raises(PromptError, match="mask token"):
-        Canvas([1, MASK, 2], 4, MASK)
+@pytest.mark.parametrize("family", ["llada", "dream"])
+@pytest.mark.parametrize(
+    "preset", [Vanilla(), FastDLLM(rows="full"), FastDLLM(rows="dual"), D3LLM(), D3LLM(rows="full"), D3MLX()]
+)
+def test_a_mask_token_in_the_prompt_is_a_token_like_any_other(family: str, preset: Any) -> None:
+    prompt = [1, MASK, 2, MASK]
+    canvas = Canvas.for_prompt(prompt, 4, MASK)
+    assert canvas.masked.tolist() == [False] * 4 + [True] * 4
+    for step in decode(TableModel(table_of([5] * 8), family), canvas, preset.build(family)):
+        assert min(step.eligible) >= 4
+        assert step.blocks[0].start == 4
+    assert canvas.tokens.tolist() == [*prompt, 5, 5, 5, 5]
+    assert canvas.answer.tolist() == [5] * 4
+    assert canvas.answered == step.stats.tokens == 4
+    assert step.stats.prefill_rows == 4
 
 
 def test_logits_that_are_not_numbers_stop_the_run() -> None:
-    canvas = Canvas([1], 4, MASK)
+    canvas = Canvas.for_prompt([1], 4, MASK)
     with pytest.raises(CheckpointError, match="NaN"):
         list(decode(TableModel(np.full((5, VOCAB), np.nan)), canvas, D3LLM().build("llada")))
 
 
 def test_scattered_rows_are_written_where_they_stand() -> None:
-    store = Store(1, keep=True)
-    everything = Rows(np.arange(6, dtype=np.int32), 6)
-    (layer,) = store.open(everything) or []
+    cache = KVCache(1)
+    everything = RowIndex(np.arange(6, dtype=np.int32), 6)
+    (layer,) = cache.open(everything, np.arange(6, dtype=np.int32))
+    assert isinstance(layer, CachedLayer)
     base = mx.zeros((1, 1, 6, 2))
-    layer.update(base, base)
-    store.write_hidden(everything, mx.zeros((1, 6, 2)))
-    some = Rows(np.array([1, 4], dtype=np.int32), 6)
-    (layer,) = store.open(some) or []
-    keys, _ = layer.update(mx.ones((1, 1, 2, 2)), mx.ones((1, 1, 2, 2)))
-    hidden = store.write_hidden(some, mx.ones((1, 2, 2)))
-    for array in (keys[0, 0], hidden[0]):
-        assert np.array(array[:, 0]).tolist() == [0, 1, 0, 0, 1, 0]
+    layer.attend(base, base, base, 1.0)
+    cache.write_hidden(everything, mx.zeros((1, 6, 2)))
+    some = RowIndex(np.array([1, 4], dtype=np.int32), 6)
+    cache.open(some, np.array([7, 8], np.int32))
+    fresh = mx.array([[[[1.0, 2.0], [3.0, 4.0]]]])
+    layer.attend(fresh, fresh, 2 * fresh, 1.0)
+    hidden = cache.write_hidden(some, fresh[0])
+    keys, values = layer.arrays
+    for array in (keys[0, 0], values[0, 0] / 2, hidden[0]):
+        assert np.array(array).tolist() == [[0, 0], [1, 2], [0, 0], [0, 0], [3, 4], [0, 0]]
+    assert cache.tokens.tolist() == [0, 7, 2, 3, 8, 5]
+    assert cache.written.tolist() == [0, 1, 0, 0, 1, 0]
 
 
 def test_a_mask_token_named_as_an_end_is_none() -> None:
-    canvas = Canvas([1], 4, MASK, (END, MASK))
+    canvas = Canvas.for_prompt([1], 4, MASK, (END, MASK))
     assert canvas.end_ids == (END,)
     assert len(list(decode(TableModel(np.zeros((5, VOCAB))), canvas, Vanilla().build("llada")))) == 4

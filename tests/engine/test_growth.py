@@ -32,10 +32,10 @@ PROMPT = [1, 2, 3]
 def test_positions_take_part_when_they_are_near(
     seed: int, new: int, size: int, ahead: int, family: str, full: bool, early_stop: bool
 ) -> None:
-    """Before each forward the canvas reaches `ahead` blocks beyond the active ones and no further, new positions are
+    """Before each forward the active part ends `ahead` blocks after the active ones and no further, new positions are
     computed at once, and neither the limit nor the end of the answer is passed."""
     model = TableModel(random_table(seed, 3 + new), family)
-    canvas = Canvas(PROMPT, new, MASK, (END,), early_stop)
+    canvas = Canvas.for_prompt(PROMPT, new, MASK, (END,), early_stop)
     decoder = D3MLX(threshold=0.7, block_size=size, row_multiple=4, ahead=ahead).build(family)
     decoder = replace(decoder, rows=Full()) if full else decoder
     before = end = 0
@@ -43,11 +43,11 @@ def test_positions_take_part_when_they_are_near(
         rows, last = model.calls[-1], step.blocks[-1].end
         if end:
             # The end of the answer stood before this forward, so nothing was added.
-            assert canvas.reach == before
+            assert canvas.active_length == before
         else:
-            assert canvas.reach == min(3 + last + ahead * size, 3 + new)
-        assert set(range(before, canvas.reach)) <= set(rows) <= set(range(canvas.reach))
-        before = canvas.reach
+            assert canvas.active_length == min(last + ahead * size, 3 + new)
+        assert set(range(before, canvas.active_length)) <= set(rows) <= set(range(canvas.active_length))
+        before = canvas.active_length
         end = early_stop and END in canvas.tokens[:before]
     assert canvas.done
 
@@ -57,7 +57,7 @@ Trace = list[tuple[list[int], list[int]]]
 
 def trace(model: Any, decoder: Decoder) -> tuple[Trace, list[int]]:
     """What each step commits, and its rows."""
-    canvas = Canvas([3, 14, 15, 92, 65], 60, mask_id=250)
+    canvas = Canvas.for_prompt([3, 14, 15, 92, 65], 60, mask_id=250)
     steps = list(decode(model, canvas, decoder))
     return [(step.positions.tolist(), step.tokens.tolist()) for step in steps], [step.rows for step in steps]
 
@@ -79,7 +79,7 @@ def test_with_room_for_all_blocks_nothing_changes(family: str, full: bool) -> No
 
 @pytest.mark.parametrize("size", [8, 30])
 def test_a_long_limit_shows_256_masks_at_first(size: int) -> None:
-    canvas = Canvas([3, 14, 15], 700, mask_id=250)
+    canvas = Canvas.for_prompt([3, 14, 15], 700, mask_id=250)
     first = next(decode(golden_model("llada"), canvas, D3MLX(block_size=size).build("llada")))
     assert first.rows == 3 + size * (1 + -(-256 // size))
 

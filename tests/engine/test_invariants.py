@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from d3mlx.canvas import Canvas
 from d3mlx.decoding.presets import D3LLM, D3MLX, Decoder, FastDLLM, Vanilla
 from d3mlx.decoding.sampling import Sampling
-from d3mlx.engine import Step, decode
+from d3mlx.engine import decode, follow
+from d3mlx.request import Request, Step
 from tests.fakes import END, MASK, TableModel, random_table
 
 LLADA: list[Any] = [
@@ -52,49 +53,73 @@ MAY_PAUSE = (Vanilla,)
 @settings(max_examples=12, deadline=None)
 @given(
     seed=st.integers(0, 10**6),
-    prompt=st.integers(1, 9),
+    prompt=st.lists(st.sampled_from([1, END, MASK]), min_size=1, max_size=9),
     new=st.integers(1, 30),
     early_stop=st.booleans(),
     temperature=st.sampled_from([0.0, 0.8]),
 )
 def test_invariants(
-    family: str, preset: Any, seed: int, prompt: int, new: int, early_stop: bool, temperature: float
+    family: str, preset: Any, seed: int, prompt: list[int], new: int, early_stop: bool, temperature: float
 ) -> None:
-    model = TableModel(random_table(seed, prompt + new), family)
-    canvas = Canvas([1] * prompt, new, MASK, (END,), early_stop)
+    first = len(prompt)
+    model = TableModel(random_table(seed, first + new), family)
+    canvas = Canvas.for_prompt(prompt, new, MASK, (END,), early_stop)
     decoder: Decoder = preset.build(family)
-    sequences = 2 if decoder.cfg_scale else 1
-    tokens = np.full(new, MASK)
+    request = Request(model, canvas, decoder, Sampling(temperature, seed=seed))
+    lanes = 2 if decoder.cfg_scale else 1
+    # The prompt may contain any id, so -1 stands for a position without a token.
+    tokens = np.array([*prompt, *[-1] * new])
     steps: list[Step] = []
-    for step in decode(model, canvas, decoder, Sampling(temperature, seed=seed)):
-        check_step(step, tokens, family, preset)
+    for step in follow(model, request):
+        check_step(step, tokens, first, preset)
         tokens[step.positions] = step.tokens
         tokens[step.filled] = END
-        assert (tokens == canvas.tokens[prompt:]).all()
+        assert (canvas.tokens == np.where(tokens == -1, MASK, tokens)).all()
+        assert (canvas.masked == (tokens == -1)).all()
+        check_lanes(request, step, model.calls[-1], first)
         steps.append(step)
         assert len(steps) <= 10 * new + 10
-    assert MASK not in tokens
-    assert (canvas.tokens[:prompt] == 1).all()
-    ends = np.flatnonzero(tokens == END)
+    assert canvas.done
+    assert MASK not in tokens[first:]
+    assert canvas.tokens[:first].tolist() == prompt
+    ends = np.flatnonzero(tokens[first:] == END)
     if early_stop and len(ends):
-        assert (tokens[ends[0] :] == END).all()
+        assert (tokens[first + ends[0] :] == END).all()
+        assert canvas.filled[first + ends[0] + 1 :].all()
+    else:
+        assert not canvas.filled.any()
     stats = steps[-1].stats
     assert stats.tokens == (ends[0] + 1 if len(ends) else new)
     assert stats.forwards == len(model.calls) == len(steps)
-    assert stats.rows == sum(len(call) for call in model.calls) * sequences == sum(step.rows for step in steps)
-    assert stats.prefill_rows == prompt * sequences
+    assert stats.rows == sum(len(call) for call in model.calls) == sum(step.rows for step in steps)
+    assert stats.prefill_rows == first * lanes
 
 
-def check_step(step: Step, tokens: Any, family: str, preset: Any) -> None:
+def check_lanes(request: Request, step: Step, call: list[int], first: int) -> None:
+    """Check that every lane computed the same rows and got the same tokens. Only the first one sees the prompt."""
+    lanes = 2 if request.decoder.cfg_scale else 1
+    assert len(request.lanes) == lanes
+    rows = len(call) // lanes
+    assert call == call[:rows] * lanes
+    assert step.rows == rows * lanes
+    for lane in request.lanes[1:]:
+        assert (lane.canvas.tokens[:first] == MASK).all()
+        for name in ("tokens", "masked", "filled"):
+            assert (getattr(lane.canvas, name)[first:] == getattr(request.canvas, name)[first:]).all()
+
+
+def check_step(step: Step, tokens: Any, first: int, preset: Any) -> None:
     committed, filled = set(step.positions.tolist()), set(step.filled.tolist())
     assert committed or isinstance(preset, MAY_PAUSE)
-    assert committed <= set(step.eligible.tolist()) == set(step.eligible[tokens[step.eligible] == MASK].tolist())
+    assert committed <= set(step.eligible.tolist()) == set(step.eligible[tokens[step.eligible] == -1].tolist())
+    assert step.blocks[0].start == first
+    assert min(step.eligible) >= first
     # A filled position may just have committed behind the end; any other committed token stays as it is.
-    changed_for_good = [p for p in filled if tokens[p] not in (MASK, END)]
+    changed_for_good = [p for p in filled if tokens[p] not in (-1, END)]
     first_end = min([p for p, t in zip(step.positions, step.tokens, strict=True) if t == END], default=None)
     assert all(first_end is not None and p > first_end for p in changed_for_good)
     assert MASK not in step.tokens
-    assert [block.masks for block in step.blocks] == [(tokens[b.start : b.end] == MASK).sum() for b in step.blocks]
+    assert [block.masks for block in step.blocks] == [(tokens[b.start : b.end] == -1).sum() for b in step.blocks]
 
 
 @settings(max_examples=30, deadline=None)
@@ -106,7 +131,7 @@ def test_multi_block_with_thresholds_of_one_is_sequential(seed: int, new: int, s
     narrow = replace(wide, schedule=FastDLLM(rows="full", block_size=size).build("llada").schedule)
     runs = []
     for decoder in (wide, narrow):
-        canvas = Canvas([1, 2, 3], new, MASK, (END,))
+        canvas = Canvas.for_prompt([1, 2, 3], new, MASK, (END,))
         runs.append([step.positions.tolist() for step in decode(TableModel(table), canvas, decoder)])
     assert runs[0] == runs[1]
 
@@ -125,7 +150,7 @@ def test_rows_do_not_change_what_a_context_free_model_says(seed: int, delay: int
     delayed = D3LLM(block_size=7, cache_delay=delay, refresh_interval=interval).build(family)
     traces = []
     for decoder in (full, delayed):
-        canvas = Canvas([1] * 5, 40, MASK, (END,))
+        canvas = Canvas.for_prompt([1] * 5, 40, MASK, (END,))
         steps = decode(TableModel(table, family), canvas, decoder)
         traces.append([(step.positions.tolist(), step.tokens.tolist()) for step in steps])
     assert traces[0] == traces[1]
@@ -139,7 +164,7 @@ def test_needed_rows_with_room_for_all_of_them_are_exact(seed: int, new: int, fa
     exact = D3LLM(rows="full", threshold=0.7, block_size=6).build(family)
     runs = []
     for decoder in (needed, exact):
-        canvas = Canvas([1, 2, 3], new, MASK, (END,))
+        canvas = Canvas.for_prompt([1, 2, 3], new, MASK, (END,))
         steps = list(decode(TableModel(table, family), canvas, decoder))
         runs.append([(step.positions.tolist(), step.tokens.tolist(), step.rows) for step in steps])
     assert runs[0] == runs[1]
@@ -160,14 +185,14 @@ def test_needed_rows_are_computed(
 ) -> None:
     """Every mask that may commit, the row its prediction comes from, fresh commits, tokens near them; little else."""
     model = TableModel(random_table(seed, 3 + new), family)
-    canvas = Canvas([1, 2, 3], new, MASK, (END,), early_stop)
+    canvas = Canvas.for_prompt([1, 2, 3], new, MASK, (END,), early_stop)
     decoder = D3MLX(threshold=0.7, block_size=6, recent=recent, near=near, row_multiple=multiple).build(family)
     commits: list[set[int]] = []
     tokens = set(range(3))
     for step in decode(model, canvas, decoder):
         rows = model.calls[-1]
         assert rows == sorted(set(rows))
-        source = step.eligible + 3
+        source = step.eligible
         fresh = set[int]().union(*commits[-recent:])
         beside = {p for p in tokens if any(abs(p - q) <= near for q in fresh)}
         wanted = {*source.tolist(), *(source - model.shift).tolist(), *fresh, *beside}
@@ -176,5 +201,5 @@ def test_needed_rows_are_computed(
         assert all(p >= end for p in missed)
         if step.index:
             assert len(rows) <= -(-len(wanted) // multiple) * multiple
-        commits.append(set((step.positions + 3).tolist()))
+        commits.append(set(step.positions.tolist()))
         tokens |= commits[-1]

@@ -10,14 +10,13 @@ import numpy as np
 import pytest
 
 from d3mlx import D3LLM, D3MLX, FastDLLM, Generation, generate
-from d3mlx.cache import Rows, Store
+from d3mlx.cache import CachedLayer, KVCache, QuantizedLayer, RowIndex
 from d3mlx.canvas import Canvas
 from d3mlx.decoding.presets import Decoder
-from d3mlx.decoding.rows import Plan, run
-from d3mlx.decoding.sampling import Noise, Sampling
-from d3mlx.engine import Forward, decode
+from d3mlx.engine import decode, eligible_logits, forward
 from d3mlx.errors import ConfigError
 from d3mlx.packing import KVPacking
+from d3mlx.request import Request
 from tests.builders import LLADA_CONFIG, llada_model
 
 LENGTH = 2100
@@ -54,8 +53,8 @@ def test_steps_write_into_the_cache_and_nothing_grows(kv_bits: int | None) -> No
     model = model_of(layers=2, width=32)
     whole = D3MLX(**ONE_BY_ONE, ahead=LENGTH, kv_bits=kv_bits, kv_group_size=kv_bits and 32)
     # What a process makes once and keeps, such as compiled functions, is made before.
-    above(model, Canvas([1] * 4, LENGTH, 15, early_stop=False), whole.build("llada"), 3)
-    found = above(model, Canvas([1] * 4, LENGTH, 15, early_stop=False), whole.build("llada"), 100)
+    above(model, Canvas.for_prompt([1] * 4, LENGTH, 15, early_stop=False), whole.build("llada"), 3)
+    found = above(model, Canvas.for_prompt([1] * 4, LENGTH, 15, early_stop=False), whole.build("llada"), 100)
     live, most = [np.array(column) for column in zip(*found, strict=True)]
     keys = (LENGTH + 4) * 32 * 4
     # The first step after the full pass lays out anew what the pass left transposed.
@@ -86,19 +85,22 @@ def test_a_long_prompt_and_what_is_left_of_it() -> None:
 def logits_after(model: Any, packing: KVPacking | None, length: int) -> tuple[np.ndarray[Any, Any], int]:
     """Logits of a step against the cache that a full pass left, some of its rows rewritten; and the cache's bytes."""
     built = D3MLX(row_multiple=1).build("llada")
-    canvas = Canvas([1, 2, 3], length - 3, 15)
-    canvas.grow(length)
-    forward = Forward(
-        model, canvas, Decoder(built.schedule, built.acceptance, built.rows, kv=packing), Sampling(), Noise(0)
-    )
-    forward.logits(run(0, length), np.arange(3, 5, dtype=np.int32))
+    canvas = Canvas.for_prompt([1, 2, 3], length - 3, 15)
+    canvas.extend(length)
+    request = Request(model, canvas, Decoder(built.schedule, built.acceptance, built.rows, kv=packing))
+
+    def logits(rows: np.ndarray[Any, Any]) -> mx.array:
+        request.rows, request.eligible = RowIndex(rows, length), rows
+        forward(model, [request])
+        return eligible_logits(model, [request])
+
+    logits(np.arange(length, dtype=np.int32))
     canvas.commit(np.array([3, 9]), np.array([5, 6]))
-    rows = np.array([3, 4, 9, 30], np.int32)
-    logits = forward.logits(Plan(rows), rows)
-    mx.eval(logits)
-    kept = [array for layer in forward.store.layers or [] for array in (layer.keys, layer.values)]
-    parts = [part for array in kept for part in (array if isinstance(array, list) else [array])]
-    return np.array(logits), sum(part.nbytes for part in parts)
+    after = logits(np.array([3, 4, 9, 30], np.int32))
+    mx.eval(after)
+    layers = [layer for layer in request.cache.layers if isinstance(layer, CachedLayer)]
+    assert len(layers) == len(model.layers)
+    return np.array(after), sum(array.nbytes for layer in layers for array in layer.arrays)
 
 
 @pytest.mark.parametrize(("bits", "group", "near"), [(8, 64, 0.01), (8, 32, 0.01), (4, 32, 0.2)])
@@ -126,13 +128,16 @@ def test_every_cached_decoder_decodes_with_quantized_keys_and_values() -> None:
 
 def test_packed_rows_stay_what_they_were() -> None:
     """Rows that a step does not compute keep their bits."""
-    store = Store(1, keep=True, packing=KVPacking(8, 32))
-    everything, some = Rows(np.arange(6, dtype=np.int32), 6), Rows(np.array([1, 4], np.int32), 6)
+    cache = KVCache(1, packing=KVPacking(8, 32))
+    everything, some = RowIndex(np.arange(6, dtype=np.int32), 6), RowIndex(np.array([1, 4], np.int32), 6)
     base = mx.random.normal((1, 2, 6, 32), key=mx.random.key(0))
-    (layer,) = store.open(everything) or []
-    layer.update(base, -base)
-    (layer,) = store.open(some) or []
-    keys, values = layer.update(mx.ones((1, 2, 2, 32)), mx.zeros((1, 2, 2, 32)))
+    (layer,) = cache.open(everything, np.zeros(6, np.int32))
+    assert isinstance(layer, QuantizedLayer)
+    layer.attend(base, base, -base, 1.0)
+    cache.open(some, np.zeros(2, np.int32))
+    ones = mx.ones((1, 2, 2, 32))
+    layer.attend(ones, ones, mx.zeros(ones.shape), 1.0)
+    keys, values = layer.dequantize(layer.arrays[:3]), layer.dequantize(layer.arrays[3:])
     kept = np.array([0, 2, 3, 5])
     packed = np.array(mx.dequantize(*mx.quantize(base, 32, 8), 32, 8))
     assert np.array_equal(np.array(keys)[:, :, kept], packed[:, :, kept])

@@ -7,17 +7,22 @@ from typing import Any
 import numpy as np
 import pytest
 
-from d3mlx import engine, stages
+from d3mlx import batch_generate, engine, stages
 from d3mlx.canvas import Canvas
 from d3mlx.decoding.presets import D3LLM, D3MLX, FastDLLM, Vanilla
-from d3mlx.engine import Step, decode
+from d3mlx.engine import decode
+from d3mlx.request import Step
 from d3mlx.stages import STAGES, Profile, profiled
 from tests.fakes import END, MASK, TableModel, random_table
+from tests.golden.cases import model as golden_model
+
+
+def canvas_of() -> Canvas:
+    return Canvas.for_prompt([1, 2, 3], 40, MASK, (END,))
 
 
 def steps_of(preset: Any) -> list[Step]:
-    canvas = Canvas([1, 2, 3], 40, MASK, (END,))
-    return list(decode(TableModel(random_table(1, 43)), canvas, preset.build("llada")))
+    return list(decode(TableModel(random_table(1, 43)), canvas_of(), preset.build("llada")))
 
 
 @pytest.mark.parametrize("preset", [D3LLM(), D3MLX(), FastDLLM(threshold=0.5), Vanilla()])
@@ -27,9 +32,9 @@ def test_the_same_steps_with_and_without(preset: Any, monkeypatch: pytest.Monkey
     def counted(module: Any, name: str) -> None:
         original = getattr(module, name)
 
-        def call(arrays: Any) -> Any:
+        def call(*arrays: Any) -> Any:
             calls[name] += 1
-            return original(arrays)
+            return original(*arrays)
 
         monkeypatch.setattr(module, name, call)
 
@@ -55,6 +60,30 @@ def test_the_stages_share_out_the_whole_time(monkeypatch: pytest.MonkeyPatch) ->
         steps = steps_of(D3LLM())
     assert profile.seconds == dict.fromkeys(STAGES, float(len(steps)))
     assert profile.total == next(ticks) - 1
+
+
+def test_the_stages_of_a_batch_share_out_the_whole_time() -> None:
+    ticks = iter(range(10_000))
+    profile = Profile(lambda: float(next(ticks)))
+    with profiled(profile):
+        results = batch_generate(golden_model("llada"), None, [[1, 2, 3], [4, 5]], max_tokens=12)
+    forwards = [result.stats.forwards for result in results]
+    assert max(forwards) <= profile.steps < sum(forwards)
+    assert profile.seconds == dict.fromkeys(STAGES, float(profile.steps))
+    assert profile.total == next(ticks) - 1
+
+
+def test_a_run_reports_to_the_profile_of_its_start() -> None:
+    """All steps of a run count, also those that run after the profile is no longer current."""
+    profile, other = Profile(), Profile()
+    steps = decode(TableModel(random_table(1, 43)), canvas_of(), D3LLM().build("llada"))
+    with profiled(profile):
+        next(steps)
+    with profiled(other):
+        next(steps)
+    count = 2 + len(list(steps))
+    assert (profile.steps, other.steps, other.total) == (count, 0, 0.0)
+    assert all(profile.seconds.values())
 
 
 def test_a_profile_hears_the_runs_inside_it_only() -> None:

@@ -147,6 +147,43 @@ def test_a_run_that_was_cut_off_goes_on(subject: Subject, tmp_path: Path) -> Non
     assert file.read_bytes().startswith(expected)
 
 
+@pytest.mark.parametrize("stop_after", [1, 5])
+def test_records_do_not_depend_on_the_batch_size(subject: Subject, tmp_path: Path, stop_after: int) -> None:
+    """Problems take different numbers of forwards, so they do not finish in order. A run that was cut off goes on with
+    another batch size."""
+    subject, task, preset = replace(subject, max_tokens=24), Echo(), D3LLM(threshold=1.0, block_size=8)
+    task.stop = ("t",)
+    alone = list(solve(replace(subject, batch_size=1), task, preset, range(8)))
+    assert [record.index for record in alone] == list(range(8))
+    orders = []
+    for size in (3, 5, 8):
+        together = list(solve(replace(subject, batch_size=size), task, preset, range(8)))
+        orders.append([record.index for record in together])
+        assert sorted(together, key=lambda record: record.index) == alone
+    assert any(order != list(range(8)) for order in orders)
+
+    def interrupt(record: Record) -> None:
+        left.append(record)
+        if len(left) == stop_after:
+            raise KeyboardInterrupt
+
+    left: list[Record] = []
+    with opened(tmp_path) as folder:
+        place = folder, SETTING
+        with pytest.raises(KeyboardInterrupt):
+            run_point(replace(subject, batch_size=5), task, preset, place, 8, interrupt)
+        assert sorted(record.index for record in folder.records(SETTING)) == sorted(record.index for record in left)
+        seen: list[Record] = []
+        point = run_point(replace(subject, batch_size=3), task, preset, place, 8, seen.append)
+    assert list(point.records) == alone
+    # Those that were there are reported first, in order, and are not solved again.
+    assert seen[:stop_after] == sorted(left, key=lambda record: record.index)
+    assert sorted(seen, key=lambda record: record.index) == alone
+    lines = (tmp_path / "threshold-0.5.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines[:stop_after]] == [asdict(record) for record in left]
+    assert len(lines) == 8
+
+
 def test_configurations_do_not_mix(subject: Subject, tmp_path: Path) -> None:
     with opened(tmp_path / "run"):
         pass

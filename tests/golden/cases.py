@@ -19,8 +19,9 @@ from d3mlx.decoding.presets import DREAM_ALGS, Decoder
 from d3mlx.decoding.rows import Delayed, Dual, Full, Prefix
 from d3mlx.decoding.sampling import Noise, Sampling
 from d3mlx.decoding.schedule import MultiBlock, SequentialBlocks, WholeCanvas
-from d3mlx.engine import Step, decode
+from d3mlx.engine import decode
 from d3mlx.models import get_model_classes
+from d3mlx.request import Step
 
 FOLDER = Path(__file__).parent
 FILES = [
@@ -154,7 +155,7 @@ def run(case: Case) -> tuple[Canvas, list[Step]]:
     p = case.params
     decoder = (llada_decoder if case.family == "llada" else dream_decoder)(case.algo, p)
     ends = (case.data["eos_token_id"],) if p.get("early_stop") else ()
-    canvas = Canvas(case.data["prompt"], case.new_tokens, mask_id=250, end_ids=ends)
+    canvas = Canvas.for_prompt(case.data["prompt"], case.new_tokens, mask_id=250, end_ids=ends)
     sampling = Sampling(p.get("temperature", 0.0), p.get("top_p"), p.get("top_k"))
     return canvas, list(decode(model(case.family), canvas, decoder, sampling, RecordedNoise(0)))
 
@@ -164,7 +165,7 @@ def mismatch(case: Case) -> str | None:
     canvas, steps = run(case)
     output = canvas.tokens[canvas.prompt_length :].tolist()
     accepted = [sorted(positions) for positions in case.data["accepted"]]
-    ours = [step.positions.tolist() for step in steps]
+    ours = [(step.positions - canvas.prompt_length).tolist() for step in steps]
     forwards = case.data["n_forward"]
     if "wasted" in case.tags:
         forwards -= accepted.count([])

@@ -1,13 +1,14 @@
-"""What the kernels save, in what can be measured without a Mac.
+"""Measure what the kernels save, as far as this is possible without a Mac.
 
     python -m tests.kernels.measure
 
-On the CPU: time and peak memory of the token statistics' reference against the chain of operations that anybody would
-write. In the emulator: bytes that each kernel reads and writes, against the least that any kernel must.
+On the CPU: time and peak memory of the reference of the token statistics, against the usual chain of operations. In the
+emulator: bytes that each kernel reads and writes, against the fewest possible.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable
@@ -20,8 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from d3mlx.kernels import token_stats
-from d3mlx.kernels.accept_blocks import FULL, Rule, accept_blocks
-from d3mlx.kernels.choose_rows import choose_rows
+from d3mlx.kernels.accept_blocks import Rule, accept_blocks
 from d3mlx.kernels.refresh_rows import refresh_rows
 from tests.metal import Record, emulated
 
@@ -40,7 +40,7 @@ def naive(logits: mx.array) -> list[mx.array]:
 
 
 def cost(run: Callable[[], Any], repeats: int = 5) -> tuple[float, int]:
-    """Median seconds of processor time, and peak bytes above what was held before."""
+    """Return the median seconds of processor time, and the peak bytes above those in use before."""
     seconds = []
     for _ in range(repeats):
         before = mx.get_active_memory()
@@ -71,7 +71,7 @@ def references(console: Console) -> None:
 def traffic(console: Console) -> None:
     table = Table("kernel, emulated", "input", "bytes in", "read", "bytes out", "written", "launches")
     logits = mx.random.normal((2, VOCABULARY), key=mx.random.key(0)).astype(mx.bfloat16)
-    draw = token_stats.Draw(mx.arange(2), 0.7, 0, 0)
+    draw = token_stats.Draw.of(np.arange(2, dtype=np.int32), 0.7, 0, 0)
     choices: list[tuple[str, token_stats.Choice]] = [("", None), (", drawn", draw), (", scores", draw.scores(logits))]
     for name, choice in choices:
         with emulated() as records:
@@ -84,29 +84,32 @@ def traffic(console: Console) -> None:
     add(table, "refresh_rows", "64 rows, 32 heads of 128, bfloat16", records, ("queries", "keys", "values"))
     stats = token_stats.token_stats(mx.random.normal((96, 100), key=mx.random.key(1)), -1)
     positions = np.arange(256, 352, dtype=np.int32)
-    blocks = np.array([[s, s + 32, 32, FULL, 28, 1] for s in range(256, 512, 32)], np.int32)
-    columns = ("token", "entropy", "sampled", "p_sampled", "positions", "table")
-    for kind in ("entropy", "factor"):
+    noise = np.full(96, 0.5, np.float32)
+    rules = {
+        "a level": Rule("entropy", 0.5, best_always=True),
+        "a count": Rule("confidence", most=4),
+        "a count of drawn rows": Rule("entropy", math.inf, most=4, progress=False, noise=noise, heat=0.2),
+        "factor": Rule("factor", 0.5),
+    }
+    for name, rule in rules.items():
         with emulated() as records:
-            accept_blocks(stats, positions, blocks, Rule(kind, 0.5), (5,))
-        add(table, f"accept_blocks, {kind}", "96 rows, 8 blocks", records, columns)
-    with emulated() as records:
-        needed = mx.array((np.arange(512) > 400).astype(np.uint8))
-        choose_rows(needed, mx.arange(512) // 8, 128, 100)
-    add(table, "choose_rows", "128 of 512 positions", records, ("needed", "written"))
+            accept_blocks(stats, positions, (256, 288), rule)
+        columns = (*token_stats.TokenStats._fields, "positions", "noise", "bounds")
+        add(table, f"accept_blocks, {name}", "96 rows", records, columns)
     console.print(table)
 
 
 def add(table: Table, name: str, size: str, records: list[Record], large: tuple[str, ...]) -> None:
-    """`large` are the inputs that grow with the work; the others are a few words, read from a cache.
+    """Add a row to the table.
 
-    An output that its kernel reads again counts with the reads.
+    large: the inputs that grow with the work, as far as the kernel reads them. The others are a few words, read from a
+    cache. An output that its kernel reads again counts with the reads.
     """
     buffers = [(buffer, t) for record in records for buffer, t in record.traffic.items()]
-    inputs = [t for buffer, t in buffers if buffer in large]
+    inputs = [t for buffer, t in buffers if buffer in large and t.read]
     outputs = [t for _, t in buffers if t.written]
     needed, held = sum(t.size for t in inputs), sum(t.size for t in outputs)
-    read, written = sum(t.read for t in inputs), sum(t.written for t in outputs)
+    read, written = sum(t.read for t in (*inputs, *outputs)), sum(t.written for t in outputs)
     ratios = f"{read / needed:.4f}x", f"{written / held:.4f}x"
     table.add_row(name, size, f"{needed:,}", ratios[0], f"{held:,}", ratios[1], str(len(records)))
 

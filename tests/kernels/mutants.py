@@ -12,13 +12,13 @@ from tests.metal import CompileError
 
 
 def mutant(kernel: Kernel, old: str, new: str) -> Kernel:
-    """`kernel` with `old` replaced wherever it stands in its header or source."""
-    assert old in kernel.header + kernel.source, f"the kernel no longer says {old!r}"
+    """Return `kernel` with every `old` in its header and source replaced by `new`."""
+    assert old in kernel.header + kernel.source, f"the kernel no longer contains {old!r}"
     return replace(kernel, header=kernel.header.replace(old, new), source=kernel.source.replace(old, new))
 
 
 def assert_caught(check: Callable[[], None]) -> None:
-    """`check` fails: by a wrong result or by what the emulator sees, and not because the mutant is no Metal."""
+    """Assert that `check` fails: by a wrong result or an error of the emulator, and not because of invalid Metal."""
     with pytest.raises(AssertionError) as caught:
         check()
     assert not isinstance(caught.value, CompileError)

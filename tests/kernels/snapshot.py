@@ -1,48 +1,62 @@
 """The Metal text of every kernel of the package, as MLX generates it for one typical call.
 
-The files in snapshots/ are what a change of a kernel is reviewed by. This rewrites them:
+To review a change of a kernel, compare the files in snapshots/. Write them again with:
 
     python -m tests.kernels.snapshot
 """
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import mlx.core as mx
+import numpy as np
 
-from d3mlx.kernels import accept_blocks, choose_rows, dispatch, refresh_rows, token_stats
+from d3mlx.kernels import accept_blocks, dispatch, refresh_rows, token_stats
 from d3mlx.kernels.accept_blocks import Rule
 from tests.metal.trace import Generated, trace
 
 FOLDER = Path(__file__).parent / "snapshots"
 
 
-RULES = [
-    Rule("entropy", 0.5, best_always=True, force_likeliest=True),
-    Rule("entropy", 0.4, inclusive=False),
-    Rule("confidence", 0.9, best_always=True),
-    Rule("factor", 1.0),
-    Rule("opening"),
-]
-"""Every kind that a preset uses."""
+def rules(rows: int) -> list[Rule]:
+    """Return a rule for each kernel that a preset uses, as the preset makes it for so many rows."""
+    noise = np.full(rows, 0.5, np.float32)
+    quota = Rule("confidence", most=2)
+    drawn = {"progress": False, "noise": noise, "heat": 0.2}
+    return [
+        # d3LLM for LLaDA and for Dream.
+        Rule("entropy", 0.5, best_always=True, force_likeliest=True),
+        Rule("entropy", 0.4, inclusive=False),
+        # Fast-dLLM.
+        Rule("confidence", 0.9, best_always=True),
+        Rule("factor", 1.0),
+        Rule("opening"),
+        # LLaDA's own sampler.
+        quota,
+        Rule("random", most=2, noise=noise),
+        # Dream's own sampler: in order, drawn in proportion, and by the toss of a coin.
+        Rule("entropy", math.inf, most=2, progress=False),
+        Rule("margin", most=2, progress=False),
+        Rule("entropy", math.inf, most=2, **drawn),
+        Rule("margin", most=2, **drawn),
+        quota._replace(**drawn),
+        Rule("random", -0.5, inclusive=False, progress=False, noise=-noise),
+    ]
 
 
 def typical_calls(dtype: mx.Dtype = mx.bfloat16, rows: int = 8) -> list[tuple[dispatch.Kernel, dispatch.Launch]]:
-    """One call of each kernel on `rows` rows."""
+    """Return one call of each kernel, on `rows` rows."""
     logits = mx.zeros((rows, 1000), dtype)
-    draw = token_stats.Draw(mx.arange(rows), 1.0, 0, 0)
+    draw = token_stats.Draw.of(np.arange(rows, dtype=np.int32), 1.0, 0, 0)
     choices: list[token_stats.Choice] = [None, mx.zeros((rows, 1000)), draw]
     calls = [(token_stats.chosen_kernel(choice), token_stats.launch(logits, 3, choice)) for choice in choices]
     x, table = mx.zeros((1, 2, rows, 64), dtype), refresh_rows.frequencies(64, 10000.0, 1.0)
     calls.append((refresh_rows.KERNEL, refresh_rows.launch(x, x, x, mx.arange(rows), table)))
-    stats, positions = token_stats.token_stats(logits, 3), mx.arange(rows)
-    blocks = mx.array([[0, rows, rows, accept_blocks.FULL, 0, 0]])
-    for rule in RULES:
-        kernel = accept_blocks.kernel(rule.kind, rule.inclusive)
-        calls.append((kernel, accept_blocks.launch(stats, positions, blocks, rule, mx.array([-1, 5]))))
-    ages = mx.zeros(rows, mx.int32)
-    calls.append((choose_rows.KERNEL, choose_rows.launch(ages.astype(mx.uint8), ages, rows, 3)))
+    stats, positions, focus = token_stats.token_stats(logits, 3), mx.arange(rows), mx.array([0, rows])
+    for rule in rules(rows):
+        calls.append((accept_blocks.kernel_of(rule), accept_blocks.launch(stats, positions, focus, rule)))
     return calls
 
 
@@ -53,11 +67,15 @@ def generated(kernel: dispatch.Kernel, launch: dispatch.Launch) -> Generated:
 
 
 def texts() -> dict[str, str]:
-    """File name -> Metal text."""
+    """Return the Metal text of each file."""
     return {f"{kernel.name}.metal": generated(kernel, launch).text for kernel, launch in typical_calls()}
 
 
 if __name__ == "__main__":
     FOLDER.mkdir(exist_ok=True)
-    for file, text in texts().items():
+    current = texts()
+    for old in FOLDER.glob("*.metal"):
+        if old.name not in current:
+            old.unlink()
+    for file, text in current.items():
         (FOLDER / file).write_text(text)

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 from unittest.mock import patch
 
-import numpy as np
 import pytest
 
+from d3mlx.cache import KVCache
 from d3mlx.canvas import Canvas
-from d3mlx.decoding.acceptance import Entropy
+from d3mlx.decoding.acceptance import Entropy, Origin, Quota, TimeQuota
 from d3mlx.decoding.presets import D3LLM, Decoder
-from d3mlx.decoding.rows import Plan, run
+from d3mlx.decoding.rows import Full, Plan, run
 from d3mlx.decoding.sampling import Sampling
-from d3mlx.decoding.schedule import MultiBlock
-from d3mlx.engine import decode
+from d3mlx.decoding.schedule import MultiBlock, SequentialBlocks, View, WholeCanvas
+from d3mlx.engine import step
 from d3mlx.kernels import dispatch
+from d3mlx.request import Request
 from tests.golden.cases import model
 from tests.kernels.conftest import Executor
 from tests.metal import Emulation
@@ -24,40 +24,80 @@ from tests.metal import Emulation
 
 @dataclass(frozen=True)
 class MaskedOnly:
-    """Everything once, then the masked positions wherever they stand: rows that do not form a run."""
+    """Everything once, then the masked positions alone: rows that do not form a run."""
 
     cached: bool = True
 
-    def start(self, canvas: Canvas) -> bool:
+    def start(self, canvas: Canvas, cache: KVCache) -> bool:
         return False
 
-    def step(self, canvas: Canvas, view: Any, state: bool) -> tuple[Plan, bool]:
+    def step(self, canvas: Canvas, view: View, cache: KVCache, state: bool) -> tuple[Plan, bool]:
         if not state:
-            return run(0, len(canvas), "first"), True
-        return Plan(np.flatnonzero(canvas.tokens == canvas.mask_id).astype(np.int32)), True
+            return run(0, canvas.active_length, "first"), True
+        return Plan(canvas.masked_before(canvas.active_length)), True
 
 
-DECODERS = {
-    "d3llm": D3LLM(threshold=2.0, block_size=8, cache_delay=1, refresh_interval=4).build("llada"),
-    "scattered rows": Decoder(MultiBlock(8, 0.1, 0.9), Entropy(2.0), MaskedOnly()),
+MULTI_BLOCK = D3LLM(threshold=2.0, block_size=8, cache_delay=1, refresh_interval=4).build("llada")
+CASES = {
+    "d3llm": (MULTI_BLOCK, {"accept_entropy"}),
+    "scattered rows": (
+        Decoder(MultiBlock(8, 0.1, 0.9), Entropy(2.0), MaskedOnly()),
+        {"accept_entropy", "refresh_rows"},
+    ),
+    "quota": (Decoder(SequentialBlocks(8), Quota("confidence", 12), Full()), {"accept_confidence_best"}),
+    "random quota": (Decoder(SequentialBlocks(8), Quota("random", 12), Full()), {"accept_random_best_noisy"}),
+    "drawn positions": (
+        Decoder(WholeCanvas(), TimeQuota("margin", 12, alg_temp=0.5), Full()),
+        {"accept_margin_best_noisy"},
+    ),
+    "origin": (Decoder(WholeCanvas(), Origin(12), Full()), {"accept_random_below_noisy"}),
 }
+"""A decoder, and the kernels that it must run beside `token_stats`."""
 
 
-def tokens(decoder: Decoder, sampling: Sampling) -> list[list[int]]:
-    canvas = Canvas([3, 14, 15, 92, 65], 24, mask_id=250, end_ids=())
-    return [step.tokens.tolist() for step in decode(model("llada"), canvas, decoder, sampling)]
+def request_of(decoder: Decoder, sampling: Sampling) -> Request:
+    canvas = Canvas.for_prompt([3, 14, 15, 92, 65], 24, mask_id=250, end_ids=())
+    return Request(model("llada"), canvas, decoder, sampling)
 
 
-@pytest.mark.parametrize("name", DECODERS)
+def tokens(requests: list[Request]) -> list[list[int]]:
+    """Decode all requests together; return the tokens of every step."""
+    steps = []
+    while left := [request for request in requests if not request.done]:
+        steps += [result.tokens.tolist() for result in step(model("llada"), left)]
+    return steps
+
+
+@pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("temperature", [0.0, 0.8])
 def test_same_tokens(executor: Executor, name: str, temperature: float) -> None:
-    sampling = Sampling(temperature=temperature, seed=3)
+    sampling, (decoder, kernels) = Sampling(temperature=temperature, seed=3), CASES[name]
     with patch.object(dispatch, "on_gpu", lambda: False):
-        expected = tokens(DECODERS[name], sampling)
+        expected = tokens([request_of(decoder, sampling)])
     with executor(Emulation(seed=1)) as records:
-        found = tokens(DECODERS[name], sampling)
-    assert found == expected
-    assert sum(map(len, found)) == 24
+        result = tokens([request_of(decoder, sampling)])
+    assert result == expected
+    assert sum(map(len, result)) == 24
     if records is not None:
-        wanted = {"token_stats"} | ({"refresh_rows"} if name == "scattered rows" else set())
-        assert all(any(kernel in record.kernel for record in records) for kernel in wanted)
+        assert all(any(kernel in record.kernel for record in records) for kernel in {"token_stats", *kernels})
+
+
+def test_same_tokens_of_requests_that_share_steps(executor: Executor) -> None:
+    """Requests with different decoders, temperatures and seeds: one launch of `token_stats` a step serves them all."""
+
+    def batch() -> list[Request]:
+        temperatures = (0.0, 0.8, 0.0, 1.2, 0.5, 0.8)
+        return [
+            request_of(decoder, Sampling(temperature=temperature, seed=seed))
+            for seed, ((decoder, _), temperature) in enumerate(zip(CASES.values(), temperatures, strict=True))
+        ]
+
+    with patch.object(dispatch, "on_gpu", lambda: False):
+        expected = tokens(batch())
+    requests = batch()
+    with executor(Emulation(seed=1)) as records:
+        result = tokens(requests)
+    assert result == expected
+    if records is not None:
+        launches = sum("token_stats" in record.kernel for record in records)
+        assert launches == max(request.stats.forwards for request in requests)

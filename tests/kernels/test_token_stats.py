@@ -20,7 +20,7 @@ from tests.metal import Emulation, emulated
 
 DTYPES = [mx.float32, mx.float16, mx.bfloat16]
 SCHEDULES = [Emulation(seed=1), Emulation(seed=2), Emulation(seed=3), Emulation(seed=4, preempt=7)]
-CHOICES = ["likeliest", "scores", "draw"]
+CHOICES = ["likeliest", "scores", "draw", "mixed draw"]
 FLOOR = 4e-7
 """Relative error of a few units in the last place, below which stock operations are right by luck."""
 
@@ -39,11 +39,22 @@ def rows(width: int, seed: int = 0, dtype: mx.Dtype = mx.float32, excluded: int 
     return mx.array(x.astype(np.float32)).astype(dtype)
 
 
+def mixed_draw(count: int, seed: int = 0) -> Draw:
+    """Return a draw in which each of `count` rows has its own position, temperature, seed and call."""
+    index = np.arange(count)
+    temperatures = np.array([0.7, 0.0, 1.3, 0.0, 0.2, 4.0], np.float32)[index % 6]
+    seeds, calls = (seed + 11 + index % 7).astype(np.uint32), (3 + index % 4).astype(np.uint32)
+    return Draw((5 + 3 * (index // 2)).astype(np.int32), temperatures, seeds, calls)
+
+
 def choice_of(kind: str, logits: mx.array, seed: int = 0) -> Choice:
-    draw = Draw(mx.arange(logits.shape[0], dtype=mx.int32) + 5, 0.7, seed + 11, 3)
-    if kind == "scores":
-        return draw.scores(logits)
-    return draw if kind == "draw" else None
+    count = logits.shape[0]
+    if kind == "likeliest":
+        return None
+    if kind == "mixed draw":
+        return mixed_draw(count, seed)
+    draw = Draw.of(np.arange(5, 5 + count, dtype=np.int32), 0.7, seed + 11, 3)
+    return draw.scores(logits) if kind == "scores" else draw
 
 
 def float64(x: mx.array) -> Array:
@@ -51,7 +62,7 @@ def float64(x: mx.array) -> Array:
 
 
 def true_scores(logits: mx.array, choice: Choice) -> Array:
-    """What the sampled token maximises, in float64."""
+    """Return in float64 the scores [N, V] of which the sampled token has the highest."""
     x = float64(logits)
     if choice is None:
         return x
@@ -59,9 +70,11 @@ def true_scores(logits: mx.array, choice: Choice) -> Array:
         return float64(choice)
     width = np.uint32(x.shape[1])
     with np.errstate(over="ignore"):
-        index = np.array(choice.positions).astype(np.uint32)[:, None] * width + np.arange(width, dtype=np.uint32)
-        bits = mixed(index, choice.seed, choice.call, np.uint32)
-    return x / choice.temperature - np.log(-np.log((bits.astype(np.float64) + 0.5) / 2**32))
+        index = choice.positions.astype(np.uint32)[:, None] * width + np.arange(width, dtype=np.uint32)
+        bits = mixed(index, choice.seeds[:, None], choice.calls[:, None], np.uint32)
+    drawn = -np.log(-np.log((bits.astype(np.float64) + 0.5) / 2**32))
+    heat = choice.temperatures.astype(np.float64)[:, None]
+    return np.where(heat > 0, x / np.where(heat > 0, heat, 1) + drawn, x)
 
 
 def truth(logits: mx.array) -> tuple[Array, Array]:
@@ -142,7 +155,7 @@ def test_statistics(executor: Executor, width: int, kind: str, dtype: mx.Dtype) 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_vocabularies_of_llada_and_dream(executor: Executor, dtype: mx.Dtype) -> None:
-    for width, kind, emulation in zip((126464, 126464, 152064), CHOICES, SCHEDULES, strict=False):
+    for width, kind, emulation in zip((126464, 126464, 152064, 152064), CHOICES, SCHEDULES, strict=True):
         logits = rows(width, 5, dtype)[:2]
         choice = choice_of(kind, logits)
         with executor(emulation):
@@ -173,9 +186,49 @@ def test_inexact_arithmetic(emulator: Executor, kind: str, dtype: mx.Dtype) -> N
 
 def test_strided_rows_and_many_of_them(executor: Executor) -> None:
     logits = mx.concatenate([rows(40, seed) for seed in range(4)]).reshape(2, 12, 40).transpose(1, 0, 2)[:, 1]
-    choice = choice_of("draw", logits)
+    for kind in ("draw", "mixed draw"):
+        choice = choice_of(kind, logits)
+        with executor(Emulation(seed=1)):
+            check(token_stats(logits, 2, choice), logits, 2, choice)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_a_row_draws_what_it_draws_alone(executor: Executor, dtype: mx.Dtype) -> None:
+    """Requests with other temperatures, seeds and calls share a launch, and no row sees the others."""
+    logits = mx.concatenate([rows(200, seed, dtype) for seed in range(3)])
+    draw = mixed_draw(len(logits))
+    likeliest = token_stats(logits, 7).token.tolist()
+    for emulation in SCHEDULES:
+        with executor(emulation):
+            together = token_stats(logits, 7, draw)
+            for i in range(len(logits)):
+                one = slice(i, i + 1)
+                alone = Draw(draw.positions[one], draw.temperatures[one], draw.seeds[one], draw.calls[one])
+                stats = token_stats(logits[one], 7, alone)
+                assert [column[i].item() for column in together] == [column.item() for column in stats]
+                if draw.temperatures[i] == 0:
+                    assert together.sampled[i].item() == likeliest[i]
+    drawn = [together.sampled[i].item() != likeliest[i] for i in np.flatnonzero(draw.temperatures)]
+    assert any(drawn)
+
+
+def test_joined_draws_are_the_draws_of_their_requests(executor: Executor) -> None:
+    parts = [rows(60, seed)[: seed + 1] for seed in range(4)]
+    draws = [
+        Draw.of(np.arange(9, 9 + len(part), dtype=np.int32), temperature, seed, call)
+        for part, temperature, seed, call in zip(
+            parts, (0.0, 0.8, 1.5, 0.8), (1, 2, 2**32 - 1, 2), (0, 5, 6, 7), strict=True
+        )
+    ]
+    joined = Draw.join(draws)
+    assert [draw.greedy for draw in (*draws, joined)] == [True, False, False, False, False]
+    logits = mx.concatenate(parts)
     with executor(Emulation(seed=1)):
-        check(token_stats(logits, 2, choice), logits, 2, choice)
+        together = token_stats(logits, -1, joined)
+        alone = [token_stats(part, -1, draw).sampled for part, draw in zip(parts, draws, strict=True)]
+    check(together, logits, -1, joined)
+    assert mx.array_equal(together.sampled, mx.concatenate(alone))
+    assert mx.array_equal(together.sampled, reference(logits, -1, joined).sampled)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
@@ -206,7 +259,7 @@ def test_excluded_id_zero(executor: Executor) -> None:
 
 def test_logits_are_read_once(emulator: Executor) -> None:
     logits = rows(5000)
-    for kind, arrays in (("likeliest", 1), ("scores", 2), ("draw", 1)):
+    for kind, arrays in (("likeliest", 1), ("scores", 2), ("draw", 1), ("mixed draw", 1)):
         with emulated() as records:
             token_stats(logits, 3, choice_of(kind, logits))
         (record,) = records
@@ -237,6 +290,31 @@ def test_kernel_reference_and_numpy_agree(problem: tuple[mx.array, int, Choice],
     for stats in (found, expected):
         check(stats, logits, excluded, choice, slack=2)
     assert mx.array_equal(found.token, expected.token)
+
+
+DRAW_MUTANTS = {
+    "temperature of the first row": ("temperatures[n]", "temperatures[0]"),
+    "seed of the first row": ("seeds[n]", "seeds[0]"),
+    "call of the first row": ("calls[n]", "calls[0]"),
+    "position of the first row": ("positions[n]", "positions[0]"),
+    "row index instead of its position": ("uint(positions[n])", "n"),
+    "noise at temperature 0": (": x[j];", ": x[j] + gumbel(mixed(place + id, seed, call));"),
+    "no temperature": ("x[j] / heat + gumbel", "x[j] + gumbel"),
+}
+
+
+@pytest.mark.parametrize("name", DRAW_MUTANTS)
+def test_mutant_of_a_draw_is_caught(emulator: Executor, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    logits = mx.concatenate([rows(200, seed) for seed in range(3)])
+    draw = mixed_draw(len(logits))
+    monkeypatch.setattr(kernels, "DRAW_KERNEL", mutant(kernels.DRAW_KERNEL, *DRAW_MUTANTS[name]))
+
+    def run() -> None:
+        with emulator(Emulation(seed=1)):
+            stats = token_stats(logits, 4, draw)
+        check(stats, logits, 4, draw)
+
+    assert_caught(run)
 
 
 MUTANTS = {

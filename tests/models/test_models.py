@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from mlx_lm.utils import load_model
 
-from d3mlx.cache import Rows, Store
+from d3mlx.cache import CachedLayer, KVCache, RowIndex
 from d3mlx.errors import CheckpointError
 from d3mlx.models import get_model_classes, llada
 from tests.golden.cases import FOLDER, model
@@ -59,18 +59,19 @@ def test_key_value_reuse(family: str, scattered: bool) -> None:
     data = np.load(FOLDER / family / "logits.npz")
     cached, first, second = int(data["kv_cached_len"]), data["kv_ids_first"], data["kv_ids_second"]
     net, length = model(family), len(first)
-    store = Store(len(net.layers), keep=True)
-    everything = Rows(np.arange(length, dtype=np.int32), length)
-    hidden = net.hidden(mx.array(first)[None], everything.positions, store.open(everything))
+    cache = KVCache(len(net.layers))
+    everything = RowIndex(np.arange(length, dtype=np.int32), length)
+    hidden = net.hidden(mx.array(first)[None], everything.device_positions, cache.open(everything, first))
     assert np.abs(np.array(net.logits(hidden))[0] - data["kv_first_logits"]).max() < TOLERANCE
-    assert store.layers is not None
-    assert store.layers[0].keys is not None
-    assert store.layers[0].values is not None
-    assert np.abs(np.array(store.layers[0].keys[0, :, :cached]) - data["kv_k_layer0"]).max() < 1e-5
-    assert np.abs(np.array(store.layers[0].values[0, :, :cached]) - data["kv_v_layer0"]).max() < 1e-5
-    places = np.arange(cached, length, dtype=np.int32)
-    tail = Rows(mx.array(places) if scattered else places, length)
-    hidden = net.hidden(mx.array(second[cached:])[None], tail.positions, store.open(tail))
+    layer = cache.layers[0]
+    assert isinstance(layer, CachedLayer)
+    keys, values = layer.arrays
+    assert np.abs(np.array(keys[0, :, :cached]) - data["kv_k_layer0"]).max() < 1e-5
+    assert np.abs(np.array(values[0, :, :cached]) - data["kv_v_layer0"]).max() < 1e-5
+    tail = RowIndex(np.arange(cached, length, dtype=np.int32), length)
+    if scattered:
+        tail.index = tail.device_positions = mx.array(tail.positions)
+    hidden = net.hidden(mx.array(second[cached:])[None], tail.device_positions, cache.open(tail, second[cached:]))
     assert np.abs(np.array(net.logits(hidden))[0] - data["kv_second_tail_logits"]).max() < TOLERANCE
 
 

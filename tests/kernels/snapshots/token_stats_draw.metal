@@ -69,19 +69,20 @@ inline void merge_lanes(thread Row& row) {
 inline float probability(thread const Row& row, float x) {
   return row.total == 0.0f ? 0.0f : metal::exp(x - row.top) / row.total;
 }
-[[kernel]] void custom_kernel_token_stats_draw_bfloat16_t_int32_ts_int32_t_uint32_tc_floats_int32_t_float_float_float_int32_t_float(
+[[kernel]] void custom_kernel_token_stats_draw_bfloat16_t_int32_ts_int32_t_float_uint32_t_uint32_t_int32_t_float_float_float_int32_t_float(
   const device bfloat16_t* logits [[buffer(0)]],
   const constant int* logits_shape [[buffer(1)]],
   const constant int32_t& excluded [[buffer(2)]],
   const device int32_t* positions [[buffer(3)]],
-  const constant uint32_t* key [[buffer(4)]],
-  const constant float& temperature [[buffer(5)]],
-  device int32_t* token [[buffer(6)]],
-  device float* p [[buffer(7)]],
-  device float* p2 [[buffer(8)]],
-  device float* entropy [[buffer(9)]],
-  device int32_t* sampled [[buffer(10)]],
-  device float* p_sampled [[buffer(11)]],
+  const device float* temperatures [[buffer(4)]],
+  const device uint32_t* seeds [[buffer(5)]],
+  const device uint32_t* calls [[buffer(6)]],
+  device int32_t* token [[buffer(7)]],
+  device float* p [[buffer(8)]],
+  device float* p2 [[buffer(9)]],
+  device float* entropy [[buffer(10)]],
+  device int32_t* sampled [[buffer(11)]],
+  device float* p_sampled [[buffer(12)]],
   uint simdgroup_index_in_threadgroup [[simdgroup_index_in_threadgroup]],
   uint simdgroups_per_threadgroup [[simdgroups_per_threadgroup]],
   uint thread_index_in_simdgroup [[thread_index_in_simdgroup]],
@@ -96,10 +97,10 @@ inline float probability(thread const Row& row, float x) {
   uint barred = uint(excluded);
   size_t base = size_t(n) * size_t(width);
   threadgroup Row shared[32];
-  uint seed = key[0];
-  uint call = key[1];
+  uint seed = seeds[n];
+  uint call = calls[n];
   uint place = uint(positions[n]) * width;
-  float heat = temperature;
+  float heat = temperatures[n];
 
   Row row = empty_row();
   uint stride = threads_per_threadgroup.x * 4;
@@ -131,7 +132,7 @@ inline float probability(thread const Row& row, float x) {
       } else {
         row.second = metal::max(row.second, x[j]);
       }
-      float score = x[j] / heat + gumbel(mixed(place + id, seed, call));
+      float score = heat > 0.0f ? x[j] / heat + gumbel(mixed(place + id, seed, call)) : x[j];
       if (score > row.score) {
         row.score = score;
         row.drawn_logit = x[j];

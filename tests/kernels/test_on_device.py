@@ -1,4 +1,4 @@
-"""Arrays on their way to the device."""
+"""Copies of NumPy arrays for the device."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from d3mlx.kernels.host import on_device
+from d3mlx.kernels.dispatch import on_device
 
 
 @pytest.mark.parametrize("dtype", [bool, np.uint8, np.int32, np.uint32, np.float32])
-def test_what_arrives_is_what_was_sent(dtype: Any) -> None:
+def test_values_arrive_unchanged(dtype: Any) -> None:
     values = np.arange(24).reshape(6, 4).astype(dtype)
     for sent in (values, values[::2, 1:].T, values[:0], values[0, 0, None]):
         arrived = on_device(sent)
@@ -22,7 +22,7 @@ def test_what_arrives_is_what_was_sent(dtype: Any) -> None:
         assert np.array_equal(np.array(arrived), sent)
 
 
-def test_what_is_sent_is_copied() -> None:
+def test_values_are_copied() -> None:
     values = np.zeros(3, np.int32)
     arrived = on_device(values)
     values[:] = 1

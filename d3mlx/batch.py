@@ -1,0 +1,109 @@
+"""Many requests in one forward: who waits, who runs, who fits in memory."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from d3mlx.cache import bytes_per_position
+from d3mlx.engine import step
+from d3mlx.errors import ConfigError, MemoryLimitError
+from d3mlx.loader import compute_dtype, memory_limit, nbytes
+from d3mlx.models import DiffusionModel
+from d3mlx.request import Request, Step
+from d3mlx.stages import Stages
+
+MAX_BATCH = 8
+"""Requests in one forward where nothing else is said."""
+
+RESERVE = 0.1
+"""Share of the memory limit that caches leave free, for activations and logits."""
+
+
+class Batcher:
+    """Requests that share forwards. They join in the order of submission and leave between steps.
+
+    waiting: submitted, not started. running: part of the next forward.
+    """
+
+    def __init__(
+        self,
+        model: DiffusionModel,
+        max_batch: int = MAX_BATCH,
+        *,
+        reserve: float = RESERVE,
+        limit: int | None = None,
+    ):
+        """max_batch: requests that run at once, at most. reserve: share of `limit` to leave free, 0 to 1. limit: bytes
+        that weights and caches may take together; by default what the loader allows weights. Raises ConfigError."""
+        if max_batch < 1:
+            raise ConfigError(f"The batch size must be at least 1, not {max_batch}.")
+        if not 0 <= reserve < 1:
+            raise ConfigError(f"The memory reserve must be a share from 0 to below 1, not {reserve}.")
+        self.model, self.max_batch = model, max_batch
+        self.itemsize = compute_dtype(model).size
+        limit = memory_limit() if limit is None else limit
+        self.budget = int(limit * (1 - reserve)) - nbytes(model)
+        self.waiting: deque[Request] = deque()
+        self.running: list[Request] = []
+
+    @property
+    def busy(self) -> bool:
+        """Whether a request waits or runs."""
+        return bool(self.waiting or self.running)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another request would run at once if the memory allows."""
+        return len(self.waiting) + len(self.running) < self.max_batch
+
+    @property
+    def reserved(self) -> int:
+        """Bytes that the running requests may come to need."""
+        return sum(self.bytes_of(request) for request in self.running)
+
+    def bytes_of(self, request: Request) -> int:
+        """Return the bytes that a request may come to need: each position of its canvas, in each of its lanes."""
+        shape = self.model.args.shape()
+        return sum(
+            len(lane.canvas) * bytes_per_position(shape, self.itemsize, lane.cache.keep, lane.cache.packing)
+            for lane in request.lanes
+        )
+
+    def submit(self, request: Request) -> None:
+        """Put a request at the end of the queue. Raises MemoryLimitError as `check` does."""
+        self.check(request)
+        self.waiting.append(request)
+
+    def check(self, request: Request) -> None:
+        """Raise MemoryLimitError if a request cannot run even alone."""
+        needed = self.bytes_of(request)
+        if needed > self.budget:
+            raise MemoryLimitError(
+                f"A request of {len(request.canvas)} positions needs {needed / 1e9:.2f} GB for its cache, and "
+                f"{max(self.budget, 0) / 1e9:.2f} GB are free beside the weights; shorten the prompt "
+                "or lower max-tokens."
+            )
+
+    def cancel(self, request: Request) -> None:
+        """Take a request out, whether it waits, runs or has left already."""
+        self.running = [other for other in self.running if other is not request]
+        self.waiting = deque(other for other in self.waiting if other is not request)
+
+    def admit(self) -> None:
+        """Start waiting requests while the next one fits. None overtakes another."""
+        while self.waiting and len(self.running) < self.max_batch:
+            if self.running and self.reserved + self.bytes_of(self.waiting[0]) > self.budget:
+                return
+            self.running.append(self.waiting.popleft())
+
+    def step(self, profile: Stages | None = None) -> list[tuple[Request, Step]]:
+        """Admit what fits and run one forward; return the Step of every request that ran, in order of admission.
+
+        Requests that are done leave. Returns nothing when no request is left. profile: as for `engine.step`.
+        """
+        self.admit()
+        if not self.running:
+            return []
+        steps = list(zip(self.running, step(self.model, self.running, profile), strict=True))
+        self.running = [request for request in self.running if not request.done]
+        return steps

@@ -1,0 +1,205 @@
+"""One request: all that a generation is between two steps, and the Step that it reports.
+
+Positions are absolute everywhere: 0 is the first token of the canvas.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import mlx.core as mx
+import numpy as np
+import numpy.typing as npt
+
+from d3mlx.cache import KVCache, RowIndex
+from d3mlx.canvas import Canvas, Ints
+from d3mlx.decoding.acceptance import Candidates
+from d3mlx.decoding.presets import Decoder
+from d3mlx.decoding.rows import Kind
+from d3mlx.decoding.sampling import Drawing, Noise, Sampling
+from d3mlx.decoding.schedule import Block, View, active_end, advance
+from d3mlx.errors import CheckpointError, ConfigError
+from d3mlx.kernels.accept_blocks import Accepted, accept_blocks
+from d3mlx.kernels.token_stats import TokenStats
+from d3mlx.models import DiffusionModel
+
+
+@dataclass(frozen=True)
+class Stats:
+    """Totals so far. Forwards, rows and committed tokens are counted here and nowhere else.
+
+    rows: positions forwarded, over all forwards (a guided forward counts both its lanes). prefill_rows: those of them
+    that were given tokens, computed for the first time. tokens: committed ones up to and including the first end token.
+    """
+
+    forwards: int = 0
+    rows: int = 0
+    prefill_rows: int = 0
+    tokens: int = 0
+
+    @property
+    def tokens_per_forward(self) -> float:
+        """TPF."""
+        return self.tokens / self.forwards if self.forwards else 0.0
+
+    @property
+    def rows_per_token(self) -> float:
+        """RPT."""
+        return self.rows / self.tokens if self.tokens else 0.0
+
+
+@dataclass(frozen=True)
+class Step:
+    """One denoising iteration of one request. Positions are absolute; arrays are NumPy's.
+
+    positions: int32 [C], ascending, those that committed; tokens: int32 [C], their ids; entropies: float32 [C], in nats
+    at that moment. filled: int32 [F], positions that an end token among them filled. eligible: int32 [N], every
+    position that could have committed; guesses: int32 [N], its most likely token; guess_entropies: float32 [N]. blocks:
+    before the forward. rows: number of positions this forward computed. text: what became readable, set by
+    `stream_generate` where there is a tokenizer.
+    """
+
+    index: int
+    kind: Kind
+    positions: Ints
+    tokens: Ints
+    entropies: npt.NDArray[np.float32]
+    filled: Ints
+    eligible: Ints
+    guesses: Ints
+    guess_entropies: npt.NDArray[np.float32]
+    blocks: tuple[Block, ...]
+    rows: int
+    stats: Stats
+    text: str = field(default="")
+
+
+@dataclass(frozen=True, eq=False)
+class Lane:
+    """One sequence of a request in a forward: a canvas and what is computed of it. A guided request has two."""
+
+    canvas: Canvas
+    cache: KVCache
+
+
+NOTHING = np.empty(0, np.int32)
+"""The result of a step in which a request had nothing to decide."""
+
+
+class Request:
+    """A canvas, its decoder's policies with their states, its KV cache, its noise, its block table and its totals.
+
+    What it plans depends on nothing but these, so it gets the same tokens alone and beside other requests. `plan` sets
+    what the step at hand is about. view: the blocks. kind: what the forward is for. rows: the positions that it
+    computes. eligible: int32 [N], ascending, the positions that may commit.
+    """
+
+    view: View
+    kind: Kind
+    rows: RowIndex
+    eligible: Ints
+
+    def __init__(
+        self,
+        model: DiffusionModel,
+        canvas: Canvas,
+        decoder: Decoder,
+        sampling: Sampling | None = None,
+        noise: Noise | None = None,
+        cache: KVCache | None = None,
+    ):
+        """cache: of an earlier request of the same model. The leading tokens that it has in common with this prompt are
+        not computed again: exact for a block-causal model, approximate for a bidirectional one, whose keys and values
+        describe a text that ended differently. Raises ConfigError if the decoder cannot use it.
+        """
+        sampling = sampling or Sampling()
+        self.canvas, self.decoder = canvas, decoder
+        self.drawing = Drawing(sampling, noise or Noise(sampling.seed), decoder.acceptance.filtered_statistics)
+        if cache is None:
+            cache = KVCache(len(model.layers), decoder.rows.cached, decoder.kv)
+        else:
+            if not (cache.keep and decoder.rows.cached and cache.packing == decoder.kv):
+                raise ConfigError("An earlier cache needs a decoder with a cache, quantized in the same way.")
+            # A prediction for the first mask is read from the row `shift` before it, which must see these masks.
+            known = canvas.tokens[: max(canvas.prompt_length - model.shift, 0)]
+            cache.trim(cache.match(known))
+        self.lanes = [Lane(canvas, cache)]
+        if decoder.cfg_scale:
+            self.lanes.append(Lane(canvas.without_given(), KVCache(len(model.layers), keep=False)))
+        self.greedy = self.drawing.greedy and not decoder.cfg_scale
+        self.table = decoder.schedule.table(canvas)
+        self.rows_state = decoder.rows.start(canvas, cache)
+        self.acceptance_state = decoder.acceptance.start(canvas)
+        self.stats = Stats(prefill_rows=(int(canvas.given.sum()) - cache.length) * len(self.lanes))
+        self.committed = 0
+        self.extend()
+
+    @property
+    def done(self) -> bool:
+        """Whether every position has its token. A request that is done must not be planned again."""
+        return self.canvas.done
+
+    @property
+    def cache(self) -> KVCache:
+        """What the request has computed, for a later request that begins with the same tokens."""
+        return self.lanes[0].cache
+
+    def extend(self) -> None:
+        """Let the positions that the schedule wants take part."""
+        for lane in self.lanes:
+            lane.canvas.extend(active_end(self.table, self.decoder.schedule.ahead))
+
+    def plan(self) -> None:
+        """Choose the rows of the next forward and the positions that may commit in it."""
+        self.view = View.of(self.table)
+        self.extend()
+        plan, self.rows_state = self.decoder.rows.step(self.canvas, self.view, self.cache, self.rows_state)
+        self.kind = plan.kind
+        self.rows = RowIndex(plan.positions, plan.length or self.canvas.active_length)
+        self.eligible = self.canvas.masked_before(self.view.end if plan.decides else 0)
+
+    def guide(self, logits: list[mx.array]) -> mx.array:
+        """Return logits [N, V] of the request from those of its lanes (LLaDA's classifier-free guidance)."""
+        guided, *unprompted = logits
+        for other in unprompted:
+            guided = other + (self.decoder.cfg_scale + 1) * (guided - other)
+        return guided
+
+    def accept(self, stats: TokenStats) -> mx.array:
+        """Apply the acceptance rule to the statistics of the eligible rows, each [N]; return its packed result."""
+        candidates = Candidates(self.eligible, self.view, self.kind, self.committed, self.drawing.noise)
+        rule, self.acceptance_state = self.decoder.acceptance.rule(candidates, self.acceptance_state)
+        focus = self.view.focus
+        return accept_blocks(stats, self.eligible, (focus.start, focus.end), rule)
+
+    def settle(self, packed: Ints) -> Step:
+        """Commit what `accept` decided, advance the blocks, and report the step.
+
+        packed: int32 [3 N], the result of `accept` on the host. Raises CheckpointError if the logits of a row were not
+        numbers: then neither is its entropy.
+        """
+        accepted = Accepted.unpack(packed)
+        if np.isnan(accepted.entropies).any():
+            raise CheckpointError(
+                "The model's logits are not numbers (NaN); its weights are damaged or overflow in this dtype."
+            )
+        chosen = np.flatnonzero(accepted.tokens >= 0)
+        positions, tokens = self.eligible[chosen], accepted.tokens[chosen]
+        filled, *_ = [lane.canvas.commit(positions, tokens) for lane in self.lanes]
+        self.table, self.committed = advance(self.table, self.canvas), len(chosen)
+        rows, before = self.rows.count * len(self.lanes), self.stats
+        self.stats = replace(before, forwards=before.forwards + 1, rows=before.rows + rows, tokens=self.canvas.answered)
+        return Step(
+            index=before.forwards,
+            kind=self.kind,
+            positions=positions,
+            tokens=tokens,
+            entropies=accepted.entropies[chosen],
+            filled=filled,
+            eligible=self.eligible,
+            guesses=accepted.guesses,
+            guess_entropies=accepted.entropies,
+            blocks=self.view.blocks,
+            rows=rows,
+            stats=self.stats,
+        )

@@ -1,0 +1,82 @@
+"""`batch_generate` and `run_batch`: each prompt gets what `generate` gives it, in the order of the prompts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from d3mlx import D3LLM, Sampling, batch_generate, generate, load
+from d3mlx.api import Generation, run_batch
+from d3mlx.data.problems import problem
+from d3mlx.errors import ConfigError, MemoryLimitError, PromptError
+from d3mlx.loader import nbytes
+
+MODEL, TOKENIZER = load("embedded")
+CHATS = [[{"role": "user", "content": problem(index, "held-out").question}] for index in range(5)]
+
+
+@pytest.mark.parametrize("decoder", ["d3mlx", D3LLM(block_size=16)])
+@pytest.mark.parametrize(
+    "options", [{}, {"sampling": Sampling(0.8, seed=5)}, {"stop": ["The answer"], "early_stop": False}]
+)
+def test_results_are_those_of_generate(decoder: Any, options: dict[str, Any]) -> None:
+    sampling = options.get("sampling", Sampling())
+    found = batch_generate(MODEL, TOKENIZER, CHATS, decoder, max_tokens=32, max_batch=3, **options)
+    for index, (result, chat) in enumerate(zip(found, CHATS, strict=True)):
+        own = {**options, "sampling": replace(sampling, seed=sampling.seed + index)}
+        expected = generate(MODEL, TOKENIZER, chat, decoder, max_tokens=32, **own)
+        assert (result.text, result.tokens, result.stats) == (expected.text, expected.tokens, expected.stats)
+        assert [step.text for step in result.steps] == [step.text for step in expected.steps]
+    assert batch_generate(MODEL, TOKENIZER, []) == []
+
+
+def test_nothing_runs_where_a_prompt_is_bad(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(type(MODEL), "hidden", lambda *_: pytest.fail("a forward ran"))
+    with pytest.raises(PromptError, match="empty"):
+        batch_generate(MODEL, TOKENIZER, [CHATS[0], ""])
+    with pytest.raises(ConfigError, match="batch size"):
+        batch_generate(MODEL, TOKENIZER, CHATS, max_batch=0)
+    with pytest.raises(TypeError, match="threshold"):
+        batch_generate(MODEL, TOKENIZER, CHATS, threshold=0.5)  # type: ignore[call-arg]
+    # The last prompt alone does not fit.
+    monkeypatch.setattr("d3mlx.batch.memory_limit", lambda: int((nbytes(MODEL) + 1e6) / 0.9))
+    with pytest.raises(MemoryLimitError, match="positions"):
+        batch_generate(MODEL, TOKENIZER, [*CHATS, [5] * 400], max_tokens=16)
+
+
+def test_an_error_of_the_feed_comes_after_what_was_begun() -> None:
+    """And no generation is asked for after it."""
+    left = [Generation(MODEL, TOKENIZER, chat, max_tokens=16) for chat in CHATS[:2]]
+    asked = 0
+
+    def feed() -> Generation | None:
+        nonlocal asked
+        asked += 1
+        if left:
+            return left.pop(0)
+        raise PromptError("The third prompt is bad.")
+
+    finished = set()
+    with pytest.raises(PromptError, match="third"):
+        for generation, _ in run_batch(MODEL, feed, 4):
+            if generation.done:
+                finished.add(generation)
+    assert len(finished) == 2
+    assert asked == 3
+
+
+def test_a_feed_may_have_more_later() -> None:
+    """None says that there is nothing now; the feed is asked again as long as something runs."""
+    first, second = (Generation(MODEL, TOKENIZER, chat, max_tokens=16) for chat in CHATS[:2])
+    queue = [first]
+    order = []
+    for generation, step in run_batch(MODEL, lambda: queue.pop() if queue else None, 2):
+        order.append((generation is second, step.index))
+        if generation is first and step.index == 1:
+            queue.append(second)
+    assert first.done
+    assert second.done
+    assert order[0] == (False, 0)
+    assert (True, 0) in order

@@ -1,0 +1,218 @@
+"""What a cache contains, and that a later request goes on from it: exactly if the model is block-causal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from d3mlx import generate, load
+from d3mlx.api import Generation
+from d3mlx.cache import KVCache, RowIndex
+from d3mlx.canvas import Canvas, Ints
+from d3mlx.decoding.acceptance import Entropy
+from d3mlx.decoding.presets import D3LLM, D3MLX, Decoder, FastDLLM
+from d3mlx.decoding.rows import Plan, run
+from d3mlx.decoding.schedule import View, lay_out
+from d3mlx.engine import follow, step
+from d3mlx.errors import ConfigError
+from d3mlx.kernels.dispatch import on_device
+from d3mlx.packing import KVPacking
+from d3mlx.request import Request, Step
+from tests.golden.cases import model
+
+SIZE = 8
+MASK = 250
+
+
+@dataclass(frozen=True)
+class AlignedBlocks:
+    """Blocks at multiples of SIZE from position 0, one after another."""
+
+    ahead: ClassVar[int | None] = 0
+
+    def table(self, canvas: Canvas) -> Ints:
+        return lay_out(canvas, canvas.prompt_length // SIZE * SIZE, SIZE)
+
+
+@dataclass(frozen=True)
+class BlockCausal:
+    """Rows of a model whose blocks see only blocks before them. State: end of the blocks whose K/V are final."""
+
+    cached: ClassVar[bool] = True
+
+    def start(self, canvas: Canvas, cache: KVCache) -> int:
+        return cache.length // SIZE * SIZE
+
+    def step(self, canvas: Canvas, view: View, cache: KVCache, state: int) -> tuple[Plan, int]:
+        block, end = view.focus, state + SIZE
+        if state < block.start:
+            # A block of the prompt, or one that was finished by the last step.
+            kind: Any = "prefill" if end <= canvas.prompt_length else "commit"
+            return Plan(np.arange(state, end, dtype=np.int32), kind, length=end), end
+        return Plan(run(block.start, block.end).positions, length=block.end), state
+
+
+DECODER = Decoder(AlignedBlocks(), Entropy(2.5), BlockCausal())
+
+
+@dataclass(frozen=True)
+class Masked:
+    """Attention that sees blocks up to the row's own, over a whole sequence."""
+
+    mask: mx.array
+
+    def attend(self, queries: mx.array, keys: mx.array, values: mx.array, scale: float) -> mx.array:
+        return mx.fast.scaled_dot_product_attention(queries, keys, values, scale=scale, mask=self.mask)
+
+
+def exact(tokens: Ints, end: int) -> Any:
+    """Logits [L, V] of the positions below `end`, computed from nothing with a block-causal mask."""
+    blocks = np.arange(end) // SIZE
+    masked = Masked(on_device(blocks[None, :] <= blocks[:, None]))
+    family = model("llada")
+    hidden = family.hidden(on_device(tokens[:end])[None], 0, [masked] * len(family.layers))
+    return np.array(family.logits(hidden)[0])
+
+
+def talk(prompt: Sequence[int], new: int, cache: KVCache | None = None) -> tuple[Request, list[Step]]:
+    """Decode; check every prediction against `exact`."""
+    canvas = Canvas.for_prompt(prompt, new, MASK, (3, 4))
+    request = Request(model("llada"), canvas, DECODER, cache=cache)
+    steps, before = [], canvas.tokens.copy()
+    for each in follow(model("llada"), request):
+        steps.append(each)
+        if len(each.eligible):
+            logits = exact(before, each.blocks[-1].end)
+            logits[:, MASK] = -np.inf
+            assert (logits[each.eligible].argmax(axis=1) == each.guesses).all()
+        before = canvas.tokens.copy()
+    return request, steps
+
+
+@pytest.mark.parametrize("length", range(1, 2 * SIZE + 2))
+def test_a_block_causal_model_is_exact_and_its_cache_goes_on(length: int) -> None:
+    """Two turns: the second begins with all tokens of the first, and forwards only what the first did not commit."""
+    rng = np.random.default_rng(length)
+    first, steps = talk(rng.integers(0, 240, length).tolist(), 21)
+    kinds = [each.kind for each in steps]
+    assert kinds.count("prefill") == length // SIZE
+    assert all(bool(len(each.positions)) == (each.kind == "step") for each in steps)
+    assert steps[-1].stats.rows == sum(each.rows for each in steps)
+    assert first.cache.length == steps[-1].blocks[-1].end
+    # The last block, which no forward saw complete, is the only one that the cache does not know.
+    known = first.cache.match(first.canvas.tokens) // SIZE
+    assert known >= (first.cache.length - 1) // SIZE
+
+    prompt = [*first.canvas.tokens.tolist(), *rng.integers(0, 240, 11).tolist()]
+    fresh, expected = talk(prompt, 13)
+    reused, found = talk(prompt, 13, first.cache)
+    assert reused.canvas.tokens.tolist() == fresh.canvas.tokens.tolist()
+
+    def decided(steps: list[Step]) -> list[list[int]]:
+        return [each.positions.tolist() for each in steps if each.kind == "step"]
+
+    assert decided(found) == decided(expected)
+    assert len(expected) - len(found) == known
+
+
+def test_requests_with_and_without_a_decision_share_a_forward() -> None:
+    rng = np.random.default_rng(1)
+    prompts = [rng.integers(0, 240, size).tolist() for size in (33, 5)]
+    alone = [talk(prompt, 20) for prompt in prompts]
+    requests = [Request(model("llada"), Canvas.for_prompt(prompt, 20, MASK, (3, 4)), DECODER) for prompt in prompts]
+    kinds = set()
+    while live := [request for request in requests if not request.done]:
+        kinds.add(tuple(each.kind for each in step(model("llada"), live)))
+    assert ("prefill", "step") in kinds
+    assert [request.canvas.tokens.tolist() for request in requests] == [a.canvas.tokens.tolist() for a, _ in alone]
+    assert [request.stats for request in requests] == [steps[-1].stats for _, steps in alone]
+
+
+@pytest.mark.parametrize("family", ["llada", "dream"])
+@pytest.mark.parametrize(
+    "preset", [D3MLX(threshold=2.5, row_multiple=4), D3LLM(threshold=2.5), FastDLLM(threshold=0.2), FastDLLM("prefix")]
+)
+def test_reuse_starts_where_the_cache_ends(family: str, preset: Any) -> None:
+    """Keys and values of a single layer depend on their own token alone, so with one even these models are exact."""
+    single = model.__wrapped__(family)
+    single.model.layers = single.model.layers[:1]
+    decoder = preset.build(family)
+    rng = np.random.default_rng(3)
+    start = rng.integers(0, 240, 20).tolist()
+
+    def request(prompt: list[int], cache: KVCache | None = None) -> Request:
+        return Request(single, Canvas.for_prompt(prompt, 24, MASK), decoder, cache=cache)
+
+    earlier = request([*start, 1, 2, 3])
+    list(follow(single, earlier))
+    later = request([*start, 9, 8], earlier.cache)
+    assert later.cache.length == 20
+    steps = list(follow(single, later))
+    expected = request([*start, 9, 8])
+    exact_steps = list(follow(single, expected))
+    assert later.canvas.tokens.tolist() == expected.canvas.tokens.tolist()
+    assert [each.positions.tolist() for each in steps] == [each.positions.tolist() for each in exact_steps]
+    assert exact_steps[0].rows - steps[0].rows == 20
+    assert (steps[-1].stats.prefill_rows, exact_steps[-1].stats.prefill_rows) == (2, 22)
+
+
+def test_a_whole_prompt_may_be_known() -> None:
+    """At least one row is left to compute; a shifted family also computes the row that predicts the first mask."""
+    for family, rest in (("llada", 0), ("dream", 1)):
+        preset = D3MLX(row_multiple=1).build(family)
+        prompt = list(range(10))
+        earlier = Request(model(family), Canvas.for_prompt(prompt, 5, MASK), preset)
+        list(follow(model(family), earlier))
+        later = Request(model(family), Canvas.for_prompt(prompt, 5, MASK), preset, cache=earlier.cache)
+        assert later.cache.length == 10 - rest
+        assert len(list(follow(model(family), later))) >= 1
+
+
+def test_generate_takes_the_cache_of_an_earlier_answer() -> None:
+    small, tokenizer = load("embedded")
+    ask = "Anna has 3 bags with 12 apples in each. How many apples are there?"
+    chat = [{"role": "user", "content": ask}]
+    first = Generation(small, tokenizer, chat)
+    list(first)
+    again = generate(small, tokenizer, chat, approximate_cache=first.request.cache)
+    assert again.stats.prefill_rows == 0
+    assert again.text == first.text
+    with pytest.raises(ConfigError, match="cache"):
+        generate(small, tokenizer, chat, D3LLM("full"), approximate_cache=first.request.cache)
+    with pytest.raises(ConfigError, match="quantized"):
+        generate(small, tokenizer, chat, D3LLM(kv_bits=8), approximate_cache=first.request.cache)
+
+
+@pytest.mark.parametrize("packing", [None, KVPacking(8, 32)])
+def test_contents_of_a_cache(packing: KVPacking | None) -> None:
+    """Ids, ages and length follow the writes; `trim` forgets a tail, `match` finds the common start."""
+    cache = KVCache(1, packing=packing)
+    rng = np.random.default_rng(0)
+    keys, hidden = mx.array(rng.normal(size=(1, 1, 6, 32)).astype(np.float32)), mx.zeros((1, 6, 4))
+
+    def write(positions: list[int], length: int, tokens: list[int]) -> None:
+        rows = RowIndex(np.array(positions, np.int32), length)
+        (layer,) = cache.open(rows, np.array(tokens, np.int32))
+        part = keys[:, :, : len(positions)]
+        layer.attend(part, part, part, 1.0)
+        cache.write_hidden(rows, hidden[:, : len(positions)] + len(cache.tokens))
+
+    write([0, 1, 2, 3], 4, [5, 6, 7, 8])
+    write([1, 4, 5], 6, [60, 9, 10])
+    assert (cache.length, cache.forwards) == (6, 2)
+    assert cache.tokens.tolist() == [5, 60, 7, 8, 9, 10]
+    assert cache.written.tolist() == [0, 1, 0, 0, 1, 1]
+    assert [cache.match(ids) for ids in ([5, 60, 7], [5, 6, 7], [], [5, 60, 7, 8, 9, 10, 11], [1])] == [3, 1, 0, 6, 0]
+    cache.trim(3)
+    (layer,) = cache.layers
+    assert cache.tokens.tolist() == [5, 60, 7]
+    assert cache.hidden is not None
+    assert cache.hidden.shape == (1, 3, 4)
+    assert {array.shape[2] for array in layer.arrays} == {3}  # type: ignore[attr-defined]
+    write([3], 4, [11])
+    assert cache.tokens.tolist() == [5, 60, 7, 11]
