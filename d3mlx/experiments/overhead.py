@@ -20,7 +20,7 @@ import typer
 
 from d3mlx import Generation, load
 from d3mlx.bench.shapes import Sizes, random_model
-from d3mlx.cache import KVCache, RowIndex
+from d3mlx.cache import CachedLayer, KVCache, QuantizedLayer, RowIndex
 from d3mlx.canvas import Canvas
 from d3mlx.cli.script import script
 from d3mlx.data.problems import problem
@@ -113,23 +113,29 @@ def median(act: Callable[[], list[mx.array]]) -> float:
 
 
 def writing(decoder: Decoder, rows: int) -> float:
-    """Return the seconds in which a step's rows are written into the cache, K and V of each layer and the last hidden
-    rows, with one query's attention per layer; where K and V are quantized, all of them are dequantized too."""
+    """Return the seconds in which a step's rows are written into the cache: K and V of each layer and the last hidden
+    rows. Where K and V are quantized, all of them are dequantized too."""
     length, heads, width = PROMPT + NEW, SIZES.kv_heads, SIZES.hidden // SIZES.kv_heads
     cache = KVCache(SIZES.layers, decoder.rows.cached, decoder.kv)
     everything = RowIndex(np.arange(length, dtype=np.int32), length)
     some = RowIndex((np.arange(rows) * length // rows).astype(np.int32), length)
-    queries = mx.zeros((1, SIZES.heads, 1, width))
     fresh, hidden = mx.ones((1, heads, rows, width)), mx.ones((1, rows, SIZES.hidden))
+    whole = mx.zeros((1, heads, length, width))
     for layer in cache.open(everything, np.zeros(length, np.int32)):
-        layer.attend(queries, mx.zeros((1, heads, length, width)), mx.zeros((1, heads, length, width)), 1.0)
+        layer.attend(whole[:, :, :1], whole, whole, 1.0)
     cache.write_hidden(everything, mx.zeros((1, length, SIZES.hidden)))
     mx.eval(fresh, hidden)
 
     def act() -> list[mx.array]:
-        layers = cache.open(some, np.zeros(rows, np.int32))
-        attended = [layer.attend(queries, fresh, fresh, 1.0) for layer in layers]
-        return [*attended, cache.write_hidden(some, hidden)]
+        written: list[mx.array] = []
+        for layer in cache.open(some, np.zeros(rows, np.int32)):
+            if isinstance(layer, QuantizedLayer):
+                layer.write([*layer.quantize(fresh), *layer.quantize(fresh)])
+                written += [layer.dequantize(layer.arrays[:3]), layer.dequantize(layer.arrays[3:])]
+            elif isinstance(layer, CachedLayer):
+                layer.write([fresh, fresh])
+                written += layer.arrays
+        return [*written, cache.write_hidden(some, hidden)]
 
     return median(act)
 
