@@ -257,8 +257,8 @@ def stream_generate(
     sampling: temperature, truncation and seed; greedy by default.
     early_stop: do not decode what follows an end token.
     stop: texts that end the answer.
-    approximate_cache: `Generation(...).request.cache` of an earlier prompt of this model. Leading tokens that both
-        prompts have in common are not computed again. On a bidirectional model the answer may differ a little.
+    approximate_cache: `Generation(...).request.cache` of an earlier prompt of this model, which stays as it is. Leading
+        tokens that both prompts have in common are not computed again. On a bidirectional model the answer may differ.
     Raises PromptError and ConfigError before the first forward.
     """
     return iter(
@@ -321,10 +321,12 @@ def batch_generate(
 ) -> list[Result]:
     """Generate answers to several prompts side by side; return their Results in the order of the prompts.
 
-    Each prompt gets the answer that `generate` gives it alone, with the seed of `sampling` plus its index. max_batch:
+    Prompt i gets the answer that `generate` gives it alone with the seed of `sampling` plus i. max_batch:
     prompts decoded at once, at most; fewer where memory is short. The other arguments are those of `stream_generate`.
     Raises PromptError, ConfigError and MemoryLimitError before the first forward.
     """
+    if isinstance(prompts, str) or (len(prompts) and all(isinstance(item, Mapping | Integral) for item in prompts)):
+        raise PromptError("batch_generate takes a list of prompts. For one prompt, pass a list that contains it.")
     sampling = sampling or Sampling()
     generations = [
         Generation(

@@ -53,7 +53,7 @@ class Batcher:
 
     @property
     def has_room(self) -> bool:
-        """Whether another request would run at once if the memory allows."""
+        """Whether another request could join the next step, if the memory allows."""
         return len(self.waiting) + len(self.running) < self.max_batch
 
     @property
@@ -70,7 +70,12 @@ class Batcher:
         )
 
     def submit(self, request: Request) -> None:
-        """Put a request at the end of the queue. Raises MemoryLimitError as `check` does."""
+        """Put a request at the end of the queue.
+
+        Raises MemoryLimitError as `check` does, and ConfigError for a request that is done or was submitted before.
+        """
+        if request.done or any(request is other for other in (*self.waiting, *self.running)):
+            raise ConfigError("This request is done or was submitted already. Make a new one.")
         self.check(request)
         self.waiting.append(request)
 

@@ -86,9 +86,15 @@ class CachedLayer:
         pairs = zip(self.arrays, fresh, strict=True)
         self.arrays = [self.rows.write(stored, part, axis=2) for stored, part in pairs]
 
-    def trim(self, length: int) -> None:
-        """Keep positions below `length`."""
-        self.arrays = [array[:, :, :length] for array in self.arrays]
+    def trim(self, length: int) -> CachedLayer:
+        """Return a layer of its own with the positions below `length`."""
+        trimmed = self.empty()
+        trimmed.arrays = [array[:, :, :length] for array in self.arrays]
+        return trimmed
+
+    def empty(self) -> CachedLayer:
+        """Return a layer of the same kind with nothing in it."""
+        return CachedLayer()
 
 
 class QuantizedLayer(CachedLayer):
@@ -111,6 +117,9 @@ class QuantizedLayer(CachedLayer):
             return attention(queries, keys, values, scale)
         self.write(fresh)
         return attention(queries, self.dequantize(self.arrays[:3]), self.dequantize(self.arrays[3:]), scale)
+
+    def empty(self) -> QuantizedLayer:
+        return QuantizedLayer(self.packing)
 
     def quantize(self, rows: mx.array) -> list[mx.array]:
         return list(mx.quantize(rows, self.packing.group_size, self.packing.bits))
@@ -138,7 +147,8 @@ class KVCache:
     """What one request has computed so far. It may outlive the request.
 
     tokens: int32 [L], the id that each position had when it was computed last; `length` is L. written: int32 [L], the
-    number of the forward that computed each position last; `forwards` counts them. hidden: [1, L, D] or None.
+    number of the forward that computed each position last; `forwards` counts them. hidden: [1, L, D] or None. model:
+    the model that computed it, None before the first request.
     """
 
     def __init__(self, layers: int, keep: bool = True, packing: KVPacking | None = None):
@@ -151,6 +161,7 @@ class KVCache:
         self.written: Ints = np.empty(0, np.int32)
         self.forwards = 0
         self.hidden: mx.array | None = None
+        self.model: object = None
 
     @property
     def length(self) -> int:
@@ -186,14 +197,14 @@ class KVCache:
         different = np.flatnonzero(self.tokens[:count] != np.asarray(tokens, np.int32)[:count])
         return int(different[0]) if len(different) else count
 
-    def trim(self, length: int) -> None:
-        """Forget the positions from `length` on."""
-        self.tokens, self.written = self.tokens[:length], self.written[:length]
-        for layer in self.layers:
-            if isinstance(layer, CachedLayer):
-                layer.trim(length)
-        if self.hidden is not None:
-            self.hidden = self.hidden[:, :length]
+    def trim(self, length: int) -> KVCache:
+        """Return a cache of its own with the positions below `length`; this one stays as it is."""
+        trimmed = KVCache(0, self.keep, self.packing)
+        trimmed.layers = [layer.trim(length) if isinstance(layer, CachedLayer) else layer for layer in self.layers]
+        trimmed.tokens, trimmed.written = self.tokens[:length].copy(), self.written[:length].copy()
+        trimmed.forwards, trimmed.model = self.forwards, self.model
+        trimmed.hidden = None if self.hidden is None else self.hidden[:, :length]
+        return trimmed
 
 
 def bytes_per_position(shape: Shape, itemsize: int, keep: bool, packing: KVPacking | None = None) -> int:

@@ -46,8 +46,10 @@ class Canvas:
 
         tokens: ids [L]; those that are not given are ignored. given: bool [L]. end_ids: the tokens that end an answer.
         early_stop: do not decode the positions of a hole after its first end token; they become `end_ids[0]`.
-        Raises PromptError if every position is given.
+        Raises PromptError if every position is given, or if there are not as many flags as tokens.
         """
+        if len(tokens) != len(given):
+            raise PromptError(f"There are {len(tokens)} tokens and {len(given)} flags. Give one flag per token.")
         self.given: Bools = np.asarray(given, dtype=bool)
         self.masked: Bools = ~self.given
         if not self.masked.any():

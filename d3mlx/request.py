@@ -52,6 +52,8 @@ class Stats:
 class Step:
     """One denoising iteration of one request. Positions are absolute; arrays are NumPy's.
 
+    index: 0 for the first step. kind: "first" (the full pass that opens a block), "step", "refresh" (a full pass that
+    renews the cache), or "prefill" and "commit" (only keys and values, nothing is decided).
     positions: int32 [C], ascending, those that committed; tokens: int32 [C], their ids; entropies: float32 [C], in nats
     at that moment. filled: int32 [F], positions that an end token among them filled. eligible: int32 [N], every
     position that could have committed; guesses: int32 [N], its most likely token; guess_entropies: float32 [N]. blocks:
@@ -82,6 +84,16 @@ class Lane:
     cache: KVCache
 
 
+def check_reuse(model: DiffusionModel, decoder: Decoder, cache: KVCache) -> None:
+    """Raise ConfigError if a request with this decoder cannot start from an earlier cache."""
+    if cache.model is not None and cache.model is not model:
+        raise ConfigError("The earlier cache belongs to another model. Use one of this model, or none.")
+    if not decoder.rows.cached or not cache.keep:
+        raise ConfigError("A decoder that computes every row keeps no cache. Use another decoder, or no earlier cache.")
+    if cache.packing != decoder.kv:
+        raise ConfigError("The earlier cache is quantized in another way. Use the same kv-bits and kv-group-size.")
+
+
 NOTHING = np.empty(0, np.int32)
 """The result of a step in which a request had nothing to decide."""
 
@@ -108,9 +120,13 @@ class Request:
         noise: Noise | None = None,
         cache: KVCache | None = None,
     ):
-        """cache: of an earlier request of the same model. The leading tokens that it has in common with this prompt are
-        not computed again: exact for a block-causal model, approximate for a bidirectional one, whose keys and values
-        describe a text that ended differently. Raises ConfigError if the decoder cannot use it.
+        """Begin to decode `canvas` in place.
+
+        decoder: policies, for example `D3LLM().build(model.family)`. sampling: greedy by default. noise: by default
+        from the sampling's seed.
+        cache: of an earlier request of the same model, which it leaves as it is. The leading tokens that it has in
+        common with this prompt are not computed again: exact for a block-causal model, approximate for a bidirectional
+        one, whose keys and values describe a text that ended differently. Raises ConfigError if it cannot be used.
         """
         sampling = sampling or Sampling()
         self.canvas, self.decoder = canvas, decoder
@@ -118,11 +134,11 @@ class Request:
         if cache is None:
             cache = KVCache(len(model.layers), decoder.rows.cached, decoder.kv)
         else:
-            if not (cache.keep and decoder.rows.cached and cache.packing == decoder.kv):
-                raise ConfigError("An earlier cache needs a decoder with a cache, quantized in the same way.")
+            check_reuse(model, decoder, cache)
             # A prediction for the first mask is read from the row `shift` before it, which must see these masks.
             known = canvas.tokens[: max(canvas.prompt_length - model.shift, 0)]
-            cache.trim(cache.match(known))
+            cache = cache.trim(cache.match(known))
+        cache.model = model
         self.lanes = [Lane(canvas, cache)]
         if decoder.cfg_scale:
             self.lanes.append(Lane(canvas.without_given(), KVCache(len(model.layers), keep=False)))

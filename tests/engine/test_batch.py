@@ -297,6 +297,20 @@ def test_a_request_that_cannot_fit_alone_is_refused() -> None:
     assert len(batcher.waiting) == 1
 
 
+def test_a_request_is_submitted_once() -> None:
+    batcher = Batcher(model("llada"), 4)
+    first, second = request_of(1, 4), request_of(2, 20)
+    batcher.submit(first)
+    batcher.submit(second)
+    with pytest.raises(ConfigError, match="submitted already"):
+        batcher.submit(second)
+    while not first.done:
+        batcher.step()
+    for each in (first, second):
+        with pytest.raises(ConfigError, match="submitted already"):
+            batcher.submit(each)
+
+
 @pytest.mark.parametrize("options", [{"max_batch": 0}, {"reserve": 1.0}, {"reserve": -0.1}])
 def test_bad_settings(options: Any) -> None:
     with pytest.raises(ConfigError):

@@ -36,6 +36,9 @@ def test_nothing_runs_where_a_prompt_is_bad(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(type(MODEL), "hidden", lambda *_: pytest.fail("a forward ran"))
     with pytest.raises(PromptError, match="empty"):
         batch_generate(MODEL, TOKENIZER, [CHATS[0], ""])
+    for single in ("Hello", CHATS[0], [1, 2, 3]):
+        with pytest.raises(PromptError, match="list of prompts"):
+            batch_generate(MODEL, TOKENIZER, single)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="batch size"):
         batch_generate(MODEL, TOKENIZER, CHATS, max_batch=0)
     with pytest.raises(TypeError, match="threshold"):

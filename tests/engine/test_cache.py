@@ -173,6 +173,30 @@ def test_a_whole_prompt_may_be_known() -> None:
         assert len(list(follow(model(family), later))) >= 1
 
 
+def test_one_cache_serves_many_requests() -> None:
+    """Requests that start from the same cache do not see each other, side by side or in turn, nor does it change."""
+    preset = D3MLX(threshold=2.5, row_multiple=1).build("llada")
+    family = model("llada")
+    start = np.random.default_rng(3).integers(0, 240, 20).tolist()
+    earlier = Request(family, Canvas.for_prompt([*start, 1], 24, MASK), preset)
+    list(follow(family, earlier))
+    keys = np.array(earlier.cache.layers[0].arrays[0])  # type: ignore[attr-defined]
+
+    def later(seed: int) -> Request:
+        return Request(family, Canvas.for_prompt([*start, seed], 24, MASK), preset, cache=earlier.cache)
+
+    alone = []
+    for seed in (5, 6, 7):
+        each = later(seed)
+        list(follow(family, each))
+        alone.append(each.canvas.tokens.tolist())
+    together = [later(seed) for seed in (5, 6, 7)]
+    while live := [each for each in together if not each.done]:
+        step(family, live)
+    assert [each.canvas.tokens.tolist() for each in together] == alone
+    assert np.array_equal(np.array(earlier.cache.layers[0].arrays[0]), keys)  # type: ignore[attr-defined]
+
+
 def test_generate_takes_the_cache_of_an_earlier_answer() -> None:
     small, tokenizer = load("embedded")
     ask = "Anna has 3 bags with 12 apples in each. How many apples are there?"
@@ -182,7 +206,9 @@ def test_generate_takes_the_cache_of_an_earlier_answer() -> None:
     again = generate(small, tokenizer, chat, approximate_cache=first.request.cache)
     assert again.stats.prefill_rows == 0
     assert again.text == first.text
-    with pytest.raises(ConfigError, match="cache"):
+    with pytest.raises(ConfigError, match="another model"):
+        generate(*load("teacher"), chat, approximate_cache=first.request.cache)
+    with pytest.raises(ConfigError, match="keeps no cache"):
         generate(small, tokenizer, chat, D3LLM("full"), approximate_cache=first.request.cache)
     with pytest.raises(ConfigError, match="quantized"):
         generate(small, tokenizer, chat, D3LLM(kv_bits=8), approximate_cache=first.request.cache)
@@ -208,7 +234,7 @@ def test_contents_of_a_cache(packing: KVPacking | None) -> None:
     assert cache.tokens.tolist() == [5, 60, 7, 8, 9, 10]
     assert cache.written.tolist() == [0, 1, 0, 0, 1, 1]
     assert [cache.match(ids) for ids in ([5, 60, 7], [5, 6, 7], [], [5, 60, 7, 8, 9, 10, 11], [1])] == [3, 1, 0, 6, 0]
-    cache.trim(3)
+    longer, cache = cache, cache.trim(3)
     (layer,) = cache.layers
     assert cache.tokens.tolist() == [5, 60, 7]
     assert cache.hidden is not None
@@ -216,3 +242,5 @@ def test_contents_of_a_cache(packing: KVPacking | None) -> None:
     assert {array.shape[2] for array in layer.arrays} == {3}  # type: ignore[attr-defined]
     write([3], 4, [11])
     assert cache.tokens.tolist() == [5, 60, 7, 11]
+    assert longer.tokens.tolist() == [5, 60, 7, 8, 9, 10]
+    assert {array.shape[2] for array in longer.layers[0].arrays} == {6}  # type: ignore[attr-defined]

@@ -122,3 +122,5 @@ def test_a_prompt_may_contain_the_mask_token() -> None:
 def test_a_canvas_without_a_hole_is_refused() -> None:
     with pytest.raises(PromptError, match="no position to decode"):
         Canvas([1, MASK], [True, True], MASK)
+    with pytest.raises(PromptError, match="2 flags"):
+        Canvas([1, 2, 3], [True, False], MASK)
