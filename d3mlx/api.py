@@ -16,7 +16,7 @@ from d3mlx.canvas import Canvas
 from d3mlx.decoding.presets import D3MLX, Decoder, Preset, preset
 from d3mlx.decoding.sampling import Sampling
 from d3mlx.engine import follow
-from d3mlx.errors import ConfigError, D3Error, PromptError
+from d3mlx.errors import ConfigError, PromptError
 from d3mlx.models import DiffusionModel
 from d3mlx.request import Request, Stats, Step
 from d3mlx.stages import current
@@ -205,12 +205,13 @@ def run_batch(
     """Run generations side by side, as many as `max_batch` and the memory allow; yield each Step with its generation.
 
     feed: returns the next generation, or None while there is none; it is asked whenever there is room, and the run ends
-    when it returns None and nothing runs. An error of `feed` is raised after the generations before it are done.
+    when it returns None and nothing runs. An error of `feed` is raised after the generations before it are done. The
+    cache of a generation is dropped when it is done.
     """
     batcher, profile = Batcher(model, max_batch), current()
     profile.begin()
     generations: dict[Request, Generation] = {}
-    failure: D3Error | None = None
+    failure: Exception | None = None
     while True:
         while failure is None and batcher.has_room:
             try:
@@ -218,7 +219,7 @@ def run_batch(
                 if fed is None:
                     break
                 batcher.submit(fed.request)
-            except D3Error as error:
+            except Exception as error:
                 failure = error
             else:
                 generations[fed.request] = fed
@@ -229,6 +230,7 @@ def run_batch(
             step = generation.take(step)
             if generation.done:
                 batcher.cancel(request)
+                request.release()
                 del generations[request]
             yield generation, step
         profile.reached("consumers")
@@ -325,7 +327,8 @@ def batch_generate(
     prompts decoded at once, at most; fewer where memory is short. The other arguments are those of `stream_generate`.
     Raises PromptError, ConfigError and MemoryLimitError before the first forward.
     """
-    if isinstance(prompts, str) or (len(prompts) and all(isinstance(item, Mapping | Integral) for item in prompts)):
+    prompts = prompts if isinstance(prompts, str) else list(prompts)
+    if isinstance(prompts, str) or (prompts and all(isinstance(item, Mapping | Integral) for item in prompts)):
         raise PromptError("batch_generate takes a list of prompts. For one prompt, pass a list that contains it.")
     sampling = sampling or Sampling()
     generations = [

@@ -33,8 +33,9 @@ class Batcher:
         reserve: float = RESERVE,
         limit: int | None = None,
     ):
-        """max_batch: requests that run at once, at most. reserve: share of `limit` to leave free, 0 to 1. limit: bytes
-        that weights and caches may take together; by default what the loader allows weights. Raises ConfigError."""
+        """max_batch: requests that run at once, at most. limit: bytes that weights and caches may take together; by
+        default the loader's limit for weights. reserve: share of `limit`, 0 to 1, that several requests leave free; a
+        request that runs alone need not. Raises ConfigError."""
         if max_batch < 1:
             raise ConfigError(f"The batch size must be at least 1, not {max_batch}.")
         if not 0 <= reserve < 1:
@@ -42,7 +43,8 @@ class Batcher:
         self.model, self.max_batch = model, max_batch
         self.itemsize = compute_dtype(model).size
         limit = memory_limit() if limit is None else limit
-        self.budget = int(limit * (1 - reserve)) - nbytes(model)
+        self.free = limit - nbytes(model)
+        self.budget = self.free - int(limit * reserve)
         self.waiting: deque[Request] = deque()
         self.running: list[Request] = []
 
@@ -82,11 +84,11 @@ class Batcher:
     def check(self, request: Request) -> None:
         """Raise MemoryLimitError if a request cannot run even alone."""
         needed = self.bytes_of(request)
-        if needed > self.budget:
+        if needed > self.free:
             raise MemoryLimitError(
-                f"A request of {len(request.canvas)} positions needs {needed / 1e9:.2f} GB for its cache, and "
-                f"{max(self.budget, 0) / 1e9:.2f} GB are free beside the weights; shorten the prompt "
-                "or lower max-tokens."
+                f"A request of {len(request.canvas)} positions needs {needed / 1e9:.3f} GB for its cache, and the "
+                f"weights leave {max(self.free, 0) / 1e9:.3f} GB. Shorten the prompt, lower max-tokens, or use a model "
+                "with fewer bits."
             )
 
     def cancel(self, request: Request) -> None:

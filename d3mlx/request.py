@@ -160,6 +160,10 @@ class Request:
         """What the request has computed, for a later request that begins with the same tokens."""
         return self.lanes[0].cache
 
+    def release(self) -> None:
+        """Drop the cache of a request that is done or canceled."""
+        self.lanes = [Lane(lane.canvas, KVCache(0, lane.cache.keep, lane.cache.packing)) for lane in self.lanes]
+
     def extend(self) -> None:
         """Let the positions that the schedule wants take part."""
         for lane in self.lanes:

@@ -74,6 +74,8 @@ class Draw:
 
     def scores(self, logits: mx.array) -> mx.array:
         """Return noisy logits [N, V] whose argmax is the drawn token."""
+        if self.greedy:
+            return logits.astype(mx.float32)
         index = noise.places(on_device(self.positions), logits.shape[-1])
         seeds, calls = on_device(self.seeds)[:, None], on_device(self.calls)[:, None]
         drawn = noise.gumbel(noise.mixed(index, seeds, calls, noise.mx_const))

@@ -14,10 +14,10 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from d3mlx.canvas import Canvas, Ints
+from d3mlx.canvas import Bools, Canvas, Ints
 from d3mlx.decoding.rows import LONG, Kind
 from d3mlx.decoding.sampling import Noise
-from d3mlx.decoding.schedule import View
+from d3mlx.decoding.schedule import Block, View
 from d3mlx.errors import ConfigError
 from d3mlx.kernels.accept_blocks import Rule
 
@@ -86,6 +86,25 @@ def quotas(masks: int, steps: int) -> list[int]:
     return [each + (i < extra) for i in range(steps)]
 
 
+@dataclass(frozen=True, eq=False)
+class Pace:
+    """Steps shared out to blocks by the positions that they decode. given: bool [L], the flags of the canvas."""
+
+    per_token: float
+    given: Bools
+
+    @classmethod
+    def of(cls, canvas: Canvas, steps: int | None) -> Pace:
+        """Return the pace of so many steps for the whole answer; None is one per token."""
+        return cls((steps or canvas.new_tokens) / canvas.new_tokens, canvas.given)
+
+    def steps(self, block: Block) -> int:
+        """Return the number of steps for a block."""
+        decoded = int(np.count_nonzero(~self.given[block.start : block.end]))
+        # The small number undoes the rounding of steps / length, so that 24 / 64 * 16 is 6 and not 7.
+        return max(1, math.ceil(self.per_token * decoded - 1e-9))
+
+
 @dataclass(frozen=True)
 class Quota:
     """LLaDA's own sampler: a fixed number of tokens each step, the most confident ones (LLaDA paper, remasking).
@@ -101,17 +120,15 @@ class Quota:
         if self.steps is not None:
             check_steps(self.steps)
 
-    def start(self, canvas: Canvas) -> tuple[float, int, tuple[int, ...]]:
-        """State: steps per token, the start of the current block, its remaining quotas."""
-        return ((self.steps or canvas.new_tokens) / canvas.new_tokens, -1, ())
+    def start(self, canvas: Canvas) -> tuple[Pace, int, tuple[int, ...]]:
+        """State: the pace, the start of the current block, its remaining quotas."""
+        return (Pace.of(canvas, self.steps), -1, ())
 
-    def rule(self, candidates: Candidates, state: tuple[float, int, tuple[int, ...]]) -> tuple[Rule, Any]:
+    def rule(self, candidates: Candidates, state: tuple[Pace, int, tuple[int, ...]]) -> tuple[Rule, Any]:
         pace, opened, left = state
         block = candidates.view.focus
         if block.start != opened:
-            # The small number undoes the rounding of steps / length, so that 24 / 64 * 16 is 6 and not 7.
-            steps = max(1, math.ceil(pace * (block.end - block.start) - 1e-9))
-            left = tuple(quotas(block.masks, steps))
+            left = tuple(quotas(block.masks, pace.steps(block)))
         return best(self.measure, left[0], candidates), (pace, block.start, left[1:])
 
 
@@ -152,17 +169,16 @@ class TimeQuota:
         if self.alg_temp < 0:
             raise ConfigError(f"alg-temp must be 0 or above, not {self.alg_temp}.")
 
-    def start(self, canvas: Canvas) -> tuple[float, int, int]:
-        """State: steps per token, the start of the current block, its step number."""
-        return ((self.steps or canvas.new_tokens) / canvas.new_tokens, -1, 0)
+    def start(self, canvas: Canvas) -> tuple[Pace, int, int]:
+        """State: the pace, the start of the current block, its step number."""
+        return (Pace.of(canvas, self.steps), -1, 0)
 
-    def rule(self, candidates: Candidates, state: tuple[float, int, int]) -> tuple[Rule, Any]:
+    def rule(self, candidates: Candidates, state: tuple[Pace, int, int]) -> tuple[Rule, Any]:
         pace, opened, i = state
         block = candidates.view.focus
         if block.start != opened:
             opened, i = block.start, self.first_step
-        steps = max(1, math.ceil(pace * (block.end - block.start) - 1e-9))
-        rule = best(self.measure, self.count(i, steps, len(candidates.positions)), candidates)
+        rule = best(self.measure, self.count(i, pace.steps(block), len(candidates.positions)), candidates)
         rule = rule._replace(progress=False)
         if self.alg_temp > 0:
             # The largest of log-probability plus Gumbel noise are draws without replacement.

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 from dataclasses import replace
 from typing import Any
 
+import mlx.core as mx
 import pytest
 
 from d3mlx import D3LLM, Sampling, batch_generate, generate, load
@@ -44,30 +46,49 @@ def test_nothing_runs_where_a_prompt_is_bad(monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(TypeError, match="threshold"):
         batch_generate(MODEL, TOKENIZER, CHATS, threshold=0.5)  # type: ignore[call-arg]
     # The last prompt alone does not fit.
-    monkeypatch.setattr("d3mlx.batch.memory_limit", lambda: int((nbytes(MODEL) + 1e6) / 0.9))
+    monkeypatch.setattr("d3mlx.batch.memory_limit", lambda: int(nbytes(MODEL) + 1e6))
     with pytest.raises(MemoryLimitError, match="positions"):
         batch_generate(MODEL, TOKENIZER, [*CHATS, [5] * 400], max_tokens=16)
 
 
-def test_an_error_of_the_feed_comes_after_what_was_begun() -> None:
+@pytest.mark.parametrize("kind", [PromptError, ValueError])
+def test_an_error_of_the_feed_comes_after_what_was_begun(kind: type[Exception]) -> None:
     """And no generation is asked for after it."""
     left = [Generation(MODEL, TOKENIZER, chat, max_tokens=16) for chat in CHATS[:2]]
     asked = 0
+    error = kind("The third prompt is bad.")
 
     def feed() -> Generation | None:
         nonlocal asked
         asked += 1
         if left:
             return left.pop(0)
-        raise PromptError("The third prompt is bad.")
+        raise error
 
     finished = set()
-    with pytest.raises(PromptError, match="third"):
+    with pytest.raises(kind, match="third"):
         for generation, _ in run_batch(MODEL, feed, 4):
             if generation.done:
                 finished.add(generation)
     assert len(finished) == 2
     assert asked == 3
+
+
+def test_finished_prompts_leave_no_cache() -> None:
+    """However many prompts there are, only those that run have keys and values in memory."""
+    ids = [[5] * 300] * 12
+    results = batch_generate(MODEL, TOKENIZER, ids[:1], D3LLM(), max_tokens=8, max_batch=2)
+
+    def peak(count: int) -> int:
+        gc.collect()
+        mx.clear_cache()
+        mx.reset_peak_memory()
+        before = mx.get_active_memory()
+        results.extend(batch_generate(MODEL, TOKENIZER, ids[:count], D3LLM(), max_tokens=8, max_batch=2))
+        return mx.get_peak_memory() - before
+
+    assert peak(12) < 1.3 * peak(2)
+    assert len({result.text for result in results}) == 1
 
 
 def test_a_feed_may_have_more_later() -> None:

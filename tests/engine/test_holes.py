@@ -110,6 +110,20 @@ def test_a_hole_behind_finished_blocks_is_decoded(preset: Any) -> None:
     assert len(steps) <= 4
 
 
+@pytest.mark.parametrize(
+    ("family", "preset"),
+    [("llada", Vanilla(steps=4)), ("llada", Vanilla(steps=4, block_size=200)), ("dream", Vanilla(steps=4))],
+)
+def test_steps_are_shared_out_to_the_masks(family: str, preset: Any) -> None:
+    """Given tokens of a block take no steps: 16 masks in two holes of 200 positions."""
+    flags = np.ones(200, bool)
+    flags[10:18] = flags[150:158] = False
+    canvas = Canvas(np.ones(200, np.int32), flags, MASK, (END,))
+    table = np.zeros((200, VOCAB))
+    table[:, 3] = 9.0
+    assert len(list(decode(TableModel(table, family), canvas, preset.build(family)))) == 4
+
+
 def test_a_prompt_may_contain_the_mask_token() -> None:
     table = np.zeros((7, VOCAB))
     table[:, 3] = 9.0
