@@ -23,13 +23,13 @@ golden: $(VENV)/.installed-dev
 
 # What it has done before an interruption is kept in runs/.
 student: $(VENV)/.installed
-	$(BIN)/python -m d3mlx.builds.student --out d3mlx/data/embedded --rounds 1 --resume
+	$(BIN)/python -m d3mlx.research.builds.student --out d3mlx/data/embedded --rounds 1 --resume
 
 report: $(VENV)/.installed
-	$(BIN)/python -m d3mlx.experiments.report
+	$(BIN)/python -m d3mlx.research.experiments.report
 
 ablations: $(VENV)/.installed
-	$(BIN)/python -m d3mlx.experiments.ablations
+	$(BIN)/python -m d3mlx.research.experiments.ablations
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from d3mlx.cli.common import loading, numbers
+
 if TYPE_CHECKING:
     from d3mlx.bench.shapes import Sizes
     from d3mlx.decoding.presets import Preset
@@ -51,7 +53,6 @@ class Answers:
 
 def rows_of(text: str | None) -> list[int]:
     """Row counts of an option like 1,8,32; none where it is not given."""
-    from d3mlx.cli.eval import numbers
 
     return [int(number) for number in numbers("--rows", text, int)]
 
@@ -164,7 +165,6 @@ def predict(chip: str, chosen: Chosen, context: int, rows: list[int], json_file:
 def load_chosen(chosen: Chosen) -> tuple[Any, Any]:
     """Model and tokenizer; a synthetic model has none."""
     from d3mlx.bench.shapes import random_model
-    from d3mlx.cli.generate import loading
     from d3mlx.loader import EMBEDDED, load
 
     with loading(chosen.model or EMBEDDED):
@@ -175,9 +175,8 @@ def load_chosen(chosen: Chosen) -> tuple[Any, Any]:
 
 def keep(args: Any, padding: int | None, precision: str, repeats: int) -> tuple[Path | None, str]:
     """Save a padding whose row counts were each measured so often: the file, or why there is none."""
-    from d3mlx.bench.machine import device_name
-    from d3mlx.bench.saved import save_padding
     from d3mlx.errors import ConfigError
+    from d3mlx.tuning import device_name, save_padding
 
     if padding is None:
         return None, "no padding was measured"
@@ -201,13 +200,13 @@ def measure_all(
     from d3mlx.bench import decoding, forwards
     from d3mlx.bench.crossover import crossover
     from d3mlx.bench.machine import machine
-    from d3mlx.bench.saved import PADDING
     from d3mlx.cli import measurements
     from d3mlx.cli.printer import printer
     from d3mlx.cli.profile import profile_record
     from d3mlx.cli.scores import write_json
     from d3mlx.errors import ConfigError
     from d3mlx.stages import Profile
+    from d3mlx.tuning import PADDING
 
     model, tokenizer = load_chosen(chosen)
     longest = model.args.context

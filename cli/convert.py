@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from d3mlx.cli.common import human_size
+
 SOURCE, PRECISION, TARGET = "Source", "Precision", "Target"
 UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9}
 
@@ -96,7 +98,6 @@ def convert(
 
     The folder appears when it is whole; an interrupted run leaves nothing.
     """
-    from d3mlx.cli.info import human_size
     from d3mlx.convert import Quantization, Recipe
     from d3mlx.convert import convert as run
     from d3mlx.convert.card import check_login, upload

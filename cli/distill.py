@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
+from d3mlx.cli.common import human_size
+
 if TYPE_CHECKING:
     from d3mlx.distill.config import DistillConfig
     from d3mlx.distill.memory import Estimate
@@ -28,7 +30,6 @@ Flag: TypeAlias = bool | None
 
 def report(found: Estimate) -> str:
     """The estimate in one line."""
-    from d3mlx.cli.info import human_size
 
     parts = {"weights": found.weights, "what is trained": found.training}
     parts |= {"activations": found.activations, "head": found.head}

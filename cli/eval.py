@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+
+from d3mlx.cli.common import loading, notice, numbers
 
 if TYPE_CHECKING:
     from d3mlx.decoding.presets import Preset
@@ -31,17 +32,6 @@ class Where:
     revision: str | None
     folder: Path
     family: str
-
-
-def numbers(option: str, text: str | None, kind: Callable[[str], float]) -> list[float]:
-    """The numbers of an option like 0.1,0.3,0.5, each once."""
-    if text is None:
-        return []
-    try:
-        return list(dict.fromkeys(kind(item) for item in text.split(",")))
-    except ValueError:
-        example = "64,32" if kind is int else "0.1,0.3"
-        raise typer.BadParameter(f"{text!r} is no list of numbers such as {example}.", param_hint=option) from None
 
 
 def settings(thresholds: str | None, steps: str | None) -> list[Setting]:
@@ -282,7 +272,6 @@ def evaluate(
     from d3mlx.api import check_decoder, check_request
     from d3mlx.checkpoint import open_checkpoint
     from d3mlx.cli.consumers import plain_value
-    from d3mlx.cli.generate import loading, notice
     from d3mlx.cli.scores import check_outputs, check_plot, check_y_max, show_run, write_json
     from d3mlx.decoding.sampling import Sampling
     from d3mlx.errors import ConfigError

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 import time
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+
+from d3mlx.cli.common import loading, notice
 
 if TYPE_CHECKING:
     from d3mlx import Generation, Sampling
@@ -22,19 +23,6 @@ COMMON, SAMPLE, OUTPUT = "Model and prompt", "Sampling (every decoder)", "Output
 VANILLA = "vanilla: the models' own samplers"
 FAST = "fast-dllm, d3llm and d3mlx: parallel decoding"
 D3 = "d3llm and d3mlx: several blocks at once"
-
-NOTICE = (
-    "This is the built-in demonstration model: it solves word problems in the wordings that README.md shows. "
-    "Use a real one with --model GSAI-ML/LLaDA-8B-Instruct."
-)
-
-
-def notice() -> None:
-    """Say on standard error, broken between words, which model it is."""
-    from rich.console import Console
-
-    console = Console(stderr=True, highlight=False)
-    console.print(NOTICE, soft_wrap=not console.is_terminal)
 
 
 @dataclass(frozen=True)
@@ -86,15 +74,6 @@ def read_prompt(argument: str, system: str | None, raw: bool) -> Prompt:
         return text
     messages = [{"role": "system", "content": system}] if system is not None else []
     return [*messages, {"role": "user", "content": text}]
-
-
-def loading(model: str) -> AbstractContextManager[Any]:
-    """A sign of life on a terminal while gigabytes are read; a download has the hub's own progress bars."""
-    from rich.console import Console
-
-    if sys.stderr.isatty() and Path(model).is_dir():
-        return Console(stderr=True).status(f"Loading {Path(model).name} ...")
-    return nullcontext()
 
 
 def run(request: Request, make_consumers: Any, profile: Profile | None) -> None:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from d3mlx.cli.common import human_size
+
 if TYPE_CHECKING:
     from d3mlx.checkpoint import Checkpoint
 
@@ -48,15 +50,6 @@ def describe(checkpoint: Checkpoint) -> dict[str, Any]:
         "tokenizer": tokenizer is not None,
         "chat_template": tokenizer is not None and tokenizer.chat_template is not None,
     }
-
-
-def human_size(count: float) -> str:
-    """Bytes as a person reads them."""
-    for unit in ("bytes", "kB", "MB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.2f} GB"
 
 
 def rows_of(facts: dict[str, Any]) -> list[tuple[str, str]]:

@@ -8,9 +8,6 @@ from numbers import Integral
 from typing import Any
 
 from d3mlx.batch import MAX_BATCH, Batcher
-from d3mlx.bench.chips import favored
-from d3mlx.bench.machine import device_name
-from d3mlx.bench.saved import best_padding
 from d3mlx.cache import KVCache
 from d3mlx.canvas import Canvas
 from d3mlx.decoding.presets import D3MLX, Decoder, Preset, preset
@@ -21,6 +18,7 @@ from d3mlx.models import DiffusionModel
 from d3mlx.request import Request, Stats, Step
 from d3mlx.stages import current
 from d3mlx.text import TextStream
+from d3mlx.tuning import best_padding, device_name, favored
 
 Prompt = str | Sequence[int] | Sequence[dict[str, str]]
 """Text, taken as it is; chat messages, put through the chat template; or token ids."""

@@ -33,6 +33,7 @@ def test_the_wheel_installs_one_top_level_package(tmp_path: Path) -> None:
     (wheel,) = tmp_path.glob("*.whl")
     files = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0] for name in files} - {"d3mlx"} == {wheel.name.split("-py3")[0] + ".dist-info"}
+    assert not any("research" in name for name in files)
     for needed in (
         "cli/main.py",
         "kernels/token_stats.py",

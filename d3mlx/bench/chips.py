@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
-from d3mlx.decoding.presets import Favor
 from d3mlx.errors import ConfigError
 
 # Bandwidth: Apple's technical specifications of each chip, in its largest variant (an M3 Max with 30 GPU cores has 300
@@ -79,13 +77,3 @@ def chip_named(name: str) -> Chip:
         known = ", ".join(chip.name for chip in CHIPS)
         raise ConfigError(f"There are no figures for a chip {name!r}; choose {known}.")
     return found
-
-
-def favored(device: str) -> Favor:
-    """What a decoder had better save: forwards where arithmetic is cheap beside reading weights, as on M5 and later
-    chips, else rows.
-
-    device: `machine.device_name()`.
-    """
-    found = re.fullmatch(r"Apple M(\d+)( \w+)?", device)
-    return "forwards" if found and int(found[1]) >= 5 else "rows"

@@ -12,6 +12,7 @@ from typing import Any
 import mlx.core as mx
 
 import d3mlx
+from d3mlx.tuning import device_name
 from d3mlx.version import versions
 
 
@@ -38,12 +39,6 @@ class Machine:
         if self.preloaded:
             found.append(f"Preloaded: {self.preloaded}")
         return [*found, f"Software: {named[0]}{source}, {', '.join(named[1:])}, Python {self.python}"]
-
-
-def device_name() -> str:
-    """MLX's name of the device that computes, such as "Apple M4 Max"; a processor is told apart from its GPU."""
-    name = str(mx.device_info().get("device_name", "unknown device"))
-    return name if mx.default_device().type == mx.gpu else f"{name} (CPU)"
 
 
 def machine() -> Machine:

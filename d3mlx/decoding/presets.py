@@ -237,7 +237,7 @@ class D3MLX:
 
     threshold: accept entropies below this many nats (default 0.5 for LLaDA, 0.4 for Dream).
     favor: what to save, rows (default) or forwards; a generation goes by its machine (`api.decoder_for`). Decides
-    block_add, 0.5 or 0.1, chosen on the embedded teacher by `d3mlx.experiments.sweep` like the block_size of 8.
+    block_add, 0.5 or 0.1, which like the block_size of 8 was chosen on the embedded teacher by the experiment `sweep`.
     activation: default 0.95 (see `MultiBlock`).
     recent: steps for which committed rows are computed again, default 1. near: tokens at most this many positions from
     those are computed with them, default 4. row_multiple: row counts are rounded up to a multiple of this, default 8; a

@@ -14,15 +14,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from d3mlx import D3LLM, FastDLLM, generate
-from d3mlx.bench import forwards, saved
+from d3mlx import D3LLM, FastDLLM, generate, tuning
+from d3mlx.bench import forwards
 from d3mlx.bench.crossover import crossover
 from d3mlx.bench.decoding import Speaker, check, decode_all, prompts_of
 from d3mlx.bench.forwards import ROWS, Timing, measure
-from d3mlx.bench.saved import best_padding, cache_file, save_padding, shape_key
 from d3mlx.bench.shapes import Sizes, skeleton
 from d3mlx.errors import ConfigError, DataError, PromptError
 from d3mlx.stages import Profile
+from d3mlx.tuning import best_padding, cache_file, save_padding, shape_key
 from tests.fakes import TableModel, random_table
 
 MULTIPLES = range(8, 65, 8)
@@ -186,7 +186,7 @@ def test_a_damaged_file_is_as_good_as_none(folder: Path, damage: bytes) -> None:
         sound = json.loads(damage)["M1"][shape_key(ARGS)]["padding"]
     except Exception:
         sound = None
-    good = type(sound) is int and 1 <= sound <= saved.MOST_PADDING
+    good = type(sound) is int and 1 <= sound <= tuning.MOST_PADDING
     assert best_padding(ARGS, "M1") == (sound if good else 32)
     save_padding(ARGS, "M1", 16, "4-bit")
     assert best_padding(ARGS, "M1") == 16

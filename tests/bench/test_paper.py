@@ -12,13 +12,14 @@ from hypothesis import strategies as st
 from mlx.utils import tree_flatten
 from mlx_lm.utils import get_total_parameters
 
-from d3mlx.bench.chips import CHIPS, Chip, chip_named, favored
+from d3mlx.bench.chips import CHIPS, Chip, chip_named
 from d3mlx.bench.cost import cost, precision
 from d3mlx.bench.roofline import Roofline
 from d3mlx.bench.shapes import GROUP, SHAPES, Sizes, random_model, skeleton
 from d3mlx.errors import ConfigError, MemoryLimitError
 from d3mlx.loader import nbytes
 from d3mlx.models import dream, llada
+from d3mlx.tuning import favored
 from tests.builders import DREAM_CONFIG, LLADA_CONFIG
 
 TINY = Sizes("llada", layers=2, hidden=64, heads=4, kv_heads=2, ff=128, vocab=100)

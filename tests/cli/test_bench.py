@@ -11,12 +11,11 @@ import pytest
 
 from d3mlx import api
 from d3mlx.bench import forwards
-from d3mlx.bench.machine import device_name
-from d3mlx.bench.saved import best_padding, save_padding
 from d3mlx.decoding.presets import D3MLX
 from d3mlx.decoding.schedule import MultiBlock
 from d3mlx.loader import EMBEDDED, load
 from d3mlx.stages import STAGES
+from d3mlx.tuning import best_padding, device_name, save_padding
 
 TINY = ["--layers", "2", "--hidden", "64", "--heads", "2", "--ff", "128", "--vocab", "100"]
 SHORT = ["--seconds", "0.2"]

@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 
 from d3mlx import D3LLM, Sampling, generate, load
-from d3mlx.builds.shipped import measure
 from d3mlx.data.problems import is_correct, problem
 from d3mlx.errors import ConfigError, DataError, PromptError
 from d3mlx.evaluate.records import Folder, Record, Setting, read_points, read_records, score
@@ -33,6 +32,7 @@ from d3mlx.evaluate.results import (
 from d3mlx.evaluate.run import Subject, attempt, run_point, solve
 from d3mlx.evaluate.tasks import Ask, Verdict
 from d3mlx.files import append, fingerprint, write_text
+from d3mlx.research.builds.shipped import measure
 from tests.builders import write_llada
 
 SETTING = Setting("threshold", 0.5)

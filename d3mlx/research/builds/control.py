@@ -1,0 +1,75 @@
+"""Builds the control of the student: the teacher, trained on for as many steps on the problems recorded for it.
+
+    python -m d3mlx.research.builds.control --out FOLDER [--work FOLDER] [--resume]
+
+What distillation gains is what the student has and the control has not.
+"""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from d3mlx.data.batches import CANVAS, Batch, Source, stack
+from d3mlx.data.problems import problem
+from d3mlx.data.tokens import build_tokenizer
+from d3mlx.distill.config import DistillConfig
+from d3mlx.distill.examples import Order
+from d3mlx.distill.trainer import TrainConfig
+from d3mlx.loader import TEACHER
+from d3mlx.research.builds.further import Further, train_on
+from d3mlx.research.builds.shipped import HELD_OUT, check_out, publish
+from d3mlx.research.builds.student import DISTILL, RECORDED
+from d3mlx.research.script import script
+
+STEPS = 3352
+"""Of the student that ships, in both rounds."""
+
+PROBLEMS = 2 * RECORDED
+"""Those that were recorded for it."""
+
+
+class Solutions:
+    """The solutions of the first training problems, in an order like the student's.
+
+    Masked anywhere and as block decoders meet them, in turn: most of what the teacher was trained on at last.
+    """
+
+    def __init__(self, count: int, config: DistillConfig):
+        self.source = Source(build_tokenizer(), config.batch_size, config.seed)
+        self.examples = self.source.examples([problem(i) for i in range(count)])
+        self.order = Order(count, config)
+
+    def batch(self, step: int) -> Batch:
+        whole = [self.examples[i] for i in self.order.batch(step, 0)]
+        if step % 2:
+            return self.source.in_blocks(whole, random.Random(f"control/{step}"))
+        longest = max(example.prompt for example in whole) + CANVAS
+        return Batch(*stack(whole, longest, self.source.end))
+
+
+def build(
+    out: Annotated[Path, typer.Option(help="Folder of the finished model; one that exists is replaced.")],
+    work: Annotated[Path, typer.Option(help="Folder of the checkpoint and the log.")] = Path("runs/control"),
+    teacher: Annotated[str, typer.Option(help="Folder of the teacher.")] = TEACHER,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in the work folder.")] = False,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of the student.")] = STEPS,
+    recorded: Annotated[int, typer.Option(min=1, help="Problems that were recorded for it.")] = PROBLEMS,
+    problems: Annotated[int, typer.Option(min=1, help="Held-out problems to measure with.")] = HELD_OUT,
+) -> None:
+    """Train, quantize, measure and write the control."""
+    check_out(out, work)
+    plan = TrainConfig(steps, DISTILL.seed, DISTILL.log_every, DISTILL.save_every, optimizer=DISTILL.optimizer(steps))
+    floats = train_on(Further(teacher, Solutions(recorded, DISTILL).batch, plan, {"solutions": recorded}), work, resume)
+    origin = (
+        f"The teacher beside it, trained on by `python -m d3mlx.research.builds.control` for {steps} steps on the\n"
+        f"solutions of the first {recorded} training problems."
+    )
+    publish(floats, out, "d3mlx demonstration model: control of the student", origin, problems)
+
+
+if __name__ == "__main__":
+    script(build)

@@ -1,0 +1,142 @@
+"""The autoregressive counterpart of the teacher: mlx-lm's llama of the same size on the same problems.
+
+    python -m d3mlx.research.builds.next_token --out FOLDER [--work FOLDER] [--resume]
+
+Same vocabulary, width, layers and heads; it starts from the teacher's weights, whose layers are a llama's without the
+causal mask, and learns the next token of responses. `NextToken` lets it solve problems with mlx-lm's own generation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import mlx.core as mx
+import numpy as np
+import typer
+from mlx_lm import load, stream_generate
+from mlx_lm.models import llama
+from transformers import PreTrainedTokenizerFast
+
+from d3mlx.api import encode
+from d3mlx.data.batches import CANVAS, Batch, Source
+from d3mlx.data.tokens import CONTEXT, build_tokenizer
+from d3mlx.distill.objective import Masked, Terms, mean_loss, on_rows
+from d3mlx.distill.trainer import TrainConfig, Trainer
+from d3mlx.evaluate.records import Record, score
+from d3mlx.evaluate.tasks import Task, task
+from d3mlx.files import fingerprint
+from d3mlx.loader import TEACHER
+from d3mlx.research.builds.curriculum import Curriculum, Phase
+from d3mlx.research.builds.shipped import HELD_OUT, check_out, float_checkpoint, replacing, save_floats, working
+from d3mlx.research.builds.teacher import BATCH, FF, HEADS, LAYERS, WIDTH, config_of
+from d3mlx.research.script import script
+
+STEPS = 1000
+"""Few beside the teacher's: it begins with what that learned, and a step has every token of a response as a target."""
+
+PROBLEMS_ONLY = Curriculum(recall_steps=0, phases=(Phase(until=10**9, operations=4, drills=0.0),))
+
+
+def llama_config(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
+    """config.json of a llama of the teacher's sizes."""
+    known = config_of(tokenizer)
+    return {
+        "model_type": "llama",
+        "hidden_size": WIDTH,
+        "num_hidden_layers": LAYERS,
+        "intermediate_size": FF,
+        "num_attention_heads": HEADS,
+        "rms_norm_eps": known["rms_norm_eps"],
+        "vocab_size": known["embedding_size"],
+        "max_position_embeddings": CONTEXT,
+        "rope_theta": known["rope_theta"],
+        "tie_word_embeddings": False,
+        "eos_token_id": known["eos_token_id"],
+    }
+
+
+def next_tokens(batch: Batch) -> Masked:
+    """A loss on every token of the responses, up to what ends them, at the position before it."""
+    following, weights = np.roll(batch.ids, -1, axis=1), np.roll(batch.weights, -1, axis=1)
+    asked = weights == 1
+    asked[:, -1] = False
+    return on_rows(batch.ids, np.flatnonzero(asked), following, weights)
+
+
+@dataclass(frozen=True)
+class NextTokenLoss:
+    """Plain language modelling of responses, one batch a step."""
+
+    source: Source
+    curriculum: Curriculum = PROBLEMS_ONLY
+
+    def passes(self, step: int) -> list[Masked]:
+        return [next_tokens(self.curriculum.batch(self.source, step))]
+
+    def loss(self, model: llama.Model, one: Masked) -> tuple[mx.array, Terms]:
+        return mean_loss(model.model(one.ids), model.lm_head, one), {}
+
+    def figures(self, step: int) -> dict[str, float]:
+        return {}
+
+    def origin(self, step: int) -> str:
+        return f"batch {step}"
+
+
+@dataclass(frozen=True)
+class NextToken:
+    """Solves problems greedily with mlx-lm."""
+
+    model: Any
+    tokenizer: Any
+    task: Task
+
+    @classmethod
+    def of(cls, folder: Path) -> NextToken:
+        model, tokenizer, *_ = load(str(folder))
+        return cls(model, tokenizer, task("embedded", "llada"))
+
+    def __call__(self, index: int) -> Record:
+        prompt = encode(self.tokenizer, self.task.ask(index).prompt(self.tokenizer))
+        pieces = list(stream_generate(self.model, self.tokenizer, prompt, max_tokens=CANVAS))
+        text, tokens = "".join(piece.text for piece in pieces), pieces[-1].generation_tokens
+        return Record(
+            index=index,
+            **asdict(self.task.score(index, text)),
+            seed=0,
+            prompt_tokens=len(prompt),
+            tokens=tokens,
+            forwards=tokens,
+            rows=len(prompt) + tokens - 1,
+            prefill_rows=len(prompt),
+            text=text,
+        )
+
+
+def build(
+    out: Annotated[Path, typer.Option(help="Folder of the finished model; one that exists is replaced.")],
+    work: Annotated[Path, typer.Option(help="Folder of the checkpoint and the log.")] = Path("runs/next-token"),
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in the work folder.")] = False,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of training.")] = STEPS,
+    problems: Annotated[int, typer.Option(min=1, help="Held-out problems to measure with.")] = HELD_OUT,
+) -> None:
+    """Train, measure and write the autoregressive model."""
+    check_out(out, work)
+    tokenizer = build_tokenizer()
+    config = llama_config(tokenizer)
+    model = llama.Model(llama.ModelArgs.from_dict(config))
+    teacher, *_ = float_checkpoint(Path(TEACHER))
+    model.update(teacher.parameters())
+    plan = TrainConfig(steps, save_every=250)
+    with working(work, resume, {"teacher": fingerprint(TEACHER), "steps": steps}):
+        Trainer(model, NextTokenLoss(Source(tokenizer, BATCH, 0)), plan, work).run(resume=resume)
+    with replacing(out) as folder:
+        save_floats(folder, model, tokenizer, config)
+    found = score(list(map(NextToken.of(out), range(problems))))
+    typer.echo(f"{found.accuracy:.1%} of {problems} held-out problems")
+
+
+if __name__ == "__main__":
+    script(build)

@@ -1,0 +1,193 @@
+"""What the models that ship with the package have in common: floats, their 8-bit conversion, figures, card, folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import mlx.nn as nn
+from mlx.utils import tree_flatten
+from mlx_lm.utils import save_config, save_model
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from d3mlx import D3LLM, D3MLX, FastDLLM, Vanilla, load
+from d3mlx.checkpoint import open_checkpoint
+from d3mlx.convert import Quantization, Recipe, convert
+from d3mlx.data.tokens import TURN
+from d3mlx.decoding.presets import Preset
+from d3mlx.errors import ConfigError
+from d3mlx.evaluate.records import Score, score
+from d3mlx.evaluate.run import Subject, solve
+from d3mlx.evaluate.tasks import TaskOptions
+from d3mlx.evaluate.tasks.embedded import Embedded
+from d3mlx.files import holds_files, json_object, locked, write_text, writing
+from d3mlx.loader import in_float32, lazy_model
+from d3mlx.models import llada
+from d3mlx.research.experiments.readme import table
+from d3mlx.tokenizer import load_tokenizer
+
+BITS = 8
+RECIPE = Recipe(Quantization(bits=BITS, group_size=64))
+HELD_OUT = 1000
+
+MEASURED: dict[str, Preset] = {
+    "vanilla, one token a forward, blocks of 8": Vanilla(block_size=8),
+    "vanilla, one token a forward, blocks of 32": Vanilla(),
+    "fast-dllm, dual cache, 0.9": FastDLLM(),
+    "d3llm, delayed cache, 0.5": D3LLM(),
+    "d3mlx, needed rows, 0.5": D3MLX(),
+}
+
+COLUMNS = ["decoder", "exact answers", "tokens per forward", "rows per token"]
+
+CARD = """---
+library_name: mlx
+pipeline_tag: text-generation
+tags:
+- mlx
+- diffusion
+license: mit
+---
+
+# {title}
+
+A masked diffusion language model of {parameters:.1f} million parameters in LLaDA's architecture. It solves arithmetic
+word problems of one to four steps, with numbers up to 200, in the wording it was trained on, and nothing else: it is
+here so that every decoder can be seen, tested and measured without a download.
+
+{origin}
+No training problem has exactly the numbers of a held-out one. Weights of {bits} bits.
+
+{asked}, {canvas} new tokens:
+
+{figures}
+"""
+
+
+def save_floats(folder: Path, model: nn.Module, tokenizer: Any, config: dict[str, Any]) -> None:
+    """Write a checkpoint as the converter reads it. Raises ConfigError if it cannot be written."""
+    with writing(folder):
+        save_model(folder, model)
+        save_config(config, folder / "config.json")
+        ends = [config["eos_token_id"], tokenizer.convert_tokens_to_ids(TURN)]
+        (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": ends}))
+        tokenizer.save_pretrained(folder)
+
+
+def finished(work: Path, model: nn.Module, tokenizer: Any, config: dict[str, Any]) -> Path:
+    """Write what a training ended with; the folder, in its work folder."""
+    floats = work / "model-float32"
+    shutil.rmtree(floats, ignore_errors=True)
+    save_floats(floats, model, tokenizer, config)
+    return floats
+
+
+def float_checkpoint(folder: Path) -> tuple[Any, Any, dict[str, Any]]:
+    """Model, tokenizer and config.json of a checkpoint, quantized or not, as `save_floats` takes them."""
+    checkpoint = open_checkpoint(folder)
+    config = {name: value for name, value in checkpoint.config.items() if not name.startswith("quantization")}
+    return in_float32(lazy_model(checkpoint)), load_tokenizer(checkpoint), config
+
+
+def measure(model: Any, tokenizer: Any, decoder: Preset, count: int, questions: int = 1) -> Score:
+    """Solve the first `count` held-out problems, so many at once."""
+    subject = Subject(model, tokenizer)
+    held_out = Embedded(TaskOptions(), "llada", questions=questions)
+    return score(list(track(solve(subject, held_out, decoder, range(count)), "solving", total=count)))
+
+
+def figures(scores: dict[str, Score]) -> list[list[str]]:
+    return [
+        [name, f"{found.accuracy:.1%}", f"{found.tokens_per_forward:.2f}", f"{found.rows_per_token:.1f}"]
+        for name, found in scores.items()
+    ]
+
+
+def card(title: str, origin: str, scores: dict[str, Score], config: dict[str, Any], questions: int) -> str:
+    """The model card; `origin` says how the model was built."""
+    count = next(iter(scores.values())).problems
+    asked = f"{count} held-out problems" if questions == 1 else f"{count} times {questions} held-out problems at once"
+    skeleton = llada.Model(llada.ModelArgs.from_dict(config))
+    parameters = sum(value.size for _, value in tree_flatten(skeleton.parameters())) / 1e6
+    facts = {"parameters": parameters, "bits": BITS, "asked": asked, "canvas": config["max_new_tokens"]}
+    return CARD.format(title=title, origin=origin, figures=table(COLUMNS, figures(scores)), **facts)
+
+
+def show(scores: dict[str, Score]) -> None:
+    shown = Table(*COLUMNS)
+    for row in figures(scores):
+        shown.add_row(*row)
+    Console().print(shown)
+
+
+def check_out(out: Path, work: Path) -> None:
+    """Raise ConfigError if a finished model cannot take the place of `out`: it is or holds anything but a model, one of
+    the two folders lies in the other, or it cannot be made."""
+    out, work = absolute(out), absolute(work)
+    if out.is_relative_to(work) or work.is_relative_to(out):
+        raise ConfigError(f"One of {out} and {work} lies in the other; give another --out or --work.")
+    there = out if os.path.lexists(out) else next(parent for parent in out.parents if os.path.lexists(parent))
+    if not there.is_dir() or out.is_symlink():
+        raise ConfigError(f"{there} is no folder; choose a new folder for --out.")
+    names = {path.name for path in out.iterdir()} if out.is_dir() else set()
+    is_model = "model_type" in (json_object(out / "config.json") or {}) and any(out.glob("*.safetensors"))
+    if names and (not is_model or any(name.startswith(".") for name in names)):
+        raise ConfigError(f"{out} holds other files than a model; choose an empty or a new folder for --out.")
+
+
+def absolute(path: Path) -> Path:
+    return Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would follow links
+
+
+@contextmanager
+def working(work: Path, resume: bool, settings: dict[str, Any]) -> Iterator[None]:
+    """The folder of a training, for its checkpoint and log.
+
+    Raises ConfigError if it holds a run that is not to be resumed or had other settings, or another run has it.
+    """
+    if holds_files(work) and not resume:
+        raise ConfigError(f"{work} holds a run already; go on with --resume, or give another --work.")
+    with locked(work):
+        path = work / "settings.json"
+        before = json_object(path)
+        if before not in (None, settings):
+            raise ConfigError(f"{work} holds a run with other settings ({before}); give another --work.")
+        write_text(path, json.dumps(settings) + "\n")
+        yield
+
+
+@contextmanager
+def replacing(out: Path) -> Iterator[Path]:
+    """A folder to fill, which takes the place of `out` once it is whole."""
+    out = absolute(out)
+    partial = out.with_name(f".{out.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        yield partial
+        shutil.rmtree(out, ignore_errors=True)
+        partial.rename(out)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def publish(floats: Path, out: Path, title: str, origin: str, problems: int, questions: int = 1) -> None:
+    """Convert a checkpoint in floats, measure it, write its card; `out`, replaced if it exists, appears whole.
+
+    questions: problems that are asked at once.
+    """
+    made = floats.with_name(f"{floats.name}-{BITS}bit")
+    shutil.rmtree(made, ignore_errors=True)
+    convert(floats, made, RECIPE)
+    scores = {name: measure(*load(made), decoder, problems, questions) for name, decoder in MEASURED.items()}
+    config = json.loads((floats / "config.json").read_text())
+    (made / "README.md").write_text(card(title, origin, scores, config, questions))
+    with replacing(out) as partial:
+        shutil.copytree(made, partial)
+    show(scores)

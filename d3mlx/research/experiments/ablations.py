@@ -1,0 +1,214 @@
+"""What each part of distillation does on the embedded task: one changed at a time, at equal steps, with three seeds.
+
+    python -m d3mlx.research.experiments.ablations [--work runs/student] [--part 1/2]
+
+Trains on the trajectories that the build of the student recorded, solves 500 held-out problems at three thresholds, and
+writes `ablations.json` and the table of README.md. Whatever is interrupted goes on.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property, partial
+from pathlib import Path
+from statistics import mean
+from typing import Annotated, Any
+
+import typer
+
+from d3mlx.data.batches import CANVAS
+from d3mlx.decoding.presets import D3LLM
+from d3mlx.distill.config import DistillConfig
+from d3mlx.distill.run import distill
+from d3mlx.distill.store import read_store
+from d3mlx.distill.trainer import CHECKPOINT, Bar
+from d3mlx.errors import ConfigError
+from d3mlx.evaluate.records import Setting
+from d3mlx.evaluate.results import Point, point_summary
+from d3mlx.evaluate.run import Subject, attempt
+from d3mlx.evaluate.tasks import task
+from d3mlx.files import fingerprint, write_text
+from d3mlx.loader import load
+from d3mlx.research.builds.student import DISTILL, Work, of_round
+from d3mlx.research.experiments.figures import RESULTS, ROOT
+from d3mlx.research.experiments.journal import Attempt, Part, finished, keep, read
+from d3mlx.research.experiments.readme import around, put, table
+from d3mlx.research.script import script
+from d3mlx.version import versions
+
+STEPS = 400
+SEEDS = (0, 1, 2)
+FIRST, COUNT = 200_000, 500
+"""Held-out problems that neither the report nor anything else asks for."""
+
+THRESHOLDS = (0.1, 0.2, 0.5)
+
+WHOLE = replace(DISTILL, iters=STEPS, block_sizes=(16, 16, 24, 24, 32), save_every=STEPS // 2)
+"""On about 2,800 trajectories blocks grow over half of the run: the first four of its seven or eight epochs."""
+
+MEAN_RATIO = (DISTILL.min_mask_ratio + 3 * DISTILL.max_mask_ratio) / 4
+"""Of the progressive schedule, over a run: ratios uniform above a bound that rises from the lowest to the highest."""
+
+ARMS: Mapping[str, DistillConfig] = {
+    "all parts": WHOLE,
+    "random masks": replace(WHOLE, random_masks=True),
+    f"mask ratio always {MEAN_RATIO:g}": replace(WHOLE, min_mask_ratio=MEAN_RATIO, max_mask_ratio=MEAN_RATIO),
+    "blocks always of 32": replace(WHOLE, block_sizes=(32,)),
+    "no entropy loss": replace(WHOLE, entropy_weight=0.0),
+    "wrong answers too": replace(WHOLE, only_correct=False),
+}
+
+
+@dataclass(frozen=True)
+class Trial:
+    """An arm under a seed."""
+
+    arm: str
+    seed: int
+
+    def folder(self, out: Path) -> Path:
+        return out / f"{self.arm.replace(' ', '-')}-{self.seed}"
+
+
+TRIALS = tuple(Trial(arm, seed) for seed in SEEDS for arm in ARMS)
+
+DECODERS = {Setting("threshold", threshold): D3LLM(threshold=threshold) for threshold in THRESHOLDS}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What all trials have in common: the student's work folder, the folder of the results, steps, problems."""
+
+    work: Work
+    out: Path
+    steps: int = STEPS
+    problems: range = range(FIRST, FIRST + COUNT)
+
+    def config(self, trial: Trial) -> DistillConfig:
+        config = of_round(self.work, 0, ARMS[trial.arm])
+        weights = str(trial.folder(self.out) / "weights")
+        return replace(config, iters=self.steps, seed=trial.seed, adapter_path=weights)
+
+    @cached_property
+    def about(self) -> dict[str, Any]:
+        """What the figures of every trial depend on, beside its arm and its seed."""
+        return {
+            "steps": self.steps,
+            "teacher": fingerprint(self.work.teacher),
+            "trajectories": sum(1 for _ in read_store(self.work.trajectories(0))),
+            "decoders": {setting.name: repr(preset.build("llada")) for setting, preset in DECODERS.items()},
+        }
+
+
+def train(config: DistillConfig) -> None:
+    """Train as far as it is not done yet."""
+    distill(config, lambda *_: Bar(), resume=(Path(config.adapter_path) / CHECKPOINT).is_file())
+
+
+def measure(plan: Plan, folder: Path, about: dict[str, Any], weights: str | None) -> None:
+    """Solve the problems at every threshold, with weights in float32: the teacher's, or those trained from them."""
+    subject, held_out = Subject(*load(plan.work.teacher, weights), max_tokens=CANVAS), task("embedded", "llada")
+    attempts: dict[str, Attempt] = {
+        setting.name: partial(attempt, subject, held_out, preset) for setting, preset in DECODERS.items()
+    }
+    keep(attempts, plan.problems, (folder / Part().file, plan.about | about))
+
+
+def points(plan: Plan, folder: Path, about: dict[str, Any]) -> list[Point] | None:
+    """A trial's points, None where it is not finished. Raises ConfigError if they were measured under another plan."""
+    settings = {setting.name: setting for setting in DECODERS}
+    found = finished(folder, settings, plan.problems)
+    if found is None:
+        return None
+    if read(folder)[0] != plan.about | about:
+        raise ConfigError(f"{folder} holds another measurement; remove it, or give another --out.")
+    return [Point(settings[name], list(one.records.values())) for name, one in found.items()]
+
+
+def arm_summary(arm: str, measured: Mapping[Trial, list[Point]]) -> dict[str, Any]:
+    """An arm's trials, and their accuracies minus those of all parts under the same seed, by threshold and seed."""
+    trials = [measured[Trial(arm, seed)] for seed in SEEDS]
+    whole = [measured[Trial(next(iter(ARMS)), seed)] for seed in SEEDS]
+    changes = [
+        [now[i].score.accuracy - then[i].score.accuracy for now, then in zip(trials, whole, strict=True)]
+        for i in range(len(THRESHOLDS))
+    ]
+    return {"arm": arm, "trials": [[point_summary(point) for point in trial] for trial in trials], "changes": changes}
+
+
+def summarize(plan: Plan, measured: Mapping[Trial, list[Point]], teacher: list[Point]) -> dict[str, Any]:
+    return {
+        **plan.about,
+        "first": plan.problems.start,
+        "problems": len(plan.problems),
+        "versions": versions(),
+        "before": [point_summary(point) for point in teacher],
+        "arms": [arm_summary(arm, measured) for arm in ARMS],
+    }
+
+
+def cell(arm: dict[str, Any], index: int) -> str:
+    """TPF and accuracy, means over seeds; the accuracy's change, mean and range over seeds."""
+    found = [trial[index] for trial in arm["trials"]]
+    shown = f"{mean(point['tokens_per_forward'] for point in found):.2f} @ "
+    shown += f"{100 * mean(point['accuracy'] for point in found):.1f}"
+    changes = [100 * change for change in arm["changes"][index]]
+    if arm["arm"] == next(iter(ARMS)):
+        return shown
+    return f"{shown}, {mean(changes):+.1f} ({min(changes):+.1f} to {max(changes):+.1f})"
+
+
+def text(results: dict[str, Any]) -> str:
+    header = ["", *(f"threshold {threshold:g}" for threshold in THRESHOLDS)]
+    before = [f"{point['tokens_per_forward']:.2f} @ {100 * point['accuracy']:.1f}" for point in results["before"]]
+    rows = [[arm["arm"], *(cell(arm, i) for i in range(len(THRESHOLDS)))] for arm in results["arms"]]
+    about = (
+        f"Tokens per forward @ exact answers in %, means of {len(SEEDS)} seeds, then the difference to all parts with "
+        f"the same seed, mean and range; {results['steps']} steps of {DISTILL.batch_size} on the right ones of "
+        f"{results['trajectories']:,} answers, {results['problems']} held-out problems, decoder d3llm, float32, logits "
+        "as trained. At one threshold a change moves both, tokens and accuracy. Random masks also show end tokens at "
+        "random; a constant ratio has no full blocks; wrong answers are those of problems that the teacher got wrong "
+        "five times."
+    )
+    intro = "One part of the distillation changed at a time, at equal steps:"
+    return f"{intro}\n\n{table(header, [['the teacher', *before], *rows])}\n\n{about}"
+
+
+def ablations(
+    work: Annotated[Path, typer.Option(help="Work folder of the student's build, for its trajectories.")] = Path(
+        "runs/student"
+    ),
+    out: Annotated[Path, typer.Option(help="Folder of weights and answers.")] = Path("runs/ablations"),
+    part: Annotated[str, typer.Option(help="1/2 and 2/2 share the trials between two processes.")] = "1/1",
+    count: Annotated[int, typer.Option(min=1, help="Problems to solve; with fewer, a quick look.")] = COUNT,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of training; likewise.")] = STEPS,
+) -> None:
+    """Train and measure what is not done yet; once everything is, write the results and the table of README.md."""
+    plan, mine = Plan(Work(work), out, steps, range(FIRST, FIRST + count)), Part.named(part)
+    if not (plan.work.teacher.is_dir() and plan.work.trajectories(0).is_dir()):
+        raise ConfigError(f"{work} holds no trajectories; build the student with --work {work} first.")
+    whole = count == COUNT and steps == STEPS
+    if whole:
+        around(ROOT / "README.md", "ablations")
+    for trial in mine.of(TRIALS):
+        config = plan.config(trial)
+        train(config)
+        measure(plan, trial.folder(out), asdict(trial), config.adapter_path)
+    if mine.number == 1:
+        measure(plan, out / "teacher", {}, None)
+    teacher = points(plan, out / "teacher", {})
+    measured = {trial: found for trial in TRIALS if (found := points(plan, trial.folder(out), asdict(trial)))}
+    if teacher is None or len(measured) < len(TRIALS):
+        typer.echo("The other parts are not finished; the last one to finish writes the results.")
+        return
+    results = summarize(plan, measured, teacher)
+    typer.echo(text(results))
+    if whole:
+        write_text(RESULTS / "ablations.json", json.dumps(results, indent=1) + "\n")
+        put(ROOT / "README.md", "ablations", text(results))
+
+
+if __name__ == "__main__":
+    script(ablations)

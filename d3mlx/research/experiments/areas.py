@@ -1,0 +1,51 @@
+"""AUP of the report's curves, with the interval that resampling the problems gives."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from d3mlx.evaluate.aup import aup, near
+from d3mlx.evaluate.records import Record
+from d3mlx.evaluate.results import Point
+from d3mlx.research.experiments.contestants import Y_MAX
+
+RESAMPLES = 2000
+
+Place = tuple[float, float]
+"""Tokens per forward, accuracy in percent."""
+
+
+@dataclass(frozen=True)
+class Area:
+    """AUP with its 95 % interval, and how many of the curve's points it counts."""
+
+    value: float
+    low: float
+    high: float
+    counted: int
+
+
+def resampled(records: Sequence[Record]) -> list[Place]:
+    """A point's places had the problems been others like these, drawn alike for every point."""
+    ordered = sorted(records, key=lambda record: record.index)
+    drawn = np.random.default_rng(0).integers(0, len(ordered), (RESAMPLES, len(ordered)))
+    columns = [(record.tokens, record.forwards, record.correct) for record in ordered]
+    tokens, forwards, correct = (np.array(column)[drawn].sum(axis=1) for column in zip(*columns, strict=True))
+    return list(zip((tokens / forwards).tolist(), (100 * correct / len(ordered)).tolist(), strict=True))
+
+
+def area(points: Sequence[Point], start: Point | None = None) -> Area:
+    """AUP of a curve of a decoder relative to Y_MAX (d3LLM).
+
+    start: where the curve begins instead, on the same problems, so that all curves are held to one accuracy; a single
+    point stands alone.
+    """
+    own = len(points)
+    curve = [start, *points] if start is not None and own > 1 else points
+    places = [(point.score.tokens_per_forward, 100 * point.score.accuracy) for point in curve]
+    again = zip(*(resampled(point.records) for point in curve), strict=True)
+    low, high = np.percentile([aup(near(found), Y_MAX) for found in again], (2.5, 97.5)).tolist()
+    return Area(aup(near(places), Y_MAX), low, high, len(near(places)) - (len(curve) - own))

@@ -1,0 +1,128 @@
+"""The embedded model's decoders against autoregression: mlx-lm's llama of the same size and its own greedy loop.
+
+python -m d3mlx.research.experiments.autoregressive [--count N]
+
+The llama has random weights, since only its time is of interest: it generates as many tokens as `d3mlx` answered, from
+the same prompts. All take turns on each prompt, and times are those of the processor, so that other programs on the
+machine take no part. On the CPU mlx-lm needs a C++ compiler.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import mlx.core as mx
+import typer
+from mlx_lm.generate import generate_step
+from mlx_lm.models import llama
+
+from d3mlx import Generation, load
+from d3mlx.bench.cost import float_dtype
+from d3mlx.bench.decoding import Decoded
+from d3mlx.data.problems import problem
+from d3mlx.data.tokens import build_tokenizer
+from d3mlx.decoding.presets import D3LLM, D3MLX, FastDLLM, Preset, Vanilla
+from d3mlx.kernels.dispatch import on_device
+from d3mlx.loader import EMBEDDED
+from d3mlx.research.builds.next_token import llama_config
+from d3mlx.research.experiments.journal import CLOCK
+from d3mlx.research.experiments.readme import table
+from d3mlx.research.script import script
+
+AR = "autoregression"
+DECODERS: dict[str, Preset] = {
+    "d3mlx": D3MLX(row_multiple=8),
+    "d3llm": D3LLM(),
+    "d3llm, full rows": D3LLM("full"),
+    "fast-dllm": FastDLLM(),
+    "vanilla": Vanilla(),
+}
+
+
+class Counted(llama.Model):
+    """mlx-lm's model, which counts what it is asked for."""
+
+    forwards = rows = 0
+
+    def __call__(self, inputs: mx.array, *arguments: Any, **options: Any) -> mx.array:
+        self.forwards += 1
+        self.rows += inputs.size
+        logits: mx.array = super().__call__(inputs, *arguments, **options)
+        return logits
+
+
+def twin(model: Any) -> Counted:
+    """A llama of the embedded model's sizes, in the precision that `model` has here."""
+    made = Counted(llama.ModelArgs.from_dict(llama_config(build_tokenizer())))
+    made.set_dtype(float_dtype(model))
+    mx.eval(made.parameters())
+    return made
+
+
+def diffuse(total: Decoded, generation: Generation) -> int:
+    """Count one answer in; its tokens."""
+    began = CLOCK()
+    *_, last = generation
+    total.seconds += CLOCK() - began
+    total.tokens += last.stats.tokens
+    total.forwards += last.stats.forwards
+    total.rows += last.stats.rows
+    return last.stats.tokens
+
+
+def generate_left_to_right(total: Decoded, model: Counted, prompt: mx.array, tokens: int) -> None:
+    """Count one answer of so many tokens in. mlx-lm's loop runs one forward ahead of what it gives."""
+    model.forwards = model.rows = 0
+    began = CLOCK()
+    total.tokens += sum(1 for _ in generate_step(prompt, model, max_tokens=tokens))
+    total.seconds += CLOCK() - began
+    total.forwards += model.forwards
+    total.rows += model.rows
+
+
+def measured(folder: str, count: int) -> dict[str, Decoded]:
+    """Totals of the model in `folder` over the first `count` held-out problems, by decoder."""
+    model, tokenizer = load(folder)
+    other = twin(model)
+    for index in (0, *range(count)):
+        if index == 0:
+            # The first problem comes twice, and counts the second time.
+            totals = {name: Decoded() for name in (AR, *DECODERS)}
+        question = [{"role": "user", "content": problem(index, "held-out").question}]
+        tokens = 0
+        for name, preset in DECODERS.items():
+            generation = Generation(model, tokenizer, question, preset)
+            prompt = on_device(generation.canvas.tokens[: generation.canvas.prompt_length])
+            found = diffuse(totals[name], generation)
+            tokens = tokens or found
+        generate_left_to_right(totals[AR], other, prompt, tokens)
+    return totals
+
+
+def compare(
+    model: Annotated[str, typer.Option(help="Folder of the diffusion model.")] = EMBEDDED,
+    count: Annotated[int, typer.Option(min=1, help="Held-out problems.")] = 50,
+) -> None:
+    """Answer problems with every decoder and with autoregression, side by side."""
+    totals = measured(model, count)
+    reference = totals[AR].figures()["tokens_per_second"]
+    rows = []
+    for name, total in totals.items():
+        figures = total.figures()
+        rows.append(
+            [
+                name,
+                f"{figures['tokens_per_second'] / reference:.2f}",
+                f"{figures['tokens_per_second']:.0f}",
+                f"{figures['tokens_per_forward']:.2f}",
+                f"{figures['rows_per_token']:.1f}",
+                f"{1000 * figures['seconds_per_forward']:.2f}",
+                str(total.tokens),
+            ]
+        )
+    header = ["", "speed", "tokens a CPU second", "TPF", "RPT", "ms a forward", "tokens"]
+    typer.echo(f"{count} held-out problems:\n\n{table(header, rows)}")
+
+
+if __name__ == "__main__":
+    script(compare)

@@ -1,0 +1,77 @@
+"""What the report says in words: how parallel the student is where it is as accurate as something else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from d3mlx.cli.scores import interval
+from d3mlx.evaluate.results import Point, difference
+from d3mlx.research.experiments.contestants import ONE_PER_STEP, SMALL_BLOCKS, Contestant, d3llm, d3mlx, fast
+
+ALLOWED = 0.02
+"""How much accuracy, as a share, the student's parallelism may cost."""
+
+ALONE: tuple[tuple[Contestant, float | None], ...] = ((ONE_PER_STEP, None), (SMALL_BLOCKS, None))
+
+REFERENCES: tuple[tuple[Contestant, Sequence[tuple[Contestant, float | None]]], ...] = (
+    (d3llm("student"), (*ALONE, (fast("teacher"), 0.9), (d3llm("teacher"), 0.5), (d3llm("control"), 0.5))),
+    (d3mlx("student"), (*ALONE, (d3mlx("teacher"), 0.5), (d3mlx("control"), 0.5))),
+)
+"""What the student under each decoder is held to: a contestant, at its default threshold."""
+
+
+def claim(student: Sequence[Point], reference: Point) -> dict[str, Any]:
+    """The most parallel point of the student that is at most 2 points less accurate than the reference.
+
+    times, rows: its tokens per forward and its rows per token, as multiples of the reference's.
+    """
+    close = [point for point in student if difference(reference, point).value >= -ALLOWED]
+    if not close:
+        return {"threshold": None}
+    best = max(close, key=lambda point: point.score.tokens_per_forward)
+    return {
+        "threshold": best.setting.value,
+        "times": best.score.tokens_per_forward / reference.score.tokens_per_forward,
+        "rows": best.score.rows_per_token / reference.score.rows_per_token,
+        "difference": asdict(difference(reference, best)),
+    }
+
+
+def claims(measured: Mapping[str, Sequence[Point]]) -> list[dict[str, Any]]:
+    """The student under its decoders, each beside every reference that was measured."""
+    found = []
+    for student, references in REFERENCES:
+        for contestant, threshold in references:
+            if contestant.name in measured:
+                point = next(point for point in measured[contestant.name] if point.setting.value == threshold)
+                against = contestant.name if threshold is None else f"{contestant.name} {threshold:g}"
+                about = {"student": student.decoder, "against": against, "model": contestant.model}
+                found.append(about | claim(measured[student.name], point))
+    return found
+
+
+def sentence(one: Mapping[str, Any]) -> str:
+    """A claim in words."""
+    if one["threshold"] is None:
+        return f"{one['against']}: at none of its thresholds."
+    change = one["difference"]
+    return (
+        f"{one['against']}: at {one['threshold']:g}, with {one['times']:.2f} times the tokens per forward, "
+        f"{one['rows']:.2f} times the rows per token and accuracy {100 * change['value']:+.1f} points "
+        f"{interval(change['low'], change['high'], '+')}."
+    )
+
+
+def text(found: Sequence[Mapping[str, Any]]) -> str:
+    """All claims, as Markdown."""
+    out = []
+    for student in dict.fromkeys(one["student"] for one in found):
+        out.append(
+            f"Where the student under {student} comes within {100 * ALLOWED:g} points of what is named, the most "
+            "parallel of its thresholds on these problems:\n"
+        )
+        out += [f"- {sentence(one)}" for one in found if one["student"] == student]
+        out.append("")
+    return "\n".join(out).rstrip()

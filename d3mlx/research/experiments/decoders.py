@@ -1,0 +1,223 @@
+"""Every decoder on the embedded task, as it is and lengthened: the tables of needed rows in README.md.
+
+The models are the teacher and the one of pairs, which were distilled for none of them.
+
+python -m d3mlx.research.experiments.decoders [--work FOLDER] [--task long] [--part 1/2] [--count N]
+python -m d3mlx.research.experiments.decoders --write README.md
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from d3mlx import load
+from d3mlx.bench.chips import chip_named
+from d3mlx.bench.cost import cost
+from d3mlx.bench.roofline import Roofline
+from d3mlx.bench.shapes import SHAPES, skeleton
+from d3mlx.data.batches import CANVAS, SHOTS
+from d3mlx.decoding.presets import D3LLM, D3MLX, FastDLLM, Preset, Vanilla, check_choice
+from d3mlx.errors import ConfigError, DataError
+from d3mlx.evaluate.aup import TOLERANCE, aup, near
+from d3mlx.evaluate.run import Subject
+from d3mlx.evaluate.tasks import TaskOptions
+from d3mlx.evaluate.tasks.embedded import Embedded
+from d3mlx.files import fingerprint
+from d3mlx.loader import PAIRS, TEACHER
+from d3mlx.research.builds.pairs import QUESTIONS
+from d3mlx.research.experiments.journal import Answers, Part, finished, measure
+from d3mlx.research.experiments.readme import put, table
+from d3mlx.research.script import script
+
+REFERENCE = "d3llm, full rows"
+FINE = "d3mlx, multiples of 4 rows"
+DECODERS: dict[str, Preset] = {
+    "fast-dllm": FastDLLM(),
+    REFERENCE: D3LLM("full"),
+    "d3llm": D3LLM(),
+    "d3mlx": D3MLX(row_multiple=8),
+    "d3mlx, multiples of 32 rows": D3MLX(row_multiple=32),
+    FINE: D3MLX(row_multiple=4),
+    "d3mlx, no padding": D3MLX(row_multiple=1),
+    f"{FINE}, favoring forwards": D3MLX(favor="forwards", row_multiple=4),
+}
+SHORT_ONLY: dict[str, Preset] = {
+    "vanilla": Vanilla(),
+    "d3llm, full rows, blocks of d3mlx": D3LLM("full", block_size=8, block_add=0.5),
+}
+"""What is slow and not held to a target."""
+
+CURVES: dict[str, dict[float, Preset]] = {
+    "fast-dllm": {value: FastDLLM(threshold=value) for value in (0.98, 0.9, 0.8, 0.6)},
+    "d3llm": {value: D3LLM(threshold=value) for value in (0.1, 0.2, 0.4, 0.7)},
+    FINE: {value: D3MLX(value, row_multiple=4) for value in (0.1, 0.2, 0.4, 0.7)},
+}
+"""Decoders by threshold, for AUP."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """So many questions at once, behind so many worked examples; the folder of the model that is asked, and how."""
+
+    questions: int
+    shots: int
+    model: str
+    decoders: Mapping[str, Preset]
+
+    @property
+    def canvas(self) -> int:
+        return self.questions * CANVAS
+
+    def problems(self, count: int) -> range:
+        """So many held-out problems, as what is asked at once. Raises ConfigError if they are too few."""
+        if count < self.questions:
+            raise ConfigError(f"The task asks {self.questions} problems at once; give at least as many.")
+        return range(count // self.questions)
+
+    @property
+    def words(self) -> str:
+        at_once = "" if self.questions == 1 else f", {self.questions} at once"
+        return f"{at_once}, {f'behind {self.shots} worked examples' if self.shots else 'without examples'}"
+
+
+TASKS = {"short": Variant(1, 0, TEACHER, DECODERS | SHORT_ONLY), "long": Variant(QUESTIONS, SHOTS, PAIRS, DECODERS)}
+"""The long one has longer answers too, so that what follows the first pass over the prompt counts."""
+
+CHIPS = ("M4 Max", "M5 Max")
+
+
+def point(decoder: str, threshold: float) -> str:
+    return f"{decoder} at {threshold:g}"
+
+
+POINTS = {point(decoder, at): preset for decoder, points in CURVES.items() for at, preset in points.items()}
+
+
+def solve(work: Path, name: str, part: Part, count: int, on_curves: int) -> None:
+    """The table's decoders on `count` problems of a task, the curves' on the first `on_curves` of them."""
+    variant = TASKS[name]
+    model = Subject(*load(variant.model), max_tokens=variant.canvas)
+    task = Embedded(TaskOptions(shots=variant.shots), "llada", questions=variant.questions)
+    for kind, presets, problems in (("table", variant.decoders, count), ("curves", POINTS, min(count, on_curves))):
+        about = {"model": fingerprint(variant.model), "task": variant.words, "kind": kind}
+        place = work / f"{name}-{kind}" / part.file, about
+        measure(model, task, presets, part.of(variant.problems(problems)), place)
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def main_table(found: Mapping[str, Answers]) -> str:
+    """Accuracy, the paired difference to the reference, TPF, RPT, seconds."""
+    rows = []
+    for name, answers in found.items():
+        score, apart = answers.score, answers.against(found[REFERENCE])
+        low, high = score.interval
+        rows.append(
+            [
+                name,
+                f"{percent(score.accuracy)} ({100 * low:.1f} to {100 * high:.1f})",
+                "" if name == REFERENCE else f"{100 * apart.low:+.1f} to {100 * apart.high:+.1f}",
+                f"{score.tokens_per_forward:.2f}",
+                f"{score.rows_per_token:.1f}",
+                f"{answers.seconds_per_problem:.3f}",
+            ]
+        )
+    reference = f"points against {REFERENCE}"
+    return table(["decoder", "correct (95 %)", reference, "TPF", "RPT", "CPU seconds an answer"], rows)
+
+
+def areas(found: Mapping[str, Answers]) -> dict[str, float]:
+    """AUP of each curve, relative to the best accuracy of any, without points too far below its first."""
+    best = 100 * max(answers.score.accuracy for answers in found.values())
+    values = {}
+    for name, points in CURVES.items():
+        scores = [found[point(name, at)].score for at in points]
+        curve = [(score.tokens_per_forward, 100 * score.accuracy) for score in scores]
+        values[name] = aup(near(curve), best)
+    return values
+
+
+def prediction(found: Mapping[str, Answers], canvas: int) -> str:
+    """Milliseconds a token of a 4-bit LLaDA-8B that decoded like this, on paper: a first pass over prompt and canvas,
+    then forwards of equal rows. At last an autoregressive model of its size: the prompt, then a row a token."""
+    paper = cost(skeleton(SHAPES["llada-8b"], q_bits=4), context=0)
+    chips = [Roofline(chip_named(chip), paper) for chip in CHIPS]
+    rows = []
+    for name, answers in found.items():
+        score = answers.score
+        first, later = score.prefill_rows / score.problems + canvas, score.forwards / score.problems - 1
+        each = (score.rows / score.problems - first) / later
+        times = [chip.seconds(first) + later * chip.seconds(each) for chip in chips]
+        rows.append([name, *(f"{1000 * seconds * score.problems / score.tokens:.1f}" for seconds in times)])
+    score = found[REFERENCE].score
+    tokens, prompt = score.tokens / score.problems, score.prefill_rows / score.problems
+    alone = [chip.seconds(prompt) / tokens + chip.seconds(1) for chip in chips]
+    rows.append(["autoregression, one row a forward", *(f"{1000 * seconds:.1f}" for seconds in alone)])
+    return table(["decoder", *(f"{chip}, ms a token" for chip in CHIPS)], rows)
+
+
+def whole(folder: Path, names: Iterable[str], problems: range) -> dict[str, Answers]:
+    """What every decoder answered to these problems. Raises DataError if an answer is missing."""
+    found = finished(folder, names, problems)
+    if found is None:
+        raise DataError(
+            f"{folder} is not finished; run the same measurement, every part of it, to its end, and give --count and "
+            "--curves as there."
+        )
+    return found
+
+
+def section(work: Path, name: str, count: int, on_curves: int) -> str:
+    """What README.md says of one task."""
+    variant = TASKS[name]
+    found = whole(work / f"{name}-table", variant.decoders, variant.problems(count))
+    curves = whole(work / f"{name}-curves", POINTS, variant.problems(min(count, on_curves)))
+    answers, tokens = found[REFERENCE].score.problems, found[REFERENCE].score.prefill_rows
+    asked = f"{answers * variant.questions:,} held-out problems{variant.words}"
+    if variant.questions > 1:
+        asked += f": {answers:,} answers, correct if all {variant.questions} are"
+    area = "; ".join(f"{name}: {value:.0f}" for name, value in areas(curves).items())
+    return f"""{asked},
+prompts of {tokens / answers:.0f} tokens, canvas of {variant.canvas}:
+
+{main_table(found)}
+
+AUP on the first {min(count, on_curves)} of them, four thresholds each, without those that lose more than {TOLERANCE:g}
+points: {area}.
+
+Predicted for a LLaDA-8B of 4 bits that decoded with these forwards and rows, by the formula of `bench --roofline` for a
+first pass over prompt and canvas and forwards of equal rows after it (not measured, attention left out):
+
+{prediction(found, variant.canvas)}"""
+
+
+def compare(
+    work: Annotated[Path, typer.Option(help="Folder of the answers.")] = Path("runs/decoders"),
+    only: Annotated[str | None, typer.Option("--task", help="short or long; both unless given.")] = None,
+    part: Annotated[str, typer.Option(help="1/2 for the first of two processes that share the work.")] = "1/1",
+    count: Annotated[int, typer.Option(min=1, help="Held-out problems of each task.")] = 1000,
+    on_curves: Annotated[int, typer.Option("--curves", min=1, help="How many of them the curves take.")] = 300,
+    write: Annotated[Path | None, typer.Option(help="Put what was measured into this README.")] = None,
+) -> None:
+    """Measure every decoder, or write what was measured."""
+    names, mine = (only,) if only else tuple(TASKS), Part.named(part)
+    for name in names:
+        check_choice("The task", name, tuple(TASKS))
+    if write is None:
+        for name in names:
+            solve(work, name, mine, count, on_curves)
+        return
+    sections = {name: section(work, name, count, on_curves) for name in names}
+    for name, content in sections.items():
+        put(write, f"decoders-{name}", content)
+
+
+if __name__ == "__main__":
+    script(compare)

@@ -1,0 +1,245 @@
+"""Which cached rows have to be computed again: accuracy, TPF and RPT of many choices beside full rows.
+
+    python -m d3mlx.research.experiments.refresh [--count N] [--only PATTERN] [--block-size N] [--threshold T]
+                                                 [--max-tokens N] [--out FILE.json]
+
+All variants decode the same validation problems of the teacher, so the held-out ones stay unlooked-at. Accuracy
+tells variants apart only over many problems. A sharper measure is the slip: a commit whose token a forward of
+everything, on the same canvas, would not have chosen.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from d3mlx import D3MLX, Generation, load
+from d3mlx.canvas import Bools, Canvas, Ints
+from d3mlx.data.batches import CANVAS
+from d3mlx.decoding.presets import Decoder
+from d3mlx.decoding.rows import LONG, Full, Needed, RowPolicy
+from d3mlx.decoding.schedule import View
+from d3mlx.engine import read
+from d3mlx.errors import ConfigError
+from d3mlx.evaluate.records import Record, score
+from d3mlx.evaluate.run import Subject, solve
+from d3mlx.evaluate.statistics import Difference, paired_difference
+from d3mlx.evaluate.tasks import Task, TaskOptions
+from d3mlx.evaluate.tasks.embedded import Embedded
+from d3mlx.files import write_text
+from d3mlx.kernels.dispatch import on_device
+from d3mlx.kernels.token_stats import token_stats
+from d3mlx.loader import TEACHER
+from d3mlx.research.script import script
+
+Group = Literal["prompt", "active", "complete", "beyond"]
+"""Rows computed in every step besides: the prompt, tokens of blocks with masks, tokens of blocks without, masks of
+blocks that are not active yet."""
+
+
+@dataclass(frozen=True)
+class Grouped(Needed):
+    """Needed rows and a whole group."""
+
+    group: Group = "prompt"
+
+    def needed(self, canvas: Canvas, view: View, since: Ints) -> Bools:
+        needed = super().needed(canvas, view, since)
+        places, answer = np.arange(len(canvas)), canvas.prompt_length + len(canvas.answer)
+        if self.group == "prompt":
+            return needed | (places < canvas.prompt_length)
+        if self.group == "beyond":
+            return needed | ((places >= view.end) & canvas.masked)
+        active = np.zeros(len(canvas), bool)
+        for block in view.blocks:
+            active[block.start : block.end] = block.masks > 0
+        tokens = (places >= canvas.prompt_length) & (places < answer) & ~canvas.masked
+        return needed | (tokens & (active if self.group == "active" else ~active))
+
+
+@dataclass(frozen=True)
+class Older(Needed):
+    """Needed rows and in every step as many more, those computed longest ago."""
+
+    more: int = 8
+
+    def rounded(self, count: int) -> int:
+        return super().rounded(count + self.more)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """d3mlx with other rows."""
+
+    preset: D3MLX
+    rows: Callable[[Needed], RowPolicy] = lambda needed: needed
+
+    def build(self, family: str) -> Decoder:
+        decoder = self.preset.build(family)
+        assert isinstance(decoder.rows, Needed)
+        return replace(decoder, rows=self.rows(decoder.rows))
+
+
+def like(kind: type[Needed], **more: Any) -> Callable[[Needed], RowPolicy]:
+    """The same settings under another policy."""
+    return lambda needed: kind(**{field.name: getattr(needed, field.name) for field in fields(Needed)}, **more)
+
+
+EXACT = "full"
+
+
+def variants(base: D3MLX) -> dict[str, Variant]:
+    """By name. Row counts are not rounded up, so that nothing is refreshed by the way."""
+    plain = replace(base, row_multiple=1, recent=2, near=0)
+    rule = replace(plain, recent=1, near=4)
+    found = {EXACT: Variant(plain, lambda needed: Full())}
+    for recent in (1, 2, 3, 4):
+        found[f"recent {recent}"] = Variant(replace(plain, recent=recent))
+    found["recent all"] = Variant(replace(plain, recent=LONG))
+    for recent, near in ((1, 1), (1, 2), (1, 4), (1, 8), (2, 1), (2, 2)):
+        found[f"recent {recent}, near {near}"] = Variant(replace(plain, recent=recent, near=near))
+    for more in (8, 16):
+        found[f"near 4, {more} oldest"] = Variant(rule, like(Older, more=more))
+    for interval in (8, 4):
+        found[f"near 4, all every {interval}"] = Variant(replace(rule, refresh_interval=interval))
+    for ahead in (0, 1, 3):
+        found[f"full, ahead {ahead}"] = Variant(replace(rule, ahead=ahead), lambda needed: Full())
+        found[f"near 4, ahead {ahead}"] = Variant(replace(rule, ahead=ahead))
+    groups: tuple[Group, ...] = ("prompt", "active", "complete", "beyond")
+    for group in groups:
+        found[f"recent 2, {group}"] = Variant(plain, like(Grouped, group=group))
+    return found
+
+
+@dataclass
+class Slips:
+    """How far cached forwards were from exact ones. commits: tokens committed, slipped: those that are slips.
+
+    entropies: eligible positions over all steps, drift: the sum of the differences of their entropies in nats.
+    """
+
+    commits: int = 0
+    slipped: int = 0
+    entropies: int = 0
+    drift: float = 0.0
+
+    @property
+    def share(self) -> float:
+        return self.slipped / self.commits if self.commits else 0.0
+
+    @property
+    def mean_drift(self) -> float:
+        return self.drift / self.entropies if self.entropies else 0.0
+
+    def watch(self, generation: Generation) -> None:
+        """Decode to the end, with a forward of everything beside each step."""
+        model, canvas = generation.model, generation.canvas
+        before = canvas.tokens.copy()
+        for step in generation:
+            hidden = model.hidden(on_device(before[: canvas.active_length])[None])
+            source = step.eligible - model.shift
+            stats = token_stats(model.logits(hidden[:, on_device(source)])[0], canvas.mask_id)
+            guesses, entropies = read([stats.token, stats.entropy])
+            committed = np.isin(step.eligible, step.positions)
+            self.commits += int(committed.sum())
+            self.slipped += int((committed & (guesses != step.guesses)).sum())
+            self.entropies += len(entropies)
+            self.drift += float(np.abs(entropies - step.guess_entropies).sum())
+            before = canvas.tokens.copy()
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A variant, its records, and its slips."""
+
+    name: str
+    records: list[Record]
+    slips: Slips
+
+    def against(self, exact: Finding) -> Difference:
+        return paired_difference(*([record.correct for record in found.records] for found in (exact, self)))
+
+    def summary(self, exact: Finding) -> dict[str, Any]:
+        total = score(self.records)
+        return {
+            "variant": self.name,
+            **asdict(total),
+            "accuracy": total.accuracy,
+            "interval": total.interval,
+            "tokens_per_forward": total.tokens_per_forward,
+            "rows_per_token": total.rows_per_token,
+            "against_full": asdict(self.against(exact)),
+            "slips": asdict(self.slips) | {"share": self.slips.share, "mean_drift": self.slips.mean_drift},
+        }
+
+
+def find(subject: Subject, task: Task, name: str, variant: Variant, counts: tuple[int, int]) -> Finding:
+    """Solve so many problems, and watch so many of them for slips, which full rows cannot make."""
+    count, watched = counts
+    slips = Slips()
+    cached = variant.build(subject.model.family).rows.cached
+    for index in range(watched if cached else 0):
+        prompt = task.ask(index).prompt(subject.tokenizer)
+        slips.watch(Generation(subject.model, subject.tokenizer, prompt, variant, max_tokens=subject.new_tokens))
+    records = sorted(solve(subject, task, variant, range(count)), key=lambda record: record.index)
+    return Finding(name, records, slips)
+
+
+def table(findings: list[Finding]) -> Table:
+    """RPT is with the pass over prompt and masks that every answer begins with."""
+    out = Table(box=None)
+    for heading in ("rows", "accuracy", "minus full", "TPF", "RPT", "slips", "drift, nats"):
+        out.add_column(heading, no_wrap=True)
+    for found in findings:
+        total, apart, slips = score(found.records), found.against(findings[0]), found.slips
+        minus = f"{100 * apart.value:+.1f} ({100 * apart.low:+.1f} to {100 * apart.high:+.1f})"
+        out.add_row(
+            found.name,
+            f"{total.accuracy:.1%}",
+            "reference" if found is findings[0] else minus,
+            f"{total.tokens_per_forward:.2f}",
+            f"{total.rows_per_token:.1f}",
+            f"{slips.share:.2%} of {slips.commits}" if slips.commits else "",
+            f"{slips.mean_drift:.4f}" if slips.commits else "",
+        )
+    return out
+
+
+def measure(
+    count: Annotated[int, typer.Option(min=1, help="Validation problems for each variant.")] = 100,
+    watched: Annotated[int, typer.Option(min=0, help="How many are watched for slips, which takes longer.")] = 25,
+    only: Annotated[str, typer.Option(help="Regular expression: which variants, by their names; and full.")] = "",
+    block_size: Annotated[int | None, typer.Option(help="Tokens in a block.")] = None,
+    threshold: Annotated[float | None, typer.Option(help="Highest entropy in nats.")] = None,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Limit of an answer's length.")] = CANVAS,
+    out: Annotated[Path | None, typer.Option(help="Write the figures to this JSON file.")] = None,
+) -> None:
+    """Measure, and print a table."""
+    try:
+        wanted = re.compile(only)
+    except re.error as error:
+        raise ConfigError(f"--only {only!r} is no regular expression: {error}.") from error
+    task = Embedded(TaskOptions(), "llada", "validation")
+    subject = Subject(*load(TEACHER), max_tokens=max_tokens)
+    chosen = variants(D3MLX(threshold, block_size))
+    findings = []
+    for name, variant in chosen.items():
+        if name == EXACT or wanted.search(name):
+            findings.append(find(subject, task, name, variant, (count, min(watched, count))))
+            Console(stderr=True).print(f"{name}: {score(findings[-1].records).accuracy:.1%}")
+    Console(width=120).print(table(findings))
+    if out is not None:
+        write_text(out, json.dumps([found.summary(findings[0]) for found in findings], indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    script(measure)

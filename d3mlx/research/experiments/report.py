@@ -1,0 +1,150 @@
+"""The paper's comparison on the embedded task: teacher, student, control and an autoregressive model.
+
+    python -m d3mlx.research.experiments.report [--control FOLDER] [--autoregressive FOLDER] [--part 1/2]
+
+Solves 2,000 held-out problems with every contestant (`contestants.py`), writes the figures to `report.json`
+and from them the table and the plot of README.md. Whatever is interrupted goes on.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from d3mlx.data.batches import CANVAS
+from d3mlx.errors import DataError
+from d3mlx.evaluate.results import Point, difference, point_summary
+from d3mlx.evaluate.run import Subject, attempt
+from d3mlx.evaluate.tasks import task
+from d3mlx.files import fingerprint, json_object, write_text
+from d3mlx.loader import EMBEDDED, TEACHER, load
+from d3mlx.research.builds.next_token import NextToken
+from d3mlx.research.experiments.areas import area
+from d3mlx.research.experiments.claims import claims
+from d3mlx.research.experiments.contestants import CONTESTANTS, COUNT, FIRST, ONE_PER_STEP, Contestant, Models
+from d3mlx.research.experiments.figures import RESULTS, ROOT, publish
+from d3mlx.research.experiments.journal import Attempt, Part, finished, keep
+from d3mlx.research.experiments.readme import around
+from d3mlx.research.script import script
+from d3mlx.version import versions
+
+
+def attempts_of(contestant: Contestant, folder: Path) -> dict[str, Attempt]:
+    """What solves a problem at each of the contestant's points."""
+    if contestant.model == "autoregressive":
+        return {setting.name: NextToken.of(folder) for setting in contestant.presets}
+    subject, held_out = Subject(*load(folder), max_tokens=CANVAS), task("embedded", "llada")
+    return {
+        setting.name: partial(attempt, subject, held_out, preset)
+        for setting, preset in contestant.presets.items()
+        if preset is not None
+    }
+
+
+def solve(models: Models, out: Path, problems: range, part: Part) -> None:
+    """This part's share of the problems, with every contestant whose model is there."""
+    for contestant in CONTESTANTS:
+        folder = models.folder(contestant.model)
+        if folder is not None:
+            about = {"contestant": contestant.name, "model": fingerprint(folder), "decoders": contestant.settings}
+            keep(attempts_of(contestant, folder), part.of(problems), (out / contestant.folder / part.file, about))
+
+
+def curves(models: Models, out: Path, problems: Iterable[int]) -> dict[str, list[Point]] | None:
+    """The points of every contestant whose model is there, None while another part is still at them."""
+    found = {}
+    for contestant in CONTESTANTS:
+        if models.folder(contestant.model):
+            names = {setting.name: setting for setting in contestant.presets}
+            answers = finished(out / contestant.folder, names, problems)
+            if answers is None:
+                return None
+            found[contestant.name] = [Point(names[name], list(one.records.values())) for name, one in answers.items()]
+    return found
+
+
+def run_summary(contestant: Contestant, points: list[Point], reference: Point, folder: Path) -> dict[str, Any]:
+    """A curve as JSON: its points, each with the paired difference of its accuracy to the reference, and its AUP."""
+    return {
+        "name": contestant.name,
+        "model": contestant.model,
+        "model_fingerprint": fingerprint(folder),
+        "versions": versions(),
+        "points": [point_summary(point) | {"difference": asdict(difference(reference, point))} for point in points],
+        "aup": asdict(area(points)),
+        "aup_from_one_per_step": asdict(area(points, reference)),
+    }
+
+
+def comparable(before: dict[str, Any], models: Models, problems: range) -> bool:
+    """Whether results of before were of this teacher and student on these problems."""
+    measured = {run["model"]: run["model_fingerprint"] for run in before.get("runs", [])}
+    same = {"teacher": fingerprint(models.teacher), "student": fingerprint(models.student)}
+    asked = range(before.get("first", 0), before.get("first", 0) + before.get("problems", 0))
+    return same.items() <= measured.items() and asked == problems
+
+
+def summarize(
+    models: Models, measured: dict[str, list[Point]], problems: range, before: dict[str, Any]
+) -> dict[str, Any]:
+    """All results: those measured now, and those of absent models as they were before, if they are comparable."""
+    kept = before if comparable(before, models, problems) else {"runs": [], "claims": []}
+    old = {run["name"]: run for run in kept["runs"]}
+    reference = measured[ONE_PER_STEP.name][0]
+    runs = []
+    for contestant in CONTESTANTS:
+        folder = models.folder(contestant.model)
+        if folder is not None:
+            runs.append(run_summary(contestant, measured[contestant.name], reference, folder))
+        elif contestant.name in old:
+            runs.append(old[contestant.name])
+    said = [one for one in kept["claims"] if models.folder(one["model"]) is None]
+    return {
+        "task": "embedded",
+        "first": problems.start,
+        "problems": len(problems),
+        "runs": runs,
+        "claims": sorted(claims(measured) + said, key=lambda one: str(one["student"])),
+    }
+
+
+def report(
+    teacher: Annotated[Path, typer.Option(help="Folder of the teacher.")] = Path(TEACHER),
+    student: Annotated[Path, typer.Option(help="Folder of the student.")] = Path(EMBEDDED),
+    control: Annotated[
+        Path | None, typer.Option(help="Folder of the control; without it its committed results stay.")
+    ] = None,
+    autoregressive: Annotated[Path | None, typer.Option(help="Folder of the autoregressive model; likewise.")] = None,
+    count: Annotated[int, typer.Option(min=1, help="Problems to solve; with fewer, a quick look.")] = COUNT,
+    part: Annotated[str, typer.Option(help="1/2 and 2/2 share the problems between two processes.")] = "1/1",
+    out: Annotated[Path, typer.Option(help="Folder of the answers.")] = Path("runs/report"),
+) -> None:
+    """Measure what is not measured yet; once everything is, write the results, the plot and the table of README.md."""
+    models, whole = Models(teacher, student, control, autoregressive), count == COUNT
+    models.check()
+    if whole:
+        around(ROOT / "README.md", "report")
+    problems = range(FIRST, FIRST + count)
+    solve(models, out, problems, Part.named(part))
+    measured = curves(models, out, problems)
+    if measured is None:
+        typer.echo("The other parts are not finished; the last one to finish writes the results.")
+        return
+    path = RESULTS / "report.json"
+    before = (json_object(path) if path.exists() else {}) if whole else {}
+    if before is None:
+        raise DataError(f"{path} is damaged; restore it, or remove it and measure every model anew.")
+    results = summarize(models, measured, problems, before)
+    if whole:
+        write_text(path, json.dumps(results, indent=1) + "\n")
+    publish(results, ROOT if whole else None)
+
+
+if __name__ == "__main__":
+    script(report)

@@ -1,0 +1,121 @@
+"""Every setting of needed rows on the validation problems: accuracy against rows, and against forwards.
+
+python -m d3mlx.research.experiments.sweep [--work FOLDER] [--part 1/2] [--count N]
+python -m d3mlx.research.experiments.sweep --draw docs
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from itertools import product
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from d3mlx import load
+from d3mlx.data.batches import CANVAS
+from d3mlx.decoding.presets import D3LLM, D3MLX, Preset
+from d3mlx.errors import DataError
+from d3mlx.evaluate.plot import Curve, Mark, draw
+from d3mlx.evaluate.run import Subject
+from d3mlx.evaluate.tasks import TaskOptions
+from d3mlx.evaluate.tasks.embedded import Embedded
+from d3mlx.files import fingerprint, write_text
+from d3mlx.loader import TEACHER
+from d3mlx.research.experiments.journal import Answers, Part, finished, measure, read
+from d3mlx.research.script import script
+
+BLOCK_SIZES = (8, 16, 32)
+BLOCK_ADDS = (0.1, 0.5)
+ACTIVATIONS = (0.5, 0.95)
+THRESHOLDS = (0.1, 0.2, 0.4, 0.7)
+
+Axis = Callable[[Answers], float]
+
+AXES: dict[str, tuple[str, Axis]] = {
+    "rows": ("rows per token", lambda answers: answers.score.rows_per_token),
+    "forwards": ("forwards per token", lambda answers: 1 / answers.score.tokens_per_forward),
+}
+"""What time is made of: rows where arithmetic bounds a forward (M1 to M4), forwards where reading the weights does."""
+
+
+def settings() -> dict[str, Preset]:
+    grid = product(BLOCK_SIZES, BLOCK_ADDS, ACTIVATIONS, THRESHOLDS)
+    found: dict[str, Preset] = {
+        f"blocks of {size}, add {add:g}, full {full:g}, threshold {threshold:g}": D3MLX(threshold, size, add, full)
+        for size, add, full, threshold in grid
+    }
+    return found | {f"d3llm, threshold {threshold:g}": D3LLM(threshold=threshold) for threshold in THRESHOLDS}
+
+
+def family_of(name: str) -> str:
+    """The curve that a setting belongs to."""
+    return name.split(",")[0]
+
+
+def front(found: Mapping[str, Answers], cost: Axis) -> list[str]:
+    """The settings that no other one beats in both accuracy and cost, cheapest first."""
+    kept: list[str] = []
+    for name in sorted(found, key=lambda name: (cost(found[name]), -found[name].score.accuracy)):
+        if not kept or found[name].score.accuracy > found[kept[-1]].score.accuracy:
+            kept.append(name)
+    return kept
+
+
+def picture(found: Mapping[str, Answers], axis: str) -> str:
+    """The front of each family, as SVG."""
+    words, cost = AXES[axis]
+    curves = []
+    for family in dict.fromkeys(map(family_of, found)):
+        members = {name: answers for name, answers in found.items() if family_of(name) == family}
+        marks = []
+        for name in front(members, cost):
+            low, high = members[name].score.interval
+            marks.append(Mark(cost(members[name]), 100 * members[name].score.accuracy, 100 * low, 100 * high))
+        curves.append(Curve(family, marks))
+    return draw(curves, words, "needed rows: the best settings by block size, and d3llm")
+
+
+def show(found: Mapping[str, Answers], console: Console) -> None:
+    for words, cost in AXES.values():
+        table = Table("setting", "accuracy", "TPF", "RPT", title=f"no other setting is better and has fewer {words}")
+        for name in front(found, cost):
+            score = found[name].score
+            figures = f"{score.accuracy:.1%}", f"{score.tokens_per_forward:.2f}", f"{score.rows_per_token:.1f}"
+            table.add_row(name, *figures)
+        console.print(table)
+
+
+def sweep(
+    work: Annotated[Path, typer.Option(help="Folder of the answers.")] = Path("runs/sweep"),
+    part: Annotated[str, typer.Option(help="1/2 for the first of two processes that share the work.")] = "1/1",
+    count: Annotated[int, typer.Option(min=1, help="Validation problems.")] = 200,
+    shots: Annotated[int, typer.Option("--num-fewshot", min=0, help="Worked examples before each problem.")] = 0,
+    draw_in: Annotated[Path | None, typer.Option("--draw", help="Draw what is there in this folder.")] = None,
+) -> None:
+    """Measure every setting, or draw what was measured."""
+    if draw_in is None:
+        process = Part.named(part)
+        subject = Subject(*load(TEACHER), max_tokens=CANVAS)
+        task = Embedded(TaskOptions(shots=shots), "llada", "validation")
+        about = {"model": fingerprint(TEACHER), "shots": shots}
+        measure(subject, task, settings(), process.of(range(count)), (work / process.file, about))
+        complete = finished(work, settings(), range(count))
+        if complete is None:
+            typer.echo("The other parts are not finished; the last one to finish shows the figures.")
+            return
+        found = complete
+    else:
+        _, found = read(work)
+        if not found:
+            raise DataError(f"{work} holds no answers yet; run the sweep without --draw first.")
+        for axis in AXES:
+            write_text(draw_in / f"needed-{axis}.svg", picture(found, axis))
+    show(found, Console())
+
+
+if __name__ == "__main__":
+    script(sweep)

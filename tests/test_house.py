@@ -1,0 +1,68 @@
+"""Which room may import which: arrows point one way."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+ROOMS = {"d3mlx": ROOT / "d3mlx", "d3mlx.kernels": ROOT / "kernels", "d3mlx.convert": ROOT / "convert"}
+COMMANDS = {"bench", "compare", "convert", "distill", "eval", "fuse", "generate", "info", "trajectories"}
+
+
+def imports(path: Path) -> set[str]:
+    """Modules that a file imports, wherever in it, the names that it takes from them included."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def modules() -> dict[str, Path]:
+    """Every module of the product by its name."""
+    named = {}
+    for room, folder in ({**ROOMS, "d3mlx.cli": ROOT / "cli"}).items():
+        for path in folder.rglob("*.py"):
+            parts = path.relative_to(folder).with_suffix("").parts
+            named[".".join((room, *parts))] = path
+    return named
+
+
+def importers(target: str) -> set[str]:
+    """Modules that import `target` or something inside it."""
+    return {
+        name
+        for name, path in modules().items()
+        if any(other == target or other.startswith(f"{target}.") for other in imports(path))
+    }
+
+
+def outside(names: set[str], *rooms: str) -> set[str]:
+    return {name for name in names if not any(name == room or name.startswith(f"{room}.") for room in rooms)}
+
+
+def test_nothing_imports_the_research() -> None:
+    assert outside(importers("d3mlx.research"), "d3mlx.research") == set()
+    assert importers("d3mlx.research")
+
+
+def test_the_runtime_imports_neither_the_command_line_nor_the_instruments() -> None:
+    assert outside(importers("d3mlx.cli"), "d3mlx.cli", "d3mlx.research") == {"d3mlx.__main__"}
+    assert outside(importers("d3mlx.bench"), "d3mlx.bench", "d3mlx.cli", "d3mlx.research") == set()
+
+
+def test_kernels_and_models_know_nothing_above_them() -> None:
+    above = ("d3mlx.engine", "d3mlx.request", "d3mlx.batch", "d3mlx.api", "d3mlx.cache", "d3mlx.decoding")
+    for target in above:
+        assert not {name for name in importers(target) if name.startswith(("d3mlx.kernels.", "d3mlx.models."))}
+    for target in ("d3mlx.api", "d3mlx.batch", "d3mlx.distill", "d3mlx.evaluate", "d3mlx.loader"):
+        core = {"d3mlx.engine", "d3mlx.request", "d3mlx.cache", "d3mlx.canvas"}
+        assert not {name for name in importers(target) if name in core or name.startswith("d3mlx.decoding.")}
+
+
+def test_commands_do_not_import_each_other() -> None:
+    for command in COMMANDS:
+        assert outside(importers(f"d3mlx.cli.{command}"), "d3mlx.research") <= {"d3mlx.cli.main"}
