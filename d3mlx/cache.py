@@ -213,7 +213,7 @@ def bytes_per_position(shape: Shape, itemsize: int, keep: bool, packing: KVPacki
     itemsize: bytes of a number in the model's dtype. Without `keep` there are hidden rows, and one layer's keys and
     values while it runs.
     """
-    numbers = 2 * shape.kv_heads * shape.head_dim
+    numbers = 2 * shape.kv_width
     if not keep:
         return (numbers + shape.hidden) * itemsize
     if packing is None:

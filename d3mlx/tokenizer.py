@@ -10,21 +10,7 @@ from typing import Any
 
 from d3mlx.checkpoint import Checkpoint, as_list, read_json
 from d3mlx.errors import CheckpointError
-
-LLADA_TEMPLATE = (
-    "{{ '<|startoftext|>' }}{% for message in messages %}"
-    "{{ '<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n' + message['content'] | trim + '<|eot_id|>' }}"
-    "{% endfor %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}"
-)
-DREAM_TEMPLATE = (
-    "{% if messages[0]['role'] != 'system' %}{{ '<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n' }}"
-    "{% endif %}{% for message in messages %}"
-    "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-)
-TEMPLATES = {"llada": LLADA_TEMPLATE, "dream": DREAM_TEMPLATE}
-TURN_ENDS = {"llada": "<|eot_id|>", "dream": "<|im_end|>"}
-"""Each family's end of a turn, which ends an answer beside the end token of config.json."""
+from d3mlx.models import traits_of
 
 
 def load_tokenizer(checkpoint: Checkpoint) -> Any:
@@ -34,10 +20,11 @@ def load_tokenizer(checkpoint: Checkpoint) -> Any:
     from tokenizers import decoders
 
     inner = plain_tokenizer(checkpoint)
-    turn_end = TURN_ENDS[checkpoint.family]
+    traits = traits_of(checkpoint.family)
+    turn_end = traits.turn_end
     known = inner.get_vocab()
     if inner.chat_template is None and turn_end in known:
-        inner.chat_template = TEMPLATES[checkpoint.family]
+        inner.chat_template = traits.template
     # The published folders name only a few of their special tokens; none of the others is text either.
     special = [token.content for token in inner.added_tokens_decoder.values() if token.special]
     inner.add_special_tokens({"extra_special_tokens": special})

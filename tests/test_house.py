@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -66,3 +67,14 @@ def test_kernels_and_models_know_nothing_above_them() -> None:
 def test_commands_do_not_import_each_other() -> None:
     for command in COMMANDS:
         assert outside(importers(f"d3mlx.cli.{command}"), "d3mlx.research") <= {"d3mlx.cli.main"}
+
+
+FAMILIES = re.compile(r"""family\s*(==|!=|in)|(==|!=)\s*["'](llada|dream)["']|["'](llada|dream)["']\s*:""")
+
+
+def test_no_other_file_asks_which_family_a_model_is() -> None:
+    """A family's file has its traits; recipes of distillation are named like the families that they were made for."""
+    asking = {name for name, path in modules().items() if FAMILIES.search(path.read_text())}
+    assert {name for name in outside(asking, "d3mlx.research") if not name.startswith("d3mlx.models.")} <= {
+        "d3mlx.distill.config"
+    }

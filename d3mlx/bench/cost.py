@@ -37,18 +37,17 @@ class Cost:
 def cost(model: Any, context: int) -> Cost:
     """Of a model of this runtime, computed or not, whose rows attend to `context` positions."""
     shape, width = model.args.shape(), model.args.logit_width
-    kv_width = shape.kv_heads * shape.head_dim
-    products = 2 * shape.hidden * (shape.hidden + kv_width) + 3 * shape.hidden * shape.ff
+    products = 2 * shape.hidden * (shape.query_width + shape.kv_width) + 3 * shape.hidden * shape.ff
     tied = not hasattr(model, "lm_head")
     weights = tree_flatten(model.parameters())
     read = [value for name, value in weights if tied or not name.startswith("model.embed_tokens.")]
     float_bytes = float_dtype(model).size
     return Cost(
         weight_bytes=sum(int(value.nbytes) for value in read),
-        cache_bytes=2 * shape.layers * kv_width * float_bytes * context,
+        cache_bytes=2 * shape.layers * shape.kv_width * float_bytes * context,
         body_flop=2 * shape.layers * products,
         head_flop=2 * shape.hidden * width,
-        attention_flop=4 * shape.layers * shape.hidden * context,
+        attention_flop=4 * shape.layers * shape.query_width * context,
     )
 
 

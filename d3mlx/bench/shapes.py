@@ -13,7 +13,7 @@ from mlx_lm.utils import get_total_parameters
 from d3mlx.checkpoint import SMALL
 from d3mlx.errors import ConfigError, MemoryLimitError
 from d3mlx.loader import keep_in_memory, memory_limit, nbytes
-from d3mlx.models import get_model_classes
+from d3mlx.models import family_named, get_model_classes
 from d3mlx.packing import MODES
 
 GROUP = MODES["affine"].groups[0]
@@ -49,26 +49,8 @@ class Sizes:
 
     def config(self) -> dict[str, Any]:
         """A config.json of this shape; the two highest ids are the mask and the end of the answer."""
-        ids = {"mask_token_id": self.vocab - 1, "eos_token_id": self.vocab - 2, "vocab_size": self.vocab}
-        if self.family == "dream":
-            return ids | {
-                "model_type": "Dream",
-                "hidden_size": self.hidden,
-                "num_hidden_layers": self.layers,
-                "intermediate_size": self.ff,
-                "num_attention_heads": self.heads,
-                "num_key_value_heads": self.kv_heads,
-                "max_position_embeddings": CONTEXT,
-            }
-        return ids | {
-            "model_type": "llada",
-            "d_model": self.hidden,
-            "n_layers": self.layers,
-            "mlp_hidden_size": self.ff,
-            "n_heads": self.heads,
-            "n_kv_heads": self.kv_heads,
-            "max_sequence_length": CONTEXT,
-        }
+        sizes: dict[str, Any] = family_named(self.family).config_of(self, CONTEXT)
+        return sizes | {"mask_token_id": self.vocab - 1, "eos_token_id": self.vocab - 2}
 
 
 SHAPES = {

@@ -13,7 +13,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 from transformers import PreTrainedTokenizerFast
 
 from d3mlx.data import templates
-from d3mlx.tokenizer import LLADA_TEMPLATE
+from d3mlx.models.llada import TRAITS
 
 BOS, END, TURN, MASK = "<|startoftext|>", "<|endoftext|>", "<|eot_id|>", "<|mdm_mask|>"
 HEADER, HEADER_END = "<|start_header_id|>", "<|end_header_id|>"
@@ -59,7 +59,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
         eos_token=END,
         pad_token=END,
         mask_token=MASK,
-        chat_template=LLADA_TEMPLATE,
+        chat_template=TRAITS.template,
         clean_up_tokenization_spaces=False,
         model_max_length=CONTEXT,
     )

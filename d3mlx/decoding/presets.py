@@ -24,9 +24,9 @@ from d3mlx.decoding.acceptance import (
 from d3mlx.decoding.rows import Delayed, Dual, Full, Needed, Prefix, RowPolicy
 from d3mlx.decoding.schedule import MultiBlock, Schedule, SequentialBlocks, WholeCanvas
 from d3mlx.errors import ConfigError
+from d3mlx.models import traits_of
 from d3mlx.packing import KVPacking
 
-Family = Literal["llada", "dream"]
 RowsName = Literal["full", "prefix", "dual", "delayed"]
 
 
@@ -70,10 +70,6 @@ def check_choice(what: str, value: str, choices: tuple[str, ...]) -> None:
         raise ConfigError(f"{what} must be one of {', '.join(choices)}, not {value!r}.")
 
 
-def check_family(family: str) -> None:
-    check_choice("The model family", family, get_args(Family))
-
-
 STRONGEST = 1000.0
 """Guidance beyond this overflows."""
 
@@ -108,10 +104,9 @@ class Vanilla:
     eps: float | None = None
 
     def build(self, family: str) -> Decoder:
-        check_family(family)
-        return self.llada() if family == "llada" else self.dream()
+        return self.quota() if traits_of(family).sampler == "quota" else self.schedule()
 
-    def llada(self) -> Decoder:
+    def quota(self) -> Decoder:
         if self.alg_temp is not None or self.eps is not None:
             raise ConfigError("alg-temp and eps belong to Dream's sampler; this model is a LLaDA.")
         alg = self.alg or "low_confidence"
@@ -122,7 +117,7 @@ class Vanilla:
         schedule = SequentialBlocks(32 if self.block_size is None else self.block_size)
         return Decoder(schedule, Quota(LLADA_ALGS[alg], self.steps), Full(), cfg_scale)
 
-    def dream(self) -> Decoder:
+    def schedule(self) -> Decoder:
         if self.cfg_scale is not None or self.block_size is not None:
             raise ConfigError("cfg-scale and block-size belong to LLaDA's sampler; this model is a Dream.")
         alg = self.alg or "entropy"
@@ -156,16 +151,16 @@ class FastDLLM:
     kv_group_size: int | None = None
 
     def build(self, family: str) -> Decoder:
-        check_family(family)
+        carries = traits_of(family).carries_quota
         kv = kv_packing(self.kv_bits, self.kv_group_size)
         rows = self.rows or "dual"
         check_choice("rows for fast-dllm", rows, ("full", "prefix", "dual"))
         if self.threshold is not None and self.factor is not None:
             raise ConfigError("Give fast-dllm a threshold or a factor, not both.")
         threshold = 0.9 if self.threshold is None else self.threshold
-        if family == "dream" and self.factor is not None:
+        if carries and self.factor is not None:
             raise ConfigError("The factor rule is published for LLaDA models only; give Dream a threshold.")
-        if family == "dream" and rows == "full":
+        if carries and rows == "full":
             if self.block_size is not None:
                 raise ConfigError("Without a cache, fast-dllm decodes Dream's whole canvas; block-size has no effect.")
             return Decoder(WholeCanvas(), Carry(threshold, self.steps), Full(), kv=kv)
@@ -174,7 +169,7 @@ class FastDLLM:
         schedule = SequentialBlocks(32 if self.block_size is None else self.block_size)
         policies: dict[str, RowPolicy] = {"full": Full(), "prefix": Prefix(), "dual": Dual()}
         policy = policies[rows]
-        if family == "dream":
+        if carries:
             return Decoder(schedule, OpensBlock(Confidence(threshold, filtered_statistics=True)), policy, kv=kv)
         rule: Acceptance = Confidence(threshold) if self.factor is None else Factor(self.factor)
         return Decoder(schedule, rule, policy, kv=kv)
@@ -202,20 +197,23 @@ class D3LLM:
     kv_group_size: int | None = None
 
     def build(self, family: str) -> Decoder:
-        check_family(family)
+        published = traits_of(family).d3llm
         kv = kv_packing(self.kv_bits, self.kv_group_size)
         rows = self.rows or "delayed"
         check_choice("rows for d3llm", rows, ("full", "delayed"))
         schedule = MultiBlock(**given(block_size=self.block_size, block_add=self.block_add, activation=self.activation))
-        llada = family == "llada"
-        threshold = (0.5 if llada else 0.4) if self.threshold is None else self.threshold
-        rule = Entropy(threshold, inclusive=llada, best_always=llada, force_likeliest=llada)
+        rule = Entropy(
+            published.threshold if self.threshold is None else self.threshold,
+            inclusive=published.inclusive,
+            best_always=published.best_always,
+            force_likeliest=published.force_likeliest,
+        )
         if rows == "full":
             if self.cache_delay is not None or self.refresh_interval is not None:
                 raise ConfigError("cache-delay and refresh-interval belong to the delayed cache; full rows have none.")
             return Decoder(schedule, rule, Full(), kv=kv)
         knobs = given(delay=self.cache_delay, refresh_interval=self.refresh_interval)
-        return Decoder(schedule, rule, Delayed(**knobs, one_at_a_time=llada), kv=kv)
+        return Decoder(schedule, rule, Delayed(**knobs, one_at_a_time=published.one_at_a_time), kv=kv)
 
 
 Favor = Literal["rows", "forwards"]
@@ -272,7 +270,7 @@ class D3MLX:
         schedule = MultiBlock(**blocks, ahead=self.ahead)
         if self.ahead is None:
             schedule = replace(schedule, ahead=-(-AHEAD // block_size))
-        rows = Needed(**knobs, source=int(family == "dream"))
+        rows = Needed(**knobs, source=traits_of(family).shift)
         return Decoder(schedule, exact.acceptance, rows, kv=kv_packing(self.kv_bits, self.kv_group_size))
 
 

@@ -27,7 +27,7 @@ from d3mlx.distill.rows import (
 )
 from d3mlx.distill.store import read_settings, read_store
 from d3mlx.errors import ConfigError, DataError
-from d3mlx.models import DiffusionModel
+from d3mlx.models import DiffusionModel, traits_of
 
 
 @dataclass(frozen=True)
@@ -113,9 +113,7 @@ def answered(source: str, model: DiffusionModel, tokenizer: Any) -> Iterator[Exa
 
 def turn_end(model: DiffusionModel, tokenizer: Any) -> int:
     """What ends an answer: the family's end of a turn if the tokenizer has one, else config.json's end token."""
-    from d3mlx.tokenizer import TURN_ENDS
-
-    found = tokenizer.get_vocab().get(TURN_ENDS[model.family])
+    found = tokenizer.get_vocab().get(traits_of(model.family).turn_end)
     return int(end_ids(model, tokenizer)[0] if found is None else found)
 
 
@@ -180,7 +178,7 @@ def pad(examples: list[Example], config: DistillConfig, model: DiffusionModel, p
     if config.response_length is not None:
         allowed = max(example.prompt for example in examples) + config.response_length
         length = min(max(len(example.ids) for example in examples), allowed)
-    beyond = NEVER_SHOWN if model.family == "llada" else ALWAYS_SHOWN
+    beyond = NEVER_SHOWN if traits_of(model.family).hides_padding else ALWAYS_SHOWN
     out = []
     for example in examples:
         ids = np.full(length, pad_id, np.int32)

@@ -42,16 +42,15 @@ class Estimate:
 
 def lora_parameters(shape: Shape, config: DistillConfig) -> int:
     """Of one layer."""
-    kv = shape.kv_heads * shape.head_dim
-    sizes = {"q": shape.hidden * 2, "k": shape.hidden + kv, "v": shape.hidden + kv, "o": shape.hidden * 2}
+    queries, kv = shape.hidden + shape.query_width, shape.hidden + shape.kv_width
+    sizes = {"q": queries, "k": kv, "v": kv, "o": queries}
     sizes |= dict.fromkeys(("gate", "up", "down"), shape.hidden + shape.ff)
     return sum(config.rank * sizes[target.removesuffix("_proj")] for target in config.targets)
 
 
 def layer_values(shape: Shape, length: int, config: DistillConfig) -> int:
     """Values that the backward pass keeps of one layer for one token."""
-    kv = shape.kv_heads * shape.head_dim
-    attention = 3 * shape.hidden + 2 * kv + 2 * shape.heads * length
+    attention = shape.hidden + 2 * shape.query_width + 2 * shape.kv_width + 2 * shape.heads * length
     feed_forward = 2 * shape.hidden + 5 * shape.ff
     lora = len(config.targets) * config.rank if config.fine_tune_type == "lora" else 0
     return attention + feed_forward + lora

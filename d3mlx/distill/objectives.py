@@ -12,7 +12,7 @@ from d3mlx.distill.examples import Example, Order, pad
 from d3mlx.distill.losses import Labelled, LossRows, d3llm_loss, loss_rows, plain_loss
 from d3mlx.distill.noise import Generator, Noisy, Sequence, block_size, hide, lowest_ratio, noisy_pair
 from d3mlx.distill.objective import Terms
-from d3mlx.models import DiffusionModel
+from d3mlx.models import DiffusionModel, traits_of
 
 SMALLEST_TIME = 1e-3
 """Lower bound of the mask probability of plain training (LLaDA)."""
@@ -64,7 +64,7 @@ class Distillation(OnExamples):
             draws = Generator(self.config.seed, step, micro, 2)
             ratio, size = self.ratio(step, draws), self.size(step)
             sequences = self.sequences(step, micro)
-            mask_id, to_padding = self.args.mask_token_id, self.model.family == "dream"
+            mask_id, to_padding = self.args.mask_token_id, traits_of(self.model.family).counts_padding
             pairs = [noisy_pair(s, self.config.noise, size, ratio, draws, mask_id, to_padding) for s in sequences]
             for part, name in enumerate(("", "_rev") if self.config.complementary else ("",)):
                 batch = [(pair[part], sequence.ids) for pair, sequence in zip(pairs, sequences, strict=True)]

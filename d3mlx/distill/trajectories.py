@@ -19,7 +19,7 @@ from d3mlx.decoding.rows import Full, Needed
 from d3mlx.decoding.sampling import Sampling
 from d3mlx.decoding.schedule import SequentialBlocks
 from d3mlx.evaluate.answers import last_boxed
-from d3mlx.models import DiffusionModel
+from d3mlx.models import DiffusionModel, traits_of
 from d3mlx.request import Step
 
 Ints = NDArray[np.int32]
@@ -69,8 +69,8 @@ class Teacher:
         check_choice("The teacher's rows", self.rows, get_args(Rows))
 
     def build(self, family: str) -> Decoder:
-        rows = Full() if self.rows == "full" else Needed(source=int(family == "dream"))
-        if family == "llada":
+        rows = Full() if self.rows == "full" else Needed(source=traits_of(family).shift)
+        if traits_of(family).sampler == "quota":
             return replace(Vanilla(block_size=self.block_size).build(family), rows=rows)
         # No entropy is below 0, so every step commits what progress is forced with: the lowest entropy of the block.
         rule = Entropy(0.0, inclusive=False, best_always=False, force_likeliest=False)

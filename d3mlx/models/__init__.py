@@ -8,8 +8,9 @@ from typing import Any, Protocol
 
 import mlx.core as mx
 
-from d3mlx.errors import CheckpointError
+from d3mlx.errors import CheckpointError, ConfigError
 from d3mlx.models import dream, llada
+from d3mlx.models.traits import Traits
 from d3mlx.models.transformer import LayerCache, Positions
 
 FAMILIES: dict[str, ModuleType] = {"llada": llada, "Dream": dream}
@@ -41,3 +42,17 @@ def get_model_classes(config: dict[str, Any]) -> tuple[type, type]:
         )
     module = FAMILIES[model_type]
     return module.Model, module.ModelArgs
+
+
+def family_named(name: str) -> ModuleType:
+    """Return the module of a family by its name. Raises ConfigError for a name that no family has."""
+    known = {module.TRAITS.name: module for module in FAMILIES.values()}
+    if name not in known:
+        raise ConfigError(f"The model family must be one of {', '.join(known)}, not {name!r}.")
+    return known[name]
+
+
+def traits_of(family: str) -> Traits:
+    """Return the traits of a family by its name. Raises ConfigError as `family_named` does."""
+    traits: Traits = family_named(family).TRAITS
+    return traits

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
 from mlx_lm.models.base import BaseModelArgs
 
 from d3mlx.errors import CheckpointError
+from d3mlx.models.traits import D3LLMDefaults, Traits
 from d3mlx.models.transformer import LayerCache, Positions, Shape, Transformer
 
 
@@ -67,6 +69,7 @@ class ModelArgs(BaseModelArgs):
             layers=self.num_hidden_layers,
             heads=self.num_attention_heads,
             kv_heads=self.num_key_value_heads,
+            head_dim=self.hidden_size // self.num_attention_heads,
             ff=self.intermediate_size,
             eps=self.rms_norm_eps,
             rope_theta=self.rope_theta,
@@ -76,6 +79,39 @@ class ModelArgs(BaseModelArgs):
         )
 
 
+def config_of(sizes: Any, context: int) -> dict[str, Any]:
+    """Return the config.json, without token ids, of a model of these `bench.shapes.Sizes`."""
+    return {
+        "model_type": "Dream",
+        "hidden_size": sizes.hidden,
+        "num_hidden_layers": sizes.layers,
+        "intermediate_size": sizes.ff,
+        "num_attention_heads": sizes.heads,
+        "num_key_value_heads": sizes.kv_heads,
+        "max_position_embeddings": context,
+        "vocab_size": sizes.vocab,
+    }
+
+
+TRAITS = Traits(
+    name="dream",
+    shift=1,
+    template=(
+        "{% if messages[0]['role'] != 'system' %}{{ '<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n' }}"
+        "{% endif %}{% for message in messages %}"
+        "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+    ),
+    turn_end="<|im_end|>",
+    sampler="schedule",
+    carries_quota=True,
+    d3llm=D3LLMDefaults(threshold=0.4, inclusive=False, best_always=False, force_likeliest=False, one_at_a_time=False),
+    plain_questions=False,
+    hides_padding=False,
+    counts_padding=True,
+)
+
+
 class Model(nn.Module):
     """Dream with the key names of its checkpoints, which are llama-style already.
 
@@ -83,8 +119,8 @@ class Model(nn.Module):
     hidden row of p - 1 (row 0 stands in for itself).
     """
 
-    family = "dream"
-    shift = 1
+    family = TRAITS.name
+    shift = TRAITS.shift
 
     def __init__(self, args: ModelArgs):
         super().__init__()

@@ -9,12 +9,14 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
 from mlx_lm.models.base import BaseModelArgs
 
 from d3mlx.errors import CheckpointError
+from d3mlx.models.traits import D3LLMDefaults, Traits
 from d3mlx.models.transformer import LayerCache, Positions, Shape, Transformer
 
 
@@ -93,6 +95,7 @@ class ModelArgs(BaseModelArgs):
             layers=self.n_layers,
             heads=self.n_heads,
             kv_heads=self.n_kv_heads,
+            head_dim=self.d_model // self.n_heads,
             ff=self.mlp_hidden_size or self.mlp_ratio * self.d_model,
             eps=self.rms_norm_eps,
             rope_theta=self.rope_theta,
@@ -128,14 +131,47 @@ def rename(key: str) -> str:
     return key
 
 
+def config_of(sizes: Any, context: int) -> dict[str, Any]:
+    """Return the config.json, without token ids, of a model of these `bench.shapes.Sizes`."""
+    return {
+        "model_type": "llada",
+        "d_model": sizes.hidden,
+        "n_layers": sizes.layers,
+        "mlp_hidden_size": sizes.ff,
+        "n_heads": sizes.heads,
+        "n_kv_heads": sizes.kv_heads,
+        "max_sequence_length": context,
+        "vocab_size": sizes.vocab,
+    }
+
+
+TRAITS = Traits(
+    name="llada",
+    shift=0,
+    template=(
+        "{{ '<|startoftext|>' }}{% for message in messages %}"
+        "{{ '<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n' + message['content'] | trim "
+        "+ '<|eot_id|>' }}"
+        "{% endfor %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}"
+    ),
+    turn_end="<|eot_id|>",
+    sampler="quota",
+    carries_quota=False,
+    d3llm=D3LLMDefaults(threshold=0.5, inclusive=True, best_always=True, force_likeliest=True, one_at_a_time=True),
+    plain_questions=True,
+    hides_padding=True,
+    counts_padding=False,
+)
+
+
 class Model(nn.Module):
     """LLaDA with llama-style module names.
 
     `shift` is 0: the logits of row p predict the token at p.
     """
 
-    family = "llada"
-    shift = 0
+    family = TRAITS.name
+    shift = TRAITS.shift
 
     def __init__(self, args: ModelArgs):
         super().__init__()

@@ -38,6 +38,7 @@ class Shape:
     layers: int
     heads: int
     kv_heads: int
+    head_dim: int
     ff: int
     eps: float
     rope_theta: float
@@ -46,8 +47,14 @@ class Shape:
     rope_scaling: dict[str, float | str] | None = None
 
     @property
-    def head_dim(self) -> int:
-        return self.hidden // self.heads
+    def query_width(self) -> int:
+        """Numbers of all query heads of a row; it may differ from `hidden`."""
+        return self.heads * self.head_dim
+
+    @property
+    def kv_width(self) -> int:
+        """Numbers of all key heads of a row, and of all value heads."""
+        return self.kv_heads * self.head_dim
 
 
 def attention(queries: mx.array, keys: mx.array, values: mx.array, scale: float) -> mx.array:
@@ -74,11 +81,10 @@ class Attention(nn.Module):
     def __init__(self, shape: Shape):
         super().__init__()
         self.heads, self.kv_heads, self.head_dim = shape.heads, shape.kv_heads, shape.head_dim
-        kv_width = shape.kv_heads * shape.head_dim
-        self.q_proj = nn.Linear(shape.hidden, shape.hidden, bias=shape.qkv_bias)
-        self.k_proj = nn.Linear(shape.hidden, kv_width, bias=shape.qkv_bias)
-        self.v_proj = nn.Linear(shape.hidden, kv_width, bias=shape.qkv_bias)
-        self.o_proj = nn.Linear(shape.hidden, shape.hidden, bias=False)
+        self.q_proj = nn.Linear(shape.hidden, shape.query_width, bias=shape.qkv_bias)
+        self.k_proj = nn.Linear(shape.hidden, shape.kv_width, bias=shape.qkv_bias)
+        self.v_proj = nn.Linear(shape.hidden, shape.kv_width, bias=shape.qkv_bias)
+        self.o_proj = nn.Linear(shape.query_width, shape.hidden, bias=False)
         self.rope = initialize_rope(
             shape.head_dim,
             base=shape.rope_theta,
@@ -88,7 +94,7 @@ class Attention(nn.Module):
         )
 
     def __call__(self, x: mx.array, positions: Positions, cache: LayerCache) -> mx.array:
-        batch, rows, width = x.shape
+        batch, rows, _ = x.shape
 
         def split(projected: mx.array, heads: int) -> mx.array:
             return projected.reshape(batch, rows, heads, self.head_dim).transpose(0, 2, 1, 3)
@@ -100,7 +106,7 @@ class Attention(nn.Module):
         else:
             queries, keys, values = refresh_rows(queries, keys, values, positions, self.rope)
         out = cache.attend(queries, keys, values, self.head_dim**-0.5)
-        return self.o_proj(out.transpose(0, 2, 1, 3).reshape(batch, rows, width))
+        return self.o_proj(out.transpose(0, 2, 1, 3).reshape(batch, rows, -1))
 
 
 class MLP(nn.Module):

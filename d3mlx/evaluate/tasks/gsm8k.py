@@ -12,6 +12,7 @@ import re
 from d3mlx.errors import DataError
 from d3mlx.evaluate.fields import Row
 from d3mlx.evaluate.tasks.base import Ask, TaskOptions, Verdict, examples, no_examples, problems
+from d3mlx.models import traits_of
 
 FIELDS = {"question": str, "answer": str}
 NUMBER = re.compile(r"(-?[$0-9.,]{2,})|(-?[0-9]+)")
@@ -47,7 +48,7 @@ class GSM8K:
                 raise DataError(f"{options.data}, row {number}: the field 'answer' must end in '#### ' and a number.")
         self.size = len(self.rows)
         # LLaDA is asked plain text in the published runs, Dream through its chat template.
-        self.chat = family == "dream" if options.chat is None else options.chat
+        self.chat = not traits_of(family).plain_questions if options.chat is None else options.chat
 
     def score(self, index: int, text: str) -> Verdict:
         wanted = gold(self.rows[index])

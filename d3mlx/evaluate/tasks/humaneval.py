@@ -11,6 +11,7 @@ from __future__ import annotations
 from d3mlx.evaluate.programs import fenced, sanitised
 from d3mlx.evaluate.sandbox import Sandbox
 from d3mlx.evaluate.tasks.base import Ask, TaskOptions, Verdict, no_examples, problems
+from d3mlx.models import traits_of
 
 FIELDS = {"prompt": str, "test": str, "entry_point": str}
 REQUEST = "Write a solution to the following problem and make sure that it passes the tests:\n"
@@ -27,7 +28,7 @@ class HumanEval:
         self.rows = problems(self.name, options, FIELDS)
         self.size = len(self.rows)
         self.chat = options.chat is not False
-        self.continues = family == "dream"
+        self.continues = not traits_of(family).plain_questions
         self.stop = ("```",) if self.continues else ()
 
     def ask(self, index: int) -> Ask:

@@ -14,6 +14,7 @@ from d3mlx.errors import DataError
 from d3mlx.evaluate.answers import equivalent, last_boxed
 from d3mlx.evaluate.fields import Row
 from d3mlx.evaluate.tasks.base import Ask, TaskOptions, Verdict, examples, problems
+from d3mlx.models import traits_of
 
 FIELDS = {"problem": str, "solution": str}
 BEGIN, END = "Final Answer: The final answer is", "I hope it is correct."
@@ -50,14 +51,15 @@ class Math:
 
     def __init__(self, options: TaskOptions, family: str):
         self.rows = problems(self.name, options, FIELDS)
-        shots = examples(self.name, options, FIELDS, default=0 if family == "dream" else 4)
+        plain = traits_of(family).plain_questions
+        shots = examples(self.name, options, FIELDS, default=4 if plain else 0)
         for path, rows in ((options.data, self.rows), (options.shots_data, shots)):
             for number, row in enumerate(rows, 1):
                 if gold(row) is None:
                     raise DataError(f"{path}, row {number}: the field 'solution' has no \\boxed{{answer}}.")
         self.shown = "".join(map(worked, shots))
         self.size = len(self.rows)
-        self.chat = family == "dream" if options.chat is None else options.chat
+        self.chat = not plain if options.chat is None else options.chat
 
     def ask(self, index: int) -> Ask:
         return Ask(self.shown + question(self.rows[index]), self.chat)

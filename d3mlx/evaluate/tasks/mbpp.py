@@ -12,6 +12,7 @@ from d3mlx.evaluate.fields import Row
 from d3mlx.evaluate.programs import fenced, names_in, sanitised
 from d3mlx.evaluate.sandbox import Sandbox
 from d3mlx.evaluate.tasks.base import Ask, TaskOptions, Verdict, examples, problems
+from d3mlx.models import traits_of
 
 FIELDS: dict[str, type] = {"text|prompt": str, "test_list": list, "test_imports?": list, "test_setup_code?": str}
 SHOWN: dict[str, type] = {**FIELDS, "code": str}
@@ -28,7 +29,7 @@ class MBPP:
         self.rows = problems(self.name, options, FIELDS)
         self.size = len(self.rows)
         self.chat = options.chat is not False
-        self.begins = family == "dream"
+        self.begins = not traits_of(family).plain_questions
         self.stop = ("```",) if self.begins else ("[DONE]",)
         rows = examples(self.name, options, SHOWN, default=0 if self.begins else 3)
         self.shown = "".join(map(self.worked, rows))
