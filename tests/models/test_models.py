@@ -12,6 +12,7 @@ from mlx_lm.utils import load_model
 from d3mlx.cache import CachedLayer, KVCache, RowIndex
 from d3mlx.errors import CheckpointError
 from d3mlx.models import get_model_classes, llada
+from d3mlx.models.transformer import Shape, Transformer
 from tests.golden.cases import FOLDER, model
 
 TOLERANCE = 2e-4
@@ -105,3 +106,24 @@ def test_embedding_and_logit_scales() -> None:
     ids = mx.array([[1, 2, 3]])
     expected = plain.logits(plain.model(ids, 0, None, 8.0)) / 8
     assert mx.allclose(scaled(ids), expected, atol=1e-5)
+
+
+def test_heads_may_be_wider_than_the_model() -> None:
+    shape = Shape(
+        hidden=24,
+        layers=1,
+        heads=4,
+        kv_heads=2,
+        head_dim=16,
+        ff=32,
+        eps=1e-6,
+        rope_theta=1e4,
+        qkv_bias=True,
+        context=64,
+    )
+    body = Transformer(shape, 50)
+    attention = body.layers[0].self_attn
+    assert attention.q_proj.weight.shape == (64, 24)
+    assert attention.k_proj.weight.shape == (32, 24)
+    assert attention.o_proj.weight.shape == (24, 64)
+    assert body(mx.array([[1, 2, 3]])).shape == (1, 3, 24)
