@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -11,6 +12,7 @@ ROOMS = {"d3mlx": ROOT / "d3mlx", "d3mlx.kernels": ROOT / "kernels", "d3mlx.conv
 COMMANDS = {"bench", "compare", "convert", "distill", "eval", "fuse", "generate", "info", "trajectories"}
 
 
+@cache
 def imports(path: Path) -> set[str]:
     """Modules that a file imports, wherever in it, the names that it takes from them included."""
     found: set[str] = set()
@@ -22,6 +24,7 @@ def imports(path: Path) -> set[str]:
     return found
 
 
+@cache
 def modules() -> dict[str, Path]:
     """Every module of the product by its name."""
     named = {}
