@@ -62,10 +62,11 @@ class RowIndex:
 
 
 class CachedLayer:
-    """Keys and values of one layer, each [1, K, L, head_dim]."""
+    """Keys and values of one layer, each [1, K, L, head_dim]. rows: of the current forward, set by `KVCache.open`."""
+
+    rows: RowIndex
 
     def __init__(self) -> None:
-        self.rows: RowIndex | None = None
         self.arrays: list[mx.array] = []
 
     def attend(self, queries: mx.array, keys: mx.array, values: mx.array, scale: float) -> mx.array:
@@ -73,7 +74,6 @@ class CachedLayer:
 
         queries: [1, H, R, head_dim]. Returns [1, H, R, head_dim].
         """
-        assert self.rows is not None
         if self.rows.everything:
             self.arrays = [keys, values]
         else:
@@ -82,7 +82,6 @@ class CachedLayer:
 
     def write(self, fresh: list[mx.array]) -> None:
         """Write the parts of the rows, each [1, K, R, ...], into the arrays."""
-        assert self.rows is not None
         pairs = zip(self.arrays, fresh, strict=True)
         self.arrays = [self.rows.write(stored, part, axis=2) for stored, part in pairs]
 
@@ -108,7 +107,6 @@ class QuantizedLayer(CachedLayer):
         self.packing = packing
 
     def attend(self, queries: mx.array, keys: mx.array, values: mx.array, scale: float) -> mx.array:
-        assert self.rows is not None
         fresh = [*self.quantize(keys), *self.quantize(values)]
         if self.rows.everything:
             self.arrays = fresh
@@ -190,6 +188,11 @@ class KVCache:
         else:
             self.hidden = rows.write(self.hidden, hidden, axis=1)
         return self.hidden
+
+    def hidden_at(self, positions: Ints) -> mx.array:
+        """Return the hidden rows [N, D] of positions int32 [N], after the first forward."""
+        assert self.hidden is not None
+        return self.hidden[0, on_device(positions)]
 
     def match(self, tokens: Sequence[int] | Ints) -> int:
         """Return how many of the leading ids [P] the cache contains at the same positions."""

@@ -76,8 +76,8 @@ def eligible_logits(model: DiffusionModel, requests: Sequence[Request]) -> mx.ar
     """Return logits [N, V] for the eligible positions of all requests, lane by lane."""
     gathered = []
     for request in requests:
-        source = on_device(np.maximum(request.eligible - model.shift, 0))
-        gathered += [lane.cache.hidden[0, source] for lane in request.lanes if lane.cache.hidden is not None]
+        source = np.maximum(request.eligible - model.shift, 0)
+        gathered += [lane.cache.hidden_at(source) for lane in request.lanes]
     return model.logits(mx.concatenate(gathered) if len(gathered) > 1 else gathered[0])
 
 
@@ -94,10 +94,10 @@ def statistics(logits: mx.array, requests: Sequence[Request]) -> list[TokenStats
     unchanged, own, choices = True, [], []
     for request in requests:
         lanes = [next(parts) for _ in request.lanes]
-        counted = request.drawing.logits(request.guide(lanes), mask_id)
-        unchanged = unchanged and counted is lanes[0]
-        own.append(counted)
-        choices.append(request.drawing.choice(counted, request.eligible, mask_id))
+        mine = request.drawing.logits(request.guide(lanes), mask_id)
+        unchanged = unchanged and mine is lanes[0]
+        own.append(mine)
+        choices.append(request.drawing.choice(mine, request.eligible, mask_id))
     if not unchanged:
         logits = mx.concatenate(own) if len(own) > 1 else own[0]
     draws = [choice for choice in choices if isinstance(choice, Draw)]

@@ -328,6 +328,15 @@ def test_noise_is_the_same_on_host_and_device_and_uniform() -> None:
     assert share == pytest.approx(np.full(16, 1 / 16), abs=0.008)
 
 
+@pytest.mark.parametrize("bits", [0, 2**31, 2**32 - 129, 2**32 - 128, 2**32 - 1])
+def test_uniform_draws_are_between_0_and_1(bits: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last 128 of the 2**32 values round to 1 in float32, whose double logarithm is infinite."""
+    monkeypatch.setattr(Noise, "bits", lambda self, index, call, const: np.full_like(index, bits))
+    (drawn,) = Noise(0).uniform(np.array([3], np.uint32))
+    assert 0 < drawn < 1
+    assert np.isfinite(np.log(-np.log(drawn)))
+
+
 def test_gumbel_draws_follow_the_softmax() -> None:
     logits = mx.array([[1.0, 0.0, -1.0]])
     positions = np.arange(20000, dtype=np.int32)
