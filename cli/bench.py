@@ -4,25 +4,43 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
+from mlx_lm.utils import get_total_parameters
 
+from d3mlx.api import check_request
+from d3mlx.bench import forwards, generation
+from d3mlx.bench.chips import chip_named
+from d3mlx.bench.cost import cost, precision
+from d3mlx.bench.crossover import crossover
+from d3mlx.bench.forwards import ROWS
+from d3mlx.bench.machine import machine
+from d3mlx.bench.roofline import FORMULA, Roofline
+from d3mlx.bench.shapes import SHAPES, Sizes, random_model, skeleton
+from d3mlx.checkpoints.checkpoint import open_checkpoint
+from d3mlx.checkpoints.hub import fetch
+from d3mlx.checkpoints.loader import EMBEDDED, lazy_model, load
 from d3mlx.cli.common import loading, numbers
-
-if TYPE_CHECKING:
-    from d3mlx.bench.shapes import Sizes
-    from d3mlx.decoding.presets import Preset
+from d3mlx.cli.render import measurements
+from d3mlx.cli.render.measurements import show_roofline
+from d3mlx.cli.render.printer import printer
+from d3mlx.cli.render.profile import profile_record
+from d3mlx.cli.render.progress import status
+from d3mlx.cli.render.scores import check_outputs, write_json
+from d3mlx.decoding.decoder import Preset
+from d3mlx.decoding.presets import preset
+from d3mlx.errors import ConfigError
+from d3mlx.profiling import Profile
+from d3mlx.tuning import PADDING, device_name, save_padding
 
 MODEL, WORK, OUTPUT = "Model", "What is measured", "Output"
 SECONDS = 60.0
 CONTEXT = 512
 MAX_TOKENS = 64
-DECODERS = "d3mlx,d3llm,fast-dllm,vanilla"
+DECODERS = "selective,d3llm,fast-dllm,vanilla"
 FORWARD_SHARE = 0.6
 """Of the time, for single forwards; the rest is for whole answers."""
 
@@ -54,13 +72,11 @@ class Answers:
 def rows_of(text: str | None) -> list[int]:
     """Row counts of an option like 1,8,32; none where it is not given."""
 
-    return [int(number) for number in numbers("--rows", text, int)]
+    return [int(number) for number in numbers("--row-counts", text, int)]
 
 
 def sizes_of(shape: str | None, sizes: dict[str, int | None]) -> Sizes | None:
     """A named shape with the given sizes in place of its own; or all of them given."""
-    from d3mlx.bench.shapes import SHAPES, Sizes
-    from d3mlx.errors import ConfigError
 
     given: dict[str, Any] = {name: value for name, value in sizes.items() if value is not None}
     if shape is None and not given:
@@ -76,34 +92,17 @@ def sizes_of(shape: str | None, sizes: dict[str, int | None]) -> Sizes | None:
 
 
 def presets_of(names: str) -> dict[str, Preset]:
-    """Decoders by name, with their rows after a colon: d3llm, d3llm:full."""
-    from d3mlx.decoding.presets import preset
+    """Decoders by name, with their cache after a colon: d3llm, d3llm:none."""
 
-    found = {}
+    found: dict[str, Preset] = {}
     for name in names.split(","):
-        decoder, colon, rows = name.strip().partition(":")
-        found[name.strip()] = preset(decoder, **({"rows": rows} if colon else {}))
+        decoder, colon, cache = name.strip().partition(":")
+        found[name.strip()] = preset(decoder, **({"cache": cache} if colon else {}))
     return found
-
-
-@contextmanager
-def telling() -> Iterator[Callable[[str], None]]:
-    """On a terminal, a line on standard error that says what is being measured."""
-    from rich.console import Console
-
-    if not sys.stderr.isatty():
-        yield lambda what: None
-        return
-    with Console(stderr=True).status("Measuring ...") as status:
-        yield lambda what: status.update(f"Measuring: {what}")
 
 
 def facts(model: Any, name: str) -> dict[str, Any]:
     """What the figures are of."""
-    from mlx_lm.utils import get_total_parameters
-
-    from d3mlx.bench.cost import precision
-
     shape = model.args.shape()
     return {
         "name": name,
@@ -128,22 +127,10 @@ def model_line(model: dict[str, Any]) -> str:
 
 def predict(chip: str, chosen: Chosen, context: int, rows: list[int], json_file: Path | None) -> None:
     """Print, or write, a roofline. No weight is loaded."""
-    from d3mlx.bench.chips import chip_named
-    from d3mlx.bench.cost import cost
-    from d3mlx.bench.forwards import ROWS
-    from d3mlx.bench.roofline import FORMULA, Roofline
-    from d3mlx.bench.shapes import SHAPES, skeleton
-    from d3mlx.checkpoint import open_checkpoint
-    from d3mlx.cli.measurements import show_roofline
-    from d3mlx.cli.printer import printer
-    from d3mlx.cli.scores import write_json
-    from d3mlx.errors import ConfigError
-    from d3mlx.hub import fetch
-    from d3mlx.loader import lazy_model
 
     rows = rows or list(ROWS)
     if context < 0 or min(rows) < 1:
-        raise ConfigError("--context and --rows are numbers of positions, 0 or more and 1 or more.")
+        raise ConfigError("--context and --row-counts are numbers of positions, 0 or more and 1 or more.")
     described = chip_named(chip)
     if chosen.model is not None:
         model, name = lazy_model(open_checkpoint(fetch(chosen.model, chosen.revision))), chosen.name
@@ -164,8 +151,6 @@ def predict(chip: str, chosen: Chosen, context: int, rows: list[int], json_file:
 
 def load_chosen(chosen: Chosen) -> tuple[Any, Any]:
     """Model and tokenizer; a synthetic model has none."""
-    from d3mlx.bench.shapes import random_model
-    from d3mlx.loader import EMBEDDED, load
 
     with loading(chosen.model or EMBEDDED):
         if chosen.sizes is not None:
@@ -175,8 +160,6 @@ def load_chosen(chosen: Chosen) -> tuple[Any, Any]:
 
 def keep(args: Any, padding: int | None, precision: str, repeats: int) -> tuple[Path | None, str]:
     """Save a padding whose row counts were each measured so often: the file, or why there is none."""
-    from d3mlx.errors import ConfigError
-    from d3mlx.tuning import device_name, save_padding
 
     if padding is None:
         return None, "no padding was measured"
@@ -197,16 +180,6 @@ def measure_all(
     json_file: Path | None,
 ) -> None:
     """Load, measure, print or write, and keep the best padding."""
-    from d3mlx.bench import decoding, forwards
-    from d3mlx.bench.crossover import crossover
-    from d3mlx.bench.machine import machine
-    from d3mlx.cli import measurements
-    from d3mlx.cli.printer import printer
-    from d3mlx.cli.profile import profile_record
-    from d3mlx.cli.scores import write_json
-    from d3mlx.errors import ConfigError
-    from d3mlx.stages import Profile
-    from d3mlx.tuning import PADDING
 
     model, tokenizer = load_chosen(chosen)
     longest = model.args.context
@@ -214,23 +187,24 @@ def measure_all(
         raise ConfigError(f"This model has a context of {longest} positions; give a --context up to that.")
     context = min(CONTEXT, longest) if context is None else context
     if rows and max(rows) > context:
-        raise ConfigError(f"--rows are numbers from 1 to the context of {context}.")
+        raise ConfigError(f"--row-counts are numbers from 1 to the context of {context}.")
     forwards.check_seconds(seconds)
     command, known = shlex.join(["d3mlx", *sys.argv[1:]]), facts(model, chosen.name)
     profiles = {name: Profile() for name in answers.presets} if answers and answers.profile else {}
-    totals: dict[str, decoding.Decoded] = {}
+    totals: dict[str, generation.Decoded] = {}
     if answers:
-        prompts = decoding.prompts_of(answers.prompts, tokenizer)
-        speaker = decoding.Speaker(model, tokenizer, answers.max_tokens)
-        decoding.check(speaker, prompts, decoding.padded(answers.presets, PADDING))
-    with telling() as tell:
+        prompts = generation.prompts_of(answers.prompts, tokenizer)
+        speaker = generation.Speaker(model, tokenizer, answers.max_tokens)
+        generation.check(speaker, prompts, generation.padded(answers.presets, PADDING))
+    with status("Measuring ...") as show:
+        tell = lambda what: show(f"Measuring: {what}")  # noqa: E731
         share = FORWARD_SHARE if answers else 1
         timed = forwards.measure(model, context, rows or forwards.ROWS, share * seconds, tell)
         found = crossover(timed.steps)
         multiple = found.padding or PADDING
         if answers:
-            left, presets = (1 - share) * seconds, decoding.padded(answers.presets, multiple)
-            totals = decoding.decode_all(speaker, prompts, presets, left, profiles or None, tell)
+            left, presets = (1 - share) * seconds, generation.padded(answers.presets, multiple)
+            totals = generation.decode_all(speaker, prompts, presets, left, profiles or None, tell)
     path, reason = keep(model.args, found.padding, known["weights"], min(step.repeats for step in timed.steps))
     if json_file is not None:
         decoded = {name: asdict(total) | total.figures() for name, total in totals.items()}
@@ -293,14 +267,14 @@ def bench(
         int | None,
         typer.Option(help="Positions that a forward attends to, 512 or the model's most.", rich_help_panel=WORK),
     ] = None,
-    rows: Annotated[
+    row_counts: Annotated[
         str | None,
         typer.Option(help="Row counts: 1,8,32. By default 1 to 512, up to the context.", rich_help_panel=WORK),
     ] = None,
     decoders: Annotated[
         str | None,
         typer.Option(
-            help=f"Decoders of whole answers, perhaps with rows (d3llm:full); {DECODERS}.", rich_help_panel=WORK
+            help=f"Decoders of whole answers, perhaps with a cache (d3llm:none); {DECODERS}.", rich_help_panel=WORK
         ),
     ] = None,
     prompts: Annotated[
@@ -335,9 +309,6 @@ def bench(
     Says where more rows begin to cost more time, and which padding of row counts is best, which is kept for later runs.
     The text is made to be pasted into a report.
     """
-    from d3mlx.api import check_request
-    from d3mlx.cli.scores import check_outputs
-    from d3mlx.errors import ConfigError
 
     check_outputs(json_file)
     own = {"layers": layers, "hidden": hidden, "heads": heads, "kv_heads": kv_heads, "ff": ff, "vocab": vocab}
@@ -353,11 +324,11 @@ def bench(
     if given and (sizes is not None or roofline is not None):
         raise ConfigError(f"{', '.join(given)}: whole answers need a real model, and are not predicted.")
     if roofline is not None:
-        predict(roofline, chosen, CONTEXT if context is None else context, rows_of(rows), json_file)
+        predict(roofline, chosen, CONTEXT if context is None else context, rows_of(row_counts), json_file)
         return
     check_request(max_tokens, ())
     answers = None
     if sizes is None:
         presets = presets_of(decoders or DECODERS)
         answers = Answers(prompts, presets, MAX_TOKENS if max_tokens is None else max_tokens, profile)
-    measure_all(chosen, context, rows_of(rows), seconds, answers, json_file)
+    measure_all(chosen, context, rows_of(row_counts), seconds, answers, json_file)

@@ -1,14 +1,52 @@
-"""What several commands need: numbers and sizes as people write them, and signs of life."""
+"""What several commands need: parameters that mean the same everywhere, numbers and sizes as people write them."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
+from rich.console import Console
+
+from d3mlx.cli.render.progress import status
+
+MODEL, DECODER, SAMPLING, OUTPUT = "Model", "Decoder", "Sampling", "Output"
+"""Panels of the help pages."""
+
+MODEL_HELP = "Folder, Hugging Face id, or a bundled model: embedded, teacher or pairs."
+
+Model = Annotated[
+    str | None,
+    typer.Option("--model", "-m", help=MODEL_HELP, show_default="embedded", rich_help_panel=MODEL),
+]
+AdapterPath = Annotated[str | None, typer.Option(help="Folder of LoRA adapters.", rich_help_panel=MODEL)]
+Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit on the Hub.", rich_help_panel=MODEL)]
+DecoderName = Annotated[
+    str,
+    typer.Option(
+        "--decoder",
+        help="How tokens commit: selective, d3llm, fast-dllm or vanilla. `d3mlx decoders` describes them.",
+        rich_help_panel=DECODER,
+    ),
+]
+MaxTokens = Annotated[
+    int | None,
+    typer.Option(help="Most tokens of an answer.", show_default="the model's own, else 256", rich_help_panel=DECODER),
+]
+Temperature = Annotated[
+    float,
+    typer.Option("--temperature", "--temp", help="0 takes the most likely token.", rich_help_panel=SAMPLING),
+]
+TopP = Annotated[
+    float | None,
+    typer.Option(help="Sample from the most likely tokens up to this probability.", rich_help_panel=SAMPLING),
+]
+TopK = Annotated[
+    int | None, typer.Option(help="Sample from this many of the most likely tokens.", rich_help_panel=SAMPLING)
+]
+Seed = Annotated[int, typer.Option(help="The same seed gives the same text.", rich_help_panel=SAMPLING)]
 
 NOTICE = (
     "This is the built-in demonstration model: it solves word problems in the wordings that README.md shows. "
@@ -18,19 +56,13 @@ NOTICE = (
 
 def notice() -> None:
     """Say on standard error that the demonstration model answers, broken between words."""
-    from rich.console import Console
-
     console = Console(stderr=True, highlight=False)
     console.print(NOTICE, soft_wrap=not console.is_terminal)
 
 
 def loading(model: str) -> AbstractContextManager[Any]:
-    """Show a sign of life on a terminal while gigabytes are read; a download has the hub's own progress bars."""
-    from rich.console import Console
-
-    if sys.stderr.isatty() and Path(model).is_dir():
-        return Console(stderr=True).status(f"Loading {Path(model).name} ...")
-    return nullcontext()
+    """Show a sign of life on a terminal while gigabytes are read; a download has the Hub's own progress bars."""
+    return status(f"Loading {Path(model).name} ...") if Path(model).is_dir() else nullcontext()
 
 
 def human_size(count: float) -> str:
@@ -50,4 +82,4 @@ def numbers(option: str, text: str | None, kind: Callable[[str], float]) -> list
         return list(dict.fromkeys(kind(item) for item in text.split(",")))
     except ValueError:
         example = "64,32" if kind is int else "0.1,0.3"
-        raise typer.BadParameter(f"{text!r} is no list of numbers such as {example}.", param_hint=option) from None
+        raise typer.BadParameter(f"{text!r} is not a list of numbers such as {example}.", param_hint=option) from None

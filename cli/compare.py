@@ -7,6 +7,10 @@ from typing import Annotated, Literal
 
 import typer
 
+from d3mlx.cli.render.scores import check_outputs, check_plot, check_y_max, show_comparison, write_json
+from d3mlx.evaluate.results import area, difference, on_common_problems, picture, read_runs, summary
+from d3mlx.files import write_text
+
 
 def compare(
     folders: Annotated[list[Path], typer.Argument(help="Folders that d3mlx eval has written.", show_default=False)],
@@ -28,10 +32,6 @@ def compare(
     make use of the problems being the same.
     """
     from dataclasses import asdict
-
-    from d3mlx.cli.scores import check_outputs, check_plot, check_y_max, show_comparison, write_json
-    from d3mlx.evaluate.results import area, difference, on_common_problems, picture, read_runs, summary
-    from d3mlx.files import write_text
 
     check_y_max(y_max)
     check_outputs(plot, json_file)

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import re
 import sys
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from d3mlx.cli.common import human_size
+from d3mlx.cli.render.progress import Progress
+from d3mlx.convert import Quantization, Recipe
+from d3mlx.convert import convert as run
+from d3mlx.convert.card import check_login, upload
+from d3mlx.errors import ConfigError
 
 SOURCE, PRECISION, TARGET = "Source", "Precision", "Target"
 UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9}
@@ -21,16 +26,6 @@ def parse_size(text: str) -> int:
     if not 1 <= number < float("inf"):
         raise typer.BadParameter(f"{text!r} is no size; write it as 5GB or 256MB.")
     return int(number)
-
-
-def progress_bar() -> Any:
-    """Bytes, rate and time left, on standard error; nothing where that is no terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-
-    console = Console(stderr=True)
-    columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn()
-    return Progress(*columns, TimeRemainingColumn(), console=console, transient=True, disable=not console.is_terminal)
 
 
 def convert(
@@ -98,10 +93,6 @@ def convert(
 
     The folder appears when it is whole; an interrupted run leaves nothing.
     """
-    from d3mlx.convert import Quantization, Recipe
-    from d3mlx.convert import convert as run
-    from d3mlx.convert.card import check_login, upload
-    from d3mlx.errors import ConfigError
 
     limit = parse_size(max_shard_size)
     details = (q_bits, q_group_size, q_mode, quant_predicate)
@@ -115,8 +106,7 @@ def convert(
     recipe = Recipe(quantization, dequantize, dtype)
     if upload_repo is not None:
         check_login(upload_repo)
-    with progress_bar() as bar:
-        task = bar.add_task("Converting", total=None)
+    with Progress("Converting", in_bytes=True) as progress:
         summary = run(
             hf_path,
             mlx_path,
@@ -124,7 +114,7 @@ def convert(
             revision=revision,
             max_shard_bytes=limit,
             name=upload_repo,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
+            progress=progress.update,
         )
     files = "1 file" if summary.files == 1 else f"{summary.files} files"
     size = f"{human_size(summary.nbytes)} in {files}, {summary.bits_per_weight:.2f} bits per weight"

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
+import mlx.core as mx
 import typer
 
+from d3mlx.checkpoints.loader import EMBEDDED
 from d3mlx.cli.common import human_size
-
-if TYPE_CHECKING:
-    from d3mlx.distill.config import DistillConfig
-    from d3mlx.distill.memory import Estimate
+from d3mlx.cli.render.training import watcher
+from d3mlx.distill.config import DistillConfig, build_config, read_config
+from d3mlx.distill.memory import Estimate
+from d3mlx.distill.run import distill as train
+from d3mlx.distill.run import memory_needed, prepare
+from d3mlx.errors import ConfigError
 
 DATA, TRAINED, LOSS, OPTIMIZER = "Model and data", "What is trained", "Objective", "Optimizer"
 
@@ -123,12 +127,6 @@ def distill(
     adapter_config.json, a numbered copy at each checkpoint; with log.jsonl and the state that --resume needs.
     """
     chosen = settings(context, config)
-    import mlx.core as mx
-
-    from d3mlx.cli.training import watcher
-    from d3mlx.distill.run import distill as train
-    from d3mlx.distill.run import memory_needed, prepare
-    from d3mlx.errors import ConfigError
 
     if estimate:
         sys.stdout.write(report(memory_needed(chosen)) + "\n")
@@ -150,8 +148,6 @@ OWN = {"config", "resume", "estimate", "force"}
 
 def settings(context: typer.Context, file: Path | None) -> DistillConfig:
     """The effective configuration: defaults, preset, config file, flags."""
-    from d3mlx.distill.config import build_config, read_config
-    from d3mlx.loader import EMBEDDED
 
     flags = {name: value for name, value in context.params.items() if name not in OWN and value is not None}
     return build_config({"model": EMBEDDED, **(read_config(file) if file else {})}, flags)

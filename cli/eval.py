@@ -1,24 +1,40 @@
-"""`d3mlx eval`: a model, a decoder and its settings on a task."""
+"""`d3mlx eval`: a model and a decoder on a task."""
 
 from __future__ import annotations
 
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
-from d3mlx.cli.common import loading, notice, numbers
+from d3mlx import load
+from d3mlx.api import check_decoder, check_request
+from d3mlx.batch import MAX_BATCH
+from d3mlx.checkpoints.checkpoint import open_checkpoint
+from d3mlx.checkpoints.hub import fetch
+from d3mlx.checkpoints.loader import EMBEDDED
+from d3mlx.cli import common
+from d3mlx.cli.common import DECODER, OUTPUT, loading, notice, numbers
+from d3mlx.cli.decoder_flags import takes_decoder_options
+from d3mlx.cli.render.consumers import plain_value
+from d3mlx.cli.render.progress import Progress
+from d3mlx.cli.render.scores import check_outputs, check_plot, check_y_max, show_run, write_json
+from d3mlx.decoding.options import Options
+from d3mlx.decoding.presets import DEFAULT, preset
+from d3mlx.decoding.sampling import Sampling
+from d3mlx.distill.adapters import WEIGHTS
+from d3mlx.errors import ConfigError
+from d3mlx.evaluate.records import Folder, Record, Setting
+from d3mlx.evaluate.results import OperatingPoint, Run, area, picture, summary
+from d3mlx.evaluate.run import EvalModel, begin, run_point
+from d3mlx.evaluate.tasks import Task, TaskOptions
+from d3mlx.evaluate.tasks import task as make_task
+from d3mlx.files import fingerprint, write_text
+from d3mlx.version import versions
 
-if TYPE_CHECKING:
-    from d3mlx.decoding.presets import Preset
-    from d3mlx.evaluate.records import Setting
-    from d3mlx.evaluate.results import Point
-    from d3mlx.evaluate.run import Subject
-    from d3mlx.evaluate.tasks import Task, TaskOptions
-
-MODEL, TASK, DECODER, OUTPUT = "Model", "Task", "Decoder", "Output"
+TASK = "Task"
 PROBLEMS = 200
 """How many generated problems are solved where no number is asked for."""
 
@@ -31,63 +47,27 @@ class Where:
     adapter_path: str | None
     revision: str | None
     folder: Path
-    family: str
 
 
-def settings(thresholds: str | None, steps: str | None) -> list[Setting]:
-    """The points to measure: one for each value, or one of the decoder as it is."""
-    from d3mlx.errors import ConfigError
-    from d3mlx.evaluate.records import Setting
-
+def settings_of(thresholds: str | None, steps: str | None) -> list[Setting]:
+    """Return the points to measure: one for each value, or one of the decoder as it is."""
     if thresholds is not None and steps is not None:
         raise ConfigError("Give --thresholds or --steps, not both: the points of a run differ in one thing.")
-    found = [Setting("threshold", value) for value in numbers("--thresholds", thresholds, float)]
-    return found + [Setting("steps", value) for value in numbers("--steps", steps, int)] or [Setting()]
+    points = [Setting("threshold", value) for value in numbers("--thresholds", thresholds, float)]
+    return points + [Setting("steps", value) for value in numbers("--steps", steps, int)] or [Setting()]
 
 
-def knobs_of(decoder: str, rows: str | None, pairs: list[str]) -> dict[str, Any]:
-    """Options of the decoder from --rows and --knob NAME=VALUE, each of the type its field has."""
-    from typing import get_args, get_type_hints
-
-    from d3mlx.decoding.presets import PRESETS, check_choice
-    from d3mlx.decoding.rows import Needed
-    from d3mlx.errors import ConfigError
-
-    check_choice("The decoder", decoder, tuple(PRESETS))
-    hints = get_type_hints(PRESETS[decoder])
-    listed = {"threshold": "--thresholds", "steps": "--steps", "rows": "--rows"}
-    knobs: dict[str, Any] = {} if rows is None else {"rows": rows}
-    for pair in pairs:
-        name, equals, value = pair.partition("=")
-        field = name.strip().replace("-", "_")
-        if field in listed:
-            raise ConfigError(f"Give {field} as {listed[field]}, not as a knob.")
-        if not equals or field not in hints:
-            right = ", ".join(sorted(set(hints) - set(listed))).replace("_", "-")
-            raise ConfigError(f"--knob takes NAME=VALUE, and {decoder} has the names {right}; {pair!r} is none.")
-        kinds = [kind for kind in (int, float) if kind in get_args(hints[field])]
-        try:
-            knobs[field] = kinds[0](value) if kinds else value
-        except ValueError:
-            raise ConfigError(f"--knob {name} takes a number, not {value!r}.") from None
-    if decoder == "d3mlx":
-        # A run must not depend on its machine, and its folder says what it took instead.
-        knobs.setdefault("row_multiple", Needed.multiple)
-        knobs.setdefault("favor", "rows")
-    return knobs
+def presets_of(decoder: str, options: dict[str, Any], points: list[Setting]) -> dict[Setting, Options]:
+    """Return the decoder of every point. A run must not depend on its machine, so no option does."""
+    presets = {}
+    for point in points:
+        varied = {point.option: point.value} if point.option else {}
+        presets[point] = preset(decoder, **options, **varied).on_no_machine()
+    return presets
 
 
-def presets_of(decoder: str, knobs: dict[str, Any], points: list[Setting]) -> dict[Setting, Preset]:
-    from d3mlx.decoding.presets import preset
-
-    return {point: preset(decoder, **knobs, **({point.knob: point.value} if point.knob else {})) for point in points}
-
-
-def configuration(where: Where, subject: Subject, task: Task, options: TaskOptions) -> dict[str, Any]:
+def configuration(where: Where, subject: EvalModel, task: Task, options: TaskOptions) -> dict[str, Any]:
     """What the records depend on, apart from the decoder: two runs with the same may go on in one folder."""
-    from d3mlx.distill.adapters import WEIGHTS
-    from d3mlx.files import fingerprint
-    from d3mlx.version import versions
 
     first = task.ask(0)
     return {
@@ -110,53 +90,33 @@ def configuration(where: Where, subject: Subject, task: Task, options: TaskOptio
 
 
 def solve_all(
-    subject: Subject, task: Task, presets: dict[Setting, Preset], out: Path, config: dict[str, Any], count: int
-) -> list[Point]:
-    """Every point, with a progress bar on a terminal. What is solved stays in the folder whatever happens."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    from d3mlx.evaluate.records import Folder, Record
-    from d3mlx.evaluate.run import run_point
-
-    console = Console(stderr=True)
-    columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
-    points: list[Point] = []
-    # A bar that overwrites itself is for a terminal; a log would fill with it.
-    progress = Progress(*columns, console=console, disable=not console.is_terminal)
-    with Folder(out).opened(config) as folder, progress:
-        bar = progress.add_task("", total=count * len(presets))
-        for setting, preset in presets.items():
+    subject: EvalModel, task: Task, presets: dict[Setting, Options], out: Path, config: dict[str, Any], count: int
+) -> list[OperatingPoint]:
+    """Return every point, measured. What is solved stays in the folder whatever happens."""
+    points: list[OperatingPoint] = []
+    with Folder(out).opened(config) as folder, Progress("solving", count * len(presets)) as progress:
+        for setting, chosen in presets.items():
             seen: list[bool] = []
 
             def on_record(record: Record, setting: Setting = setting, seen: list[bool] = seen) -> None:
                 seen.append(record.correct)
-                share = f"{100 * sum(seen) / len(seen):.1f} % of {len(seen)} correct"
-                progress.update(bar, advance=1, description=f"{setting.label}: {share}")
+                share = f"{sum(seen) / len(seen):.1%} of {len(seen)} correct"
+                progress.advance(f"{setting.label}: {share}")
 
             try:
-                points.append(run_point(subject, task, preset, (folder, setting), count, on_record))
+                points.append(run_point(subject, task, chosen, (folder, setting), count, on_record))
             except KeyboardInterrupt:
-                progress.stop()
+                progress.bar.stop()
                 sys.stderr.write(f"What is solved is kept in {out}; the same command goes on from there.\n")
                 raise
     return points
 
 
+@takes_decoder_options(leave_out=("threshold", "steps"))
 def evaluate(
-    model: Annotated[
-        str | None,
-        typer.Option(
-            "--model",
-            "-m",
-            help="Folder or hub id of LLaDA or Dream; or embedded (default), teacher or pairs, which ship.",
-            rich_help_panel=MODEL,
-        ),
-    ] = None,
-    adapter_path: Annotated[str | None, typer.Option(help="Folder of LoRA adapters.", rich_help_panel=MODEL)] = None,
-    revision: Annotated[
-        str | None, typer.Option(help="Branch, tag or commit on the hub.", rich_help_panel=MODEL)
-    ] = None,
+    model: common.Model = None,
+    adapter_path: common.AdapterPath = None,
+    revision: common.Revision = None,
     task: Annotated[
         str,
         typer.Option("--task", "-t", help="embedded, gsm8k-cot, gsm8k, math, humaneval, mbpp.", rich_help_panel=TASK),
@@ -196,48 +156,33 @@ def evaluate(
             rich_help_panel=TASK,
         ),
     ] = False,
-    decoder: Annotated[
-        str, typer.Option("--decoder", "-d", help="vanilla, fast-dllm, d3llm or d3mlx.", rich_help_panel=DECODER)
-    ] = "d3mlx",
+    decoder: common.DecoderName = DEFAULT,
     thresholds: Annotated[
         str | None,
-        typer.Option(help="A point for each: 0.1,0.3,0.5 (fast-dllm, d3llm, d3mlx).", rich_help_panel=DECODER),
-    ] = None,
-    steps: Annotated[
-        str | None, typer.Option(help="A point for each: 256,128,64 (vanilla).", rich_help_panel=DECODER)
-    ] = None,
-    rows: Annotated[
-        Literal["full", "prefix", "dual", "delayed"] | None,
-        typer.Option(help="What a step computes (fast-dllm, d3llm).", rich_help_panel=DECODER),
-    ] = None,
-    knob: Annotated[
-        list[str] | None,
         typer.Option(
-            help="NAME=VALUE for any other option that d3mlx generate has for the decoder, such as block-size=16; "
-            "may be repeated.",
+            help="selective, d3llm, fast-dllm: measure a point for each threshold, for example 0.1,0.3,0.5.",
             rich_help_panel=DECODER,
         ),
     ] = None,
-    max_tokens: Annotated[
-        int | None, typer.Option(help="Length of the canvas, 256 unless the model says.", rich_help_panel=DECODER)
+    steps: Annotated[
+        str | None,
+        typer.Option(
+            help="vanilla: measure a point for each number of steps, for example 256,128,64.", rich_help_panel=DECODER
+        ),
     ] = None,
+    *,
+    options: dict[str, Any],
+    max_tokens: common.MaxTokens = None,
     batch_size: Annotated[
         int,
         typer.Option(
-            help="Problems decoded at once, at most; fewer where memory is short.",
-            min=1,
-            rich_help_panel=DECODER,
+            help="Most problems decoded at once; fewer where memory is short.", min=1, rich_help_panel=DECODER
         ),
-    ] = 8,
-    temperature: Annotated[float, typer.Option(help="0 takes the likeliest token.", rich_help_panel=DECODER)] = 0.0,
-    top_p: Annotated[float | None, typer.Option(help="Share of probability to draw from.", rich_help_panel=DECODER)] = (
-        None
-    ),
-    top_k: Annotated[int | None, typer.Option(help="Tokens to draw from.", rich_help_panel=DECODER)] = None,
-    seed: Annotated[
-        int,
-        typer.Option(help="Seed of the first problem's noise; the next problem has the next.", rich_help_panel=DECODER),
-    ] = 0,
+    ] = MAX_BATCH,
+    temperature: common.Temperature = 0.0,
+    top_p: common.TopP = None,
+    top_k: common.TopK = None,
+    seed: common.Seed = 0,
     out: Annotated[
         Path | None,
         typer.Option(help="Folder of the answers, by default runs/TASK-DECODER.", rich_help_panel=OUTPUT),
@@ -268,50 +213,37 @@ def evaluate(
     a run that was cut off goes on, thresholds and problems can be added, and
     d3mlx compare reads it.
     """
-    from d3mlx import load
-    from d3mlx.api import check_decoder, check_request
-    from d3mlx.checkpoint import open_checkpoint
-    from d3mlx.cli.consumers import plain_value
-    from d3mlx.cli.scores import check_outputs, check_plot, check_y_max, show_run, write_json
-    from d3mlx.decoding.sampling import Sampling
-    from d3mlx.errors import ConfigError
-    from d3mlx.evaluate.records import Folder
-    from d3mlx.evaluate.results import Run, area, picture, summary
-    from d3mlx.evaluate.run import Subject, begin
-    from d3mlx.evaluate.tasks import TaskOptions
-    from d3mlx.evaluate.tasks import task as make_task
-    from d3mlx.files import write_text
-    from d3mlx.hub import fetch
-    from d3mlx.loader import EMBEDDED
 
     check_y_max(y_max)
     check_outputs(json_file, plot)
     check_plot(plot)
     check_request(max_tokens, ())
     sampling = Sampling(temperature, top_p, top_k, seed)
-    knobs = knobs_of(decoder, rows, knob or [])
-    presets = presets_of(decoder, knobs, settings(thresholds, steps))
+    presets = presets_of(decoder, options, settings_of(thresholds, steps))
     if count is not None and count < 1:
         raise ConfigError(f"--count must be at least 1, not {count}.")
     folder = out or Path("runs") / "-".join([task, *([f"{num_fewshot}-shot"] if num_fewshot else []), decoder])
     Folder(folder).refuse_foreign()
     checkpoint = open_checkpoint(fetch(model or EMBEDDED, revision))
-    where = Where(model or "embedded", adapter_path, revision, checkpoint.folder, checkpoint.family)
-    decoders = {point.name: chosen.build(where.family) for point, chosen in presets.items()}
+    where = Where(model or "embedded", adapter_path, revision, checkpoint.folder)
+    varied = {point.option for point in presets}
+    first = next(iter(presets.values()))
+    fixed = {name: value for name, value in first.given().items() if name not in varied}
+    decoders = {point.name: chosen.build(checkpoint.family) for point, chosen in presets.items()}
     for built in decoders.values():
         check_decoder(built, checkpoint.args)
-    options = TaskOptions(data, shots_data, num_fewshot, apply_chat_template, allow_code_execution)
-    chosen_task = make_task(task, where.family, options)
+    task_options = TaskOptions(data, shots_data, num_fewshot, apply_chat_template, allow_code_execution)
+    chosen_task = make_task(task, checkpoint.family, task_options)
     if chosen_task.size is not None and count is not None and count > chosen_task.size:
         raise ConfigError(f"{data} holds {chosen_task.size} problems, fewer than the {count} of --count.")
     count = count or chosen_task.size or PROBLEMS
     if model is None and task != "embedded":
         notice()
     with loading(str(where.folder)):
-        subject = Subject(*load(where.folder, adapter_path), sampling, max_tokens, batch_size)
+        subject = EvalModel(*load(where.folder, adapter_path), sampling, max_tokens, batch_size)
     # What cannot be asked leaves no folder behind that another attempt would have to fit.
-    begin(subject, chosen_task, next(iter(presets.values())), 0)
-    config = configuration(where, subject, chosen_task, options) | {"decoder": decoder, "knobs": knobs}
+    begin(subject, chosen_task, first, 0)
+    config = configuration(where, subject, chosen_task, task_options) | {"decoder": decoder, "options": fixed}
     points = solve_all(subject, chosen_task, presets, folder, config, count)
     run = Run(folder.resolve().name, config, points)
     found = area(run, run.best if y_max is None else y_max)

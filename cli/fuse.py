@@ -8,6 +8,9 @@ from typing import Annotated
 
 import typer
 
+from d3mlx.checkpoints.loader import EMBEDDED
+from d3mlx.distill.fuse import fuse as fold
+
 
 def fuse(
     adapter_path: Annotated[Path, typer.Option(help="Folder of the adapters.")] = Path("adapters"),
@@ -25,8 +28,6 @@ def fuse(
 
     Quantized weights are quantized again, and the error that adds is reported beside what the adapters changed.
     """
-    from d3mlx.distill.fuse import fuse as fold
-    from d3mlx.loader import EMBEDDED
 
     done = fold(model or EMBEDDED, adapter_path, save_path, dequantize, revision)
     what = f"{done.layers} adapted layers" if done.layers else "Fully trained weights"

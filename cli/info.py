@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
+import mlx.core as mx
 import typer
+from rich.console import Console
+from rich.table import Table
 
+from d3mlx.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from d3mlx.checkpoints.hub import fetch
+from d3mlx.checkpoints.loader import EMBEDDED
+from d3mlx.checkpoints.tokenizer import end_ids, load_tokenizer
 from d3mlx.cli.common import human_size
-
-if TYPE_CHECKING:
-    from d3mlx.checkpoint import Checkpoint
+from d3mlx.errors import CheckpointError
+from d3mlx.quantization import bits_of
 
 
 def describe(checkpoint: Checkpoint) -> dict[str, Any]:
     """Facts about a checkpoint, sizes in bytes."""
-    import mlx.core as mx
-
-    from d3mlx.errors import CheckpointError
-    from d3mlx.tokenizer import end_ids, load_tokenizer
-
     args, shape = checkpoint.args, checkpoint.args.shape()
     try:
         tokenizer = load_tokenizer(checkpoint)
@@ -54,7 +55,6 @@ def describe(checkpoint: Checkpoint) -> dict[str, Any]:
 
 def rows_of(facts: dict[str, Any]) -> list[tuple[str, str]]:
     """The facts as a person reads them."""
-    from d3mlx.packing import bits_of
 
     quantization = facts["quantization"]
     precision = f"{facts['bits_per_weight']:.2f} bits per weight"
@@ -88,13 +88,6 @@ def info(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
     """Show what a checkpoint is: size, memory, context, special tokens. No weight is loaded."""
-    from rich.console import Console
-    from rich.table import Table
-
-    from d3mlx.checkpoint import open_checkpoint
-    from d3mlx.hub import fetch
-    from d3mlx.loader import EMBEDDED
-
     facts = describe(open_checkpoint(fetch(model or EMBEDDED, revision)))
     if as_json:
         sys.stdout.write(json.dumps(facts) + "\n")

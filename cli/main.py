@@ -9,20 +9,12 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable
-from typing import Annotated
+from importlib import import_module
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
-from d3mlx.cli.bench import bench
-from d3mlx.cli.compare import compare
-from d3mlx.cli.convert import convert
-from d3mlx.cli.distill import distill
-from d3mlx.cli.eval import evaluate
-from d3mlx.cli.fuse import fuse
-from d3mlx.cli.generate import generate
-from d3mlx.cli.info import info
-from d3mlx.cli.trajectories import trajectories
 from d3mlx.errors import ConfigError, D3Error
 from d3mlx.version import VERSION
 
@@ -37,7 +29,7 @@ runs such checkpoints with MLX and shows the canvas while it resolves.
 
   d3mlx generate "Why is the sky blue?" --model GSAI-ML/LLaDA-8B-Instruct
 
-  d3mlx generate - --model Dream-org/Dream-v0-Instruct-7B --decoder fast-dllm --rows prefix < question.txt
+  d3mlx generate - --model Dream-org/Dream-v0-Instruct-7B --decoder fast-dllm --cache prefix < question.txt
 
   d3mlx info GSAI-ML/LLaDA-8B-Instruct
 
@@ -55,7 +47,7 @@ runs such checkpoints with MLX and shows the canvas while it resolves.
 
 [bold]Environment[/bold]
 
-HF_HOME, HF_TOKEN and HF_HUB_OFFLINE steer downloads as in every Hugging Face tool. NO_COLOR turns colours off.
+HF_HOME, HF_TOKEN and HF_HUB_OFFLINE steer downloads as in every Hugging Face tool. NO_COLOR turns colors off.
 
 [bold]Exit status[/bold]
 
@@ -72,7 +64,50 @@ def flowing(text: str) -> str:
     return "\n\n".join(p if p.startswith(" ") else " ".join(p.split("\n")) for p in paragraphs)
 
 
+COMMANDS = {
+    "generate": ("d3mlx.cli.generate:generate", "Generate text and watch it resolve."),
+    "decoders": ("d3mlx.cli.decoders:decoders", "List the decoders, or every option of one."),
+    "info": ("d3mlx.cli.info:info", "Show what a checkpoint is, without loading its weights."),
+    "convert": ("d3mlx.cli.convert:convert", "Convert a checkpoint to MLX, quantized or not, in little memory."),
+    "trajectories": ("d3mlx.cli.trajectories:trajectories", "Record a teacher's decodes for distillation."),
+    "distill": ("d3mlx.cli.distill:distill", "Train LoRA adapters, or all weights, for decoding in parallel."),
+    "fuse": ("d3mlx.cli.fuse:fuse", "Fold adapters into a model's weights."),
+    "eval": ("d3mlx.cli.eval:evaluate", "Measure accuracy and parallelism of a model on a task."),
+    "compare": ("d3mlx.cli.compare:compare", "Compare evaluations of one task: accuracies, differences, AUP, a plot."),
+    "bench": ("d3mlx.cli.bench:bench", "Measure this machine: forwards by their rows, prefill, whole answers."),
+}
+"""Where each command is, and the first sentence of its help: it is imported when it is used."""
+
+
+class LazyCommands(TyperGroup):
+    """The commands of `COMMANDS`. Listing them imports none, so `d3mlx --help` needs no MLX."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Return a command for the list, with its first sentence and no parameters; None for an unknown name."""
+        return TyperCommand(cmd_name, help=COMMANDS[cmd_name][1]) if cmd_name in COMMANDS else None
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Return the name, the command as it runs, and its arguments."""
+        name, _, rest = super().resolve_command(ctx, args)
+        return name, load_command(str(name)), rest
+
+
+def load_command(name: str) -> Any:
+    """Import a command and return it as Typer runs it."""
+    module, function = COMMANDS[name][0].split(":")
+    command: Any = getattr(import_module(module), function)
+    # A command that takes the options of decoders is a function of those that are registered now.
+    callback = command.function() if hasattr(command, "function") else command
+    one = typer.Typer(rich_markup_mode="rich", add_completion=False, pretty_exceptions_enable=False)
+    one.command(name, help=flowing(callback.__doc__ or ""))(callback)
+    return typer.main.get_command(one)
+
+
 app = typer.Typer(
+    cls=LazyCommands,
     name="d3mlx",
     help=flowing(MANUAL),
     rich_markup_mode="rich",
@@ -96,21 +131,6 @@ def root(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
     """Options before the command."""
-
-
-COMMANDS: dict[str, Callable[..., None]] = {
-    "generate": generate,
-    "info": info,
-    "convert": convert,
-    "trajectories": trajectories,
-    "distill": distill,
-    "fuse": fuse,
-    "eval": evaluate,
-    "compare": compare,
-    "bench": bench,
-}
-for name, command in COMMANDS.items():
-    app.command(name, help=flowing(command.__doc__ or ""))(command)
 
 
 def sentence(error: BaseException) -> str:

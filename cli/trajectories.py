@@ -3,58 +3,28 @@
 from __future__ import annotations
 
 import sys
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Any
 
+import mlx.core as mx
 import typer
 
-if TYPE_CHECKING:
-    from d3mlx.distill.trajectories import Trajectory
+from d3mlx import load
+from d3mlx.checkpoints.hub import fetch
+from d3mlx.checkpoints.loader import EMBEDDED
+from d3mlx.cli import common
+from d3mlx.cli.decoder_flags import takes_decoder_options
+from d3mlx.cli.render.progress import RecordingProgress
+from d3mlx.distill.prompts import EMBEDDED as PROBLEMS
+from d3mlx.distill.prompts import questions
+from d3mlx.distill.recording import import_all, record_all, settings_of
+from d3mlx.distill.trajectories import RecordConfig, Teacher
+from d3mlx.distill.trajectory_store import read_store
+from d3mlx.errors import ConfigError, DataError
+from d3mlx.files import fingerprint
 
 
-LINE_SECONDS = 30
-"""Between two lines of progress."""
-
-
-class Counter:
-    """A progress bar with the time left, on standard error; where that is no terminal, a line now and then.
-
-    shown: whether this process says anything.
-    """
-
-    def __init__(self, description: str, shown: bool):
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-        from rich.progress import TimeRemainingColumn as TimeLeft
-
-        text, figures = TextColumn("{task.description}"), TextColumn("{task.fields[figures]}")
-        columns = (text, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeLeft(), figures)
-        bar = shown and sys.stderr.isatty()
-        self.progress = Progress(*columns, console=Console(stderr=True), disable=not bar)
-        self.task = self.progress.add_task(description, total=None, figures="")
-        self.checked = self.right = 0
-        self.description, self.lines, self.told = description, shown and not bar, time.monotonic()
-
-    def __enter__(self) -> Counter:
-        self.progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.progress.stop()
-
-    def __call__(self, found: Trajectory | None, done: int, total: int) -> None:
-        if found is not None and found.correct is not None:
-            self.checked += 1
-            self.right += found.correct
-        figures = f"{self.right / self.checked:.0%} right" if self.checked else ""
-        self.progress.update(self.task, completed=done, total=total or None, figures=figures)
-        if self.lines and time.monotonic() - self.told > LINE_SECONDS:
-            self.told = time.monotonic()
-            of = f" of {total}" if total else ""
-            sys.stderr.write(f"{self.description}: {done}{of}{f', {figures}' if figures else ''}\n")
-
-
+@takes_decoder_options({"": Teacher})
 def trajectories(
     out: Annotated[Path, typer.Argument(help="Folder of the trajectories; a run that was cut off goes on in it.")],
     data: Annotated[
@@ -76,29 +46,15 @@ def trajectories(
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option(
-            "--model",
-            "-m",
-            help="Teacher: folder, hub id, or `teacher`, the one that ships.",
-            show_default="the student that ships",
-        ),
+        typer.Option("--model", "-m", help=f"The teacher. {common.MODEL_HELP}", show_default="embedded"),
     ] = None,
-    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the hub.")] = None,
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the Hub.")] = None,
     max_tokens: Annotated[
         int | None,
-        typer.Option(help="Length of an answer's canvas, 256 unless the model says.", min=1, show_default=False),
+        typer.Option(help="Length of an answer's canvas.", min=1, show_default="the model's own, else 256"),
     ] = None,
-    block_size: Annotated[
-        int | None, typer.Option(help="Tokens in a block of the teacher's decode, 32.", min=1, show_default=False)
-    ] = None,
-    rows: Annotated[
-        Literal["full", "needed"] | None,
-        typer.Option(
-            help="What a forward computes: full, all positions as published; or needed, the few that can change, "
-            "which is faster and not quite the same.",
-            show_default="full",
-        ),
-    ] = None,
+    *,
+    options: dict[str, Any],
     early_stop: Annotated[
         bool,
         typer.Option(
@@ -129,20 +85,7 @@ def trajectories(
     Kept are the prompt, the tokens, and the step at which each was committed. Interrupt it whenever you like: the same
     command goes on. Under mlx.launch the prompts are shared between the processes.
     """
-    import mlx.core as mx
-
-    from d3mlx import load
-    from d3mlx.distill.recording import import_all, record_all, settings_of
-    from d3mlx.distill.rows import EMBEDDED as PROBLEMS
-    from d3mlx.distill.rows import questions
-    from d3mlx.distill.store import read_store
-    from d3mlx.distill.trajectories import RecordConfig
-    from d3mlx.errors import ConfigError, DataError
-    from d3mlx.files import fingerprint
-    from d3mlx.hub import fetch
-    from d3mlx.loader import EMBEDDED
-
-    decoding = (data, max_tokens, block_size, rows, seed)
+    decoding = (data, max_tokens, seed, *options.values())
     if published is not None and (check or early_stop or any(option is not None for option in decoding)):
         raise ConfigError("--import converts what was decoded elsewhere; --data and options of decoding have no use.")
     if published is not None and limit is not None:
@@ -158,14 +101,14 @@ def trajectories(
     }
     settings = settings_of(loaded, tokenizer, teacher=model or "embedded", data=source, raw=raw, **marks)
     if published is not None:
-        with Counter("importing", shown=True) as counter:
-            import_all(published, teacher, raw, out, settings, shard, counter)
+        with RecordingProgress("importing") as progress:
+            import_all(published, teacher, raw, out, settings, shard, progress)
     else:
-        length, size = max_tokens or loaded.args.max_new_tokens, block_size or 32
-        config = RecordConfig(length, size, rows or "full", early_stop, check, seed or 0)
+        length = max_tokens or loaded.args.max_new_tokens
+        config = RecordConfig(length, Teacher(**options), early_stop, check, seed or 0)
         asked = questions(source, loaded, tokenizer, config.max_tokens, raw, limit)
-        with Counter("recording", shown=first) as counter:
-            record_all(teacher, asked, config, out, settings, shard, counter, batch_size)
+        with RecordingProgress("recording", shown=first) as progress:
+            record_all(teacher, asked, config, out, settings, shard, progress, batch_size)
     if first:
         found = list(read_store(out))
         judged = [t.correct for t in found if t.correct is not None]

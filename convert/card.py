@@ -8,8 +8,8 @@ from pathlib import Path
 from huggingface_hub import HfApi, ModelCard, ModelCardData
 from huggingface_hub.errors import LocalTokenNotFoundError
 
+from d3mlx.checkpoints.hub import SHIPPED
 from d3mlx.errors import CheckpointError, ConfigError
-from d3mlx.hub import SHIPPED
 from d3mlx.version import VERSION
 
 TEXT = """

@@ -11,15 +11,15 @@ from typing import Any
 from mlx.utils import tree_flatten
 from mlx_lm.utils import save_config
 
-from d3mlx.checkpoint import Checkpoint, open_checkpoint, read_json
+from d3mlx.checkpoints.checkpoint import Checkpoint, open_checkpoint, read_json
+from d3mlx.checkpoints.hub import fetch
+from d3mlx.checkpoints.tokenizer import end_ids, load_tokenizer
 from d3mlx.convert.card import Origin, write_card
 from d3mlx.convert.recipe import Plan, Recipe, make_plan
 from d3mlx.convert.stream import Progress, units_of, write_weights
 from d3mlx.convert.target import new_folder, refuse_existing, refuse_full_disk
 from d3mlx.errors import CheckpointError, ConfigError
-from d3mlx.hub import fetch
-from d3mlx.packing import bits_of
-from d3mlx.tokenizer import end_ids, load_tokenizer
+from d3mlx.quantization import bits_of
 
 SHARD_BYTES = 5_000_000_000
 """Largest file, as on the hub."""

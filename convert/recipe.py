@@ -12,10 +12,10 @@ import mlx.nn as nn
 from mlx_lm.convert import QUANT_RECIPES, mixed_quant_predicate_builder
 from mlx_lm.utils import dequantize_model, quantize_model
 
-from d3mlx.checkpoint import Checkpoint
+from d3mlx.checkpoints.checkpoint import Checkpoint
+from d3mlx.checkpoints.loader import lazy_model
 from d3mlx.errors import ConfigError
-from d3mlx.loader import lazy_model
-from d3mlx.packing import MODES, Packing
+from d3mlx.quantization import MODES, LayerQuantization
 
 DTYPES = {"float16": mx.float16, "bfloat16": mx.bfloat16, "float32": mx.float32}
 
@@ -88,14 +88,14 @@ class Plan:
     """A conversion before any weight is read.
 
     skeleton: the converted model as mlx-lm would make it, none of its arrays computed; their names, shapes and dtypes
-    are what will be written. config: the new config.json. unpack, pack: layers to dequantize and to quantize, by path.
-    dtype: of the floats, None for as they come.
+    are what will be written. config: the new config.json. dequantize, quantize: the layers
+    that are, by path. dtype: of the floats, None for as they come.
     """
 
     skeleton: Any
     config: dict[str, Any]
-    unpack: dict[str, Packing]
-    pack: dict[str, Packing]
+    dequantize: dict[str, LayerQuantization]
+    quantize: dict[str, LayerQuantization]
     dtype: Any
 
 
@@ -112,22 +112,22 @@ def make_plan(checkpoint: Checkpoint, recipe: Recipe) -> Plan:
     skeleton = lazy_model(checkpoint)
     if dtype is not None:
         skeleton.set_dtype(dtype)
-    unpack: dict[str, Packing] = {}
-    pack: dict[str, Packing] = {}
+    to_dequantize: dict[str, LayerQuantization] = {}
+    to_quantize: dict[str, LayerQuantization] = {}
     if recipe.dequantize:
-        unpack = packed_layers(skeleton)
+        to_dequantize = quantized_layers(skeleton)
         skeleton = dequantize_model(skeleton)
         if dtype is not None:
             skeleton.set_dtype(dtype)
     if recipe.quantization:
         check_widths(skeleton, recipe.quantization)
         skeleton, config = quantize(skeleton, config, recipe.quantization)
-        pack = packed_layers(skeleton)
-    return Plan(skeleton, config, unpack, pack, dtype)
+        to_quantize = quantized_layers(skeleton)
+    return Plan(skeleton, config, to_dequantize, to_quantize, dtype)
 
 
-def packed_layers(model: Any) -> dict[str, Packing]:
-    return {path: Packing.of(layer) for path, layer in model.named_modules() if "scales" in layer}
+def quantized_layers(model: Any) -> dict[str, LayerQuantization]:
+    return {path: LayerQuantization.of(layer) for path, layer in model.named_modules() if "scales" in layer}
 
 
 def chosen_dtype(config: dict[str, Any], recipe: Recipe) -> Any:

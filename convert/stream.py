@@ -16,9 +16,9 @@ from typing import Any
 import mlx.core as mx
 from mlx.utils import tree_flatten
 
-from d3mlx.checkpoint import Checkpoint
+from d3mlx.checkpoints.checkpoint import Checkpoint
 from d3mlx.convert.recipe import Plan
-from d3mlx.packing import Packing
+from d3mlx.quantization import LayerQuantization
 
 Arrays = dict[str, mx.array]
 
@@ -88,23 +88,23 @@ def by_rows(function: Callable[..., Any], arrays: Sequence[mx.array], pieces: in
     return [mx.concatenate(list(column)) if len(column) > 1 else column[0] for column in zip(*parts, strict=True)]
 
 
-def pieces_of(packing: Packing) -> int:
-    return 1 if packing.mode == "affine" else PIECES
+def pieces_of(how: LayerQuantization) -> int:
+    return 1 if how.mode == "affine" else PIECES
 
 
-def pack(weight: mx.array, packing: Packing) -> Arrays:
+def quantize_weight(weight: mx.array, how: LayerQuantization) -> Arrays:
     """A weight [rows, width] as a quantized layer stores it: packed words, scales, and biases in affine mode."""
-    made = by_rows(lambda rows: mx.quantize(rows, *packing), [weight], pieces_of(packing))
+    made = by_rows(lambda rows: mx.quantize(rows, *how), [weight], pieces_of(how))
     return dict(zip(PARTS, made, strict=False))
 
 
-def unpack(parts: Arrays, packing: Packing) -> mx.array:
+def dequantize_weight(parts: Arrays, how: LayerQuantization) -> mx.array:
     """The weight [rows, width] of a quantized layer."""
 
     def floats(weight: mx.array, scales: mx.array, biases: mx.array | None = None) -> list[mx.array]:
-        return [mx.dequantize(weight, scales, biases, *packing)]
+        return [mx.dequantize(weight, scales, biases, *how)]
 
-    return by_rows(floats, [parts.pop(part) for part in PARTS if part in parts], pieces_of(packing))[0]
+    return by_rows(floats, [parts.pop(part) for part in PARTS if part in parts], pieces_of(how))[0]
 
 
 class Stream:
@@ -126,12 +126,12 @@ class Stream:
         plan = self.plan
         parts = self.source.pop(unit.path)
         parts = self.cast(parts)
-        if unit.path in plan.unpack:
+        if unit.path in plan.dequantize:
             # Scales are cast before and the weight after: in the mx modes it comes as bfloat16 whatever they are.
-            parts["weight"] = unpack(parts, plan.unpack[unit.path])
+            parts["weight"] = dequantize_weight(parts, plan.dequantize[unit.path])
             parts = self.cast(parts)
-        if unit.path in plan.pack:
-            parts |= pack(parts.pop("weight"), plan.pack[unit.path])
+        if unit.path in plan.quantize:
+            parts |= quantize_weight(parts.pop("weight"), plan.quantize[unit.path])
         mx.eval(parts)
         return {f"{unit.path}.{leaf}": value for leaf, value in parts.items()}
 

@@ -10,18 +10,22 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from d3mlx.api import Generation, Result, batch_generate, generate, stream_generate
-    from d3mlx.decoding.presets import D3LLM, D3MLX, FastDLLM, Vanilla, preset
+    from d3mlx.checkpoints.loader import load
+    from d3mlx.decoding.d3llm import D3LLM
+    from d3mlx.decoding.fast_dllm import FastDLLM
+    from d3mlx.decoding.presets import preset
     from d3mlx.decoding.sampling import Sampling
-    from d3mlx.loader import load
+    from d3mlx.decoding.selective import Selective
+    from d3mlx.decoding.vanilla import Vanilla
     from d3mlx.request import Stats, Step
 
 __all__ = [
     "D3LLM",
-    "D3MLX",
     "FastDLLM",
     "Generation",
     "Result",
     "Sampling",
+    "Selective",
     "Stats",
     "Step",
     "Vanilla",
@@ -34,9 +38,13 @@ __all__ = [
 
 HOMES = {
     "api": ("Generation", "Result", "batch_generate", "generate", "stream_generate"),
-    "decoding.presets": ("D3LLM", "D3MLX", "FastDLLM", "Vanilla", "preset"),
+    "decoding.d3llm": ("D3LLM",),
+    "decoding.fast_dllm": ("FastDLLM",),
+    "decoding.presets": ("preset",),
     "decoding.sampling": ("Sampling",),
-    "loader": ("load",),
+    "decoding.selective": ("Selective",),
+    "decoding.vanilla": ("Vanilla",),
+    "checkpoints.loader": ("load",),
     "request": ("Stats", "Step"),
 }
 

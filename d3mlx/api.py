@@ -10,15 +10,16 @@ from typing import Any
 from d3mlx.batch import MAX_BATCH, Batcher
 from d3mlx.cache import KVCache
 from d3mlx.canvas import Canvas
-from d3mlx.decoding.presets import D3MLX, Decoder, Preset, preset
+from d3mlx.decoding.decoder import Decoder, Preset
+from d3mlx.decoding.options import Options
+from d3mlx.decoding.presets import DEFAULT, preset
 from d3mlx.decoding.sampling import Sampling
 from d3mlx.engine import follow
 from d3mlx.errors import ConfigError, PromptError
 from d3mlx.models import DiffusionModel
+from d3mlx.profiling import current
 from d3mlx.request import Request, Stats, Step
-from d3mlx.stages import current
 from d3mlx.text import TextStream
-from d3mlx.tuning import best_padding, device_name, favored
 
 Prompt = str | Sequence[int] | Sequence[dict[str, str]]
 """Text, taken as it is; chat messages, put through the chat template; or token ids."""
@@ -119,15 +120,12 @@ def check_decoder(decoder: Decoder, args: Any) -> None:
 def decoder_for(model: DiffusionModel, decoder: str | Preset | Decoder) -> Decoder:
     """What the engine runs for a preset's name, a preset, or a decoder that is built already and stays as it is.
 
-    Here, and nowhere else, a decoder comes to depend on the machine: where `D3MLX` leaves the multiple of its row
-    counts open, it is what `d3mlx bench` measured for this model on this device, 32 where nothing was measured; where
-    it leaves open what to save, that goes by the chip. Raises ConfigError for what this model cannot do.
+    Here, and nowhere else, a decoder comes to depend on the machine: options that were not given and have a default of
+    their own on this machine take that. Raises ConfigError for what this model cannot do.
     """
     chosen = preset(decoder) if isinstance(decoder, str) else decoder
-    if isinstance(chosen, D3MLX):
-        device, multiple = device_name(), chosen.row_multiple
-        multiple = best_padding(model.args, device) if multiple is None else multiple
-        chosen = replace(chosen, row_multiple=multiple, favor=chosen.favor or favored(device))
+    if isinstance(chosen, Options):
+        chosen = chosen.on_machine(model.args)
     built = chosen if isinstance(chosen, Decoder) else chosen.build(model.family)
     check_decoder(built, model.args)
     return built
@@ -144,7 +142,7 @@ class Generation:
         model: DiffusionModel,
         tokenizer: Any,
         prompt: Prompt,
-        decoder: str | Preset | Decoder = "d3mlx",
+        decoder: str | Preset | Decoder = DEFAULT,
         *,
         max_tokens: int | None = None,
         sampling: Sampling | None = None,
@@ -231,7 +229,7 @@ def run_batch(
                 request.release()
                 del generations[request]
             yield generation, step
-        profile.reached("consumers")
+        profile.mark("consumers")
     if failure is not None:
         raise failure
 
@@ -240,7 +238,7 @@ def stream_generate(
     model: DiffusionModel,
     tokenizer: Any,
     prompt: Prompt,
-    decoder: str | Preset | Decoder = "d3mlx",
+    decoder: str | Preset | Decoder = DEFAULT,
     *,
     max_tokens: int | None = None,
     sampling: Sampling | None = None,
@@ -251,7 +249,7 @@ def stream_generate(
     """Yield a Step for each forward; its `text` is what became readable.
 
     prompt: text (taken as it is), chat messages, or token ids, which need no tokenizer.
-    decoder: the name of a preset or a `Vanilla`, `FastDLLM`, `D3LLM` or `D3MLX` config, or a `Decoder` of your own
+    decoder: the name of a preset or a `Vanilla`, `FastDLLM`, `D3LLM` or `Selective` config, or a `Decoder` of your own
         policies.
     max_tokens: limit of the answer, in tokens; by default max_new_tokens of config.json, else 256.
     sampling: temperature, truncation and seed; greedy by default.
@@ -280,7 +278,7 @@ def generate(
     model: DiffusionModel,
     tokenizer: Any,
     prompt: Prompt,
-    decoder: str | Preset | Decoder = "d3mlx",
+    decoder: str | Preset | Decoder = DEFAULT,
     *,
     max_tokens: int | None = None,
     sampling: Sampling | None = None,
@@ -311,7 +309,7 @@ def batch_generate(
     model: DiffusionModel,
     tokenizer: Any,
     prompts: Sequence[Prompt],
-    decoder: str | Preset | Decoder = "d3mlx",
+    decoder: str | Preset | Decoder = DEFAULT,
     *,
     max_tokens: int | None = None,
     sampling: Sampling | None = None,

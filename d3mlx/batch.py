@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import deque
 
 from d3mlx.cache import bytes_per_position
+from d3mlx.checkpoints.loader import compute_dtype, memory_limit, nbytes
 from d3mlx.engine import step
 from d3mlx.errors import ConfigError, MemoryLimitError
-from d3mlx.loader import compute_dtype, memory_limit, nbytes
 from d3mlx.models import DiffusionModel
+from d3mlx.profiling import Profiler
 from d3mlx.request import Request, Step
-from d3mlx.stages import Stages
 
 MAX_BATCH = 8
 """Requests in one forward where nothing else is said."""
@@ -67,7 +67,7 @@ class Batcher:
         """Return the bytes that a request may come to need: each position of its canvas, in each of its lanes."""
         shape = self.model.args.shape()
         return sum(
-            len(lane.canvas) * bytes_per_position(shape, self.itemsize, lane.cache.keep, lane.cache.packing)
+            len(lane.canvas) * bytes_per_position(shape, self.itemsize, lane.cache.keep, lane.cache.quantization)
             for lane in request.lanes
         )
 
@@ -103,7 +103,7 @@ class Batcher:
                 return
             self.running.append(self.waiting.popleft())
 
-    def step(self, profile: Stages | None = None) -> list[tuple[Request, Step]]:
+    def step(self, profile: Profiler | None = None) -> list[tuple[Request, Step]]:
         """Admit what fits and run one forward; return the Step of every request that ran, in order of admission.
 
         Requests that are done leave. Returns nothing when no request is left. profile: as for `engine.step`.

@@ -18,7 +18,7 @@ import numpy as np
 from d3mlx.canvas import Ints
 from d3mlx.kernels.dispatch import on_device
 from d3mlx.models.transformer import UNCACHED, LayerCache, Positions, Shape, attention
-from d3mlx.packing import KVPacking
+from d3mlx.quantization import KVQuantization
 
 
 class RowIndex:
@@ -102,9 +102,9 @@ class QuantizedLayer(CachedLayer):
     A forward dequantizes one layer at a time. One that computes every position attends to what it computed.
     """
 
-    def __init__(self, packing: KVPacking) -> None:
+    def __init__(self, quantization: KVQuantization) -> None:
         super().__init__()
-        self.packing = packing
+        self.quantization = quantization
 
     def attend(self, queries: mx.array, keys: mx.array, values: mx.array, scale: float) -> mx.array:
         fresh = [*self.quantize(keys), *self.quantize(values)]
@@ -117,14 +117,14 @@ class QuantizedLayer(CachedLayer):
         return attention(queries, self.dequantize(self.arrays[:3]), self.dequantize(self.arrays[3:]), scale)
 
     def empty(self) -> QuantizedLayer:
-        return QuantizedLayer(self.packing)
+        return QuantizedLayer(self.quantization)
 
     def quantize(self, rows: mx.array) -> list[mx.array]:
-        return list(mx.quantize(rows, self.packing.group_size, self.packing.bits))
+        return list(mx.quantize(rows, self.quantization.group_size, self.quantization.bits))
 
     def dequantize(self, parts: list[mx.array]) -> mx.array:
         packed, scales, biases = parts
-        return mx.dequantize(packed, scales, biases, self.packing.group_size, self.packing.bits)
+        return mx.dequantize(packed, scales, biases, self.quantization.group_size, self.quantization.bits)
 
 
 class Joint:
@@ -149,12 +149,12 @@ class KVCache:
     the model that computed it, None before the first request.
     """
 
-    def __init__(self, layers: int, keep: bool = True, packing: KVPacking | None = None):
+    def __init__(self, layers: int, keep: bool = True, quantization: KVQuantization | None = None):
         """keep: False keeps no keys and values, so every forward must compute every position."""
         self.layers: list[LayerCache] = [UNCACHED] * layers
         if keep:
-            self.layers = [QuantizedLayer(packing) if packing else CachedLayer() for _ in range(layers)]
-        self.keep, self.packing = keep, packing
+            self.layers = [QuantizedLayer(quantization) if quantization else CachedLayer() for _ in range(layers)]
+        self.keep, self.quantization = keep, quantization
         self.tokens: Ints = np.empty(0, np.int32)
         self.written: Ints = np.empty(0, np.int32)
         self.forwards = 0
@@ -202,7 +202,7 @@ class KVCache:
 
     def trim(self, length: int) -> KVCache:
         """Return a cache of its own with the positions below `length`; this one stays as it is."""
-        trimmed = KVCache(0, self.keep, self.packing)
+        trimmed = KVCache(0, self.keep, self.quantization)
         trimmed.layers = [layer.trim(length) if isinstance(layer, CachedLayer) else layer for layer in self.layers]
         trimmed.tokens, trimmed.written = self.tokens[:length].copy(), self.written[:length].copy()
         trimmed.forwards, trimmed.model = self.forwards, self.model
@@ -210,7 +210,7 @@ class KVCache:
         return trimmed
 
 
-def bytes_per_position(shape: Shape, itemsize: int, keep: bool, packing: KVPacking | None = None) -> int:
+def bytes_per_position(shape: Shape, itemsize: int, keep: bool, quantization: KVQuantization | None = None) -> int:
     """Return the bytes that one position takes in a KVCache of a model of this shape.
 
     itemsize: bytes of a number in the model's dtype. Without `keep` there are hidden rows, and one layer's keys and
@@ -219,8 +219,8 @@ def bytes_per_position(shape: Shape, itemsize: int, keep: bool, packing: KVPacki
     numbers = 2 * shape.kv_width
     if not keep:
         return (numbers + shape.hidden) * itemsize
-    if packing is None:
+    if quantization is None:
         return (numbers * shape.layers + shape.hidden) * itemsize
     # Each group of numbers has a scale and a bias.
-    quantized = numbers * packing.bits // 8 + 2 * itemsize * numbers // packing.group_size
+    quantized = numbers * quantization.bits // 8 + 2 * itemsize * numbers // quantization.group_size
     return quantized * shape.layers + shape.hidden * itemsize

@@ -15,16 +15,16 @@ import numpy.typing as npt
 
 from d3mlx.cache import Joint, KVCache
 from d3mlx.canvas import Canvas
-from d3mlx.decoding.presets import Decoder
+from d3mlx.decoding.decoder import Decoder
 from d3mlx.decoding.sampling import Noise, Sampling
 from d3mlx.kernels.dispatch import on_device
 from d3mlx.kernels.token_stats import Draw, TokenStats, token_stats
 from d3mlx.models import DiffusionModel
+from d3mlx.profiling import Profiler, current
 from d3mlx.request import NOTHING, Request, Step
-from d3mlx.stages import Stages, current
 
 
-def step(model: DiffusionModel, requests: Sequence[Request], profile: Stages | None = None) -> list[Step]:
+def step(model: DiffusionModel, requests: Sequence[Request], profile: Profiler | None = None) -> list[Step]:
     """Run one forward for all `requests`, at least one, none of them done; return a Step per request, in order.
 
     A request gets the tokens that it gets alone. On a CPU in float32 the logits of a row change by about 1e-5 with the
@@ -35,7 +35,7 @@ def step(model: DiffusionModel, requests: Sequence[Request], profile: Stages | N
     profile = profile or current()
     for request in requests:
         request.plan()
-    profile.reached("plan")
+    profile.mark("plan")
 
     # Projections, MLP and head run once over the rows of all requests; only attention goes request by request.
     hidden = forward(model, requests)
@@ -44,15 +44,15 @@ def step(model: DiffusionModel, requests: Sequence[Request], profile: Stages | N
     packed = []
     if deciding:
         logits = eligible_logits(model, deciding)
-        profile.reached("forward", [logits])
+        profile.mark("forward", [logits])
         stats = statistics(logits, deciding)
         packed = [request.accept(part) for request, part in zip(deciding, stats, strict=True)]
 
     # Nothing was computed until here. The host waits once, and reads what commits.
     results = iter(read(packed, hidden))
-    profile.reached("acceptance")
+    profile.mark("acceptance")
     steps = [request.settle(next(results) if len(request.eligible) else NOTHING) for request in requests]
-    profile.reached("commit")
+    profile.mark("commit")
     return steps
 
 
@@ -152,4 +152,4 @@ def follow(model: DiffusionModel, request: Request) -> Iterator[Step]:
     profile.begin()
     while not request.done:
         yield step(model, [request], profile)[0]
-        profile.reached("consumers")
+        profile.mark("consumers")

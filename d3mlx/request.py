@@ -14,10 +14,10 @@ import numpy.typing as npt
 from d3mlx.cache import KVCache, RowIndex
 from d3mlx.canvas import Canvas, Ints
 from d3mlx.decoding.acceptance import Candidates
-from d3mlx.decoding.presets import Decoder
-from d3mlx.decoding.rows import Kind
+from d3mlx.decoding.cache_policy import Kind
+from d3mlx.decoding.decoder import Decoder
 from d3mlx.decoding.sampling import Drawing, Noise, Sampling
-from d3mlx.decoding.schedule import Block, View, active_end, advance
+from d3mlx.decoding.schedule import ActiveBlocks, Block, active_end, advance
 from d3mlx.errors import CheckpointError, ConfigError
 from d3mlx.kernels.accept_blocks import Accepted, accept_blocks
 from d3mlx.kernels.token_stats import TokenStats
@@ -88,9 +88,9 @@ def check_reuse(model: DiffusionModel, decoder: Decoder, cache: KVCache) -> None
     """Raise ConfigError if a request with this decoder cannot start from an earlier cache."""
     if cache.model is not None and cache.model is not model:
         raise ConfigError("The earlier cache belongs to another model. Use one of this model, or none.")
-    if not decoder.rows.cached or not cache.keep:
+    if not decoder.cache.cached or not cache.keep:
         raise ConfigError("A decoder that computes every row keeps no cache. Use another decoder, or no earlier cache.")
-    if cache.packing != decoder.kv:
+    if cache.quantization != decoder.kv:
         raise ConfigError("The earlier cache is quantized in another way. Use the same kv-bits and kv-group-size.")
 
 
@@ -102,11 +102,11 @@ class Request:
     """A canvas, its decoder's policies with their states, its KV cache, its noise, its block table and its totals.
 
     What it plans depends on nothing but these, so it gets the same tokens alone and beside other requests. `plan` sets
-    what the step at hand is about. view: the blocks. kind: what the forward is for. rows: the positions that it
+    what the step at hand is about. active: the blocks. kind: what the forward is for. rows: the positions that it
     computes. eligible: int32 [N], ascending, the positions that may commit.
     """
 
-    view: View
+    active: ActiveBlocks
     kind: Kind
     rows: RowIndex
     eligible: Ints
@@ -132,7 +132,7 @@ class Request:
         self.canvas, self.decoder = canvas, decoder
         self.drawing = Drawing(sampling, noise or Noise(sampling.seed), decoder.acceptance.filtered_statistics)
         if cache is None:
-            cache = KVCache(len(model.layers), decoder.rows.cached, decoder.kv)
+            cache = KVCache(len(model.layers), decoder.cache.cached, decoder.kv)
         else:
             check_reuse(model, decoder, cache)
             # A prediction for the first mask is read from the row `shift` before it, which must see these masks.
@@ -143,8 +143,8 @@ class Request:
         if decoder.cfg_scale:
             self.lanes.append(Lane(canvas.without_given(), KVCache(len(model.layers), keep=False)))
         self.greedy = self.drawing.greedy and not decoder.cfg_scale
-        self.table = decoder.schedule.table(canvas)
-        self.rows_state = decoder.rows.start(canvas, cache)
+        self.table = decoder.schedule.block_table(canvas)
+        self.cache_state = decoder.cache.start(canvas, cache)
         self.acceptance_state = decoder.acceptance.start(canvas)
         self.stats = Stats(prefill_rows=(int(canvas.given.sum()) - cache.length) * len(self.lanes))
         self.committed = 0
@@ -162,7 +162,7 @@ class Request:
 
     def release(self) -> None:
         """Drop the cache of a request that is done or canceled."""
-        self.lanes = [Lane(lane.canvas, KVCache(0, lane.cache.keep, lane.cache.packing)) for lane in self.lanes]
+        self.lanes = [Lane(lane.canvas, KVCache(0, lane.cache.keep, lane.cache.quantization)) for lane in self.lanes]
 
     def extend(self) -> None:
         """Let the positions that the schedule wants take part."""
@@ -171,12 +171,12 @@ class Request:
 
     def plan(self) -> None:
         """Choose the rows of the next forward and the positions that may commit in it."""
-        self.view = View.of(self.table)
+        self.active = ActiveBlocks.of(self.table)
         self.extend()
-        plan, self.rows_state = self.decoder.rows.step(self.canvas, self.view, self.cache, self.rows_state)
+        plan, self.cache_state = self.decoder.cache.step(self.canvas, self.active, self.cache, self.cache_state)
         self.kind = plan.kind
         self.rows = RowIndex(plan.positions, plan.length or self.canvas.active_length)
-        self.eligible = self.canvas.masked_before(self.view.end if plan.decides else 0)
+        self.eligible = self.canvas.masked_before(self.active.end if plan.decides else 0)
 
     def guide(self, logits: list[mx.array]) -> mx.array:
         """Return logits [N, V] of the request from those of its lanes (LLaDA's classifier-free guidance)."""
@@ -187,9 +187,9 @@ class Request:
 
     def accept(self, stats: TokenStats) -> mx.array:
         """Apply the acceptance rule to the statistics of the eligible rows, each [N]; return its packed result."""
-        candidates = Candidates(self.eligible, self.view, self.kind, self.committed, self.drawing.noise)
+        candidates = Candidates(self.eligible, self.active, self.kind, self.committed, self.drawing.noise)
         rule, self.acceptance_state = self.decoder.acceptance.rule(candidates, self.acceptance_state)
-        focus = self.view.focus
+        focus = self.active.first_full
         return accept_blocks(stats, self.eligible, (focus.start, focus.end), rule)
 
     def settle(self, packed: Ints) -> Step:
@@ -219,7 +219,7 @@ class Request:
             eligible=self.eligible,
             guesses=accepted.guesses,
             guess_entropies=accepted.entropies,
-            blocks=self.view.blocks,
+            blocks=self.active.blocks,
             rows=rows,
             stats=self.stats,
         )

@@ -7,12 +7,14 @@ import os
 import re
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import mlx.core as mx
 
-from d3mlx.decoding.presets import Favor
 from d3mlx.files import json_object, locked, write_text
+
+Favor = Literal["rows", "forwards"]
+"""What a decoder saves."""
 
 PADDING = 32
 """The padding where nothing was measured."""

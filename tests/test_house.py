@@ -62,7 +62,7 @@ def test_kernels_and_models_know_nothing_above_them() -> None:
     above = ("d3mlx.engine", "d3mlx.request", "d3mlx.batch", "d3mlx.api", "d3mlx.cache", "d3mlx.decoding")
     for target in above:
         assert not {name for name in importers(target) if name.startswith(("d3mlx.kernels.", "d3mlx.models."))}
-    for target in ("d3mlx.api", "d3mlx.batch", "d3mlx.distill", "d3mlx.evaluate", "d3mlx.loader"):
+    for target in ("d3mlx.api", "d3mlx.batch", "d3mlx.distill", "d3mlx.evaluate", "d3mlx.checkpoints.loader"):
         core = {"d3mlx.engine", "d3mlx.request", "d3mlx.cache", "d3mlx.canvas"}
         assert not {name for name in importers(target) if name in core or name.startswith("d3mlx.decoding.")}
 

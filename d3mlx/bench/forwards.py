@@ -14,8 +14,8 @@ import numpy as np
 from d3mlx.cache import RowIndex
 from d3mlx.canvas import Canvas, Ints
 from d3mlx.decoding.acceptance import Confidence
-from d3mlx.decoding.presets import Decoder
-from d3mlx.decoding.rows import Needed
+from d3mlx.decoding.cache_policy import SelectiveCache
+from d3mlx.decoding.decoder import Decoder
 from d3mlx.decoding.schedule import WholeCanvas
 from d3mlx.engine import eligible_logits, forward, read, statistics
 from d3mlx.errors import ConfigError
@@ -76,7 +76,7 @@ class Workload:
     def fresh(self) -> Request:
         """Return the request with an empty cache."""
         canvas = Canvas.for_prompt([], self.context, self.model.args.mask_token_id)
-        return Request(self.model, canvas, Decoder(WholeCanvas(), Confidence(), Needed()))
+        return Request(self.model, canvas, Decoder(WholeCanvas(), Confidence(), SelectiveCache()))
 
     def prefill(self) -> None:
         """Compute every position into an empty cache, with the head on the last one."""
@@ -122,7 +122,7 @@ def measure(
     check_seconds(seconds)
     counts = sorted({count for count in rows if count <= context})
     if not counts or counts[0] < 1:
-        raise ConfigError(f"--rows are numbers from 1 to the context of {context}.")
+        raise ConfigError(f"--row-counts are numbers from 1 to the context of {context}.")
     work = Workload(model, context)
     end = time.perf_counter() + seconds
     acts: dict[int, Callable[[], None]] = {PREFILL: work.prefill}

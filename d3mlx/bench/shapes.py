@@ -10,11 +10,11 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten
 from mlx_lm.utils import get_total_parameters
 
-from d3mlx.checkpoint import SMALL
+from d3mlx.checkpoints.checkpoint import SMALL
+from d3mlx.checkpoints.loader import keep_in_memory, memory_limit, nbytes
 from d3mlx.errors import ConfigError, MemoryLimitError
-from d3mlx.loader import keep_in_memory, memory_limit, nbytes
 from d3mlx.models import family_named, get_model_classes
-from d3mlx.packing import MODES
+from d3mlx.quantization import MODES
 
 GROUP = MODES["affine"].groups[0]
 """Weights that share a scale, as `d3mlx convert -q` packs them."""

@@ -23,6 +23,9 @@ HIGHEST = 200
 LONGEST = 63
 """Tokens of the longest solution; with the end of the turn it fits a canvas of 64."""
 
+SHOT_OPERATIONS = 2
+"""Worked examples before a question are short, so that five of them, a question and a canvas fit the context."""
+
 OPERATION_SHARES = {1: 0.2, 2: 0.3, 3: 0.3, 4: 0.2}
 ANSWER_PATTERN = re.compile(r"[Aa]nswer is (\d+)")
 

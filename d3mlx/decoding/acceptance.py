@@ -15,10 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from d3mlx.canvas import Bools, Canvas, Ints
-from d3mlx.decoding.rows import LONG, Kind
+from d3mlx.decoding.cache_policy import LONG, Kind
+from d3mlx.decoding.options import Range
 from d3mlx.decoding.sampling import Noise
-from d3mlx.decoding.schedule import Block, View
-from d3mlx.errors import ConfigError
+from d3mlx.decoding.schedule import ActiveBlocks, Block
 from d3mlx.kernels.accept_blocks import Rule
 
 
@@ -31,7 +31,7 @@ class Candidates:
     """
 
     positions: Ints
-    view: View
+    active: ActiveBlocks
     kind: Kind
     committed: int
     noise: Noise
@@ -70,14 +70,12 @@ def best(measure: Measure, count: int, candidates: Candidates) -> Rule:
     return Rule(measure, level=math.inf if measure == "entropy" else -math.inf, most=count, noise=noise)
 
 
-def check_steps(steps: int) -> None:
-    if not 1 <= steps <= LONG:
-        raise ConfigError(f"The number of steps must be from 1 to {LONG:,}, not {steps}.")
-
-
-def check_probability(threshold: float) -> None:
-    if not 0 <= threshold <= 1:
-        raise ConfigError(f"The confidence threshold is a probability between 0 and 1, not {threshold}.")
+STEPS = Range("a number of steps", 1, LONG)
+PROBABILITY = Range("a probability", 0, 1)
+NATS = Range("an entropy in nats")
+FACTOR = Range("a number", 0, LONG, open=True)
+TIME = Range("a time", 0, 1, open=True)
+TEMPERATURE = Range("a temperature")
 
 
 def quotas(masks: int, steps: int) -> list[int]:
@@ -118,7 +116,7 @@ class Quota:
 
     def __post_init__(self) -> None:
         if self.steps is not None:
-            check_steps(self.steps)
+            STEPS.check("steps", self.steps)
 
     def start(self, canvas: Canvas) -> tuple[Pace, int, tuple[int, ...]]:
         """State: the pace, the start of the current block, its remaining quotas."""
@@ -126,7 +124,7 @@ class Quota:
 
     def rule(self, candidates: Candidates, state: tuple[Pace, int, tuple[int, ...]]) -> tuple[Rule, Any]:
         pace, opened, left = state
-        block = candidates.view.focus
+        block = candidates.active.first_full
         if block.start != opened:
             left = tuple(quotas(block.masks, pace.steps(block)))
         return best(self.measure, left[0], candidates), (pace, block.start, left[1:])
@@ -141,18 +139,13 @@ def timesteps(steps: int, eps: float) -> npt.NDArray[np.float32]:
     return np.where(i < (steps + 1) // 2, start + width * i, end - width * (steps - i)).astype(np.float32)
 
 
-def check_eps(eps: float) -> None:
-    if not 0 < eps < 1:
-        raise ConfigError(f"eps is the last time of the schedule, above 0 and below 1, not {eps}.")
-
-
 @dataclass(frozen=True)
-class TimeQuota:
+class DreamSchedule:
     """Dream's own sampler: the number of tokens follows the noise schedule, and may be 0 (Dream paper, sampling).
 
     `steps` is for the whole answer (None: one per token) and `eps` the last time. With `alg_temp` above 0 the positions
     are drawn in proportion to softmax(confidence / alg_temp) instead of taken in order. `first_step` is the number of a
-    block's first step: 1 where the block's opening pass (`OpensBlock`) was step 0.
+    block's first step: 1 where the block's opening pass (`FirstPosition`) was step 0.
     """
 
     measure: Measure = "entropy"
@@ -164,10 +157,9 @@ class TimeQuota:
 
     def __post_init__(self) -> None:
         if self.steps is not None:
-            check_steps(self.steps)
-        check_eps(self.eps)
-        if self.alg_temp < 0:
-            raise ConfigError(f"alg-temp must be 0 or above, not {self.alg_temp}.")
+            STEPS.check("steps", self.steps)
+        TIME.check("eps", self.eps)
+        TEMPERATURE.check("alg-temp", self.alg_temp)
 
     def start(self, canvas: Canvas) -> tuple[Pace, int, int]:
         """State: the pace, the start of the current block, its step number."""
@@ -175,7 +167,7 @@ class TimeQuota:
 
     def rule(self, candidates: Candidates, state: tuple[Pace, int, int]) -> tuple[Rule, Any]:
         pace, opened, i = state
-        block = candidates.view.focus
+        block = candidates.active.first_full
         if block.start != opened:
             opened, i = block.start, self.first_step
         rule = best(self.measure, self.count(i, pace.steps(block), len(candidates.positions)), candidates)
@@ -195,7 +187,7 @@ class TimeQuota:
 
 
 @dataclass(frozen=True)
-class Origin:
+class DreamOrigin:
     """Dream's "origin": every masked position commits by the toss of a coin that the noise schedule weights."""
 
     steps: int | None = None
@@ -204,8 +196,8 @@ class Origin:
 
     def __post_init__(self) -> None:
         if self.steps is not None:
-            check_steps(self.steps)
-        check_eps(self.eps)
+            STEPS.check("steps", self.steps)
+        TIME.check("eps", self.eps)
 
     def start(self, canvas: Canvas) -> tuple[int, int]:
         """State: number of steps, step number."""
@@ -221,7 +213,7 @@ class Origin:
 
 
 @dataclass(frozen=True)
-class Carry:
+class CarryQuota:
     """Fast-dLLM on Dream without a cache: a quota per step; rejected tokens are added to the next step's quota."""
 
     threshold: float = 0.9
@@ -229,9 +221,9 @@ class Carry:
     filtered_statistics: bool = True
 
     def __post_init__(self) -> None:
-        check_probability(self.threshold)
+        PROBABILITY.check("threshold", self.threshold)
         if self.steps is not None:
-            check_steps(self.steps)
+            STEPS.check("steps", self.steps)
 
     def start(self, canvas: Canvas) -> tuple[int, int, int, int]:
         """State: quota, number of steps, step number, tokens that the last step could commit at most."""
@@ -257,7 +249,7 @@ class Confidence(Stateless):
     filtered_statistics: bool = False
 
     def __post_init__(self) -> None:
-        check_probability(self.threshold)
+        PROBABILITY.check("threshold", self.threshold)
 
     def rule(self, candidates: Candidates, state: None) -> tuple[Rule, None]:
         return Rule("confidence", self.threshold, best_always=True), None
@@ -271,8 +263,7 @@ class Factor(Stateless):
     filtered_statistics: bool = False
 
     def __post_init__(self) -> None:
-        if not 0 < self.factor <= LONG:
-            raise ConfigError(f"The factor must be above 0 and at most {LONG:,}, not {self.factor}.")
+        FACTOR.check("factor", self.factor)
 
     def rule(self, candidates: Candidates, state: None) -> tuple[Rule, None]:
         return Rule("factor", self.factor), None
@@ -294,8 +285,7 @@ class Entropy(Stateless):
     filtered_statistics: bool = False
 
     def __post_init__(self) -> None:
-        if not self.threshold >= 0:
-            raise ConfigError(f"The entropy threshold is in nats, 0 or above, not {self.threshold}.")
+        NATS.check("threshold", self.threshold)
 
     def rule(self, candidates: Candidates, state: None) -> tuple[Rule, None]:
         rule = Rule("entropy", self.threshold, inclusive=self.inclusive, best_always=self.best_always)
@@ -303,7 +293,7 @@ class Entropy(Stateless):
 
 
 @dataclass(frozen=True)
-class OpensBlock:
+class FirstPosition:
     """Fast-dLLM on Dream with a cache: a block's full pass commits its first position only, then `inner` decides."""
 
     inner: Acceptance

@@ -1,7 +1,7 @@
 """Which blocks are eligible: the whole canvas, one block after another, or d3LLM's several at once.
 
 A schedule is a frozen config that lays the blocks out as a table; `advance` opens and activates them as masks go.
-Masked positions below `View.end` may commit.
+Masked positions below `ActiveBlocks.end` may commit.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import ClassVar, Protocol
 import numpy as np
 
 from d3mlx.canvas import Canvas, Ints
-from d3mlx.errors import ConfigError
+from d3mlx.decoding.options import Range
 
 START, END, MASKS, STATE, ADD, FILL = range(6)
 """Columns of a block table, int32 [G, 6]: the span, its masked positions, the block's state, and two limits.
@@ -23,8 +23,9 @@ ADD is the most masks with which the block after it is added, FILL the most with
 CLOSED, OPEN, FULL = range(3)
 """States: not added yet; commits only what passes by itself; must also make progress."""
 
-MOST_AHEAD = 1_000_000
-"""Blocks of masks that no canvas has."""
+BLOCK_SIZE = Range("a number of tokens", 1)
+SHARE = Range("a share of a block", 0, 1)
+AHEAD = Range("a number of blocks", 0, 1_000_000)
 
 
 @dataclass(frozen=True)
@@ -42,13 +43,13 @@ class Block:
 
 
 @dataclass(frozen=True)
-class View:
+class ActiveBlocks:
     """What one step may touch: the blocks that exist, in order, the last of them ending at `end`."""
 
     blocks: tuple[Block, ...]
 
     @classmethod
-    def of(cls, table: Ints) -> View:
+    def of(cls, table: Ints) -> ActiveBlocks:
         """Return the blocks that a table [G, 6] has added."""
         rows = table[: np.count_nonzero(table[:, STATE])].tolist()
         return cls(tuple(Block(start, end, masks, state == FULL) for start, end, masks, state, *_ in rows))
@@ -58,7 +59,7 @@ class View:
         return self.blocks[-1].end
 
     @property
-    def focus(self) -> Block:
+    def first_full(self) -> Block:
         """The first full block with masks: a step that commits nothing else commits here."""
         return next(block for block in self.blocks if block.full and block.masks)
 
@@ -69,12 +70,12 @@ class Schedule(Protocol):
     @property
     def ahead(self) -> int | None: ...
 
-    def table(self, canvas: Canvas) -> Ints:
+    def block_table(self, canvas: Canvas) -> Ints:
         """Return the block table before the first step, int32 [G, 6]."""
         ...
 
 
-def lay_out(canvas: Canvas, start: int, size: int, add: float = 1, activation: float = 1) -> Ints:
+def make_block_table(canvas: Canvas, start: int, size: int, add: float = 1, activation: float = 1) -> Ints:
     """Return the table [G, 6] of blocks of `size` positions from `start` to the end of the canvas.
 
     The last block may be shorter. The next block is added, and becomes full, at these shares of the one before it.
@@ -129,19 +130,14 @@ def most_masks(size: int, share: float) -> int:
     return max(masks for masks in range(size + 1) if 1 - masks / size >= share)
 
 
-def check_block_size(size: int) -> None:
-    if size < 1:
-        raise ConfigError(f"The block size must be at least 1, not {size}.")
-
-
 @dataclass(frozen=True)
 class WholeCanvas:
     """Every masked position is eligible in every step (Dream's own sampler)."""
 
     ahead: ClassVar[int | None] = None
 
-    def table(self, canvas: Canvas) -> Ints:
-        return lay_out(canvas, canvas.prompt_length, len(canvas))
+    def block_table(self, canvas: Canvas) -> Ints:
+        return make_block_table(canvas, canvas.prompt_length, len(canvas))
 
 
 @dataclass(frozen=True)
@@ -152,10 +148,10 @@ class SequentialBlocks:
     ahead: ClassVar[int | None] = None
 
     def __post_init__(self) -> None:
-        check_block_size(self.block_size)
+        BLOCK_SIZE.check("block-size", self.block_size)
 
-    def table(self, canvas: Canvas) -> Ints:
-        return lay_out(canvas, canvas.prompt_length, self.block_size)
+    def block_table(self, canvas: Canvas) -> Ints:
+        return make_block_table(canvas, canvas.prompt_length, self.block_size)
 
 
 @dataclass(frozen=True)
@@ -174,12 +170,11 @@ class MultiBlock:
     ahead: int | None = None
 
     def __post_init__(self) -> None:
-        check_block_size(self.block_size)
-        for name, share in (("block-add", self.block_add), ("activation", self.activation)):
-            if not 0 <= share <= 1:
-                raise ConfigError(f"The {name} threshold is a share of a block between 0 and 1, not {share}.")
-        if self.ahead is not None and not 0 <= self.ahead <= MOST_AHEAD:
-            raise ConfigError(f"The number of blocks ahead is 0 to {MOST_AHEAD:,}, not {self.ahead}.")
+        BLOCK_SIZE.check("block-size", self.block_size)
+        SHARE.check("block-add", self.block_add)
+        SHARE.check("activation", self.activation)
+        if self.ahead is not None:
+            AHEAD.check("ahead", self.ahead)
 
-    def table(self, canvas: Canvas) -> Ints:
-        return lay_out(canvas, canvas.prompt_length, self.block_size, self.block_add, self.activation)
+    def block_table(self, canvas: Canvas) -> Ints:
+        return make_block_table(canvas, canvas.prompt_length, self.block_size, self.block_add, self.activation)

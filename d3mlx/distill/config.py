@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
 from d3mlx.distill.losses import LossConfig
-from d3mlx.distill.noise import NoiseConfig, Selection
+from d3mlx.distill.masking import NoiseConfig, Selection
 from d3mlx.distill.optimizer import OptimizerConfig
 from d3mlx.errors import ConfigError
 

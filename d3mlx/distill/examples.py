@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from d3mlx.api import end_ids
-from d3mlx.data.rows import read_rows
+from d3mlx.data.records import read_rows
 from d3mlx.distill.config import DistillConfig
-from d3mlx.distill.noise import ALWAYS_SHOWN, NEVER_SHOWN, Ints, Sequence
-from d3mlx.distill.rows import (
+from d3mlx.distill.masking import ALWAYS_SHOWN, NEVER_SHOWN, Ints, Sequence
+from d3mlx.distill.prompts import (
     EMBEDDED,
     EMBEDDED_ROWS,
     embedded_rows,
@@ -25,7 +25,7 @@ from d3mlx.distill.rows import (
     messages_of,
     prompt_of,
 )
-from d3mlx.distill.store import read_settings, read_store
+from d3mlx.distill.trajectory_store import read_settings, read_store
 from d3mlx.errors import ConfigError, DataError
 from d3mlx.models import DiffusionModel, traits_of
 

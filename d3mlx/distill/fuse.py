@@ -11,15 +11,15 @@ import mlx.nn as nn
 from mlx.utils import tree_unflatten
 from mlx_lm.utils import dequantize_model, save_model
 
-from d3mlx.checkpoint import open_checkpoint, read_json
+from d3mlx.checkpoints.checkpoint import open_checkpoint, read_json
+from d3mlx.checkpoints.hub import fetch
+from d3mlx.checkpoints.loader import lazy_model, with_adapters
+from d3mlx.checkpoints.tokenizer import load_tokenizer
 from d3mlx.convert.card import Origin
 from d3mlx.convert.converter import write_small_files
 from d3mlx.convert.target import new_folder, refuse_existing
 from d3mlx.errors import ConfigError
 from d3mlx.files import writing
-from d3mlx.hub import fetch
-from d3mlx.loader import lazy_model, with_adapters
-from d3mlx.tokenizer import load_tokenizer
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,15 @@ import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
-from d3mlx.distill.noise import Noisy
-from d3mlx.distill.objective import ROW_MULTIPLE, Terms, cross_entropy
+from d3mlx.distill.masking import Noisy
 from d3mlx.kernels.dispatch import on_device
 from d3mlx.models import DiffusionModel
+
+ROW_MULTIPLE = 128
+"""The number of masked rows is padded up to a multiple of this, so that few shapes exist."""
+
+Terms = dict[str, mx.array]
+"""Named parts of a loss, for the log."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,12 @@ class LossRows:
     total: float
     name: str
     scale: float
+
+
+def cross_entropy(logits: mx.array, targets: mx.array) -> mx.array:
+    """logits [N, V], targets [N] -> negative log-likelihoods [N]."""
+    chosen = mx.take_along_axis(logits, targets[:, None], axis=-1)[:, 0]
+    return mx.logsumexp(logits, axis=-1) - chosen
 
 
 Labelled = tuple[Noisy, NDArray[np.int32]]

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
-from d3mlx.checkpoint import DTYPE_BYTES, SMALL, Checkpoint
+from d3mlx.checkpoints.checkpoint import DTYPE_BYTES, SMALL, Checkpoint
+from d3mlx.checkpoints.loader import memory_limit
 from d3mlx.distill.config import DistillConfig
-from d3mlx.distill.objective import ROW_MULTIPLE
+from d3mlx.distill.losses import ROW_MULTIPLE
 from d3mlx.errors import MemoryLimitError
-from d3mlx.loader import memory_limit
 from d3mlx.models.transformer import Shape
 
 MASTER = 4

@@ -2,20 +2,39 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import mlx.core as mx
 import numpy as np
 
 from d3mlx.distill.config import DistillConfig
 from d3mlx.distill.examples import Example, Order, pad
-from d3mlx.distill.losses import Labelled, LossRows, d3llm_loss, loss_rows, plain_loss
-from d3mlx.distill.noise import Generator, Noisy, Sequence, block_size, hide, lowest_ratio, noisy_pair
-from d3mlx.distill.objective import Terms
+from d3mlx.distill.losses import Labelled, LossRows, Terms, d3llm_loss, loss_rows, plain_loss
+from d3mlx.distill.masking import Generator, Noisy, Sequence, block_size, hide, lowest_ratio, noisy_pair
 from d3mlx.models import DiffusionModel, traits_of
 
 SMALLEST_TIME = 1e-3
 """Lower bound of the mask probability of plain training (LLaDA)."""
+
+
+class Objective(Protocol):
+    """What is trained. Everything is a function of the step alone, so a resumed run repeats an uninterrupted one.
+
+    A step is the sum of its passes; under data parallelism a pass is this process's share, and the mean of the
+    processes' losses is the loss of the whole.
+    """
+
+    def passes(self, step: int) -> list[Any]: ...
+
+    def loss(self, model: Any, one: Any) -> tuple[mx.array, Terms]: ...
+
+    def figures(self, step: int) -> dict[str, float]:
+        """What the step was drawn with, for the log."""
+        ...
+
+    def origin(self, step: int) -> str:
+        """Where the step's data came from, for an error."""
+        ...
 
 
 class OnExamples:

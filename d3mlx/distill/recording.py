@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
 
 from d3mlx.batch import MAX_BATCH
-from d3mlx.distill.published import published_trajectories
-from d3mlx.distill.rows import fingerprint
-from d3mlx.distill.store import Writer, begin_store, open_store
+from d3mlx.distill.import_d3llm import published_trajectories
+from d3mlx.distill.prompts import fingerprint
 from d3mlx.distill.trajectories import Question, RecordConfig, Trajectory, record
+from d3mlx.distill.trajectory_store import Writer, begin_store, open_store
 from d3mlx.files import locked
 from d3mlx.models import DiffusionModel
 
@@ -67,7 +66,7 @@ def record_all(
     """Decode what is not recorded yet, `batch_size` prompts at a time; this process's share under `mlx.launch`."""
     world = mx.distributed.init()
     with alone(folder):
-        done = claim(folder, {**settings, **asdict(config)})
+        done = claim(folder, {**settings, **config.settings(teacher[0].family)})
         left = [question for question in questions if question.row not in done]
         mine = left[world.rank() :: world.size()]
         writer = Writer(folder, world.rank(), shard)

@@ -10,7 +10,9 @@ from typing import Any
 import mlx.core as mx
 
 from d3mlx.api import end_ids
-from d3mlx.checkpoint import open_checkpoint
+from d3mlx.checkpoints.checkpoint import open_checkpoint
+from d3mlx.checkpoints.hub import fetch
+from d3mlx.checkpoints.loader import compute_dtype, load
 from d3mlx.distill.adapters import STATE, WEIGHTS, AdapterFolder, checkpointed, make_trainable, read_state
 from d3mlx.distill.config import DistillConfig, check_same_content, check_same_run
 from d3mlx.distill.examples import content_hash, load_examples
@@ -19,8 +21,6 @@ from d3mlx.distill.objectives import OBJECTIVES
 from d3mlx.distill.trainer import CHECKPOINT, TrainConfig, Trainer
 from d3mlx.errors import ConfigError
 from d3mlx.files import fingerprint, holds_files, locked
-from d3mlx.hub import fetch
-from d3mlx.loader import compute_dtype, load
 
 MakeWatcher = Callable[[DistillConfig, int], Any]
 """The display of a run of a number of examples."""

@@ -22,12 +22,13 @@ import numpy as np
 from mlx.utils import tree_flatten, tree_unflatten
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from d3mlx.checkpoint import read_header
-from d3mlx.distill.objective import Objective, Terms
+from d3mlx.checkpoints.checkpoint import read_header
+from d3mlx.checkpoints.loader import compute_dtype
+from d3mlx.distill.losses import Terms
+from d3mlx.distill.objectives import Objective
 from d3mlx.distill.optimizer import Arrays, Optimizer, OptimizerConfig, State
 from d3mlx.errors import CheckpointError, DataError
 from d3mlx.files import append, save_arrays
-from d3mlx.loader import compute_dtype
 
 Monitor = Callable[[nn.Module], dict[str, float]]
 """Figures about a model for the log."""

@@ -5,20 +5,21 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from dataclasses import dataclass, fields
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from d3mlx.api import Generation, run_batch
 from d3mlx.batch import MAX_BATCH
-from d3mlx.decoding.acceptance import Entropy
-from d3mlx.decoding.presets import Decoder, Vanilla, check_choice
-from d3mlx.decoding.rows import Full, Needed
+from d3mlx.decoding.acceptance import Entropy, Quota
+from d3mlx.decoding.cache_policy import NoCache, SelectiveCache
+from d3mlx.decoding.decoder import Decoder
+from d3mlx.decoding.options import Options, option
 from d3mlx.decoding.sampling import Sampling
-from d3mlx.decoding.schedule import SequentialBlocks
-from d3mlx.evaluate.answers import last_boxed
+from d3mlx.decoding.schedule import BLOCK_SIZE, SequentialBlocks
+from d3mlx.evaluate.equivalence import last_boxed
 from d3mlx.models import DiffusionModel, traits_of
 from d3mlx.request import Step
 
@@ -52,45 +53,46 @@ class Trajectory:
         return positions, self.tokens[positions]
 
 
-Rows = Literal["full", "needed"]
-
-
 @dataclass(frozen=True)
-class Teacher:
-    """One token per forward, block after block: the likeliest for LLaDA, the one of lowest entropy for Dream.
+class Teacher(Options):
+    """One token per forward, block after block: the most likely for LLaDA, the one of lowest entropy for Dream."""
 
-    rows: full as published, or needed, the few that a step cannot do without.
-    """
-
-    block_size: int = 32
-    rows: Rows = "full"
-
-    def __post_init__(self) -> None:
-        check_choice("The teacher's rows", self.rows, get_args(Rows))
+    block_size: int | None = option("Tokens in a block of the teacher's decode.", 32, BLOCK_SIZE, common=True)
+    cache: Literal["none", "selective"] | None = option(
+        "What a forward reads from the KV cache: nothing, as published; or what it cannot change, which is faster and "
+        "changes a few answers.",
+        "none",
+        common=True,
+    )
 
     def build(self, family: str) -> Decoder:
-        rows = Full() if self.rows == "full" else Needed(source=traits_of(family).shift)
-        if traits_of(family).sampler == "quota":
-            return replace(Vanilla(block_size=self.block_size).build(family), rows=rows)
+        traits = traits_of(family)
+        chosen = self.filled(traits)
+        cache = NoCache() if chosen.cache == "none" else SelectiveCache(source=traits.shift)
         # No entropy is below 0, so every step commits what progress is forced with: the lowest entropy of the block.
-        rule = Entropy(0.0, inclusive=False, best_always=False, force_likeliest=False)
-        return Decoder(SequentialBlocks(self.block_size), rule, rows)
+        lowest = Entropy(0.0, inclusive=False, best_always=False, force_likeliest=False)
+        rule = Quota() if traits.sampler == "quota" else lowest
+        return Decoder(SequentialBlocks(chosen.block_size), rule, cache)
 
 
 @dataclass(frozen=True)
 class RecordConfig:
     """How answers are recorded.
 
-    max_tokens: length of the canvas. block_size, rows: see `Teacher`. early_stop: fill what follows the first end token
+    max_tokens: length of the canvas. teacher: how it decodes. early_stop: fill what follows the first end token
     instead of decoding it. check: compare answers with the given ones and try again at rising temperatures.
     """
 
     max_tokens: int = 256
-    block_size: int = 32
-    rows: Rows = "full"
+    teacher: Teacher = Teacher()
     early_stop: bool = False
     check: bool = False
     seed: int = 0
+
+    def settings(self, family: str) -> dict[str, Any]:
+        """Return everything that the answers depend on, defaults written out, as a folder records it."""
+        own = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "teacher"}
+        return own | vars(self.teacher.filled(traits_of(family)))
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,7 @@ class Attempt:
             model,
             tokenizer,
             question.prompt,
-            Teacher(config.block_size, config.rows),
+            config.teacher,
             max_tokens=config.max_tokens,
             sampling=Sampling(TEMPERATURES[number], seed=seed),
             early_stop=config.early_stop,

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from d3mlx.data.rows import read_rows
+from d3mlx.data.records import read_rows
 from d3mlx.errors import DataError
 
 Row = dict[str, Any]

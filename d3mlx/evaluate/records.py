@@ -123,27 +123,27 @@ def score(records: Sequence[Record]) -> Score:
 
 @dataclass(frozen=True)
 class Setting:
-    """What tells the points of a run apart: a knob of the decoder and its value; no knob for the decoder as it is."""
+    """What tells the points of a run apart: an option of the decoder and its value; None is the decoder as it is."""
 
-    knob: str | None = None
+    option: str | None = None
     value: float | None = None
 
     @property
     def name(self) -> str:
-        return "default" if self.knob is None else f"{self.knob}-{self.value!r}"
+        return "default" if self.option is None else f"{self.option}-{self.value!r}"
 
     @property
     def label(self) -> str:
-        return "default" if self.knob is None else f"{self.knob} {self.value:g}"
+        return "default" if self.option is None else f"{self.option} {self.value:g}"
 
     @staticmethod
     def named(name: str) -> Setting:
         """The setting of a file's stem. Raises ValueError for any other file."""
         if name == "default":
             return Setting()
-        knob, _, value = name.partition("-")
-        setting = Setting(knob, int(value) if value.isdigit() else float(value))
-        if not knob or setting.name != name or math.isnan(setting.value or 0):
+        option, _, value = name.partition("-")
+        setting = Setting(option, int(value) if value.isdigit() else float(value))
+        if not option or setting.name != name or math.isnan(setting.value or 0):
             raise ValueError("no name that a setting has")
         return setting
 

@@ -19,7 +19,7 @@ X_NAMES = {"tpf": "tokens per forward", "rpt": "rows per token"}
 
 
 @dataclass(frozen=True)
-class Point:
+class OperatingPoint:
     """A setting of the decoder and how it did."""
 
     setting: Setting
@@ -29,9 +29,9 @@ class Point:
     def score(self) -> Score:
         return score(self.records)
 
-    def on(self, indices: set[int]) -> Point:
+    def on(self, indices: set[int]) -> OperatingPoint:
         """The same point, measured on some of its problems."""
-        return Point(self.setting, [record for record in self.records if record.index in indices])
+        return OperatingPoint(self.setting, [record for record in self.records if record.index in indices])
 
 
 @dataclass(frozen=True)
@@ -40,14 +40,14 @@ class Run:
 
     name: str
     config: dict[str, Any]
-    points: Sequence[Point]
+    points: Sequence[OperatingPoint]
 
     @property
     def best(self) -> float:
         """The best accuracy of a point, in percent."""
         return max(100 * point.score.accuracy for point in self.points)
 
-    def by_parallelism(self) -> list[Point]:
+    def by_parallelism(self) -> list[OperatingPoint]:
         return sorted(self.points, key=lambda point: point.score.tokens_per_forward)
 
 
@@ -78,7 +78,7 @@ def area(run: Run, y_max: float) -> Area:
 def read_run(folder: Path) -> Run:
     """The evaluation in a folder, as far as it got. Raises DataError."""
     config, points = read_points(folder)
-    found = [Point(setting, records) for setting, records in points.items() if records]
+    found = [OperatingPoint(setting, records) for setting, records in points.items() if records]
     if not found:
         raise DataError(f"{folder} holds no answers yet; run its evaluation first.")
     return Run(folder.resolve().name, config, found)
@@ -111,7 +111,7 @@ def asked_apart(runs: Sequence[Run]) -> list[str]:
     return [name for name in HOW_ASKED if any(run.config.get(name) != runs[0].config.get(name) for run in runs)]
 
 
-def difference(reference: Point, point: Point) -> Difference:
+def difference(reference: OperatingPoint, point: OperatingPoint) -> Difference:
     """Accuracy of a point minus that of the reference; both must have the same problems."""
     before = {record.index: record.correct for record in reference.records}
     pairs = [(before[record.index], record.correct) for record in point.records]
@@ -130,7 +130,7 @@ def picture(runs: Sequence[Run], areas: Sequence[Area], x: XAxis) -> str:
     return draw([curve for curve in curves if curve.marks], X_NAMES[x], str(runs[0].config["task"]))
 
 
-def mark(point: Point, x: XAxis) -> Mark:
+def mark(point: OperatingPoint, x: XAxis) -> Mark:
     found = point.score
     low, high = found.interval
     place = found.tokens_per_forward if x == "tpf" else found.rows_per_token
@@ -149,7 +149,7 @@ def summary(run: Run, found: Area) -> dict[str, Any]:
     }
 
 
-def point_summary(point: Point) -> dict[str, Any]:
+def point_summary(point: OperatingPoint) -> dict[str, Any]:
     found = point.score
     return {
         "setting": asdict(point.setting),

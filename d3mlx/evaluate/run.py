@@ -9,17 +9,17 @@ from typing import Any
 
 from d3mlx.api import Generation, run_batch
 from d3mlx.batch import MAX_BATCH
-from d3mlx.decoding.presets import Preset
+from d3mlx.decoding.decoder import Preset
 from d3mlx.decoding.sampling import Sampling
 from d3mlx.errors import D3Error
 from d3mlx.evaluate.records import Folder, Record, Setting
-from d3mlx.evaluate.results import Point
+from d3mlx.evaluate.results import OperatingPoint
 from d3mlx.evaluate.tasks import Task
 from d3mlx.models import DiffusionModel
 
 
 @dataclass(frozen=True)
-class Subject:
+class EvalModel:
     """What is evaluated, apart from its decoder.
 
     max_tokens: None takes the model's own length of an answer. batch_size: problems that share forwards, at most; an
@@ -40,7 +40,7 @@ class Subject:
         return (self.sampling.seed + index) % 2**32
 
 
-def begin(subject: Subject, task: Task, preset: Preset, index: int) -> Generation:
+def begin(subject: EvalModel, task: Task, preset: Preset, index: int) -> Generation:
     """Ask one problem. Its noise has a seed of its own, so problems are independent draws.
 
     The preset is built here, so that nothing of it depends on what was measured on this machine.
@@ -60,13 +60,13 @@ def begin(subject: Subject, task: Task, preset: Preset, index: int) -> Generatio
         raise type(error)(f"Problem {index} of {task.name}: {error}") from error
 
 
-def attempt(subject: Subject, task: Task, preset: Preset, index: int) -> Record:
+def attempt(subject: EvalModel, task: Task, preset: Preset, index: int) -> Record:
     """Return the record of one problem, asked alone. Raises D3Error as `begin` does."""
     (record,) = solve(subject, task, preset, [index])
     return record
 
 
-def judged(subject: Subject, task: Task, index: int, generation: Generation) -> Record:
+def judged(subject: EvalModel, task: Task, index: int, generation: Generation) -> Record:
     """Return the record of a problem whose generation is done."""
     return Record(
         index=index,
@@ -86,7 +86,7 @@ def counted(generation: Generation, committed: int, tokenizer: Any) -> int:
     return min(committed, len(tokenizer.encode(generation.text, add_special_tokens=False)))
 
 
-def solve(subject: Subject, task: Task, preset: Preset, indices: Iterable[int]) -> Iterator[Record]:
+def solve(subject: EvalModel, task: Task, preset: Preset, indices: Iterable[int]) -> Iterator[Record]:
     """Yield a record per problem as it is solved, several problems at a time, so not in order; nothing is written.
 
     Raises D3Error as `begin` does, after the problems before that one are solved.
@@ -108,13 +108,13 @@ def solve(subject: Subject, task: Task, preset: Preset, indices: Iterable[int]) 
 
 
 def run_point(
-    subject: Subject,
+    subject: EvalModel,
     task: Task,
     preset: Preset,
     place: tuple[Folder, Setting],
     count: int,
     on_record: Callable[[Record], None] = lambda record: None,
-) -> Point:
+) -> OperatingPoint:
     """The first `count` problems of a task under one setting: those in the folder as they are, the others solved now.
 
     on_record is told of every record, also of those that were there.
@@ -129,4 +129,4 @@ def run_point(
             file.add(record)
             there[record.index] = record
             on_record(record)
-    return Point(setting, [there[index] for index in sorted(there)])
+    return OperatingPoint(setting, [there[index] for index in sorted(there)])

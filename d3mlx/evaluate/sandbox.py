@@ -21,7 +21,7 @@ from pathlib import Path
 
 from d3mlx.errors import ConfigError
 
-CONFINED = Path(__file__).with_name("confined.py")
+CONFINED = Path(__file__).with_name("sandbox_child.py")
 PASSED = "passed"
 
 

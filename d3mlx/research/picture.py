@@ -12,8 +12,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from d3mlx import D3MLX, Generation, load
-from d3mlx.cli.live import View
+from d3mlx import Generation, Selective, load
+from d3mlx.cli.render.live import View
 from d3mlx.research.script import script
 
 QUESTION = (
@@ -34,7 +34,7 @@ def draw(
     chat = [{"role": "user", "content": prompt}]
 
     def generation() -> Generation:
-        return Generation(model, tokenizer, chat, D3MLX())
+        return Generation(model, tokenizer, chat, Selective())
 
     forwards = sum(1 for _ in generation())
     kept = {max(0, round(share * forwards) - 1) for share in MOMENTS}
@@ -43,7 +43,7 @@ def draw(
     )
     console.print(f'[bold green]$[/] d3mlx generate "{prompt}"\n')
     run = generation()
-    view = View(run, tokenizer, "demonstration model · d3mlx")
+    view = View(run, tokenizer, "demonstration model · selective")
     for step in run:
         view.take(step)
         if step.index in kept:

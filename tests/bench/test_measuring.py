@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 from d3mlx import D3LLM, FastDLLM, generate, tuning
 from d3mlx.bench import forwards
 from d3mlx.bench.crossover import crossover
-from d3mlx.bench.decoding import Speaker, check, decode_all, prompts_of
 from d3mlx.bench.forwards import ROWS, Timing, measure
+from d3mlx.bench.generation import Speaker, check, decode_all, prompts_of
 from d3mlx.bench.shapes import Sizes, skeleton
 from d3mlx.errors import ConfigError, DataError, PromptError
-from d3mlx.stages import Profile
+from d3mlx.profiling import Profile
 from d3mlx.tuning import best_padding, cache_file, save_padding, shape_key
 from tests.fakes import TableModel, random_table
 

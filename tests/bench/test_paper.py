@@ -16,8 +16,8 @@ from d3mlx.bench.chips import CHIPS, Chip, chip_named
 from d3mlx.bench.cost import cost, precision
 from d3mlx.bench.roofline import Roofline
 from d3mlx.bench.shapes import GROUP, SHAPES, Sizes, random_model, skeleton
+from d3mlx.checkpoints.loader import nbytes
 from d3mlx.errors import ConfigError, MemoryLimitError
-from d3mlx.loader import nbytes
 from d3mlx.models import dream, llada
 from d3mlx.tuning import favored
 from tests.builders import DREAM_CONFIG, LLADA_CONFIG

@@ -11,15 +11,16 @@ import pytest
 
 from d3mlx import api
 from d3mlx.bench import forwards
-from d3mlx.decoding.presets import D3MLX
+from d3mlx.checkpoints.loader import EMBEDDED, load
+from d3mlx.decoding import selective
 from d3mlx.decoding.schedule import MultiBlock
-from d3mlx.loader import EMBEDDED, load
-from d3mlx.stages import STAGES
+from d3mlx.decoding.selective import Selective
+from d3mlx.profiling import STAGES
 from d3mlx.tuning import best_padding, device_name, save_padding
 
 TINY = ["--layers", "2", "--hidden", "64", "--heads", "2", "--ff", "128", "--vocab", "100"]
 SHORT = ["--seconds", "0.2"]
-FEW = ["--rows", "1,8", "--context", "16"]
+FEW = ["--row-counts", "1,8", "--context", "16"]
 
 
 @pytest.fixture(autouse=True)
@@ -43,9 +44,9 @@ def refuse(*_: Any) -> int:
 def test_a_model_is_measured_and_its_padding_kept(
     d3mlx: Any, llada: str, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(api, "best_padding", refuse)
+    monkeypatch.setattr(selective, "best_padding", refuse)
     numbers = tmp_path / "bench.json"
-    work = ["--context", "64", "--max-tokens", "16", "--decoders", "d3mlx,d3llm:full,fast-dllm"]
+    work = ["--context", "64", "--max-tokens", "16", "--decoders", "selective,d3llm:none,fast-dllm"]
     done = d3mlx("bench", "--model", llada, *SHORT, *work, "--profile", "--json", str(numbers))
     assert (done.status, done.err) == (0, "")
     found = json.loads(numbers.read_text())
@@ -62,7 +63,7 @@ def test_a_model_is_measured_and_its_padding_kept(
     model, _ = load(llada)
     assert best_padding(model.args, device_name()) == found["crossover"]["padding"]
     assert found["row_multiple"] == found["crossover"]["padding"]
-    assert list(found["decoding"]) == ["d3mlx", "d3llm:full", "fast-dllm"]
+    assert list(found["decoding"]) == ["selective", "d3llm:none", "fast-dllm"]
     assert len({total["prompts"] for total in found["decoding"].values()}) == 1
     for name, total in found["decoding"].items():
         profile = found["profiles"][name]
@@ -78,22 +79,24 @@ def test_a_model_is_measured_and_its_padding_kept(
         assert f"\n{start}" in done.out
     assert f"Best padding: row counts rounded up to a multiple of {found['crossover']['padding']}." in done.out
     assert f"Kept in {cache / 'bench.json'}." in done.out
-    assert f"; d3mlx computes multiples of {found['row_multiple']} rows:" in done.out
-    assert "d3llm:full, by stage of the loop:" in done.out
+    assert f"; selective computes multiples of {found['row_multiple']} rows:" in done.out
+    assert "d3llm:none, by stage of the loop:" in done.out
 
 
 def test_decoders_use_what_was_measured_and_evaluations_do_not(d3mlx: Any, llada: str, tmp_path: Path) -> None:
     model, tokenizer = load(llada)
 
     def multiple(*options: str) -> int:
-        done = d3mlx("generate", "hi", "--model", llada, "--decoder", "d3mlx", "--max-tokens", "8", "--json", *options)
-        return int(json.loads(done.out.splitlines()[-1])["config"]["policies"]["rows"]["multiple"])
+        done = d3mlx(
+            "generate", "hi", "--model", llada, "--decoder", "selective", "--max-tokens", "8", "--json", *options
+        )
+        return int(json.loads(done.out.splitlines()[-1])["config"]["policies"]["cache"]["multiple"])
 
     def evaluated(folder: str, *options: str) -> Any:
-        run = ["eval", "--model", llada, "--decoder", "d3mlx", "--count", "1", "--max-tokens", "8"]
+        run = ["eval", "--model", llada, "--decoder", "selective", "--count", "1", "--max-tokens", "8"]
         done = d3mlx(*run, "--out", str(tmp_path / folder), "--json", "-", *options)
         written = json.loads(done.out)
-        stated = {written["config"]["knobs"]["row_multiple"], written["policies"]["default"]["rows"]["multiple"]}
+        stated = {written["config"]["options"]["row_multiple"], written["policies"]["default"]["cache"]["multiple"]}
         return *stated, written["points"][0]["rows"]
 
     assert multiple() == 32
@@ -103,16 +106,18 @@ def test_decoders_use_what_was_measured_and_evaluations_do_not(d3mlx: Any, llada
     assert multiple("--row-multiple", "4") == 4
     assert evaluated("after") == before
     assert before[0] == 8
-    assert evaluated("own", "--knob", "row-multiple=4")[0] == 4
-    built = D3MLX(row_multiple=3).build("llada")
+    assert evaluated("own", "--row-multiple", "4")[0] == 4
+    built = Selective(row_multiple=3).build("llada")
     assert api.Generation(model, tokenizer, "hi", built).decoder is built
 
 
 def test_a_generation_saves_what_its_chip_is_short_of(monkeypatch: pytest.MonkeyPatch) -> None:
     model, tokenizer = load(EMBEDDED)
     for device, block_add in (("Apple M4 Max", 0.5), ("Apple M5 Max", 0.1)):
-        monkeypatch.setattr(api, "device_name", lambda device=device: device)
-        assert api.Generation(model, tokenizer, "hi", "d3mlx").decoder.schedule == MultiBlock(8, block_add, ahead=32)
+        monkeypatch.setattr(selective, "device_name", lambda device=device: device)
+        assert api.Generation(model, tokenizer, "hi", "selective").decoder.schedule == MultiBlock(
+            8, block_add, ahead=32
+        )
 
 
 def test_shapes_need_no_weights(d3mlx: Any, cache: Path) -> None:
@@ -163,7 +168,7 @@ def test_a_cache_that_cannot_be_written_costs_no_result(
 
 
 def test_a_prediction_says_so_and_shows_its_inputs(d3mlx: Any, llada: str, cache: Path) -> None:
-    done = d3mlx("bench", "--roofline", "m4-pro", "--context", "0", "--rows", "1,32,96,350")
+    done = d3mlx("bench", "--roofline", "m4-pro", "--context", "0", "--row-counts", "1,32,96,350")
     assert (done.status, done.err) == (0, "")
     first, *lines = done.out.splitlines()
     assert first.startswith("PREDICTION for M4 Pro, not a measurement: t(rows) = max(")
@@ -192,11 +197,11 @@ WRONG = [
     (["--roofline", "M4", "--context", "-1"], "--context"),
     (["--decoders", "beam"], "beam"),
     (["--decoders", "d3llm:dual"], "dual"),
-    (["--decoders", "d3mlx:full"], "rows"),
+    (["--decoders", "selective:none"], "does not take cache"),
     (["--context", "100000"], "context of 512"),
     ([*TINY, "--context", "0"], "--context"),
-    ([*TINY, "--rows", "0,8"], "--rows"),
-    ([*TINY, "--context", "16", "--rows", "8,17"], "--rows"),
+    ([*TINY, "--row-counts", "0,8"], "--row-counts"),
+    ([*TINY, "--context", "16", "--row-counts", "8,17"], "--row-counts"),
     ([*TINY, "--seconds", "0"], "--seconds"),
     (["--max-tokens", "0"], "max-tokens"),
     (["--max-tokens", "9999"], "exceed"),
@@ -214,7 +219,7 @@ def test_a_wrong_request_is_one_sentence(d3mlx: Any, options: list[str], culprit
 
 
 def test_a_list_that_is_none(d3mlx: Any) -> None:
-    done = d3mlx("bench", *TINY, "--rows", "few")
+    done = d3mlx("bench", *TINY, "--row-counts", "few")
     assert (done.status, done.out) == (2, "")
 
 

@@ -13,7 +13,9 @@ from typing import Any
 
 import pytest
 
-from d3mlx import generate, load, preset
+from d3mlx import generate, load
+from d3mlx.decoding.options import options_of
+from d3mlx.decoding.presets import PRESETS
 from tests.builders import write_llada
 from tests.cli.conftest import COMMAND
 
@@ -34,7 +36,7 @@ def test_piped_text_is_the_text_and_nothing_else(llada: str) -> None:
     assert [line.split(":")[0] for line in lines[1:]] == ["Prompt", "Generation", "Peak memory", "Denoising"]
 
 
-@pytest.mark.parametrize("decoder", ["vanilla", "fast-dllm", "d3llm", "d3mlx"])
+@pytest.mark.parametrize("decoder", ["vanilla", "fast-dllm", "d3llm", "selective"])
 def test_json_lines_partition_the_answer(d3mlx: Any, llada: str, decoder: str) -> None:
     done = d3mlx("generate", "hi", "--model", llada, "--decoder", decoder, "--max-tokens", "40", "--json")
     assert (done.status, done.err) == (0, "")
@@ -54,8 +56,8 @@ def test_json_lines_partition_the_answer(d3mlx: Any, llada: str, decoder: str) -
     assert last["stats"]["rows"] == sum(step["rows"] for step in steps)
     assert last["config"]["decoder"] == decoder
     assert last["config"]["sampling"]["seed"] == 0
-    rows = {"vanilla": "Full", "fast-dllm": "Dual", "d3llm": "Delayed", "d3mlx": "Needed"}
-    assert last["config"]["policies"]["rows"]["type"] == rows[decoder]
+    caches = {"vanilla": "NoCache", "fast-dllm": "DualCache", "d3llm": "DelayedCache", "selective": "SelectiveCache"}
+    assert last["config"]["policies"]["cache"]["type"] == caches[decoder]
 
 
 def test_options_reach_the_decoder(d3mlx: Any, llada: str, dream: str) -> None:
@@ -68,11 +70,11 @@ def test_options_reach_the_decoder(d3mlx: Any, llada: str, dream: str) -> None:
     chosen = policies("--model", llada, *d3, "--refresh-interval", "5", "--threshold", "0.9")
     schedule = {"type": "MultiBlock", "block_size": 8, "block_add": 0.3, "activation": 0.7, "ahead": None}
     assert chosen["schedule"] == schedule
-    assert (chosen["rows"]["delay"], chosen["rows"]["refresh_interval"]) == (4, 5)
+    assert (chosen["cache"]["delay"], chosen["cache"]["refresh_interval"]) == (4, 5)
     assert chosen["acceptance"]["threshold"] == 0.9
     assert policies("--model", dream)["acceptance"]["threshold"] == 0.4
     assert policies("--kv-bits", "8", "--kv-group-size", "32")["kv"] == {
-        "type": "KVPacking",
+        "type": "KVQuantization",
         "bits": 8,
         "group_size": 32,
     }
@@ -82,7 +84,7 @@ def test_options_reach_the_decoder(d3mlx: Any, llada: str, dream: str) -> None:
     assert policies("--model", llada, *vanilla, "--cfg-scale", "0.5", "--alg", "random")["cfg_scale"] == 0.5
     origin = policies("--model", dream, *vanilla, "--alg", "topk_margin", "--alg-temp", "0.3", "--eps", "0.01")
     assert origin["acceptance"] | {"filtered_statistics": True} == {
-        "type": "TimeQuota",
+        "type": "DreamSchedule",
         "measure": "margin",
         "steps": 4,
         "eps": 0.01,
@@ -90,11 +92,13 @@ def test_options_reach_the_decoder(d3mlx: Any, llada: str, dream: str) -> None:
         "first_step": 0,
         "filtered_statistics": True,
     }
-    fast = ["--model", llada, "--decoder", "fast-dllm", "--rows", "prefix", "--factor", "1.5"]
+    fast = ["--model", llada, "--decoder", "fast-dllm", "--cache", "prefix", "--factor", "1.5"]
     assert policies(*fast)["acceptance"]["factor"] == 1.5
-    ours = policies("--model", dream, "--decoder", "d3mlx", "--recent", "3", "--near", "4", "--ahead", "1")
-    assert (ours["rows"]["recent"], ours["rows"]["near"], ours["schedule"]["ahead"]) == (3, 4, 1)
-    shares = [policies("--decoder", "d3mlx", "--favor", what)["schedule"]["block_add"] for what in ("rows", "forwards")]
+    ours = policies("--model", dream, "--decoder", "selective", "--recent", "3", "--near", "4", "--ahead", "1")
+    assert (ours["cache"]["recent"], ours["cache"]["near"], ours["schedule"]["ahead"]) == (3, 4, 1)
+    shares = [
+        policies("--decoder", "selective", "--favor", what)["schedule"]["block_add"] for what in ("rows", "forwards")
+    ]
     assert shares == [0.5, 0.1]
 
 
@@ -158,17 +162,17 @@ WRONG = [
     (["--decoder", "fast-dllm", "--threshold", "1.1"], 1, "threshold"),
     (["--max-tokens", "0"], 1, "max-tokens"),
     (["--max-tokens", "9999"], 1, "context of 512"),
-    (["--block-size", "0"], 1, "block size"),
+    (["--block-size", "0"], 1, "block-size must be a number of tokens, 1 or more, not 0."),
     (["--decoder", "beam"], 1, "beam"),
-    (["--decoder", "d3llm", "--factor", "1"], 1, "--factor"),
-    (["--decoder", "d3llm", "--rows", "dual"], 1, "rows for d3llm"),
-    (["--decoder", "vanilla", "--threshold", "1"], 1, "--threshold"),
+    (["--decoder", "d3llm", "--factor", "1"], 1, "d3llm does not take factor"),
+    (["--decoder", "d3llm", "--cache", "dual"], 1, "cache must be one of"),
+    (["--decoder", "vanilla", "--threshold", "1"], 1, "vanilla does not take threshold"),
     (["--decoder", "vanilla", "--alg-temp", "1"], 1, "Dream"),
-    (["--decoder", "fast-dllm", "--alg", "random", "--cache-delay", "1"], 1, "--alg, --cache-delay"),
+    (["--decoder", "fast-dllm", "--alg", "random", "--cache-delay", "1"], 1, "does not take alg, cache-delay"),
     (["--raw", "--system", "x"], 1, "--system"),
     (["--stop", ""], 1, "stop text"),
     (["--json", "--plain"], 1, "not both"),
-    (["--rows", "half"], 2, "half"),
+    (["--cache", "half"], 2, "half"),
     (["--max-tokens", "many"], 2, "max-tokens"),
     (["--no-such-option"], 2, "no-such-option"),
 ]
@@ -269,11 +273,18 @@ def test_help_reads_like_a_manual(d3mlx: Any) -> None:
     for part in ("Examples", "Environment", "Exit status", "generate", "info", "HF_HUB_OFFLINE"):
         assert part in manual
     options = d3mlx("generate", "--help").out
-    for panel in ("Model and prompt", "Sampling", "vanilla", "fast-dllm", "d3llm", "Output"):
+    for panel in ("Model", "Decoder", "Sampling", "Output", "--threshold", "--cache"):
         assert panel in options
-    for name in ("fast-dllm", "d3llm", "d3mlx", "vanilla"):
-        for knob in type(preset(name)).__dataclass_fields__:
-            assert f"--{knob.replace('_', '-')}" in options
+    assert "--cache-delay" not in options, "few people use it"
+    assert set(re.findall(r"^\w[\w-]+", d3mlx("decoders").out, re.MULTILINE)) >= set(PRESETS)
+    for name, kind in PRESETS.items():
+        described = d3mlx("decoders", name).out
+        for option in options_of(kind).values():
+            assert f"--{option.flag} " in described
+    assert re.search(r"--threshold +0 or more +0\.5 \(llada\), 0\.4 \(dream\)", d3mlx("decoders", "d3llm").out)
+    assert d3mlx("decoders", "beam").err == (
+        "Error: decoder must be one of selective, d3llm, fast-dllm, vanilla, not 'beam'.\n"
+    )
     assert re.fullmatch(r"d3mlx \d+\.\d+\.\d+\n", d3mlx("--version").out)
 
 

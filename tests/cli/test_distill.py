@@ -12,9 +12,9 @@ import pytest
 from rich.console import Console
 
 from d3mlx import load
-from d3mlx.cli.training import LivePanel
-from d3mlx.distill.store import read_store
+from d3mlx.cli.render.training import LivePanel
 from d3mlx.distill.trainer import Report
+from d3mlx.distill.trajectory_store import read_store
 
 
 def test_record_train_fuse_generate(d3mlx: Any, tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ def figures(folder: Path) -> dict[str, list[dict[str, Any]]]:
 def test_a_table_a_curve_and_every_figure(d3mlx: Any, tmp_path: Path) -> None:
     out, plot, numbers = tmp_path / "run", tmp_path / "run.svg", tmp_path / "run.json"
     options = ["--thresholds", "0.1,inf", "--out", str(out), "--plot", str(plot), "--json", str(numbers)]
-    done = d3mlx("eval", *SHORT, *options, "--knob", "block-size=8", "--y-max", "90")
+    done = d3mlx("eval", *SHORT, *options, "--block-size", "8", "--y-max", "90")
     assert (done.status, done.err) == (0, "")
     head, *lines, last = done.out.splitlines()
     assert head.split() == ["threshold", "accuracy", "95", "%", "TPF", "RPT", "forwards"]
@@ -41,7 +41,7 @@ def test_a_table_a_curve_and_every_figure(d3mlx: Any, tmp_path: Path) -> None:
     assert ElementTree.fromstring(plot.read_text()).tag.endswith("svg")
     written = json.loads(numbers.read_text())
     assert written["y_max"] == 90
-    assert written["config"]["knobs"] == {"block_size": 8, "row_multiple": 8, "favor": "rows"}
+    assert written["config"]["options"] == {"block_size": 8, "row_multiple": 8, "favor": "rows"}
     assert written["policies"]["threshold-0.1"]["acceptance"]["threshold"] == 0.1
     assert written["policies"]["threshold-0.1"]["schedule"]["block_size"] == 8
     records = figures(out)
@@ -55,15 +55,15 @@ def test_a_table_a_curve_and_every_figure(d3mlx: Any, tmp_path: Path) -> None:
         assert line.split()[-1] == str(point["forwards"])
     before = (out / "threshold-0.1.jsonl").read_bytes()
     # The same command only reads, another threshold joins in, and --json - leaves nothing else on standard output.
-    again = d3mlx("eval", *SHORT, *options[:1], "0.1,0.5", *options[2:4], "--knob", "block-size=8", "--json", "-")
+    again = d3mlx("eval", *SHORT, *options[:1], "0.1,0.5", *options[2:4], "--block-size", "8", "--json", "-")
     assert [point["setting"]["value"] for point in json.loads(again.out)["points"]] == [0.1, 0.5]
     assert (out / "threshold-0.1.jsonl").read_bytes() == before
-    narrow = d3mlx("eval", *SHORT, "--knob", "kv-bits=8", "--knob", "kv-group-size=128", "--out", str(tmp_path / "new"))
+    narrow = d3mlx("eval", *SHORT, "--kv-bits", "8", "--kv-group-size", "128", "--out", str(tmp_path / "new"))
     assert (narrow.status, "heads have 64 numbers" in narrow.err) == (1, True)
     assert not (tmp_path / "new").exists()
     mixed = d3mlx("eval", *SHORT, "--decoder", "fast-dllm", "--out", str(out))
     assert (mixed.status, mixed.out) == (1, "")
-    assert "another decoder (d3mlx, not fast-dllm)" in mixed.err
+    assert "another decoder (selective, not fast-dllm)" in mixed.err
 
 
 def test_records_do_not_depend_on_the_batch_size(d3mlx: Any, tmp_path: Path) -> None:
@@ -94,8 +94,8 @@ def test_public_data_vanilla_steps_and_comparison(d3mlx: Any, llada: str, tmp_pa
         *common,
         "--decoder",
         "d3llm",
-        "--rows",
-        "full",
+        "--cache",
+        "none",
         "--temperature",
         "1",
         "--seed",
@@ -125,7 +125,7 @@ def test_public_data_vanilla_steps_and_comparison(d3mlx: Any, llada: str, tmp_pa
     assert found["low"] < 0 < found["high"]
     other = tmp_path / "other.jsonl"
     other.write_text(GSM.replace("42", "43"))
-    fast = ["--out", str(tmp_path / "fast"), "--decoder", "d3llm", "--rows", "full"]
+    fast = ["--out", str(tmp_path / "fast"), "--decoder", "d3llm", "--cache", "none"]
     changed = d3mlx(*common[:6], str(other), *common[7:], *fast)
     assert (changed.status, "another data" in changed.err) == (1, True)
 
@@ -149,7 +149,7 @@ WRONG = [
     (["--thresholds", "-0.5"], 1, "threshold"),
     (["--thresholds", "nan"], 1, "threshold"),
     (["--decoder", "fast-dllm", "--thresholds", "0.9,1.5"], 1, "threshold"),
-    (["--decoder", "vanilla", "--thresholds", "0.1"], 1, "vanilla has no threshold"),
+    (["--decoder", "vanilla", "--thresholds", "0.1"], 1, "vanilla does not take threshold"),
     (["--thresholds", "0.1", "--steps", "4"], 1, "not both"),
     (["--decoder", "beam"], 1, "beam"),
     (["--task", "chess"], 1, "chess"),
@@ -161,12 +161,13 @@ WRONG = [
     (["--max-tokens", "9999", "--count", "1"], 1, "Problem 0 of embedded"),
     (["--seed", "-1"], 1, "seed"),
     (["--y-max", "0"], 1, "y-max"),
-    (["--knob", "colour=red"], 1, "colour=red"),
-    (["--knob", "block-size=large"], 1, "number"),
-    (["--knob", "threshold=1"], 1, "--thresholds"),
-    (["--decoder", "d3llm", "--knob", "rows=full"], 1, "--rows"),
-    (["--decoder", "d3llm", "--rows", "dual"], 1, "rows for d3llm"),
-    (["--rows", "full"], 1, "has no rows"),
+    (["--color", "red"], 2, "--color"),
+    (["--block-size", "large"], 2, "--block-size"),
+    (["--threshold", "1"], 2, "--thresholds"),
+    (["--kv-bits", "7"], 1, "kv-bits must be one of 2, 3, 4, 5, 6, 8, not 7."),
+    (["--decoder", "vanilla", "--near", "2"], 1, "Decoder vanilla does not take near; its options are alg,"),
+    (["--decoder", "d3llm", "--cache", "dual"], 1, "cache must be one of"),
+    (["--cache", "none"], 1, "selective does not take cache"),
     (["--plot", "absent/plot.svg"], 1, "absent"),
     (["--json", "."], 1, "folder"),
     (["--model", "./absent"], 1, "absent"),

@@ -14,7 +14,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from d3mlx.canvas import Canvas
-from d3mlx.cli.live import LiveView, View, entropy_colour, printable
+from d3mlx.cli.render.live import LiveView, View, entropy_colour, printable
 from d3mlx.decoding.schedule import Block
 from d3mlx.request import Stats, Step
 

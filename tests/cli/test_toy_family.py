@@ -45,7 +45,7 @@ def test_a_toy_family_runs_from_the_command_line(tmp_path: Path, monkeypatch: py
     found = json.loads(trace.read_text())
     assert len(found["prompt"]) == len("hello?")
     assert found["config"]["policies"]["acceptance"]["threshold"] == 0.25
-    assert found["config"]["policies"]["rows"]["source"] == 1
+    assert found["config"]["policies"]["cache"]["source"] == 1
     refused = d3mlx("info", str(write_llada(tmp_path / "other", model_type="other")))
     assert refused.status == 1
     assert "toy" in refused.err

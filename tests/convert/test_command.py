@@ -10,7 +10,7 @@ from unittest.mock import MagicMock
 import pytest
 from huggingface_hub.errors import LocalTokenNotFoundError
 
-from d3mlx.checkpoint import open_checkpoint
+from d3mlx.checkpoints.checkpoint import open_checkpoint
 from d3mlx.convert import convert
 from d3mlx.convert.card import check_login, upload
 from d3mlx.errors import CheckpointError, ConfigError

@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from d3mlx.data.batches import CANVAS, Source
 from d3mlx.data.problems import answer_of, is_correct, page, problem, split_of
 from d3mlx.data.templates import TEMPLATES
 from d3mlx.data.tokens import CONTEXT, MASK, build_tokenizer
-from d3mlx.distill.objective import mask_batch
 from d3mlx.evaluate.tasks import TaskOptions, task
 from d3mlx.evaluate.tasks.embedded import Embedded
+from d3mlx.research.batches import CANVAS, Source
+from d3mlx.research.supervised import mask_batch
 
 TOKENIZER = build_tokenizer()
 MASK_ID = TOKENIZER.convert_tokens_to_ids(MASK)

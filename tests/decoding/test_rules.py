@@ -15,23 +15,28 @@ from d3mlx.canvas import Canvas
 from d3mlx.decoding.acceptance import (
     Acceptance,
     Candidates,
-    Carry,
+    CarryQuota,
     Confidence,
+    DreamOrigin,
+    DreamSchedule,
     Entropy,
     Factor,
+    FirstPosition,
     Measure,
-    OpensBlock,
-    Origin,
     Quota,
-    TimeQuota,
     best,
     quotas,
     timesteps,
 )
-from d3mlx.decoding.presets import D3LLM, D3MLX, Decoder, FastDLLM, Vanilla, preset
-from d3mlx.decoding.rows import Dual, Full, Kind
+from d3mlx.decoding.cache_policy import DualCache, Kind, NoCache
+from d3mlx.decoding.d3llm import D3LLM
+from d3mlx.decoding.decoder import Decoder
+from d3mlx.decoding.fast_dllm import FastDLLM
+from d3mlx.decoding.presets import preset
 from d3mlx.decoding.sampling import Noise, Sampling
-from d3mlx.decoding.schedule import Block, SequentialBlocks, View
+from d3mlx.decoding.schedule import ActiveBlocks, Block, SequentialBlocks
+from d3mlx.decoding.selective import Selective
+from d3mlx.decoding.vanilla import Vanilla
 from d3mlx.errors import ConfigError
 from d3mlx.kernels.accept_blocks import Accepted, Rule, accept_blocks, scores_of
 from d3mlx.kernels.noise import mx_const
@@ -65,14 +70,14 @@ class Rows:
 
     positions: Any
     stats: TokenStats
-    view: View
+    active: ActiveBlocks
 
     def candidates(self, kind: Kind = "step", committed: int = 0, noise: Noise | None = None) -> Candidates:
-        return Candidates(self.positions, self.view, kind, committed, noise or Noise(0))
+        return Candidates(self.positions, self.active, kind, committed, noise or Noise(0))
 
     def apply(self, record: Rule) -> dict[int, int]:
         """Return the rows that a record accepts, and their tokens."""
-        focus = self.view.focus
+        focus = self.active.first_full
         packed = accept_blocks(self.stats, self.positions, (focus.start, focus.end), record)
         accepted = Accepted.unpack(np.array(packed))
         assert accepted.guesses.tolist() == np.array(self.stats.token).tolist()
@@ -86,13 +91,13 @@ class Rows:
         return self.apply(record)
 
 
-def rows_of(logits: Any, positions: Any = None, view: View | None = None, **changes: Any) -> Rows:
+def rows_of(logits: Any, positions: Any = None, active: ActiveBlocks | None = None, **changes: Any) -> Rows:
     count = len(logits)
     stats = token_stats(mx.array(logits), excluded=-1)
     kinds = {name: mx.int32 if "token" in name or name == "sampled" else mx.float32 for name in changes}
     stats = stats._replace(**{name: mx.array(value, kinds[name]) for name, value in changes.items()})
     places = np.arange(count, dtype=np.int32) if positions is None else np.array(positions, np.int32)
-    return Rows(places, stats, view or View((Block(0, 1000, count, full=True),)))
+    return Rows(places, stats, active or ActiveBlocks((Block(0, 1000, count, full=True),)))
 
 
 @pytest.mark.parametrize("case", UNIT["entropy_select"]["cases"])
@@ -153,8 +158,8 @@ def test_statistics_of_hard_rows() -> None:
 
 def test_family_differences_of_the_entropy_rule() -> None:
     """A tie with the threshold passes in LLaDA and not in Dream; LLaDA also takes the best, wherever it is."""
-    view = View((Block(0, 2, 2, full=True), Block(2, 4, 2, full=False)))
-    rows = rows_of(np.zeros((4, 4)), view=view, entropy=[0.9, 0.8, 0.3, 0.5], token=[4, 5, 6, 7])
+    active = ActiveBlocks((Block(0, 2, 2, full=True), Block(2, 4, 2, full=False)))
+    rows = rows_of(np.zeros((4, 4)), active=active, entropy=[0.9, 0.8, 0.3, 0.5], token=[4, 5, 6, 7])
     assert list(rows.accept(Entropy(0.5))) == [1, 2, 3]
     dream = Entropy(0.5, inclusive=False, best_always=False, force_likeliest=False)
     assert list(rows.accept(dream)) == [1, 2]
@@ -183,9 +188,9 @@ def test_factor_rule() -> None:
 
 
 def test_opening_commits_the_first_position_of_the_block_and_then_the_inner_rule_decides() -> None:
-    view = View((Block(0, 2, 0, full=True), Block(2, 5, 3, full=True)))
-    rows = rows_of(np.zeros((3, 4)), [2, 3, 4], view, p_sampled=[0.2, 0.95, 0.99], sampled=[5, 6, 7])
-    rule = OpensBlock(Confidence(0.9))
+    active = ActiveBlocks((Block(0, 2, 0, full=True), Block(2, 5, 3, full=True)))
+    rows = rows_of(np.zeros((3, 4)), [2, 3, 4], active, p_sampled=[0.2, 0.95, 0.99], sampled=[5, 6, 7])
+    rule = FirstPosition(Confidence(0.9))
     assert rows.accept(rule, "first") == {0: 5}
     assert rows.accept(rule) == {1: 6, 2: 7}
 
@@ -224,7 +229,7 @@ class Made:
         left, start = self.left, self.canvas.prompt_length
         names = (self.token, self.p, self.p2, self.entropy, self.sampled, self.p_sampled)
         stats = TokenStats(*(mx.array(column[left]) for column in names))
-        rows = Rows(left, stats, View((Block(start, len(self.canvas), len(left), full=True),)))
+        rows = Rows(left, stats, ActiveBlocks((Block(start, len(self.canvas), len(left), full=True),)))
         record, state = rule.rule(rows.candidates(committed=self.committed, noise=self.noise), state)
         accepted = rows.apply(record)
         chosen = left[list(accepted)]
@@ -277,7 +282,7 @@ def test_time_quota_follows_the_noise_schedule(case: Any, measure: Measure, alg_
             scores = scores / np.float32(alg_temp) - np.log(-np.log(made.again.uniform(made.left)))
         return made.left[most_certain(scores, count)]
 
-    rule = TimeQuota(measure, case["steps"], case["eps"], alg_temp)
+    rule = DreamSchedule(measure, case["steps"], case["eps"], alg_temp)
     assert made.check(rule, expected) <= case["steps"]
 
 
@@ -290,7 +295,7 @@ def test_origin_tosses_a_coin_per_position(case: Any) -> None:
         chance = np.float32(1) if last else np.float32(1) - t[index + 1] / t[index]
         return made.left[made.again.uniform(np.arange(len(made.left))) < chance]
 
-    assert made.check(Origin(case["steps"], case["eps"]), expected) <= case["steps"]
+    assert made.check(DreamOrigin(case["steps"], case["eps"]), expected) <= case["steps"]
 
 
 def torch_times(case: Any) -> Any:
@@ -314,7 +319,7 @@ def test_carry_adds_what_it_rejects_to_the_next_quota(seed: int, threshold: floa
             quota, planned = 0, planned + carried
         return made.left[ranked[passed]]
 
-    made.check(Carry(threshold, steps), expected)
+    made.check(CarryQuota(threshold, steps), expected)
 
 
 def test_noise_is_the_same_on_host_and_device_and_uniform() -> None:
@@ -353,13 +358,13 @@ BAD: list[Any] = [
     lambda: D3LLM(block_size=0).build("dream"),
     lambda: D3LLM(cache_delay=-1).build("llada"),
     lambda: D3LLM(refresh_interval=0).build("llada"),
-    lambda: D3LLM(rows="dual").build("llada"),
-    lambda: D3LLM(rows="full", cache_delay=1).build("llada"),
+    lambda: D3LLM(cache="dual").build("llada"),
+    lambda: D3LLM(cache="none", cache_delay=1).build("llada"),
     lambda: FastDLLM(threshold=1.5).build("llada"),
     lambda: FastDLLM(threshold=0.5, factor=1.0).build("llada"),
     lambda: FastDLLM(factor=1.0).build("dream"),
     lambda: FastDLLM(factor=0.0).build("llada"),
-    lambda: FastDLLM(rows="delayed").build("llada"),
+    lambda: FastDLLM(cache="delayed").build("llada"),
     lambda: FastDLLM(steps=4).build("llada"),
     lambda: Vanilla(alg="entropy").build("llada"),
     lambda: Vanilla(alg="low_confidence").build("dream"),
@@ -369,9 +374,9 @@ BAD: list[Any] = [
     lambda: Vanilla(cfg_scale=1.0).build("dream"),
     lambda: Vanilla(cfg_scale=-1.0).build("llada"),
     lambda: Vanilla().build("gpt"),
-    lambda: Decoder(D3LLM().build("llada").schedule, Quota(), Dual()),
-    lambda: Decoder(FastDLLM().build("llada").schedule, Quota(), Dual(), cfg_scale=1.0),
-    lambda: TimeQuota(alg_temp=-1.0),
+    lambda: Decoder(D3LLM().build("llada").schedule, Quota(), DualCache()),
+    lambda: Decoder(FastDLLM().build("llada").schedule, Quota(), DualCache(), cfg_scale=1.0),
+    lambda: DreamSchedule(alg_temp=-1.0),
     lambda: preset("d3llm", factor=1.0),
     lambda: preset("beam"),
     lambda: Sampling(temperature=-1),
@@ -379,11 +384,11 @@ BAD: list[Any] = [
     lambda: Vanilla(cfg_scale=1e39).build("llada"),
     lambda: Vanilla(steps=10**9).build("dream"),
     lambda: FastDLLM(factor=1e300).build("llada"),
-    lambda: D3MLX(recent=2**31).build("llada"),
-    lambda: D3MLX(ahead=-1).build("dream"),
-    lambda: D3MLX(near=-1).build("llada"),
-    lambda: Decoder(SequentialBlocks(4), Carry(0.9, 2), Full()),
-    lambda: Decoder(SequentialBlocks(4), OpensBlock(Carry(0.9, 2)), Full()),
+    lambda: Selective(recent=2**31).build("llada"),
+    lambda: Selective(ahead=-1).build("dream"),
+    lambda: Selective(near=-1).build("llada"),
+    lambda: Decoder(SequentialBlocks(4), CarryQuota(0.9, 2), NoCache()),
+    lambda: Decoder(SequentialBlocks(4), FirstPosition(CarryQuota(0.9, 2)), NoCache()),
     lambda: Sampling(top_p=0.0),
     lambda: Sampling(top_k=0),
     lambda: Sampling(seed=-1),

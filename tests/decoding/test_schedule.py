@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from d3mlx.canvas import Canvas
-from d3mlx.decoding.rows import with_oldest
+from d3mlx.decoding.cache_policy import with_oldest
 from d3mlx.decoding.schedule import (
     ADD,
     CLOSED,
@@ -21,8 +21,8 @@ from d3mlx.decoding.schedule import (
     OPEN,
     START,
     STATE,
+    ActiveBlocks,
     MultiBlock,
-    View,
     active_end,
     advance,
 )
@@ -56,10 +56,10 @@ def truth(table: Table, masked: list[bool]) -> Table:
 
 def tables(canvas: Canvas, schedule: MultiBlock, rng: np.random.Generator) -> Iterator[Table]:
     """Decode at random from the table before the first step; check each table against `truth`, then yield it."""
-    table = schedule.table(canvas)
+    table = schedule.block_table(canvas)
     yield table.tolist()
     while not canvas.done:
-        eligible = canvas.masked_before(View.of(table).end)
+        eligible = canvas.masked_before(ActiveBlocks.of(table).end)
         count = rng.integers(0, len(eligible) + 1) if rng.random() < 0.7 else 1
         chosen = np.sort(rng.permutation(eligible)[:count]).astype(np.int32)
         tokens = np.where(rng.random(len(chosen)) < 0.03, END_TOKEN, 5).astype(np.int32)
@@ -104,11 +104,11 @@ def test_blocks_advance_by_the_rules(canvas: Canvas, schedule: MultiBlock, seed:
             assert all(old <= new for old, new in zip((block[STATE] for block in before), states, strict=True))
             assert [block[:MASKS] + block[ADD:] for block in table] == [block[:MASKS] + block[ADD:] for block in before]
         if any(block[MASKS] for block in table):
-            view = View.of(np.array(table, np.int32))
-            assert view.end == table[added - 1][END]
-            assert view.focus.full
-            assert canvas.masked[view.focus.start : view.focus.end].any()
-            assert not canvas.masked[: view.focus.start].any(), "the focus is the first block with masks"
+            active = ActiveBlocks.of(np.array(table, np.int32))
+            assert active.end == table[added - 1][END]
+            assert active.first_full.full
+            assert canvas.masked[active.first_full.start : active.first_full.end].any()
+            assert not canvas.masked[: active.first_full.start].any(), "the focus is the first block with masks"
         before = table
 
 
@@ -116,7 +116,7 @@ def test_blocks_advance_by_the_rules(canvas: Canvas, schedule: MultiBlock, seed:
 @given(canvas=canvases(), schedule=schedules)
 def test_blocks_before_the_first_step(canvas: Canvas, schedule: MultiBlock) -> None:
     """Blocks cover the canvas from the first mask on, and their limits are the shares of the schedule."""
-    table = schedule.table(canvas).tolist()
+    table = schedule.block_table(canvas).tolist()
     starts = list(range(canvas.prompt_length, len(canvas), schedule.block_size))
     assert [block[START] for block in table] == starts
     assert [block[END] for block in table] == [*starts[1:], len(canvas)]
@@ -142,7 +142,7 @@ def test_a_step_adds_one_block_and_more_only_without_masks() -> None:
         table = advance(table, canvas)
         return [int(state) for state in table[:, STATE]]
 
-    table = schedule.table(canvas)
+    table = schedule.block_table(canvas)
     assert table[:, STATE].tolist() == [FULL, CLOSED, CLOSED, CLOSED]
     assert states_after(3) == [FULL, CLOSED, CLOSED, CLOSED]
     # Half of the first block has tokens: the second block is added, and is not full yet.
@@ -156,7 +156,7 @@ def test_a_step_adds_one_block_and_more_only_without_masks() -> None:
 def test_given_blocks_between_two_holes_are_added_at_once() -> None:
     given_tokens = [True] * 3 + [False] * 4 + [True] * 12 + [False] * 4
     canvas = Canvas([5] * len(given_tokens), given_tokens, MASK)
-    table = MultiBlock(4, block_add=1.0, activation=1.0).table(canvas)
+    table = MultiBlock(4, block_add=1.0, activation=1.0).block_table(canvas)
     assert table[:, STATE].tolist() == [FULL, CLOSED, CLOSED, CLOSED, CLOSED]
     canvas.commit(np.arange(3, 7, dtype=np.int32), np.full(4, 5, np.int32))
     assert advance(table, canvas)[:, STATE].tolist() == [FULL] * 5
@@ -169,7 +169,7 @@ def test_the_active_part_ends_after_the_last_block_with_masks(canvas: Canvas, sc
         if not any(block[MASKS] for block in table):
             break
         end = active_end(np.array(table, np.int32), schedule.ahead)
-        eligible = canvas.masked_before(View.of(np.array(table, np.int32)).end)
+        eligible = canvas.masked_before(ActiveBlocks.of(np.array(table, np.int32)).end)
         assert len(eligible)
         assert eligible[-1] < end
         if schedule.ahead is None:

@@ -36,7 +36,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory: pytest.TempPathFactory, llada: Path) -> Path:
     """Trajectories of the tiny model."""
-    from d3mlx.distill.rows import questions
+    from d3mlx.distill.prompts import questions
 
     folder = tmp_path_factory.mktemp("recorded") / "trajectories"
     teacher = load(llada)

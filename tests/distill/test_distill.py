@@ -14,16 +14,16 @@ from mlx.utils import tree_flatten
 from mlx_lm.utils import load_adapters
 
 from d3mlx import load
-from d3mlx.checkpoint import open_checkpoint
+from d3mlx.checkpoints.checkpoint import open_checkpoint
+from d3mlx.checkpoints.loader import lazy_model
 from d3mlx.distill.adapters import checkpointed, make_trainable
 from d3mlx.distill.config import DistillConfig
 from d3mlx.distill.examples import Example, Order, load_examples, pad
 from d3mlx.distill.fuse import fuse
-from d3mlx.distill.noise import hide
+from d3mlx.distill.masking import hide
 from d3mlx.distill.objectives import Distillation, PlainTraining
 from d3mlx.distill.run import distill
 from d3mlx.errors import ConfigError
-from d3mlx.loader import lazy_model
 from tests.distill.runs import arrays, config_for, quiet
 
 

@@ -12,7 +12,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from d3mlx.checkpoint import open_checkpoint
+from d3mlx.checkpoints.checkpoint import open_checkpoint
 from d3mlx.distill.config import build_config, read_config
 from d3mlx.distill.memory import estimate, refuse_if_over_limit
 from d3mlx.distill.run import distill
@@ -109,7 +109,7 @@ def test_two_processes_train_like_one_and_share_the_prompts(tmp_path: Path, llad
     launch(
         "trajectories", str(out), "--model", str(llada), "--data", str(prompts), "--max-tokens", "40", "--shard", "2"
     )
-    from d3mlx.distill.store import read_store
+    from d3mlx.distill.trajectory_store import read_store
 
     alone, shared = ({t.row: t for t in read_store(folder)} for folder in (recorded, out))
     assert alone.keys() == shared.keys()

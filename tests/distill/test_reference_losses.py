@@ -11,7 +11,7 @@ import pytest
 from mlx.utils import tree_flatten, tree_unflatten
 
 from d3mlx.distill.losses import LossConfig, d3llm_loss, loss_rows
-from d3mlx.distill.noise import (
+from d3mlx.distill.masking import (
     NEVER_SHOWN,
     NoiseConfig,
     Sequence,

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from mlx.utils import tree_flatten
 
-from d3mlx.data.batches import Batch
-from d3mlx.distill.objective import Supervised, mask_batch, masked_loss
 from d3mlx.distill.optimizer import OptimizerConfig
 from d3mlx.distill.trainer import TrainConfig, Trainer, load_checkpoint
 from d3mlx.models import llada
+from d3mlx.research.batches import Batch
 from d3mlx.research.builds.curriculum import Curriculum
+from d3mlx.research.supervised import Supervised, mask_batch, masked_loss
 
 TINY: dict[str, Any] = {
     "model_type": "llada",

@@ -14,21 +14,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from d3mlx import load
-from d3mlx.distill.published import published_trajectories
+from d3mlx.distill.import_d3llm import published_trajectories
+from d3mlx.distill.prompts import questions
 from d3mlx.distill.recording import import_all, record_all, settings_of
-from d3mlx.distill.rows import questions
-from d3mlx.distill.store import Writer, read_store, write_shard
 from d3mlx.distill.trajectories import (
     Attempt,
     Question,
     RecordConfig,
-    Rows,
     Teacher,
     Trajectory,
     is_right,
     record,
     stated_answer,
 )
+from d3mlx.distill.trajectory_store import Writer, read_store, write_shard
 from d3mlx.errors import ConfigError, DataError
 from d3mlx.files import locked
 from d3mlx.request import Step
@@ -54,17 +53,17 @@ def dream(tmp_path_factory: pytest.TempPathFactory) -> Any:
     seed=st.integers(0, 10**6),
     new_tokens=st.integers(1, 40),
     block_size=st.integers(1, 12),
-    rows=st.sampled_from(["full", "needed"]),
+    cache=st.sampled_from(["none", "selective"]),
     early_stop=st.booleans(),
 )
 def test_ranks_give_back_every_step(
-    family: str, seed: int, new_tokens: int, block_size: int, rows: Rows, early_stop: bool
+    family: str, seed: int, new_tokens: int, block_size: int, cache: Any, early_stop: bool
 ) -> None:
     """A trajectory's positions count from the end of the prompt, a Step's from the start of the canvas."""
     model: Any = TableModel(random_table(seed, len(PROMPT) + new_tokens), family)
-    config = RecordConfig(new_tokens, block_size, rows, early_stop)
+    config = RecordConfig(new_tokens, Teacher(block_size, cache), early_stop)
     attempt = Attempt.begin(model, None, Question(7, PROMPT), config, 0)
-    assert attempt.generation.decoder == Teacher(block_size, rows).build(family)
+    assert attempt.generation.decoder == Teacher(block_size, cache).build(family)
     steps = []
     for step in attempt.generation:
         attempt.take(step)
@@ -114,7 +113,7 @@ def test_a_trajectory_does_not_depend_on_the_batch_size(
     # The tiny models are so confident that only high temperatures change their answers.
     monkeypatch.setattr("d3mlx.distill.trajectories.TEMPERATURES", (0.0, 2.0, 4.0, 6.0, 8.0))
     teacher = request.getfixturevalue(family)
-    config = RecordConfig(max_tokens=5, block_size=3, early_stop=early_stop, check=True, seed=1)
+    config = RecordConfig(max_tokens=5, teacher=Teacher(3), early_stop=early_stop, check=True, seed=1)
     questions = [Question(row, [*PROMPT, *range(row)], None if row == 2 else "") for row in range(8)]
     runs = [list(record(*teacher, questions, config, size)) for size in (1, 3, 8)]
     assert [trajectory.row for trajectory in runs[0]] == list(range(8))

@@ -21,13 +21,16 @@ import pytest
 from d3mlx import engine, request
 from d3mlx.batch import Batcher
 from d3mlx.canvas import Canvas
-from d3mlx.decoding.presets import D3LLM, D3MLX, FastDLLM, Vanilla
+from d3mlx.checkpoints.loader import nbytes
+from d3mlx.decoding.d3llm import D3LLM
+from d3mlx.decoding.fast_dllm import FastDLLM
 from d3mlx.decoding.sampling import Sampling
+from d3mlx.decoding.selective import Selective
+from d3mlx.decoding.vanilla import Vanilla
 from d3mlx.engine import follow
 from d3mlx.errors import ConfigError, MemoryLimitError
 from d3mlx.kernels.accept_blocks import Rule, scores_of
 from d3mlx.kernels.token_stats import Choice, Draw, TokenStats
-from d3mlx.loader import nbytes
 from d3mlx.models import get_model_classes
 from d3mlx.request import Request, Step
 from tests.builders import DREAM_CONFIG, LLADA_CONFIG, dream_weights, llada_weights
@@ -41,32 +44,32 @@ DECODERS: dict[str, list[Any]] = {
         Vanilla(block_size=8),
         Vanilla(block_size=5, steps=11, alg="random"),
         Vanilla(block_size=8, steps=9, cfg_scale=0.5),
-        FastDLLM(rows="full", threshold=0.3, block_size=8),
-        FastDLLM(rows="prefix", factor=1.5, block_size=7),
-        FastDLLM(rows="dual", threshold=0.2, block_size=5),
-        FastDLLM(rows="dual", threshold=0.2, block_size=6, kv_bits=8, kv_group_size=32),
-        D3LLM(rows="full", threshold=3.0, block_size=6),
+        FastDLLM(cache="none", threshold=0.3, block_size=8),
+        FastDLLM(cache="prefix", factor=1.5, block_size=7),
+        FastDLLM(cache="dual", threshold=0.2, block_size=5),
+        FastDLLM(cache="dual", threshold=0.2, block_size=6, kv_bits=8, kv_group_size=32),
+        D3LLM(cache="none", threshold=3.0, block_size=6),
         D3LLM(threshold=3.0, block_size=5, cache_delay=1, refresh_interval=3),
         D3LLM(threshold=3.5, block_size=8, kv_bits=8, kv_group_size=32),
-        D3MLX(threshold=3.0, block_size=6, row_multiple=4),
-        D3MLX(threshold=3.0, block_size=8, row_multiple=1, refresh_interval=3),
-        D3MLX(threshold=3.0, block_size=4, row_multiple=1, ahead=1),
-        D3MLX(threshold=3.0, block_size=4, row_multiple=8, kv_bits=8, kv_group_size=32),
+        Selective(threshold=3.0, block_size=6, row_multiple=4),
+        Selective(threshold=3.0, block_size=8, row_multiple=1, refresh_interval=3),
+        Selective(threshold=3.0, block_size=4, row_multiple=1, ahead=1),
+        Selective(threshold=3.0, block_size=4, row_multiple=8, kv_bits=8, kv_group_size=32),
     ],
     "dream": [
         Vanilla(),
         Vanilla(alg="topk_margin", steps=7),
         Vanilla(alg="maskgit_plus", steps=9, alg_temp=0.5),
         Vanilla(alg="origin", steps=6),
-        FastDLLM(rows="full", threshold=0.3, steps=5),
-        FastDLLM(rows="prefix", threshold=0.2, block_size=6),
-        FastDLLM(rows="dual", threshold=0.2, block_size=7),
-        D3LLM(rows="full", threshold=3.0, block_size=6),
+        FastDLLM(cache="none", threshold=0.3, steps=5),
+        FastDLLM(cache="prefix", threshold=0.2, block_size=6),
+        FastDLLM(cache="dual", threshold=0.2, block_size=7),
+        D3LLM(cache="none", threshold=3.0, block_size=6),
         D3LLM(threshold=3.0, block_size=5, cache_delay=2, refresh_interval=4),
         D3LLM(threshold=3.5, block_size=8, kv_bits=8, kv_group_size=32),
-        D3MLX(threshold=3.0, block_size=5, row_multiple=4),
-        D3MLX(threshold=3.0, block_size=5, row_multiple=4, ahead=0),
-        D3MLX(threshold=3.0, block_size=4, row_multiple=8, kv_bits=8, kv_group_size=32),
+        Selective(threshold=3.0, block_size=5, row_multiple=4),
+        Selective(threshold=3.0, block_size=5, row_multiple=4, ahead=0),
+        Selective(threshold=3.0, block_size=4, row_multiple=8, kv_bits=8, kv_group_size=32),
     ],
 }
 SAMPLINGS = [

@@ -11,15 +11,15 @@ import pytest
 
 from d3mlx import D3LLM, Sampling, batch_generate, generate, load
 from d3mlx.api import Generation, run_batch
+from d3mlx.checkpoints.loader import nbytes
 from d3mlx.data.problems import problem
 from d3mlx.errors import ConfigError, MemoryLimitError, PromptError
-from d3mlx.loader import nbytes
 
 MODEL, TOKENIZER = load("embedded")
 CHATS = [[{"role": "user", "content": problem(index, "held-out").question}] for index in range(5)]
 
 
-@pytest.mark.parametrize("decoder", ["d3mlx", D3LLM(block_size=16)])
+@pytest.mark.parametrize("decoder", ["selective", D3LLM(block_size=16)])
 @pytest.mark.parametrize(
     "options", [{}, {"sampling": Sampling(0.8, seed=5)}, {"stop": ["The answer"], "early_stop": False}]
 )

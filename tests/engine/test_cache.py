@@ -15,13 +15,16 @@ from d3mlx.api import Generation
 from d3mlx.cache import KVCache, RowIndex
 from d3mlx.canvas import Canvas, Ints
 from d3mlx.decoding.acceptance import Entropy
-from d3mlx.decoding.presets import D3LLM, D3MLX, Decoder, FastDLLM
-from d3mlx.decoding.rows import Plan, run
-from d3mlx.decoding.schedule import View, lay_out
+from d3mlx.decoding.cache_policy import Plan, run
+from d3mlx.decoding.d3llm import D3LLM
+from d3mlx.decoding.decoder import Decoder
+from d3mlx.decoding.fast_dllm import FastDLLM
+from d3mlx.decoding.schedule import ActiveBlocks, make_block_table
+from d3mlx.decoding.selective import Selective
 from d3mlx.engine import follow, step
 from d3mlx.errors import ConfigError
 from d3mlx.kernels.dispatch import on_device
-from d3mlx.packing import KVPacking
+from d3mlx.quantization import KVQuantization
 from d3mlx.request import Request, Step
 from tests.golden.cases import model
 
@@ -35,8 +38,8 @@ class AlignedBlocks:
 
     ahead: ClassVar[int | None] = 0
 
-    def table(self, canvas: Canvas) -> Ints:
-        return lay_out(canvas, canvas.prompt_length // SIZE * SIZE, SIZE)
+    def block_table(self, canvas: Canvas) -> Ints:
+        return make_block_table(canvas, canvas.prompt_length // SIZE * SIZE, SIZE)
 
 
 @dataclass(frozen=True)
@@ -48,8 +51,8 @@ class BlockCausal:
     def start(self, canvas: Canvas, cache: KVCache) -> int:
         return cache.length // SIZE * SIZE
 
-    def step(self, canvas: Canvas, view: View, cache: KVCache, state: int) -> tuple[Plan, int]:
-        block, end = view.focus, state + SIZE
+    def step(self, canvas: Canvas, active: ActiveBlocks, cache: KVCache, state: int) -> tuple[Plan, int]:
+        block, end = active.first_full, state + SIZE
         if state < block.start:
             # A block of the prompt, or one that was finished by the last step.
             kind: Any = "prefill" if end <= canvas.prompt_length else "commit"
@@ -135,7 +138,8 @@ def test_requests_with_and_without_a_decision_share_a_forward() -> None:
 
 @pytest.mark.parametrize("family", ["llada", "dream"])
 @pytest.mark.parametrize(
-    "preset", [D3MLX(threshold=2.5, row_multiple=4), D3LLM(threshold=2.5), FastDLLM(threshold=0.2), FastDLLM("prefix")]
+    "preset",
+    [Selective(threshold=2.5, row_multiple=4), D3LLM(threshold=2.5), FastDLLM(threshold=0.2), FastDLLM("prefix")],
 )
 def test_reuse_starts_where_the_cache_ends(family: str, preset: Any) -> None:
     """Keys and values of a single layer depend on their own token alone, so with one even these models are exact."""
@@ -164,7 +168,7 @@ def test_reuse_starts_where_the_cache_ends(family: str, preset: Any) -> None:
 def test_a_whole_prompt_may_be_known() -> None:
     """At least one row is left to compute; a shifted family also computes the row that predicts the first mask."""
     for family, rest in (("llada", 0), ("dream", 1)):
-        preset = D3MLX(row_multiple=1).build(family)
+        preset = Selective(row_multiple=1).build(family)
         prompt = list(range(10))
         earlier = Request(model(family), Canvas.for_prompt(prompt, 5, MASK), preset)
         list(follow(model(family), earlier))
@@ -175,7 +179,7 @@ def test_a_whole_prompt_may_be_known() -> None:
 
 def test_one_cache_serves_many_requests() -> None:
     """Requests that start from the same cache do not see each other, side by side or in turn, nor does it change."""
-    preset = D3MLX(threshold=2.5, row_multiple=1).build("llada")
+    preset = Selective(threshold=2.5, row_multiple=1).build("llada")
     family = model("llada")
     start = np.random.default_rng(3).integers(0, 240, 20).tolist()
     earlier = Request(family, Canvas.for_prompt([*start, 1], 24, MASK), preset)
@@ -209,15 +213,15 @@ def test_generate_takes_the_cache_of_an_earlier_answer() -> None:
     with pytest.raises(ConfigError, match="another model"):
         generate(*load("teacher"), chat, approximate_cache=first.request.cache)
     with pytest.raises(ConfigError, match="keeps no cache"):
-        generate(small, tokenizer, chat, D3LLM("full"), approximate_cache=first.request.cache)
+        generate(small, tokenizer, chat, D3LLM("none"), approximate_cache=first.request.cache)
     with pytest.raises(ConfigError, match="quantized"):
         generate(small, tokenizer, chat, D3LLM(kv_bits=8), approximate_cache=first.request.cache)
 
 
-@pytest.mark.parametrize("packing", [None, KVPacking(8, 32)])
-def test_contents_of_a_cache(packing: KVPacking | None) -> None:
+@pytest.mark.parametrize("quantization", [None, KVQuantization(8, 32)])
+def test_contents_of_a_cache(quantization: KVQuantization | None) -> None:
     """Ids, ages and length follow the writes; `trim` forgets a tail, `match` finds the common start."""
-    cache = KVCache(1, packing=packing)
+    cache = KVCache(1, quantization=quantization)
     rng = np.random.default_rng(0)
     keys, hidden = mx.array(rng.normal(size=(1, 1, 6, 32)).astype(np.float32)), mx.zeros((1, 6, 4))
 

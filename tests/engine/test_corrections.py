@@ -10,7 +10,10 @@ import pytest
 
 from d3mlx.cache import CachedLayer, KVCache, RowIndex
 from d3mlx.canvas import Canvas
-from d3mlx.decoding.presets import D3LLM, D3MLX, FastDLLM, Vanilla
+from d3mlx.decoding.d3llm import D3LLM
+from d3mlx.decoding.fast_dllm import FastDLLM
+from d3mlx.decoding.selective import Selective
+from d3mlx.decoding.vanilla import Vanilla
 from d3mlx.engine import decode
 from d3mlx.errors import CheckpointError
 from tests.fakes import END, MASK, VOCAB, TableModel
@@ -29,7 +32,7 @@ def test_a_mask_behind_the_end_is_filled_before_anything_may_commit_there() -> N
     table = table_of([1, 5, 6, END, 7, 8, 9, 7])
     table[4:6] *= 0.2
     canvas = Canvas.for_prompt([1], 7, MASK, (END,))
-    decoder = D3LLM(rows="full", threshold=0.5, block_size=7).build("llada")
+    decoder = D3LLM(cache="none", threshold=0.5, block_size=7).build("llada")
     steps = list(decode(TableModel(table), canvas, decoder))
     assert len(steps) == 1
     assert 3 in steps[0].positions
@@ -43,7 +46,7 @@ def test_the_end_moves_left_and_the_answer_with_it() -> None:
     table = table_of([1, 5, END, 6, 7, END, 8])
     table[2] *= 0.2
     canvas = Canvas.for_prompt([1], 6, MASK, (END,))
-    steps = list(decode(TableModel(table), canvas, D3LLM(rows="full", threshold=0.5, block_size=6).build("llada")))
+    steps = list(decode(TableModel(table), canvas, D3LLM(cache="none", threshold=0.5, block_size=6).build("llada")))
     assert [step.filled.tolist() for step in steps] == [[6], [3, 4]]
     assert canvas.answer.tolist() == [5, END]
 
@@ -51,7 +54,7 @@ def test_the_end_moves_left_and_the_answer_with_it() -> None:
 @pytest.mark.parametrize("rows", ["prefix", "dual"])
 def test_a_block_finished_by_its_full_pass_costs_no_second_forward(rows: Any) -> None:
     canvas = Canvas.for_prompt([1], 8, MASK)
-    decoder = FastDLLM(rows=rows, threshold=0.5, block_size=4).build("llada")
+    decoder = FastDLLM(cache=rows, threshold=0.5, block_size=4).build("llada")
     steps = list(decode(TableModel(table_of([1] * 9)), canvas, decoder))
     assert [(step.kind, len(step.positions)) for step in steps] == [("first", 4), ("first", 4)]
 
@@ -96,7 +99,7 @@ def key_lengths(case: Case) -> list[int]:
 
 @pytest.mark.parametrize("family", ["llada", "dream"])
 @pytest.mark.parametrize(
-    "preset", [Vanilla(), FastDLLM(block_size=16), D3LLM(block_size=16), D3LLM(block_size=16, rows="full")]
+    "preset", [Vanilla(), FastDLLM(block_size=16), D3LLM(block_size=16), D3LLM(block_size=16, cache="none")]
 )
 def test_a_tail_shorter_than_a_block_is_decoded(family: str, preset: Any) -> None:
     canvas = Canvas.for_prompt([1, 2], 40, MASK)
@@ -124,7 +127,7 @@ def test_the_mask_stays_in_the_softmax() -> None:
 
 @pytest.mark.parametrize("family", ["llada", "dream"])
 @pytest.mark.parametrize(
-    "preset", [Vanilla(), FastDLLM(rows="full"), FastDLLM(rows="dual"), D3LLM(), D3LLM(rows="full"), D3MLX()]
+    "preset", [Vanilla(), FastDLLM(cache="none"), FastDLLM(cache="dual"), D3LLM(), D3LLM(cache="none"), Selective()]
 )
 def test_a_mask_token_in_the_prompt_is_a_token_like_any_other(family: str, preset: Any) -> None:
     prompt = [1, MASK, 2, MASK]

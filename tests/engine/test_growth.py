@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from d3mlx.canvas import Canvas
-from d3mlx.decoding.presets import D3MLX, Decoder
-from d3mlx.decoding.rows import Full
+from d3mlx.decoding.cache_policy import NoCache
+from d3mlx.decoding.decoder import Decoder
+from d3mlx.decoding.selective import Selective
 from d3mlx.engine import decode
 from tests.fakes import END, MASK, TableModel, random_table
 from tests.golden.cases import model as golden_model
@@ -36,8 +37,8 @@ def test_positions_take_part_when_they_are_near(
     computed at once, and neither the limit nor the end of the answer is passed."""
     model = TableModel(random_table(seed, 3 + new), family)
     canvas = Canvas.for_prompt(PROMPT, new, MASK, (END,), early_stop)
-    decoder = D3MLX(threshold=0.7, block_size=size, row_multiple=4, ahead=ahead).build(family)
-    decoder = replace(decoder, rows=Full()) if full else decoder
+    decoder = Selective(threshold=0.7, block_size=size, row_multiple=4, ahead=ahead).build(family)
+    decoder = replace(decoder, cache=NoCache()) if full else decoder
     before = end = 0
     for step in decode(model, canvas, decoder):
         rows, last = model.calls[-1], step.blocks[-1].end
@@ -63,7 +64,7 @@ def trace(model: Any, decoder: Decoder) -> tuple[Trace, list[int]]:
 
 
 def growing(family: str, ahead: int | None) -> Decoder:
-    return D3MLX(threshold=1.5, block_size=8, row_multiple=1, ahead=ahead).build(family)
+    return Selective(threshold=1.5, block_size=8, row_multiple=1, ahead=ahead).build(family)
 
 
 @pytest.mark.parametrize("family", ["llada", "dream"])
@@ -71,7 +72,7 @@ def growing(family: str, ahead: int | None) -> Decoder:
 def test_with_room_for_all_blocks_nothing_changes(family: str, full: bool) -> None:
     def run(ahead: int | None) -> tuple[Trace, list[int]]:
         decoder = growing(family, ahead)
-        return trace(golden_model(family), replace(decoder, rows=Full()) if full else decoder)
+        return trace(golden_model(family), replace(decoder, cache=NoCache()) if full else decoder)
 
     assert run(7) == run(None)
     assert run(0)[0] != run(None)[0]
@@ -80,7 +81,7 @@ def test_with_room_for_all_blocks_nothing_changes(family: str, full: bool) -> No
 @pytest.mark.parametrize("size", [8, 30])
 def test_a_long_limit_shows_256_masks_at_first(size: int) -> None:
     canvas = Canvas.for_prompt([3, 14, 15], 700, mask_id=250)
-    first = next(decode(golden_model("llada"), canvas, D3MLX(block_size=size).build("llada")))
+    first = next(decode(golden_model("llada"), canvas, Selective(block_size=size).build("llada")))
     assert first.rows == 3 + size * (1 + -(-256 // size))
 
 
@@ -91,7 +92,7 @@ def test_the_cache_takes_new_positions_exactly(family: str, ahead: int) -> None:
     model = golden_model.__wrapped__(family)
     model.model.layers = model.model.layers[:1]
     needed = growing(family, ahead)
-    (found, rows), (expected, all_rows) = trace(model, needed), trace(model, replace(needed, rows=Full()))
+    (found, rows), (expected, all_rows) = trace(model, needed), trace(model, replace(needed, cache=NoCache()))
     assert found == expected
     assert len(found) < 60
     assert sum(rows) < 0.7 * sum(all_rows)

@@ -10,7 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from d3mlx.canvas import Canvas
-from d3mlx.decoding.presets import D3LLM, D3MLX, FastDLLM, Vanilla
+from d3mlx.decoding.d3llm import D3LLM
+from d3mlx.decoding.fast_dllm import FastDLLM
+from d3mlx.decoding.selective import Selective
+from d3mlx.decoding.vanilla import Vanilla
 from d3mlx.engine import decode
 from d3mlx.errors import PromptError
 from tests.fakes import END, MASK, VOCAB, TableModel, random_table
@@ -18,21 +21,21 @@ from tests.fakes import END, MASK, VOCAB, TableModel, random_table
 PRESETS: list[Any] = [
     Vanilla(block_size=4),
     Vanilla(block_size=8, cfg_scale=0.5),
-    FastDLLM(rows="full", threshold=0.4, block_size=5),
-    FastDLLM(rows="prefix", threshold=0.4, block_size=4),
-    FastDLLM(rows="dual", threshold=0.4, block_size=3),
-    D3LLM(rows="full", threshold=1.0, block_size=4),
+    FastDLLM(cache="none", threshold=0.4, block_size=5),
+    FastDLLM(cache="prefix", threshold=0.4, block_size=4),
+    FastDLLM(cache="dual", threshold=0.4, block_size=3),
+    D3LLM(cache="none", threshold=1.0, block_size=4),
     D3LLM(threshold=0.8, block_size=3, cache_delay=1, refresh_interval=3),
-    D3MLX(threshold=0.8, block_size=4, row_multiple=1),
-    D3MLX(threshold=0.8, block_size=3, row_multiple=4, ahead=0),
+    Selective(threshold=0.8, block_size=4, row_multiple=1),
+    Selective(threshold=0.8, block_size=3, row_multiple=4, ahead=0),
 ]
 DREAM: list[Any] = [
     Vanilla(),
     Vanilla(alg="origin", steps=6),
-    FastDLLM(rows="full", threshold=0.6, steps=5),
-    FastDLLM(rows="dual", threshold=0.4, block_size=3),
+    FastDLLM(cache="none", threshold=0.6, steps=5),
+    FastDLLM(cache="dual", threshold=0.4, block_size=3),
     D3LLM(threshold=0.9, block_size=3, cache_delay=1),
-    D3MLX(threshold=0.9, block_size=3, row_multiple=1, ahead=0),
+    Selective(threshold=0.9, block_size=3, row_multiple=1, ahead=0),
 ]
 CASES = [("llada", preset) for preset in PRESETS] + [("dream", preset) for preset in DREAM]
 
@@ -89,14 +92,14 @@ def test_an_end_token_fills_its_own_hole_only() -> None:
     table[np.arange(12), wanted] = 9.0
     flags = np.isin(np.arange(12), [0, 4, 5, 10])
     canvas = Canvas(wanted, flags, MASK, (END,))
-    (step,) = decode(TableModel(table), canvas, D3LLM(rows="full", block_size=12).build("llada"))
+    (step,) = decode(TableModel(table), canvas, D3LLM(cache="none", block_size=12).build("llada"))
     assert canvas.tokens.tolist() == [1, END, END, END, 1, 1, 7, 8, END, END, 1, 3]
     assert step.filled.tolist() == [2, 3, 9]
     assert canvas.answer_positions.tolist() == [1, 6, 7, 8, 11]
     assert step.stats.tokens == 5
 
 
-@pytest.mark.parametrize("preset", [D3MLX(row_multiple=1), D3LLM(), D3LLM(rows="full"), FastDLLM(), Vanilla()])
+@pytest.mark.parametrize("preset", [Selective(row_multiple=1), D3LLM(), D3LLM(cache="none"), FastDLLM(), Vanilla()])
 def test_a_hole_behind_finished_blocks_is_decoded(preset: Any) -> None:
     """Three blocks and more without a mask lie between the holes."""
     tokens = np.ones(200, np.int32)

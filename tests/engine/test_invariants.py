@@ -11,8 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from d3mlx.canvas import Canvas
-from d3mlx.decoding.presets import D3LLM, D3MLX, Decoder, FastDLLM, Vanilla
+from d3mlx.decoding.d3llm import D3LLM
+from d3mlx.decoding.decoder import Decoder
+from d3mlx.decoding.fast_dllm import FastDLLM
 from d3mlx.decoding.sampling import Sampling
+from d3mlx.decoding.selective import Selective
+from d3mlx.decoding.vanilla import Vanilla
 from d3mlx.engine import decode, follow
 from d3mlx.request import Request, Step
 from tests.fakes import END, MASK, TableModel, random_table
@@ -21,28 +25,28 @@ LLADA: list[Any] = [
     Vanilla(block_size=8),
     Vanilla(block_size=5, steps=11, alg="random"),
     Vanilla(block_size=8, cfg_scale=0.5),
-    FastDLLM(rows="full", threshold=0.5, block_size=8),
-    FastDLLM(rows="prefix", factor=1.5, block_size=7),
-    FastDLLM(rows="dual", threshold=0.3, block_size=5),
-    D3LLM(rows="full", threshold=1.0, block_size=6),
+    FastDLLM(cache="none", threshold=0.5, block_size=8),
+    FastDLLM(cache="prefix", factor=1.5, block_size=7),
+    FastDLLM(cache="dual", threshold=0.3, block_size=5),
+    D3LLM(cache="none", threshold=1.0, block_size=6),
     D3LLM(threshold=0.8, block_size=5, cache_delay=1, refresh_interval=3),
     D3LLM(threshold=1.5, block_size=8, block_add=0.0, activation=0.0, cache_delay=0),
-    D3MLX(threshold=1.0, block_size=6, row_multiple=4),
-    D3MLX(threshold=0.8, block_size=8, recent=1, row_multiple=1, refresh_interval=3),
-    D3MLX(threshold=0.8, block_size=4, row_multiple=1, ahead=1),
+    Selective(threshold=1.0, block_size=6, row_multiple=4),
+    Selective(threshold=0.8, block_size=8, recent=1, row_multiple=1, refresh_interval=3),
+    Selective(threshold=0.8, block_size=4, row_multiple=1, ahead=1),
 ]
 DREAM: list[Any] = [
     Vanilla(),
     Vanilla(alg="topk_margin", steps=7),
     Vanilla(alg="maskgit_plus", steps=9, alg_temp=0.5),
     Vanilla(alg="origin", steps=6),
-    FastDLLM(rows="full", threshold=0.6, steps=5),
-    FastDLLM(rows="prefix", threshold=0.4, block_size=6),
-    FastDLLM(rows="dual", threshold=0.4, block_size=7),
-    D3LLM(rows="full", threshold=1.0, block_size=6, block_add=1.0, activation=1.0),
+    FastDLLM(cache="none", threshold=0.6, steps=5),
+    FastDLLM(cache="prefix", threshold=0.4, block_size=6),
+    FastDLLM(cache="dual", threshold=0.4, block_size=7),
+    D3LLM(cache="none", threshold=1.0, block_size=6, block_add=1.0, activation=1.0),
     D3LLM(threshold=0.9, block_size=5, cache_delay=2, refresh_interval=4),
-    D3MLX(threshold=0.9, block_size=5, row_multiple=4),
-    D3MLX(threshold=0.9, block_size=5, row_multiple=4, ahead=0),
+    Selective(threshold=0.9, block_size=5, row_multiple=4),
+    Selective(threshold=0.9, block_size=5, row_multiple=4, ahead=0),
 ]
 DECODERS = [("llada", p) for p in LLADA] + [("dream", p) for p in DREAM]
 MAY_PAUSE = (Vanilla,)
@@ -127,8 +131,8 @@ def check_step(step: Step, tokens: Any, first: int, preset: Any) -> None:
 def test_multi_block_with_thresholds_of_one_is_sequential(seed: int, new: int, size: int) -> None:
     """d3LLM's own limit: a block only opens once the one before it is complete."""
     table = random_table(seed, 3 + new)
-    wide = D3LLM(rows="full", block_size=size, block_add=1.0, activation=1.0).build("llada")
-    narrow = replace(wide, schedule=FastDLLM(rows="full", block_size=size).build("llada").schedule)
+    wide = D3LLM(cache="none", block_size=size, block_add=1.0, activation=1.0).build("llada")
+    narrow = replace(wide, schedule=FastDLLM(cache="none", block_size=size).build("llada").schedule)
     runs = []
     for decoder in (wide, narrow):
         canvas = Canvas.for_prompt([1, 2, 3], new, MASK, (END,))
@@ -146,7 +150,7 @@ def test_multi_block_with_thresholds_of_one_is_sequential(seed: int, new: int, s
 def test_rows_do_not_change_what_a_context_free_model_says(seed: int, delay: int, interval: int, family: str) -> None:
     """A model whose logits ignore the context gives the same answer from any cache, shifted or not."""
     table = random_table(seed, 45)
-    full = D3LLM(rows="full", block_size=7).build(family)
+    full = D3LLM(cache="none", block_size=7).build(family)
     delayed = D3LLM(block_size=7, cache_delay=delay, refresh_interval=interval).build(family)
     traces = []
     for decoder in (full, delayed):
@@ -160,8 +164,8 @@ def test_rows_do_not_change_what_a_context_free_model_says(seed: int, delay: int
 @given(seed=st.integers(0, 10**6), new=st.integers(1, 40), family=st.sampled_from(["llada", "dream"]))
 def test_needed_rows_with_room_for_all_of_them_are_exact(seed: int, new: int, family: str) -> None:
     table = random_table(seed, 3 + new)
-    needed = D3MLX(threshold=0.7, block_size=6, row_multiple=64, favor="forwards").build(family)
-    exact = D3LLM(rows="full", threshold=0.7, block_size=6).build(family)
+    needed = Selective(threshold=0.7, block_size=6, row_multiple=64, favor="forwards").build(family)
+    exact = D3LLM(cache="none", threshold=0.7, block_size=6).build(family)
     runs = []
     for decoder in (needed, exact):
         canvas = Canvas.for_prompt([1, 2, 3], new, MASK, (END,))
@@ -186,7 +190,7 @@ def test_needed_rows_are_computed(
     """Every mask that may commit, the row its prediction comes from, fresh commits, tokens near them; little else."""
     model = TableModel(random_table(seed, 3 + new), family)
     canvas = Canvas.for_prompt([1, 2, 3], new, MASK, (END,), early_stop)
-    decoder = D3MLX(threshold=0.7, block_size=6, recent=recent, near=near, row_multiple=multiple).build(family)
+    decoder = Selective(threshold=0.7, block_size=6, recent=recent, near=near, row_multiple=multiple).build(family)
     commits: list[set[int]] = []
     tokens = set(range(3))
     for step in decode(model, canvas, decoder):

@@ -9,13 +9,13 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from d3mlx import D3LLM, D3MLX, FastDLLM, Generation, generate
+from d3mlx import D3LLM, FastDLLM, Generation, Selective, generate
 from d3mlx.cache import CachedLayer, KVCache, QuantizedLayer, RowIndex
 from d3mlx.canvas import Canvas
-from d3mlx.decoding.presets import Decoder
+from d3mlx.decoding.decoder import Decoder
 from d3mlx.engine import decode, eligible_logits, forward
 from d3mlx.errors import ConfigError
-from d3mlx.packing import KVPacking
+from d3mlx.quantization import KVQuantization
 from d3mlx.request import Request
 from tests.builders import LLADA_CONFIG, llada_model
 
@@ -51,7 +51,7 @@ def above(model: Any, canvas: Canvas, decoder: Decoder, steps: int) -> list[tupl
 @pytest.mark.parametrize("kv_bits", [None, 8])
 def test_steps_write_into_the_cache_and_nothing_grows(kv_bits: int | None) -> None:
     model = model_of(layers=2, width=32)
-    whole = D3MLX(**ONE_BY_ONE, ahead=LENGTH, kv_bits=kv_bits, kv_group_size=kv_bits and 32)
+    whole = Selective(**ONE_BY_ONE, ahead=LENGTH, kv_bits=kv_bits, kv_group_size=kv_bits and 32)
     # What a process makes once and keeps, such as compiled functions, is made before.
     above(model, Canvas.for_prompt([1] * 4, LENGTH, 15, early_stop=False), whole.build("llada"), 3)
     found = above(model, Canvas.for_prompt([1] * 4, LENGTH, 15, early_stop=False), whole.build("llada"), 100)
@@ -75,19 +75,19 @@ def test_a_long_prompt_and_what_is_left_of_it() -> None:
     prompt = (np.arange(4096) % 13).tolist()
     gc.collect()
     before = mx.get_active_memory()
-    result = generate(model, None, prompt, D3MLX(threshold=10.0, block_size=4, row_multiple=8), max_tokens=6)
+    result = generate(model, None, prompt, Selective(threshold=10.0, block_size=4, row_multiple=8), max_tokens=6)
     assert result.stats.prefill_rows == 4096
     assert result.stats.rows < 4200
     gc.collect()
     assert mx.get_active_memory() == before
 
 
-def logits_after(model: Any, packing: KVPacking | None, length: int) -> tuple[np.ndarray[Any, Any], int]:
+def logits_after(model: Any, quantization: KVQuantization | None, length: int) -> tuple[np.ndarray[Any, Any], int]:
     """Logits of a step against the cache that a full pass left, some of its rows rewritten; and the cache's bytes."""
-    built = D3MLX(row_multiple=1).build("llada")
+    built = Selective(row_multiple=1).build("llada")
     canvas = Canvas.for_prompt([1, 2, 3], length - 3, 15)
     canvas.extend(length)
-    request = Request(model, canvas, Decoder(built.schedule, built.acceptance, built.rows, kv=packing))
+    request = Request(model, canvas, Decoder(built.schedule, built.acceptance, built.cache, kv=quantization))
 
     def logits(rows: np.ndarray[Any, Any]) -> mx.array:
         request.rows, request.eligible = RowIndex(rows, length), rows
@@ -107,7 +107,7 @@ def logits_after(model: Any, packing: KVPacking | None, length: int) -> tuple[np
 def test_quantized_keys_and_values_say_nearly_the_same_in_less_memory(bits: int, group: int, near: float) -> None:
     model = model_of(layers=3, width=128, heads=2)
     exact, full_size = logits_after(model, None, 40)
-    found, size = logits_after(model, KVPacking(bits, group), 40)
+    found, size = logits_after(model, KVQuantization(bits, group), 40)
     assert not np.array_equal(found, exact)
     assert np.abs(found - exact).max() < near * np.abs(exact).max()
     assert full_size == 2 * 3 * 40 * 128 * 4
@@ -117,10 +117,10 @@ def test_quantized_keys_and_values_say_nearly_the_same_in_less_memory(bits: int,
 
 def test_every_cached_decoder_decodes_with_quantized_keys_and_values() -> None:
     model = model_of(layers=2)
-    presets = [FastDLLM(rows="prefix", kv_bits=8), FastDLLM(kv_bits=8), D3LLM(kv_bits=8), D3MLX(kv_bits=8)]
+    presets = [FastDLLM(cache="prefix", kv_bits=8), FastDLLM(kv_bits=8), D3LLM(kv_bits=8), Selective(kv_bits=8)]
     for preset in presets:
         generation = Generation(model, None, [1, 2, 3], preset, max_tokens=40)
-        assert generation.decoder.kv == KVPacking(8, 64)
+        assert generation.decoder.kv == KVQuantization(8, 64)
         for _ in generation:
             pass
         assert generation.canvas.done
@@ -128,7 +128,7 @@ def test_every_cached_decoder_decodes_with_quantized_keys_and_values() -> None:
 
 def test_packed_rows_stay_what_they_were() -> None:
     """Rows that a step does not compute keep their bits."""
-    cache = KVCache(1, packing=KVPacking(8, 32))
+    cache = KVCache(1, quantization=KVQuantization(8, 32))
     everything, some = RowIndex(np.arange(6, dtype=np.int32), 6), RowIndex(np.array([1, 4], np.int32), 6)
     base = mx.random.normal((1, 2, 6, 32), key=mx.random.key(0))
     (layer,) = cache.open(everything, np.zeros(6, np.int32))
@@ -149,12 +149,10 @@ def test_packed_rows_stay_what_they_were() -> None:
 @pytest.mark.parametrize(
     ("preset", "says"),
     [
-        (D3LLM(rows="full", kv_bits=8), "Full rows keep no K/V"),
-        (FastDLLM(rows="full", kv_bits=4), "Full rows keep no K/V"),
-        (D3MLX(kv_bits=7), "kv-bits is one of 2, 3, 4, 5, 6, 8, not 7"),
-        (D3MLX(kv_bits=8, kv_group_size=48), "kv-group-size is one of 32, 64, 128, not 48"),
-        (D3MLX(kv_group_size=64), "give kv-bits too"),
-        (D3MLX(kv_bits=8, kv_group_size=128), "heads have 64 numbers, .* give kv-group-size 64"),
+        (D3LLM(cache="none", kv_bits=8), "kv-bits needs a KV cache"),
+        (FastDLLM(cache="none", kv_bits=4), "kv-bits needs a KV cache"),
+        (Selective(kv_group_size=64), "give kv-bits too"),
+        (Selective(kv_bits=8, kv_group_size=128), "heads have 64 numbers, .* give kv-group-size 64"),
     ],
 )
 def test_what_is_refused(preset: Any, says: str) -> None:

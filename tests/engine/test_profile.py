@@ -7,12 +7,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from d3mlx import batch_generate, engine, stages
+from d3mlx import batch_generate, engine, profiling
 from d3mlx.canvas import Canvas
-from d3mlx.decoding.presets import D3LLM, D3MLX, FastDLLM, Vanilla
+from d3mlx.decoding.d3llm import D3LLM
+from d3mlx.decoding.fast_dllm import FastDLLM
+from d3mlx.decoding.selective import Selective
+from d3mlx.decoding.vanilla import Vanilla
 from d3mlx.engine import decode
+from d3mlx.profiling import STAGES, Profile, profiled
 from d3mlx.request import Step
-from d3mlx.stages import STAGES, Profile, profiled
 from tests.fakes import END, MASK, TableModel, random_table
 from tests.golden.cases import model as golden_model
 
@@ -25,7 +28,7 @@ def steps_of(preset: Any) -> list[Step]:
     return list(decode(TableModel(random_table(1, 43)), canvas_of(), preset.build("llada")))
 
 
-@pytest.mark.parametrize("preset", [D3LLM(), D3MLX(), FastDLLM(threshold=0.5), Vanilla()])
+@pytest.mark.parametrize("preset", [D3LLM(), Selective(), FastDLLM(threshold=0.5), Vanilla()])
 def test_the_same_steps_with_and_without(preset: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = {"read": 0, "wait": 0}
 
@@ -39,7 +42,7 @@ def test_the_same_steps_with_and_without(preset: Any, monkeypatch: pytest.Monkey
         monkeypatch.setattr(module, name, call)
 
     counted(engine, "read")
-    counted(stages, "wait")
+    counted(profiling, "wait")
     plain = steps_of(preset)
     assert calls == {"read": len(plain), "wait": 0}
     profile = Profile()
@@ -54,7 +57,7 @@ def test_the_same_steps_with_and_without(preset: Any, monkeypatch: pytest.Monkey
 
 def test_the_stages_share_out_the_whole_time(monkeypatch: pytest.MonkeyPatch) -> None:
     ticks = iter(range(10_000))
-    monkeypatch.setattr(stages.time, "perf_counter", lambda: float(next(ticks)))
+    monkeypatch.setattr(profiling.time, "perf_counter", lambda: float(next(ticks)))
     profile = Profile()
     with profiled(profile):
         steps = steps_of(D3LLM())

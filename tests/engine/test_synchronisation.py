@@ -12,15 +12,18 @@ import pytest
 
 from d3mlx import engine
 from d3mlx.canvas import Canvas
-from d3mlx.decoding.presets import D3LLM, D3MLX, FastDLLM, Vanilla
+from d3mlx.decoding.d3llm import D3LLM
+from d3mlx.decoding.fast_dllm import FastDLLM
 from d3mlx.decoding.sampling import Sampling
+from d3mlx.decoding.selective import Selective
+from d3mlx.decoding.vanilla import Vanilla
 from d3mlx.engine import decode
 from d3mlx.request import Request
 from tests.fakes import END, MASK, TableModel, random_table
 
 ROOT = Path(__file__).parents[2]
 FILES = [
-    *(ROOT / "d3mlx" / f"{name}.py" for name in ("engine", "request", "batch", "cache", "canvas", "packing", "stages")),
+    *(ROOT / "d3mlx" / f"{name}.py" for name in ("engine", "request", "batch", "cache", "canvas", "profiling")),
     *sorted((ROOT / "d3mlx" / "decoding").glob("*.py")),
     *sorted((ROOT / "d3mlx" / "models").glob("*.py")),
     *sorted((ROOT / "kernels").glob("*.py")),
@@ -44,11 +47,11 @@ def reads(tree: ast.AST, function: str = "") -> Iterator[tuple[str, str, int]]:
             yield function, f"{of}.{name}", node.lineno
 
 
-READERS = {"engine.py": "read", "stages.py": "wait"}
+READERS = {"engine.py": "read", "profiling.py": "wait"}
 """The functions that may: the read of a step, and the wait that only a profile asks for."""
 
 ON_HOST = {
-    ("schedule.py", "lay_out", "np.array"),
+    ("schedule.py", "make_block_table", "np.array"),
     ("canvas.py", "__init__", "np.asarray"),
     ("cache.py", "match", "np.asarray"),
 }
@@ -80,10 +83,10 @@ PRESETS: list[tuple[str, Any]] = [
     ("llada", Vanilla()),
     ("llada", Vanilla(alg="random", steps=7)),
     ("llada", Vanilla(cfg_scale=0.5)),
-    ("llada", D3MLX(threshold=1.0, row_multiple=4)),
-    ("dream", D3MLX(threshold=1.0, row_multiple=4)),
-    ("dream", FastDLLM(rows="dual")),
-    ("dream", FastDLLM(rows="full", threshold=0.6, steps=5)),
+    ("llada", Selective(threshold=1.0, row_multiple=4)),
+    ("dream", Selective(threshold=1.0, row_multiple=4)),
+    ("dream", FastDLLM(cache="dual")),
+    ("dream", FastDLLM(cache="none", threshold=0.6, steps=5)),
     ("dream", Vanilla(alg="maskgit_plus", steps=9, alg_temp=0.5)),
     ("dream", Vanilla(alg="topk_margin", steps=9)),
     ("dream", Vanilla(alg="origin", steps=9)),

@@ -18,7 +18,7 @@ from d3mlx.data.problems import is_correct, problem
 from d3mlx.errors import ConfigError, DataError, PromptError
 from d3mlx.evaluate.records import Folder, Record, Setting, read_points, read_records, score
 from d3mlx.evaluate.results import (
-    Point,
+    OperatingPoint,
     Run,
     area,
     asked_apart,
@@ -29,7 +29,7 @@ from d3mlx.evaluate.results import (
     read_runs,
     summary,
 )
-from d3mlx.evaluate.run import Subject, attempt, run_point, solve
+from d3mlx.evaluate.run import EvalModel, attempt, run_point, solve
 from d3mlx.evaluate.tasks import Ask, Verdict
 from d3mlx.files import append, fingerprint, write_text
 from d3mlx.research.builds.shipped import measure
@@ -54,8 +54,8 @@ class Echo:
 
 
 @pytest.fixture(scope="module")
-def subject(tmp_path_factory: pytest.TempPathFactory) -> Subject:
-    return Subject(*load(str(write_llada(tmp_path_factory.mktemp("llada")))), Sampling(1.0, seed=7), 12)
+def subject(tmp_path_factory: pytest.TempPathFactory) -> EvalModel:
+    return EvalModel(*load(str(write_llada(tmp_path_factory.mktemp("llada")))), Sampling(1.0, seed=7), 12)
 
 
 @contextmanager
@@ -64,7 +64,7 @@ def opened(path: Path, config: dict[str, Any] = CONFIG) -> Iterator[Folder]:
         yield folder
 
 
-def run(subject: Subject, path: Path, count: int, stop_after: int | None = None) -> Point:
+def run(subject: EvalModel, path: Path, count: int, stop_after: int | None = None) -> OperatingPoint:
     seen: list[Record] = []
 
     def watch(record: Record) -> None:
@@ -78,7 +78,7 @@ def run(subject: Subject, path: Path, count: int, stop_after: int | None = None)
     return point
 
 
-def test_a_record_is_what_generate_gives(subject: Subject) -> None:
+def test_a_record_is_what_generate_gives(subject: EvalModel) -> None:
     for index in (0, 1):
         record = attempt(subject, Echo(), D3LLM(), index)
         text = f"Problem {index}"
@@ -92,7 +92,7 @@ def test_a_record_is_what_generate_gives(subject: Subject) -> None:
         assert (record.seed, record.answer) == (7 + index, str(len(result.text)))
 
 
-def test_an_answer_may_begin_with_given_words(subject: Subject) -> None:
+def test_an_answer_may_begin_with_given_words(subject: EvalModel) -> None:
     prompt = Ask("Q", chat=True, opening="Well,").prompt(subject.tokenizer)
     assert isinstance(prompt, str)
     chat = subject.tokenizer.apply_chat_template([{"role": "user", "content": "Q"}], add_generation_prompt=True)
@@ -118,7 +118,7 @@ def test_the_builder_of_the_embedded_model_measures_with_it() -> None:
         assert getattr(found, name) == getattr(result.stats, name)
 
 
-def test_tokens_behind_a_stop_text_do_not_count(subject: Subject) -> None:
+def test_tokens_behind_a_stop_text_do_not_count(subject: EvalModel) -> None:
     whole = attempt(replace(subject, max_tokens=40), Echo(), D3LLM(), 1)
     cut = Echo()
     middle = len(whole.text) // 2
@@ -129,7 +129,7 @@ def test_tokens_behind_a_stop_text_do_not_count(subject: Subject) -> None:
     assert record.tokens == len(subject.tokenizer.encode(record.text, add_special_tokens=False))
 
 
-def test_a_run_that_was_cut_off_goes_on(subject: Subject, tmp_path: Path) -> None:
+def test_a_run_that_was_cut_off_goes_on(subject: EvalModel, tmp_path: Path) -> None:
     whole = run(subject, tmp_path / "whole", 6)
     with pytest.raises(KeyboardInterrupt):
         run(subject, tmp_path / "cut", 6, stop_after=3)
@@ -148,7 +148,7 @@ def test_a_run_that_was_cut_off_goes_on(subject: Subject, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("stop_after", [1, 5])
-def test_records_do_not_depend_on_the_batch_size(subject: Subject, tmp_path: Path, stop_after: int) -> None:
+def test_records_do_not_depend_on_the_batch_size(subject: EvalModel, tmp_path: Path, stop_after: int) -> None:
     """Problems take different numbers of forwards, so they do not finish in order. A run that was cut off goes on with
     another batch size."""
     subject, task, preset = replace(subject, max_tokens=24), Echo(), D3LLM(threshold=1.0, block_size=8)
@@ -184,7 +184,7 @@ def test_records_do_not_depend_on_the_batch_size(subject: Subject, tmp_path: Pat
     assert len(lines) == 8
 
 
-def test_configurations_do_not_mix(subject: Subject, tmp_path: Path) -> None:
+def test_configurations_do_not_mix(subject: EvalModel, tmp_path: Path) -> None:
     with opened(tmp_path / "run"):
         pass
     with opened(tmp_path / "run", {**CONFIG, "versions": {"mlx": "2"}}):
@@ -206,7 +206,7 @@ def test_configurations_do_not_mix(subject: Subject, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["not json\n", "[]\n", '{"index": 0}\n', "\n", "[" * 10**5 + "\n"])
-def test_damage_is_named(subject: Subject, tmp_path: Path, damage: str) -> None:
+def test_damage_is_named(subject: EvalModel, tmp_path: Path, damage: str) -> None:
     run(subject, tmp_path, 2)
     file = tmp_path / "threshold-0.5.jsonl"
     lines = file.read_text().splitlines(keepends=True)
@@ -241,14 +241,14 @@ def test_settings_survive_their_file_names(value: float) -> None:
         assert Setting.named(setting.name) == setting
 
 
-def test_a_problem_that_does_not_fit_is_named(subject: Subject) -> None:
+def test_a_problem_that_does_not_fit_is_named(subject: EvalModel) -> None:
     long = Echo()
     long.ask = lambda index: Ask("x" * 600, chat=False)  # type: ignore[method-assign]
     with pytest.raises(PromptError, match=r"Problem 4 of echo: .*context of 512"):
         list(solve(subject, long, D3LLM(), [4]))
 
 
-def test_totals(subject: Subject, tmp_path: Path) -> None:
+def test_totals(subject: EvalModel, tmp_path: Path) -> None:
     point = run(subject, tmp_path, 7)
     found = point.score
     assert (found.problems, found.correct, found.strict) == (7, 3, 2)
@@ -269,7 +269,9 @@ def record(index: int, correct: bool, tokens: int = 10) -> Record:
 
 
 def made(name: str, *points: list[Record], task: str = "echo") -> Run:
-    return Run(name, {"task": task}, [Point(Setting("steps", i), list(records)) for i, records in enumerate(points)])
+    return Run(
+        name, {"task": task}, [OperatingPoint(Setting("steps", i), list(records)) for i, records in enumerate(points)]
+    )
 
 
 def test_runs_are_compared_on_common_problems() -> None:

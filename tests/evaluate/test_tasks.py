@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from d3mlx.data.problems import problem
 from d3mlx.errors import ConfigError, D3Error, DataError
-from d3mlx.evaluate.answers import equivalent, last_boxed, normalise
+from d3mlx.evaluate.equivalence import equivalent, last_boxed, normalise
 from d3mlx.evaluate.tasks import TASKS, TaskOptions, task
 
 GSM = [

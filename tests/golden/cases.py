@@ -14,11 +14,21 @@ import numpy as np
 from mlx_lm.utils import load_model
 
 from d3mlx.canvas import Canvas
-from d3mlx.decoding.acceptance import Carry, Confidence, Entropy, Factor, OpensBlock, Origin, Quota, TimeQuota
-from d3mlx.decoding.presets import DREAM_ALGS, Decoder
-from d3mlx.decoding.rows import Delayed, Dual, Full, Prefix
+from d3mlx.decoding.acceptance import (
+    CarryQuota,
+    Confidence,
+    DreamOrigin,
+    DreamSchedule,
+    Entropy,
+    Factor,
+    FirstPosition,
+    Quota,
+)
+from d3mlx.decoding.cache_policy import DelayedCache, DualCache, NoCache, PrefixCache
+from d3mlx.decoding.decoder import Decoder
 from d3mlx.decoding.sampling import Noise, Sampling
 from d3mlx.decoding.schedule import MultiBlock, SequentialBlocks, WholeCanvas
+from d3mlx.decoding.vanilla import DREAM_ALGS
 from d3mlx.engine import decode
 from d3mlx.models import get_model_classes
 from d3mlx.request import Step
@@ -109,7 +119,7 @@ class RecordedNoise(Noise):
 def llada_decoder(algo: str, p: dict[str, Any]) -> Decoder:
     if algo.startswith("multi_block"):
         return multi_block("llada", p, cached=algo == "multi_block_kv_cache")
-    rows = Prefix() if "prefix" in algo else Dual() if "dual" in algo else Full()
+    rows = PrefixCache() if "prefix" in algo else DualCache() if "dual" in algo else NoCache()
     schedule = SequentialBlocks(p["block_length"])
     if "factor" in p:
         return Decoder(schedule, Factor(p["factor"]), rows)
@@ -124,21 +134,21 @@ def dream_decoder(algo: str, p: dict[str, Any]) -> Decoder:
     if algo == "multi_block":
         return multi_block("dream", p, cached=p.get("cache_delay_iter", 10000) < 10000)
     if algo == "entropy_sequential":
-        return Decoder(SequentialBlocks(p["block_length"]), Entropy(p["threshold"], inclusive=False), Full())
+        return Decoder(SequentialBlocks(p["block_length"]), Entropy(p["threshold"], inclusive=False), NoCache())
     if algo in ("vanilla", "fd_vanilla"):
         if p["alg"] == "origin":
-            return Decoder(WholeCanvas(), Origin(p["steps"]), Full())
+            return Decoder(WholeCanvas(), DreamOrigin(p["steps"]), NoCache())
         if p["alg"] == "confidence_threshold":
-            return Decoder(WholeCanvas(), Carry(p["threshold"], p["steps"]), Full())
-        return Decoder(WholeCanvas(), TimeQuota(DREAM_ALGS[p["alg"]], p["steps"], p.get("eps", 1e-3)), Full())
-    rows = Dual() if p.get("dual_cache") else Prefix()
+            return Decoder(WholeCanvas(), CarryQuota(p["threshold"], p["steps"]), NoCache())
+        return Decoder(WholeCanvas(), DreamSchedule(DREAM_ALGS[p["alg"]], p["steps"], p.get("eps", 1e-3)), NoCache())
+    rows = DualCache() if p.get("dual_cache") else PrefixCache()
     per_block = 1 if algo == "fd_block" else p["max_new_tokens"] // p["block_length"]
     rule: Any = {
         "confidence_threshold": lambda: Confidence(p["threshold"]),
         "entropy_threshold": lambda: Entropy(p["threshold"], inclusive=False),
-        "entropy": lambda: TimeQuota("entropy", p["steps"] * per_block, first_step=1),
+        "entropy": lambda: DreamSchedule("entropy", p["steps"] * per_block, first_step=1),
     }[p["alg"]]()
-    return Decoder(SequentialBlocks(p["block_length"]), OpensBlock(rule), rows)
+    return Decoder(SequentialBlocks(p["block_length"]), FirstPosition(rule), rows)
 
 
 def multi_block(family: str, p: dict[str, Any], cached: bool) -> Decoder:
@@ -146,7 +156,7 @@ def multi_block(family: str, p: dict[str, Any], cached: bool) -> Decoder:
     schedule = MultiBlock(p["block_size"], p["block_add_threshold"], p["decoded_token_threshold"])
     threshold = math.inf if p["threshold"] is None else p["threshold"]
     rule = Entropy(threshold, inclusive=llada, best_always=llada, force_likeliest=llada)
-    rows = Delayed(p["cache_delay_iter"], p.get("refresh_interval", 10000), llada) if cached else Full()
+    rows = DelayedCache(p["cache_delay_iter"], p.get("refresh_interval", 10000), llada) if cached else NoCache()
     return Decoder(schedule, rule, rows)
 
 

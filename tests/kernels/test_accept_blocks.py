@@ -85,7 +85,7 @@ class Case:
         masked = [p for block in blocks for p in block if all_masked or rng.random() < 0.6] or [7]
         open_blocks = [block for block in blocks if any(p in block for p in masked)]
         focus = open_blocks[rng.integers(len(open_blocks))]
-        self.focus = focus.start, focus.stop
+        self.first_full = focus.start, focus.stop
         self.positions = np.array(masked, np.int32)
         count = len(masked)
         self.token = rng.integers(80, 92, count).astype(np.int32)
@@ -142,7 +142,7 @@ def truth(case: Case, rule: Rule) -> Accepted:
     if rule.best_always:
         passed.add(ranked[0])
     tokens = {i: int(case.sampled[i]) for i in passed}
-    start, end = case.focus
+    start, end = case.first_full
     inside = [i for i in ranked if start <= case.positions[i] < end]
     if rule.progress and not passed & set(inside):
         tokens[inside[0]] = int(case.token[inside[0]] if rule.force_likeliest else case.sampled[inside[0]])
@@ -157,7 +157,7 @@ def assert_right(packed: mx.array, case: Case, rule: Rule) -> None:
 
 
 def check(case: Case, rule: Rule) -> None:
-    assert_right(accept_blocks(case.stats, case.positions, case.focus, case.rule(rule)), case, rule)
+    assert_right(accept_blocks(case.stats, case.positions, case.first_full, case.rule(rule)), case, rule)
 
 
 SHAPES: dict[str, Callable[[int], Case]] = {
@@ -207,7 +207,7 @@ def test_a_quota_and_a_level_count_together(executor: Executor) -> None:
     ):
         case.p_sampled[:] = p
         with executor(Emulation(seed=1)):
-            packed = accept_blocks(case.stats, case.positions, case.focus, CARRIED._replace(most=3))
+            packed = accept_blocks(case.stats, case.positions, case.first_full, CARRIED._replace(most=3))
         assert Accepted.unpack(np.array(packed)).tokens.tolist() == expected
 
 
@@ -218,7 +218,7 @@ def test_damaged_rows_are_reported(executor: Executor, rule: Rule) -> None:
         case = Case(2, [12], all_masked=True)
         for column in (case.p, case.p2, case.p_sampled, case.entropy):
             column[list(damaged)] = np.nan
-        inputs = case.stats, case.positions, case.focus, case.rule(rule)
+        inputs = case.stats, case.positions, case.first_full, case.rule(rule)
         with executor(Emulation(seed=1)):
             accepted = Accepted.unpack(np.array(accept_blocks(*inputs)))
         expected = Accepted.unpack(np.array(accept_blocks(*inputs)))
@@ -238,7 +238,7 @@ cases = st.builds(
 @settings(max_examples=300, deadline=None)
 @given(case=cases, rule=st.sampled_from(RULES))
 def test_reference_equals_the_rules(case: Case, rule: Rule) -> None:
-    inputs = case.stats, mx.array(case.positions), mx.array(case.focus), case.rule(rule)
+    inputs = case.stats, mx.array(case.positions), mx.array(case.first_full), case.rule(rule)
     assert_right(reference(*inputs), case, rule)
 
 
@@ -250,7 +250,7 @@ def test_kernel_reference_and_rules_agree(case: Case, rule: Rule, most: int | No
     with emulated(Emulation(seed=seed)) as records:
         check(case, rule)
     assert len(records) == 1
-    inputs = case.stats, mx.array(case.positions), mx.array(case.focus), case.rule(rule)
+    inputs = case.stats, mx.array(case.positions), mx.array(case.first_full), case.rule(rule)
     assert_right(reference(*inputs), case, rule)
 
 
@@ -258,7 +258,7 @@ def test_one_launch_and_12_bytes_per_row(emulator: Executor) -> None:
     case = Case(1, [32] * 8)
     for rule in RULES:
         with emulator(Emulation()) as records:
-            packed = accept_blocks(case.stats, case.positions, case.focus, case.rule(rule))
+            packed = accept_blocks(case.stats, case.positions, case.first_full, case.rule(rule))
             mx.eval(packed)
         assert len(records) == 1
         assert packed.nbytes == records[0].traffic["out"].size == 12 * len(case.positions)

@@ -9,11 +9,12 @@ import pytest
 
 from d3mlx.cache import KVCache
 from d3mlx.canvas import Canvas
-from d3mlx.decoding.acceptance import Entropy, Origin, Quota, TimeQuota
-from d3mlx.decoding.presets import D3LLM, Decoder
-from d3mlx.decoding.rows import Full, Plan, run
+from d3mlx.decoding.acceptance import DreamOrigin, DreamSchedule, Entropy, Quota
+from d3mlx.decoding.cache_policy import NoCache, Plan, run
+from d3mlx.decoding.d3llm import D3LLM
+from d3mlx.decoding.decoder import Decoder
 from d3mlx.decoding.sampling import Sampling
-from d3mlx.decoding.schedule import MultiBlock, SequentialBlocks, View, WholeCanvas
+from d3mlx.decoding.schedule import ActiveBlocks, MultiBlock, SequentialBlocks, WholeCanvas
 from d3mlx.engine import step
 from d3mlx.kernels import dispatch
 from d3mlx.request import Request
@@ -31,7 +32,7 @@ class MaskedOnly:
     def start(self, canvas: Canvas, cache: KVCache) -> bool:
         return False
 
-    def step(self, canvas: Canvas, view: View, cache: KVCache, state: bool) -> tuple[Plan, bool]:
+    def step(self, canvas: Canvas, active: ActiveBlocks, cache: KVCache, state: bool) -> tuple[Plan, bool]:
         if not state:
             return run(0, canvas.active_length, "first"), True
         return Plan(canvas.masked_before(canvas.active_length)), True
@@ -44,13 +45,13 @@ CASES = {
         Decoder(MultiBlock(8, 0.1, 0.9), Entropy(2.0), MaskedOnly()),
         {"accept_entropy", "refresh_rows"},
     ),
-    "quota": (Decoder(SequentialBlocks(8), Quota("confidence", 12), Full()), {"accept_confidence_best"}),
-    "random quota": (Decoder(SequentialBlocks(8), Quota("random", 12), Full()), {"accept_random_best_noisy"}),
+    "quota": (Decoder(SequentialBlocks(8), Quota("confidence", 12), NoCache()), {"accept_confidence_best"}),
+    "random quota": (Decoder(SequentialBlocks(8), Quota("random", 12), NoCache()), {"accept_random_best_noisy"}),
     "drawn positions": (
-        Decoder(WholeCanvas(), TimeQuota("margin", 12, alg_temp=0.5), Full()),
+        Decoder(WholeCanvas(), DreamSchedule("margin", 12, alg_temp=0.5), NoCache()),
         {"accept_margin_best_noisy"},
     ),
-    "origin": (Decoder(WholeCanvas(), Origin(12), Full()), {"accept_random_below_noisy"}),
+    "origin": (Decoder(WholeCanvas(), DreamOrigin(12), NoCache()), {"accept_random_below_noisy"}),
 }
 """A decoder, and the kernels that it must run beside `token_stats`."""
 

@@ -10,10 +10,14 @@ import pytest
 
 from d3mlx.canvas import Canvas
 from d3mlx.decoding.acceptance import Candidates
-from d3mlx.decoding.presets import D3LLM, D3MLX, DREAM_ALGS, LLADA_ALGS, Decoder, FastDLLM, Vanilla
-from d3mlx.decoding.rows import Kind
+from d3mlx.decoding.cache_policy import Kind
+from d3mlx.decoding.d3llm import D3LLM
+from d3mlx.decoding.decoder import Decoder
+from d3mlx.decoding.fast_dllm import FastDLLM
 from d3mlx.decoding.sampling import Noise
-from d3mlx.decoding.schedule import View
+from d3mlx.decoding.schedule import ActiveBlocks
+from d3mlx.decoding.selective import Selective
+from d3mlx.decoding.vanilla import DREAM_ALGS, LLADA_ALGS, Vanilla
 from d3mlx.kernels.accept_blocks import kernel_of
 from tests.kernels import snapshot
 from tests.metal import lint
@@ -29,7 +33,7 @@ def test_snapshots_are_up_to_date() -> None:
 def decoders() -> Iterator[Decoder]:
     """Yield a decoder for each acceptance rule that a preset may have."""
     for family in ("llada", "dream"):
-        for preset in (D3LLM(), D3MLX(), FastDLLM(), FastDLLM(rows="full")):
+        for preset in (D3LLM(), Selective(), FastDLLM(), FastDLLM(cache="none")):
             yield preset.build(family)
     yield FastDLLM(factor=1.0).build("llada")
     for alg in LLADA_ALGS:
@@ -45,10 +49,10 @@ def test_each_kernel_of_a_preset_has_a_snapshot() -> None:
     kinds: tuple[Kind, ...] = ("first", "step")
     for decoder in decoders():
         canvas = Canvas.for_prompt([1, 2, 3], 64, mask_id=250)
-        table = decoder.schedule.table(canvas)
-        view = View.of(table)
+        table = decoder.schedule.block_table(canvas)
+        active = ActiveBlocks.of(table)
         for kind in kinds:
-            candidates = Candidates(canvas.masked_before(view.end), view, kind, 0, Noise(0))
+            candidates = Candidates(canvas.masked_before(active.end), active, kind, 0, Noise(0))
             rule, _ = decoder.acceptance.rule(candidates, decoder.acceptance.start(canvas))
             used.add(kernel_of(rule).name)
     assert used == {kernel_of(rule).name for rule in snapshot.rules(8)}

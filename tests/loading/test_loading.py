@@ -20,11 +20,11 @@ from mlx_lm.utils import quantize_model, save_model
 from d3mlx import generate, load
 from d3mlx import load as load_checkpoint
 from d3mlx.api import encode
-from d3mlx.checkpoint import open_checkpoint
+from d3mlx.checkpoints.checkpoint import open_checkpoint
+from d3mlx.checkpoints.hub import fetch
+from d3mlx.checkpoints.loader import EMBEDDED, PAIRS, TEACHER, memory_limit
 from d3mlx.cli.info import describe
 from d3mlx.errors import CheckpointError, ConfigError, MemoryLimitError, PromptError
-from d3mlx.hub import fetch
-from d3mlx.loader import EMBEDDED, PAIRS, TEACHER, memory_limit
 from tests.builders import (
     LLADA_CONFIG,
     byte_tokenizer,
@@ -359,10 +359,10 @@ def test_too_big_for_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     folder = write_llada(tmp_path / "model")
     assert memory_limit() > 1e8
     # 140 thousand float32 weights: 0.56 MB; 150 kB hold them at 8 bits and their scales.
-    monkeypatch.setattr("d3mlx.loader.memory_limit", lambda: 170_000)
+    monkeypatch.setattr("d3mlx.checkpoints.loader.memory_limit", lambda: 170_000)
     with pytest.raises(MemoryLimitError, match="at most 8 bits"):
         load_checkpoint(str(folder))
-    monkeypatch.setattr("d3mlx.loader.memory_limit", lambda: 10)
+    monkeypatch.setattr("d3mlx.checkpoints.loader.memory_limit", lambda: 10)
     with pytest.raises(MemoryLimitError, match="no quantized version"):
         load_checkpoint(str(folder))
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import lru_cache, partial
 
-from d3mlx.data.batches import SHOT_OPERATIONS
-from d3mlx.data.problems import Problem, Split, answer_of, is_correct, page, problem
+from d3mlx.data.problems import SHOT_OPERATIONS, Problem, Split, answer_of, is_correct, page, problem
 from d3mlx.errors import ConfigError
 from d3mlx.evaluate.tasks.base import Ask, TaskOptions, Verdict, number_of_examples
 

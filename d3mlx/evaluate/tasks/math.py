@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 
 from d3mlx.errors import DataError
-from d3mlx.evaluate.answers import equivalent, last_boxed
+from d3mlx.evaluate.equivalence import equivalent, last_boxed
 from d3mlx.evaluate.fields import Row
 from d3mlx.evaluate.tasks.base import Ask, TaskOptions, Verdict, examples, problems
 from d3mlx.models import traits_of

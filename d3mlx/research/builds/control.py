@@ -13,13 +13,13 @@ from typing import Annotated
 
 import typer
 
-from d3mlx.data.batches import CANVAS, Batch, Source, stack
+from d3mlx.checkpoints.loader import TEACHER
 from d3mlx.data.problems import problem
 from d3mlx.data.tokens import build_tokenizer
 from d3mlx.distill.config import DistillConfig
 from d3mlx.distill.examples import Order
 from d3mlx.distill.trainer import TrainConfig
-from d3mlx.loader import TEACHER
+from d3mlx.research.batches import CANVAS, Batch, Source, stack
 from d3mlx.research.builds.further import Further, train_on
 from d3mlx.research.builds.shipped import HELD_OUT, check_out, publish
 from d3mlx.research.builds.student import DISTILL, RECORDED

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from d3mlx.data.batches import Batch, Source
+from d3mlx.research.batches import Batch, Source
 
 
 @dataclass(frozen=True)

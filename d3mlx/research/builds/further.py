@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from d3mlx.data.batches import Batch
-from d3mlx.distill.objective import Supervised
 from d3mlx.distill.trainer import TrainConfig, Trainer
 from d3mlx.files import fingerprint
+from d3mlx.research.batches import Batch
 from d3mlx.research.builds.shipped import finished, float_checkpoint, working
+from d3mlx.research.supervised import Supervised
 
 
 @dataclass(frozen=True)

@@ -20,18 +20,19 @@ from mlx_lm.models import llama
 from transformers import PreTrainedTokenizerFast
 
 from d3mlx.api import encode
-from d3mlx.data.batches import CANVAS, Batch, Source
+from d3mlx.checkpoints.loader import TEACHER
 from d3mlx.data.tokens import CONTEXT, build_tokenizer
-from d3mlx.distill.objective import Masked, Terms, mean_loss, on_rows
+from d3mlx.distill.losses import Terms
 from d3mlx.distill.trainer import TrainConfig, Trainer
 from d3mlx.evaluate.records import Record, score
 from d3mlx.evaluate.tasks import Task, task
 from d3mlx.files import fingerprint
-from d3mlx.loader import TEACHER
+from d3mlx.research.batches import CANVAS, Batch, Source
 from d3mlx.research.builds.curriculum import Curriculum, Phase
 from d3mlx.research.builds.shipped import HELD_OUT, check_out, float_checkpoint, replacing, save_floats, working
 from d3mlx.research.builds.teacher import BATCH, FF, HEADS, LAYERS, WIDTH, config_of
 from d3mlx.research.script import script
+from d3mlx.research.supervised import Masked, mean_loss, on_rows
 
 STEPS = 1000
 """Few beside the teacher's: it begins with what that learned, and a step has every token of a response as a target."""

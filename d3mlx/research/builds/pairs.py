@@ -13,11 +13,11 @@ from typing import Annotated
 
 import typer
 
-from d3mlx.data.batches import CANVAS, Source
+from d3mlx.checkpoints.loader import TEACHER
 from d3mlx.data.tokens import CONTEXT, build_tokenizer
 from d3mlx.distill.optimizer import OptimizerConfig
 from d3mlx.distill.trainer import TrainConfig
-from d3mlx.loader import TEACHER
+from d3mlx.research.batches import CANVAS, Source
 from d3mlx.research.builds.curriculum import Curriculum
 from d3mlx.research.builds.further import Further, train_on
 from d3mlx.research.builds.shipped import check_out, publish

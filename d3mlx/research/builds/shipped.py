@@ -17,21 +17,21 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from d3mlx import D3LLM, D3MLX, FastDLLM, Vanilla, load
-from d3mlx.checkpoint import open_checkpoint
+from d3mlx import D3LLM, FastDLLM, Selective, Vanilla, load
+from d3mlx.checkpoints.checkpoint import open_checkpoint
+from d3mlx.checkpoints.loader import in_float32, lazy_model
+from d3mlx.checkpoints.tokenizer import load_tokenizer
 from d3mlx.convert import Quantization, Recipe, convert
 from d3mlx.data.tokens import TURN
-from d3mlx.decoding.presets import Preset
+from d3mlx.decoding.decoder import Preset
 from d3mlx.errors import ConfigError
 from d3mlx.evaluate.records import Score, score
-from d3mlx.evaluate.run import Subject, solve
+from d3mlx.evaluate.run import EvalModel, solve
 from d3mlx.evaluate.tasks import TaskOptions
 from d3mlx.evaluate.tasks.embedded import Embedded
 from d3mlx.files import holds_files, json_object, locked, write_text, writing
-from d3mlx.loader import in_float32, lazy_model
 from d3mlx.models import llada
 from d3mlx.research.experiments.readme import table
-from d3mlx.tokenizer import load_tokenizer
 
 BITS = 8
 RECIPE = Recipe(Quantization(bits=BITS, group_size=64))
@@ -42,7 +42,7 @@ MEASURED: dict[str, Preset] = {
     "vanilla, one token a forward, blocks of 32": Vanilla(),
     "fast-dllm, dual cache, 0.9": FastDLLM(),
     "d3llm, delayed cache, 0.5": D3LLM(),
-    "d3mlx, needed rows, 0.5": D3MLX(),
+    "selective, selective cache, 0.5": Selective(),
 }
 
 COLUMNS = ["decoder", "exact answers", "tokens per forward", "rows per token"]
@@ -98,7 +98,7 @@ def float_checkpoint(folder: Path) -> tuple[Any, Any, dict[str, Any]]:
 
 def measure(model: Any, tokenizer: Any, decoder: Preset, count: int, questions: int = 1) -> Score:
     """Solve the first `count` held-out problems, so many at once."""
-    subject = Subject(model, tokenizer)
+    subject = EvalModel(model, tokenizer)
     held_out = Embedded(TaskOptions(), "llada", questions=questions)
     return score(list(track(solve(subject, held_out, decoder, range(count)), "solving", total=count)))
 

@@ -16,20 +16,20 @@ from typing import Annotated
 import mlx.core as mx
 import typer
 
-from d3mlx.cli.trajectories import Counter
+from d3mlx.checkpoints.loader import TEACHER, load
+from d3mlx.cli.render.progress import RecordingProgress
 from d3mlx.convert.target import new_folder
-from d3mlx.data.batches import CANVAS
 from d3mlx.distill.config import DistillConfig
 from d3mlx.distill.fuse import fuse
+from d3mlx.distill.prompts import EMBEDDED, questions
 from d3mlx.distill.recording import record_all, settings_of, wait_for_all
-from d3mlx.distill.rows import EMBEDDED, questions
 from d3mlx.distill.run import distill
-from d3mlx.distill.store import SHARD
 from d3mlx.distill.trainer import CHECKPOINT, Bar
-from d3mlx.distill.trajectories import RecordConfig
+from d3mlx.distill.trajectories import RecordConfig, Teacher
+from d3mlx.distill.trajectory_store import SHARD
 from d3mlx.errors import ConfigError
 from d3mlx.files import fingerprint, holds_files, write_text
-from d3mlx.loader import TEACHER, load
+from d3mlx.research.batches import CANVAS
 from d3mlx.research.builds.shipped import HELD_OUT, check_out, float_checkpoint, publish, save_floats
 from d3mlx.research.script import script
 
@@ -38,10 +38,10 @@ RECORDED = 6000
 
 EPOCHS = 15
 
-RECORD = RecordConfig(max_tokens=CANVAS, block_size=8, rows="needed", early_stop=True, check=True)
+RECORD = RecordConfig(max_tokens=CANVAS, teacher=Teacher(8, "selective"), early_stop=True, check=True)
 """Blocks in which the teacher is right most often. A wrong answer is tried again; one that stays wrong is left out.
 
-Of 100 problems 87 came out right on needed rows and 90 on full ones, which took 2.5 times as long.
+Of 100 problems 87 came out right on selective cache and 90 on full ones, which took 2.5 times as long.
 """
 
 BLOCK_SIZES = tuple(size for size in (16, 24, 32) for _ in range(EPOCHS // 3))
@@ -75,7 +75,7 @@ tokens per forward at equal accuracy.
 TEMPERATURE = 1.3
 """What the student's logits are divided by. Its training rewards certainty, and made it surer than it is right.
 
-Chosen on 200 to 300 validation problems, where `d3mlx` with its default threshold was right in 71 % at 6.3 tokens a
+Chosen on 200 to 300 validation problems, where `selective` with its default threshold was right in 71 % at 6.3 tokens a
 forward (with 1: 66 % at 6.9; with 1.5: 76 % at 5.8), the teacher in 61 % at 3.8.
 """
 
@@ -140,7 +140,7 @@ def record(work: Work, number: int, count: int) -> None:
     teacher = load(source)
     asked = questions(EMBEDDED, *teacher, CANVAS, False, (number + 1) * count)[number * count :]
     settings = settings_of(*teacher, teacher=str(source), teacher_fingerprint=fingerprint(source), data=EMBEDDED)
-    with Counter("recording", shown=first_process()) as report:
+    with RecordingProgress("recording", shown=first_process()) as report:
         record_all(teacher, asked, RECORD, work.trajectories(number), settings, SHARD, report)
 
 

@@ -17,14 +17,14 @@ import typer
 from mlx.utils import tree_flatten, tree_unflatten
 from transformers import PreTrainedTokenizerFast
 
-from d3mlx.data.batches import CANVAS, Source
 from d3mlx.data.tokens import CONTEXT, END, MASK, build_tokenizer
-from d3mlx.distill.objective import Supervised, mask_batch, masked_loss
 from d3mlx.distill.trainer import TrainConfig, Trainer
 from d3mlx.models import llada
+from d3mlx.research.batches import CANVAS, Source
 from d3mlx.research.builds.curriculum import Curriculum
 from d3mlx.research.builds.shipped import HELD_OUT, check_out, finished, publish, working
 from d3mlx.research.script import script
+from d3mlx.research.supervised import Supervised, mask_batch, masked_loss
 
 STEPS = 20500
 BATCH = 48

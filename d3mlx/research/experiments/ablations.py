@@ -18,19 +18,19 @@ from typing import Annotated, Any
 
 import typer
 
-from d3mlx.data.batches import CANVAS
-from d3mlx.decoding.presets import D3LLM
+from d3mlx.checkpoints.loader import load
+from d3mlx.decoding.d3llm import D3LLM
 from d3mlx.distill.config import DistillConfig
 from d3mlx.distill.run import distill
-from d3mlx.distill.store import read_store
 from d3mlx.distill.trainer import CHECKPOINT, Bar
+from d3mlx.distill.trajectory_store import read_store
 from d3mlx.errors import ConfigError
 from d3mlx.evaluate.records import Setting
-from d3mlx.evaluate.results import Point, point_summary
-from d3mlx.evaluate.run import Subject, attempt
+from d3mlx.evaluate.results import OperatingPoint, point_summary
+from d3mlx.evaluate.run import EvalModel, attempt
 from d3mlx.evaluate.tasks import task
 from d3mlx.files import fingerprint, write_text
-from d3mlx.loader import load
+from d3mlx.research.batches import CANVAS
 from d3mlx.research.builds.student import DISTILL, Work, of_round
 from d3mlx.research.experiments.figures import RESULTS, ROOT
 from d3mlx.research.experiments.journal import Attempt, Part, finished, keep, read
@@ -109,14 +109,14 @@ def train(config: DistillConfig) -> None:
 
 def measure(plan: Plan, folder: Path, about: dict[str, Any], weights: str | None) -> None:
     """Solve the problems at every threshold, with weights in float32: the teacher's, or those trained from them."""
-    subject, held_out = Subject(*load(plan.work.teacher, weights), max_tokens=CANVAS), task("embedded", "llada")
+    subject, held_out = EvalModel(*load(plan.work.teacher, weights), max_tokens=CANVAS), task("embedded", "llada")
     attempts: dict[str, Attempt] = {
         setting.name: partial(attempt, subject, held_out, preset) for setting, preset in DECODERS.items()
     }
     keep(attempts, plan.problems, (folder / Part().file, plan.about | about))
 
 
-def points(plan: Plan, folder: Path, about: dict[str, Any]) -> list[Point] | None:
+def points(plan: Plan, folder: Path, about: dict[str, Any]) -> list[OperatingPoint] | None:
     """A trial's points, None where it is not finished. Raises ConfigError if they were measured under another plan."""
     settings = {setting.name: setting for setting in DECODERS}
     found = finished(folder, settings, plan.problems)
@@ -124,10 +124,10 @@ def points(plan: Plan, folder: Path, about: dict[str, Any]) -> list[Point] | Non
         return None
     if read(folder)[0] != plan.about | about:
         raise ConfigError(f"{folder} holds another measurement; remove it, or give another --out.")
-    return [Point(settings[name], list(one.records.values())) for name, one in found.items()]
+    return [OperatingPoint(settings[name], list(one.records.values())) for name, one in found.items()]
 
 
-def arm_summary(arm: str, measured: Mapping[Trial, list[Point]]) -> dict[str, Any]:
+def arm_summary(arm: str, measured: Mapping[Trial, list[OperatingPoint]]) -> dict[str, Any]:
     """An arm's trials, and their accuracies minus those of all parts under the same seed, by threshold and seed."""
     trials = [measured[Trial(arm, seed)] for seed in SEEDS]
     whole = [measured[Trial(next(iter(ARMS)), seed)] for seed in SEEDS]
@@ -138,7 +138,9 @@ def arm_summary(arm: str, measured: Mapping[Trial, list[Point]]) -> dict[str, An
     return {"arm": arm, "trials": [[point_summary(point) for point in trial] for trial in trials], "changes": changes}
 
 
-def summarize(plan: Plan, measured: Mapping[Trial, list[Point]], teacher: list[Point]) -> dict[str, Any]:
+def summarize(
+    plan: Plan, measured: Mapping[Trial, list[OperatingPoint]], teacher: list[OperatingPoint]
+) -> dict[str, Any]:
     return {
         **plan.about,
         "first": plan.problems.start,

@@ -9,7 +9,7 @@ import numpy as np
 
 from d3mlx.evaluate.aup import aup, near
 from d3mlx.evaluate.records import Record
-from d3mlx.evaluate.results import Point
+from d3mlx.evaluate.results import OperatingPoint
 from d3mlx.research.experiments.contestants import Y_MAX
 
 RESAMPLES = 2000
@@ -37,7 +37,7 @@ def resampled(records: Sequence[Record]) -> list[Place]:
     return list(zip((tokens / forwards).tolist(), (100 * correct / len(ordered)).tolist(), strict=True))
 
 
-def area(points: Sequence[Point], start: Point | None = None) -> Area:
+def area(points: Sequence[OperatingPoint], start: OperatingPoint | None = None) -> Area:
     """AUP of a curve of a decoder relative to Y_MAX (d3LLM).
 
     start: where the curve begins instead, on the same problems, so that all curves are held to one accuracy; a single

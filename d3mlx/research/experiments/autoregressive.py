@@ -2,9 +2,9 @@
 
 python -m d3mlx.research.experiments.autoregressive [--count N]
 
-The llama has random weights, since only its time is of interest: it generates as many tokens as `d3mlx` answered, from
-the same prompts. All take turns on each prompt, and times are those of the processor, so that other programs on the
-machine take no part. On the CPU mlx-lm needs a C++ compiler.
+The llama has random weights, since only its time is of interest: it generates as many tokens as `selective` answered,
+from the same prompts. All take turns on each prompt, and times are those of the processor, so that other programs on
+the machine take no part. On the CPU mlx-lm needs a C++ compiler.
 """
 
 from __future__ import annotations
@@ -18,12 +18,16 @@ from mlx_lm.models import llama
 
 from d3mlx import Generation, load
 from d3mlx.bench.cost import float_dtype
-from d3mlx.bench.decoding import Decoded
+from d3mlx.bench.generation import Decoded
+from d3mlx.checkpoints.loader import EMBEDDED
 from d3mlx.data.problems import problem
 from d3mlx.data.tokens import build_tokenizer
-from d3mlx.decoding.presets import D3LLM, D3MLX, FastDLLM, Preset, Vanilla
+from d3mlx.decoding.d3llm import D3LLM
+from d3mlx.decoding.decoder import Preset
+from d3mlx.decoding.fast_dllm import FastDLLM
+from d3mlx.decoding.selective import Selective
+from d3mlx.decoding.vanilla import Vanilla
 from d3mlx.kernels.dispatch import on_device
-from d3mlx.loader import EMBEDDED
 from d3mlx.research.builds.next_token import llama_config
 from d3mlx.research.experiments.journal import CLOCK
 from d3mlx.research.experiments.readme import table
@@ -31,9 +35,9 @@ from d3mlx.research.script import script
 
 AR = "autoregression"
 DECODERS: dict[str, Preset] = {
-    "d3mlx": D3MLX(row_multiple=8),
+    "selective": Selective(row_multiple=8),
     "d3llm": D3LLM(),
-    "d3llm, full rows": D3LLM("full"),
+    "d3llm, no cache": D3LLM("none"),
     "fast-dllm": FastDLLM(),
     "vanilla": Vanilla(),
 }

@@ -14,27 +14,27 @@ from typing import Annotated, Any
 
 import typer
 
-from d3mlx import D3LLM, D3MLX, FastDLLM, Generation, Vanilla, load
+from d3mlx import D3LLM, FastDLLM, Generation, Selective, Vanilla, load
 from d3mlx.batch import MAX_BATCH, Batcher
-from d3mlx.data.batches import CANVAS
+from d3mlx.checkpoints.loader import TEACHER
 from d3mlx.data.problems import problem
-from d3mlx.decoding.presets import Preset
+from d3mlx.decoding.decoder import Preset
 from d3mlx.distill.trajectories import Teacher
 from d3mlx.engine import follow
-from d3mlx.loader import TEACHER
 from d3mlx.request import Request
+from d3mlx.research.batches import CANVAS
 from d3mlx.research.experiments.journal import CLOCK
 from d3mlx.research.experiments.readme import table
 from d3mlx.research.script import script
 
 DECODERS: dict[str, Preset] = {
-    "d3mlx": D3MLX(row_multiple=8),
+    "selective": Selective(row_multiple=8),
     "d3llm": D3LLM(),
-    "d3llm, full": D3LLM("full"),
+    "d3llm, full": D3LLM("none"),
     "fast-dllm": FastDLLM(),
     "vanilla": Vanilla(),
     "trajectories": Teacher(block_size=8),
-    "trajectories, needed rows": Teacher(block_size=8, rows="needed"),
+    "trajectories, selective cache": Teacher(block_size=8, cache="selective"),
 }
 GROUP = 16
 """Problems decoded alone before the same ones are decoded together."""

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from d3mlx.cli.scores import interval
-from d3mlx.evaluate.results import Point, difference
-from d3mlx.research.experiments.contestants import ONE_PER_STEP, SMALL_BLOCKS, Contestant, d3llm, d3mlx, fast
+from d3mlx.cli.render.scores import interval
+from d3mlx.evaluate.results import OperatingPoint, difference
+from d3mlx.research.experiments.contestants import ONE_PER_STEP, SMALL_BLOCKS, Contestant, d3llm, fast, selective
 
 ALLOWED = 0.02
 """How much accuracy, as a share, the student's parallelism may cost."""
@@ -17,12 +17,12 @@ ALONE: tuple[tuple[Contestant, float | None], ...] = ((ONE_PER_STEP, None), (SMA
 
 REFERENCES: tuple[tuple[Contestant, Sequence[tuple[Contestant, float | None]]], ...] = (
     (d3llm("student"), (*ALONE, (fast("teacher"), 0.9), (d3llm("teacher"), 0.5), (d3llm("control"), 0.5))),
-    (d3mlx("student"), (*ALONE, (d3mlx("teacher"), 0.5), (d3mlx("control"), 0.5))),
+    (selective("student"), (*ALONE, (selective("teacher"), 0.5), (selective("control"), 0.5))),
 )
 """What the student under each decoder is held to: a contestant, at its default threshold."""
 
 
-def claim(student: Sequence[Point], reference: Point) -> dict[str, Any]:
+def claim(student: Sequence[OperatingPoint], reference: OperatingPoint) -> dict[str, Any]:
     """The most parallel point of the student that is at most 2 points less accurate than the reference.
 
     times, rows: its tokens per forward and its rows per token, as multiples of the reference's.
@@ -39,7 +39,7 @@ def claim(student: Sequence[Point], reference: Point) -> dict[str, Any]:
     }
 
 
-def claims(measured: Mapping[str, Sequence[Point]]) -> list[dict[str, Any]]:
+def claims(measured: Mapping[str, Sequence[OperatingPoint]]) -> list[dict[str, Any]]:
     """The student under its decoders, each beside every reference that was measured."""
     found = []
     for student, references in REFERENCES:

@@ -10,7 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from d3mlx.decoding.presets import D3LLM, D3MLX, FastDLLM, Preset, Vanilla
+from d3mlx.decoding.d3llm import D3LLM
+from d3mlx.decoding.decoder import Preset
+from d3mlx.decoding.fast_dllm import FastDLLM
+from d3mlx.decoding.selective import Selective
+from d3mlx.decoding.vanilla import Vanilla
 from d3mlx.errors import ConfigError
 from d3mlx.evaluate.records import Setting
 
@@ -62,8 +66,8 @@ def d3llm(model: Name) -> Contestant:
     return Contestant(model, "d3llm", {Setting("threshold", t): D3LLM(threshold=t) for t in ENTROPIES})
 
 
-def d3mlx(model: Name) -> Contestant:
-    return Contestant(model, "d3mlx", {Setting("threshold", t): D3MLX(t) for t in ENTROPIES})
+def selective(model: Name) -> Contestant:
+    return Contestant(model, "selective", {Setting("threshold", t): Selective(t) for t in ENTROPIES})
 
 
 ONE_PER_STEP = Contestant("teacher", "one per step, blocks of 32", {Setting(): Vanilla()})
@@ -79,12 +83,12 @@ CONTESTANTS = (
     SMALL_BLOCKS,
     fast("teacher"),
     d3llm("teacher"),
-    d3mlx("teacher"),
+    selective("teacher"),
     fast("student"),
     d3llm("student"),
-    d3mlx("student"),
+    selective("student"),
     d3llm("control"),
-    d3mlx("control"),
+    selective("control"),
     AUTOREGRESSIVE,
 )
 

@@ -1,4 +1,4 @@
-"""Every decoder on the embedded task, as it is and lengthened: the tables of needed rows in README.md.
+"""Every decoder on the embedded task, as it is and lengthened: the tables of selective cache in README.md.
 
 The models are the teacher and the one of pairs, which were distilled for none of them.
 
@@ -20,42 +20,47 @@ from d3mlx.bench.chips import chip_named
 from d3mlx.bench.cost import cost
 from d3mlx.bench.roofline import Roofline
 from d3mlx.bench.shapes import SHAPES, skeleton
-from d3mlx.data.batches import CANVAS, SHOTS
-from d3mlx.decoding.presets import D3LLM, D3MLX, FastDLLM, Preset, Vanilla, check_choice
+from d3mlx.checkpoints.loader import PAIRS, TEACHER
+from d3mlx.decoding.d3llm import D3LLM
+from d3mlx.decoding.decoder import Preset
+from d3mlx.decoding.fast_dllm import FastDLLM
+from d3mlx.decoding.options import check_choice
+from d3mlx.decoding.selective import Selective
+from d3mlx.decoding.vanilla import Vanilla
 from d3mlx.errors import ConfigError, DataError
 from d3mlx.evaluate.aup import TOLERANCE, aup, near
-from d3mlx.evaluate.run import Subject
+from d3mlx.evaluate.run import EvalModel
 from d3mlx.evaluate.tasks import TaskOptions
 from d3mlx.evaluate.tasks.embedded import Embedded
 from d3mlx.files import fingerprint
-from d3mlx.loader import PAIRS, TEACHER
+from d3mlx.research.batches import CANVAS, SHOTS
 from d3mlx.research.builds.pairs import QUESTIONS
 from d3mlx.research.experiments.journal import Answers, Part, finished, measure
 from d3mlx.research.experiments.readme import put, table
 from d3mlx.research.script import script
 
-REFERENCE = "d3llm, full rows"
-FINE = "d3mlx, multiples of 4 rows"
+REFERENCE = "d3llm, no cache"
+FINE = "selective, multiples of 4 rows"
 DECODERS: dict[str, Preset] = {
     "fast-dllm": FastDLLM(),
-    REFERENCE: D3LLM("full"),
+    REFERENCE: D3LLM("none"),
     "d3llm": D3LLM(),
-    "d3mlx": D3MLX(row_multiple=8),
-    "d3mlx, multiples of 32 rows": D3MLX(row_multiple=32),
-    FINE: D3MLX(row_multiple=4),
-    "d3mlx, no padding": D3MLX(row_multiple=1),
-    f"{FINE}, favoring forwards": D3MLX(favor="forwards", row_multiple=4),
+    "selective": Selective(row_multiple=8),
+    "selective, multiples of 32 rows": Selective(row_multiple=32),
+    FINE: Selective(row_multiple=4),
+    "selective, no padding": Selective(row_multiple=1),
+    f"{FINE}, favoring forwards": Selective(favor="forwards", row_multiple=4),
 }
 SHORT_ONLY: dict[str, Preset] = {
     "vanilla": Vanilla(),
-    "d3llm, full rows, blocks of d3mlx": D3LLM("full", block_size=8, block_add=0.5),
+    "d3llm, no cache, blocks of selective": D3LLM("none", block_size=8, block_add=0.5),
 }
 """What is slow and not held to a target."""
 
 CURVES: dict[str, dict[float, Preset]] = {
     "fast-dllm": {value: FastDLLM(threshold=value) for value in (0.98, 0.9, 0.8, 0.6)},
     "d3llm": {value: D3LLM(threshold=value) for value in (0.1, 0.2, 0.4, 0.7)},
-    FINE: {value: D3MLX(value, row_multiple=4) for value in (0.1, 0.2, 0.4, 0.7)},
+    FINE: {value: Selective(value, row_multiple=4) for value in (0.1, 0.2, 0.4, 0.7)},
 }
 """Decoders by threshold, for AUP."""
 
@@ -101,7 +106,7 @@ POINTS = {point(decoder, at): preset for decoder, points in CURVES.items() for a
 def solve(work: Path, name: str, part: Part, count: int, on_curves: int) -> None:
     """The table's decoders on `count` problems of a task, the curves' on the first `on_curves` of them."""
     variant = TASKS[name]
-    model = Subject(*load(variant.model), max_tokens=variant.canvas)
+    model = EvalModel(*load(variant.model), max_tokens=variant.canvas)
     task = Embedded(TaskOptions(shots=variant.shots), "llada", questions=variant.questions)
     for kind, presets, problems in (("table", variant.decoders, count), ("curves", POINTS, min(count, on_curves))):
         about = {"model": fingerprint(variant.model), "task": variant.words, "kind": kind}

@@ -8,7 +8,7 @@ from typing import Any
 
 import typer
 
-from d3mlx.cli.scores import interval
+from d3mlx.cli.render.scores import interval
 from d3mlx.evaluate.aup import TOLERANCE
 from d3mlx.evaluate.plot import Curve, Mark, draw
 from d3mlx.files import write_text
@@ -93,7 +93,7 @@ def text(results: dict[str, Any]) -> str:
     about = (
         f"{results['problems']} held-out problems from number {results['first']} on; every model was trained once, so "
         "intervals are over problems; differences are paired. A confidence above the threshold commits under "
-        "fast-dllm, an entropy below it under d3llm and d3mlx. AUP is relative to "
+        "fast-dllm, an entropy below it under d3llm and selective. AUP is relative to "
         f"{Y_MAX:g} % and so not comparable with published figures; that of a single point is its accuracy times its "
         "TPF, and the first point of a curve counts as much."
     )

@@ -19,10 +19,10 @@ from typing import Any, TypeVar
 import mlx.core as mx
 from rich.progress import track
 
-from d3mlx.decoding.presets import Preset
+from d3mlx.decoding.decoder import Preset
 from d3mlx.errors import ConfigError, DataError
 from d3mlx.evaluate.records import Record, Score, record_of, score
-from d3mlx.evaluate.run import Subject, attempt
+from d3mlx.evaluate.run import EvalModel, attempt
 from d3mlx.evaluate.statistics import Difference, paired_difference
 from d3mlx.evaluate.tasks import Task
 from d3mlx.files import append, lock_file, writing
@@ -124,7 +124,7 @@ Attempt = Callable[[int], Record]
 
 
 def measure(
-    subject: Subject, task: Task, presets: Mapping[str, Preset], indices: Sequence[int], place: tuple[Path, About]
+    subject: EvalModel, task: Task, presets: Mapping[str, Preset], indices: Sequence[int], place: tuple[Path, About]
 ) -> None:
     """Solve problems with several decoders: see `keep`. Their settings, defaults too, are part of what is measured."""
     path, about = place

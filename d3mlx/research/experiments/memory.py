@@ -16,8 +16,9 @@ import typer
 
 from d3mlx.bench.shapes import Sizes, random_model
 from d3mlx.canvas import Canvas
-from d3mlx.decoding.presets import D3MLX, Preset
-from d3mlx.decoding.rows import LONG
+from d3mlx.decoding.cache_policy import LONG
+from d3mlx.decoding.decoder import Preset
+from d3mlx.decoding.selective import Selective
 from d3mlx.engine import decode
 from d3mlx.request import Step
 from d3mlx.research.experiments.readme import table
@@ -29,9 +30,9 @@ ALONE: dict[str, Any] = {"threshold": 0.0, "block_size": 8, "block_add": 1.0, "a
 """One block at a time, and one token a step."""
 
 DECODERS: dict[str, Preset] = {
-    "needed": D3MLX(**ALONE, row_multiple=8),
-    "needed, all masks from the start": D3MLX(**ALONE, row_multiple=8, ahead=LONG),
-    "needed, 8-bit K/V": D3MLX(**ALONE, row_multiple=8, kv_bits=8),
+    "selective": Selective(**ALONE, row_multiple=8),
+    "selective, all masks from the start": Selective(**ALONE, row_multiple=8, ahead=LONG),
+    "selective, 8-bit K/V": Selective(**ALONE, row_multiple=8, kv_bits=8),
 }
 """The canvas grows with the answer, and the cache with it, unless all masks take part from the start."""
 
@@ -49,7 +50,7 @@ def live(steps: Iterator[Step], before: int) -> list[int]:
 
 
 def measure(steps: Annotated[int, typer.Option(min=2, help="Steps, and new tokens.")] = 2000) -> None:
-    """Decode on needed rows, and print what lives after the second, the middle and the last step."""
+    """Decode on selective cache, and print what lives after the second, the middle and the last step."""
     model = random_model(SIZES)
     mx.eval(model.parameters())
     rows = []

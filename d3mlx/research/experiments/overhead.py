@@ -22,25 +22,27 @@ from d3mlx import Generation, load
 from d3mlx.bench.shapes import Sizes, random_model
 from d3mlx.cache import CachedLayer, KVCache, QuantizedLayer, RowIndex
 from d3mlx.canvas import Canvas
+from d3mlx.checkpoints.loader import TEACHER
 from d3mlx.data.problems import problem
 from d3mlx.decoding.acceptance import Candidates, Stateless
-from d3mlx.decoding.presets import D3LLM, D3MLX, Decoder, Preset
+from d3mlx.decoding.d3llm import D3LLM
+from d3mlx.decoding.decoder import Decoder, Preset
+from d3mlx.decoding.selective import Selective
 from d3mlx.engine import decode
 from d3mlx.kernels.accept_blocks import Rule
-from d3mlx.loader import TEACHER
+from d3mlx.profiling import STAGES, Profile, profiled
 from d3mlx.request import Step
 from d3mlx.research.experiments.journal import CLOCK
 from d3mlx.research.experiments.readme import table
 from d3mlx.research.script import script
-from d3mlx.stages import STAGES, Profile, profiled
 
 SIZES = Sizes("llada", layers=8, hidden=1024, heads=16, kv_heads=16, ff=2816, vocab=32768)
 PROMPT, NEW = 512, 256
 DECODERS: dict[str, Preset] = {
-    "needed": D3MLX(row_multiple=32),
-    "needed, 8-bit K/V": D3MLX(row_multiple=32, kv_bits=8),
+    "selective": Selective(row_multiple=32),
+    "selective, 8-bit K/V": Selective(row_multiple=32, kv_bits=8),
     "delayed": D3LLM(),
-    "full": D3LLM("full"),
+    "full": D3LLM("none"),
 }
 REPEATS = 20
 """Of what is timed apart; the median counts."""
@@ -52,7 +54,7 @@ def recorded(tokens: int) -> list[int]:
     found: list[int] = []
     for index in range(tokens):
         question = [{"role": "user", "content": problem(index, "held-out").question}]
-        found += [len(step.positions) for step in Generation(model, tokenizer, question, D3MLX(row_multiple=8))]
+        found += [len(step.positions) for step in Generation(model, tokenizer, question, Selective(row_multiple=8))]
         if sum(found) >= tokens:
             break
     return found
@@ -116,7 +118,7 @@ def writing(decoder: Decoder, rows: int) -> float:
     """Return the seconds in which a step's rows are written into the cache: K and V of each layer and the last hidden
     rows. Where K and V are quantized, all of them are dequantized too."""
     length, heads, width = PROMPT + NEW, SIZES.kv_heads, SIZES.hidden // SIZES.kv_heads
-    cache = KVCache(SIZES.layers, decoder.rows.cached, decoder.kv)
+    cache = KVCache(SIZES.layers, decoder.cache.cached, decoder.kv)
     everything = RowIndex(np.arange(length, dtype=np.int32), length)
     some = RowIndex((np.arange(rows) * length // rows).astype(np.int32), length)
     fresh, hidden = mx.ones((1, heads, rows, width)), mx.ones((1, rows, SIZES.hidden))

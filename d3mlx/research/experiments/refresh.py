@@ -1,4 +1,4 @@
-"""Which cached rows have to be computed again: accuracy, TPF and RPT of many choices beside full rows.
+"""Which cached rows have to be computed again: accuracy, TPF and RPT of many choices beside no cache.
 
     python -m d3mlx.research.experiments.refresh [--count N] [--only PATTERN] [--block-size N] [--threshold T]
                                                  [--max-tokens N] [--out FILE.json]
@@ -22,23 +22,23 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from d3mlx import D3MLX, Generation, load
+from d3mlx import Generation, Selective, load
 from d3mlx.canvas import Bools, Canvas, Ints
-from d3mlx.data.batches import CANVAS
-from d3mlx.decoding.presets import Decoder
-from d3mlx.decoding.rows import LONG, Full, Needed, RowPolicy
-from d3mlx.decoding.schedule import View
+from d3mlx.checkpoints.loader import TEACHER
+from d3mlx.decoding.cache_policy import LONG, CachePolicy, NoCache, SelectiveCache
+from d3mlx.decoding.decoder import Decoder
+from d3mlx.decoding.schedule import ActiveBlocks
 from d3mlx.engine import read
 from d3mlx.errors import ConfigError
 from d3mlx.evaluate.records import Record, score
-from d3mlx.evaluate.run import Subject, solve
+from d3mlx.evaluate.run import EvalModel, solve
 from d3mlx.evaluate.statistics import Difference, paired_difference
 from d3mlx.evaluate.tasks import Task, TaskOptions
 from d3mlx.evaluate.tasks.embedded import Embedded
 from d3mlx.files import write_text
 from d3mlx.kernels.dispatch import on_device
 from d3mlx.kernels.token_stats import token_stats
-from d3mlx.loader import TEACHER
+from d3mlx.research.batches import CANVAS
 from d3mlx.research.script import script
 
 Group = Literal["prompt", "active", "complete", "beyond"]
@@ -47,27 +47,27 @@ blocks that are not active yet."""
 
 
 @dataclass(frozen=True)
-class Grouped(Needed):
+class Grouped(SelectiveCache):
     """Needed rows and a whole group."""
 
     group: Group = "prompt"
 
-    def needed(self, canvas: Canvas, view: View, since: Ints) -> Bools:
-        needed = super().needed(canvas, view, since)
+    def needed(self, canvas: Canvas, active: ActiveBlocks, since: Ints) -> Bools:
+        needed = super().needed(canvas, active, since)
         places, answer = np.arange(len(canvas)), canvas.prompt_length + len(canvas.answer)
         if self.group == "prompt":
             return needed | (places < canvas.prompt_length)
         if self.group == "beyond":
-            return needed | ((places >= view.end) & canvas.masked)
-        active = np.zeros(len(canvas), bool)
-        for block in view.blocks:
-            active[block.start : block.end] = block.masks > 0
+            return needed | ((places >= active.end) & canvas.masked)
+        open_blocks = np.zeros(len(canvas), bool)
+        for block in active.blocks:
+            open_blocks[block.start : block.end] = block.masks > 0
         tokens = (places >= canvas.prompt_length) & (places < answer) & ~canvas.masked
-        return needed | (tokens & (active if self.group == "active" else ~active))
+        return needed | (tokens & (open_blocks if self.group == "active" else ~open_blocks))
 
 
 @dataclass(frozen=True)
-class Older(Needed):
+class Older(SelectiveCache):
     """Needed rows and in every step as many more, those computed longest ago."""
 
     more: int = 8
@@ -78,30 +78,30 @@ class Older(Needed):
 
 @dataclass(frozen=True)
 class Variant:
-    """d3mlx with other rows."""
+    """selective with another cache policy."""
 
-    preset: D3MLX
-    rows: Callable[[Needed], RowPolicy] = lambda needed: needed
+    preset: Selective
+    cache: Callable[[SelectiveCache], CachePolicy] = lambda needed: needed
 
     def build(self, family: str) -> Decoder:
         decoder = self.preset.build(family)
-        assert isinstance(decoder.rows, Needed)
-        return replace(decoder, rows=self.rows(decoder.rows))
+        assert isinstance(decoder.cache, SelectiveCache)
+        return replace(decoder, cache=self.cache(decoder.cache))
 
 
-def like(kind: type[Needed], **more: Any) -> Callable[[Needed], RowPolicy]:
+def like(kind: type[SelectiveCache], **more: Any) -> Callable[[SelectiveCache], CachePolicy]:
     """The same settings under another policy."""
-    return lambda needed: kind(**{field.name: getattr(needed, field.name) for field in fields(Needed)}, **more)
+    return lambda needed: kind(**{field.name: getattr(needed, field.name) for field in fields(SelectiveCache)}, **more)
 
 
 EXACT = "full"
 
 
-def variants(base: D3MLX) -> dict[str, Variant]:
+def variants(base: Selective) -> dict[str, Variant]:
     """By name. Row counts are not rounded up, so that nothing is refreshed by the way."""
     plain = replace(base, row_multiple=1, recent=2, near=0)
     rule = replace(plain, recent=1, near=4)
-    found = {EXACT: Variant(plain, lambda needed: Full())}
+    found = {EXACT: Variant(plain, lambda needed: NoCache())}
     for recent in (1, 2, 3, 4):
         found[f"recent {recent}"] = Variant(replace(plain, recent=recent))
     found["recent all"] = Variant(replace(plain, recent=LONG))
@@ -112,7 +112,7 @@ def variants(base: D3MLX) -> dict[str, Variant]:
     for interval in (8, 4):
         found[f"near 4, all every {interval}"] = Variant(replace(rule, refresh_interval=interval))
     for ahead in (0, 1, 3):
-        found[f"full, ahead {ahead}"] = Variant(replace(rule, ahead=ahead), lambda needed: Full())
+        found[f"full, ahead {ahead}"] = Variant(replace(rule, ahead=ahead), lambda needed: NoCache())
         found[f"near 4, ahead {ahead}"] = Variant(replace(rule, ahead=ahead))
     groups: tuple[Group, ...] = ("prompt", "active", "complete", "beyond")
     for group in groups:
@@ -182,11 +182,11 @@ class Finding:
         }
 
 
-def find(subject: Subject, task: Task, name: str, variant: Variant, counts: tuple[int, int]) -> Finding:
-    """Solve so many problems, and watch so many of them for slips, which full rows cannot make."""
+def find(subject: EvalModel, task: Task, name: str, variant: Variant, counts: tuple[int, int]) -> Finding:
+    """Solve so many problems, and watch so many of them for slips, which no cache cannot make."""
     count, watched = counts
     slips = Slips()
-    cached = variant.build(subject.model.family).rows.cached
+    cached = variant.build(subject.model.family).cache.cached
     for index in range(watched if cached else 0):
         prompt = task.ask(index).prompt(subject.tokenizer)
         slips.watch(Generation(subject.model, subject.tokenizer, prompt, variant, max_tokens=subject.new_tokens))
@@ -229,8 +229,8 @@ def measure(
     except re.error as error:
         raise ConfigError(f"--only {only!r} is no regular expression: {error}.") from error
     task = Embedded(TaskOptions(), "llada", "validation")
-    subject = Subject(*load(TEACHER), max_tokens=max_tokens)
-    chosen = variants(D3MLX(threshold, block_size))
+    subject = EvalModel(*load(TEACHER), max_tokens=max_tokens)
+    chosen = variants(Selective(threshold, block_size))
     findings = []
     for name, variant in chosen.items():
         if name == EXACT or wanted.search(name):

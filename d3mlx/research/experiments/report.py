@@ -17,13 +17,13 @@ from typing import Annotated, Any
 
 import typer
 
-from d3mlx.data.batches import CANVAS
+from d3mlx.checkpoints.loader import EMBEDDED, TEACHER, load
 from d3mlx.errors import DataError
-from d3mlx.evaluate.results import Point, difference, point_summary
-from d3mlx.evaluate.run import Subject, attempt
+from d3mlx.evaluate.results import OperatingPoint, difference, point_summary
+from d3mlx.evaluate.run import EvalModel, attempt
 from d3mlx.evaluate.tasks import task
 from d3mlx.files import fingerprint, json_object, write_text
-from d3mlx.loader import EMBEDDED, TEACHER, load
+from d3mlx.research.batches import CANVAS
 from d3mlx.research.builds.next_token import NextToken
 from d3mlx.research.experiments.areas import area
 from d3mlx.research.experiments.claims import claims
@@ -39,7 +39,7 @@ def attempts_of(contestant: Contestant, folder: Path) -> dict[str, Attempt]:
     """What solves a problem at each of the contestant's points."""
     if contestant.model == "autoregressive":
         return {setting.name: NextToken.of(folder) for setting in contestant.presets}
-    subject, held_out = Subject(*load(folder), max_tokens=CANVAS), task("embedded", "llada")
+    subject, held_out = EvalModel(*load(folder), max_tokens=CANVAS), task("embedded", "llada")
     return {
         setting.name: partial(attempt, subject, held_out, preset)
         for setting, preset in contestant.presets.items()
@@ -56,7 +56,7 @@ def solve(models: Models, out: Path, problems: range, part: Part) -> None:
             keep(attempts_of(contestant, folder), part.of(problems), (out / contestant.folder / part.file, about))
 
 
-def curves(models: Models, out: Path, problems: Iterable[int]) -> dict[str, list[Point]] | None:
+def curves(models: Models, out: Path, problems: Iterable[int]) -> dict[str, list[OperatingPoint]] | None:
     """The points of every contestant whose model is there, None while another part is still at them."""
     found = {}
     for contestant in CONTESTANTS:
@@ -65,11 +65,15 @@ def curves(models: Models, out: Path, problems: Iterable[int]) -> dict[str, list
             answers = finished(out / contestant.folder, names, problems)
             if answers is None:
                 return None
-            found[contestant.name] = [Point(names[name], list(one.records.values())) for name, one in answers.items()]
+            found[contestant.name] = [
+                OperatingPoint(names[name], list(one.records.values())) for name, one in answers.items()
+            ]
     return found
 
 
-def run_summary(contestant: Contestant, points: list[Point], reference: Point, folder: Path) -> dict[str, Any]:
+def run_summary(
+    contestant: Contestant, points: list[OperatingPoint], reference: OperatingPoint, folder: Path
+) -> dict[str, Any]:
     """A curve as JSON: its points, each with the paired difference of its accuracy to the reference, and its AUP."""
     return {
         "name": contestant.name,
@@ -91,7 +95,7 @@ def comparable(before: dict[str, Any], models: Models, problems: range) -> bool:
 
 
 def summarize(
-    models: Models, measured: dict[str, list[Point]], problems: range, before: dict[str, Any]
+    models: Models, measured: dict[str, list[OperatingPoint]], problems: range, before: dict[str, Any]
 ) -> dict[str, Any]:
     """All results: those measured now, and those of absent models as they were before, if they are comparable."""
     kept = before if comparable(before, models, problems) else {"runs": [], "claims": []}

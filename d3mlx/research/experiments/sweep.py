@@ -1,4 +1,4 @@
-"""Every setting of needed rows on the validation problems: accuracy against rows, and against forwards.
+"""Every setting of selective cache on the validation problems: accuracy against rows, and against forwards.
 
 python -m d3mlx.research.experiments.sweep [--work FOLDER] [--part 1/2] [--count N]
 python -m d3mlx.research.experiments.sweep --draw docs
@@ -16,15 +16,17 @@ from rich.console import Console
 from rich.table import Table
 
 from d3mlx import load
-from d3mlx.data.batches import CANVAS
-from d3mlx.decoding.presets import D3LLM, D3MLX, Preset
+from d3mlx.checkpoints.loader import TEACHER
+from d3mlx.decoding.d3llm import D3LLM
+from d3mlx.decoding.decoder import Preset
+from d3mlx.decoding.selective import Selective
 from d3mlx.errors import DataError
 from d3mlx.evaluate.plot import Curve, Mark, draw
-from d3mlx.evaluate.run import Subject
+from d3mlx.evaluate.run import EvalModel
 from d3mlx.evaluate.tasks import TaskOptions
 from d3mlx.evaluate.tasks.embedded import Embedded
 from d3mlx.files import fingerprint, write_text
-from d3mlx.loader import TEACHER
+from d3mlx.research.batches import CANVAS
 from d3mlx.research.experiments.journal import Answers, Part, finished, measure, read
 from d3mlx.research.script import script
 
@@ -45,7 +47,7 @@ AXES: dict[str, tuple[str, Axis]] = {
 def settings() -> dict[str, Preset]:
     grid = product(BLOCK_SIZES, BLOCK_ADDS, ACTIVATIONS, THRESHOLDS)
     found: dict[str, Preset] = {
-        f"blocks of {size}, add {add:g}, full {full:g}, threshold {threshold:g}": D3MLX(threshold, size, add, full)
+        f"blocks of {size}, add {add:g}, full {full:g}, threshold {threshold:g}": Selective(threshold, size, add, full)
         for size, add, full, threshold in grid
     }
     return found | {f"d3llm, threshold {threshold:g}": D3LLM(threshold=threshold) for threshold in THRESHOLDS}
@@ -76,7 +78,7 @@ def picture(found: Mapping[str, Answers], axis: str) -> str:
             low, high = members[name].score.interval
             marks.append(Mark(cost(members[name]), 100 * members[name].score.accuracy, 100 * low, 100 * high))
         curves.append(Curve(family, marks))
-    return draw(curves, words, "needed rows: the best settings by block size, and d3llm")
+    return draw(curves, words, "selective cache: the best settings by block size, and d3llm")
 
 
 def show(found: Mapping[str, Answers], console: Console) -> None:
@@ -99,7 +101,7 @@ def sweep(
     """Measure every setting, or draw what was measured."""
     if draw_in is None:
         process = Part.named(part)
-        subject = Subject(*load(TEACHER), max_tokens=CANVAS)
+        subject = EvalModel(*load(TEACHER), max_tokens=CANVAS)
         task = Embedded(TaskOptions(shots=shots), "llada", "validation")
         about = {"model": fingerprint(TEACHER), "shots": shots}
         measure(subject, task, settings(), process.of(range(count)), (work / process.file, about))
@@ -113,7 +115,7 @@ def sweep(
         if not found:
             raise DataError(f"{work} holds no answers yet; run the sweep without --draw first.")
         for axis in AXES:
-            write_text(draw_in / f"needed-{axis}.svg", picture(found, axis))
+            write_text(draw_in / f"selective-{axis}.svg", picture(found, axis))
     show(found, Console())
 
 

@@ -12,15 +12,15 @@ import pytest
 from mlx_lm.models import llama
 
 from d3mlx import FastDLLM, load
-from d3mlx.data.batches import Source
 from d3mlx.data.problems import problem
 from d3mlx.data.tokens import build_tokenizer
 from d3mlx.distill.optimizer import OptimizerConfig
-from d3mlx.distill.store import read_settings, read_store
 from d3mlx.distill.trainer import TrainConfig, Trainer
+from d3mlx.distill.trajectory_store import read_settings, read_store
 from d3mlx.errors import ConfigError
 from d3mlx.evaluate.tasks import task
 from d3mlx.files import fingerprint
+from d3mlx.research.batches import Source
 from d3mlx.research.builds import control, next_token, pairs, shipped, student
 from d3mlx.research.builds.teacher import config_of, initialise, new_model
 from tests.distill.runs import Quiet, arrays

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import pytest
 
-from d3mlx import D3MLX
+from d3mlx import Selective
 from d3mlx.distill.trajectories import Teacher
 from d3mlx.research.experiments import batching
 
 
 def test_a_quick_look(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batching, "DECODERS", {"d3mlx": D3MLX(row_multiple=8), "trajectories": Teacher(8, "needed")})
+    monkeypatch.setattr(
+        batching, "DECODERS", {"selective": Selective(row_multiple=8), "trajectories": Teacher(8, "selective")}
+    )
     monkeypatch.setattr(batching, "GROUP", 2)
     batching.measure(count=3, batch_size=2)
     _, _, *rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines()]
-    assert [row[0] for row in rows] == ["d3mlx", "trajectories"]
+    assert [row[0] for row in rows] == ["selective", "trajectories"]
     for row in rows:
         assert int(row[2]) < int(row[1])
         assert row[-1] == "3 of 3"

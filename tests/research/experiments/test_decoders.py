@@ -25,7 +25,7 @@ def answer(index: int, right: bool) -> Record:
 
 
 def journals(work: Path, parts: tuple[str, ...]) -> None:
-    """Four problems in pairs: the first is answered right by everybody, the second by d3mlx."""
+    """Four problems in pairs: the first is answered right by everybody, the second by selective."""
     names = {"table": TASKS["long"].decoders, "curves": POINTS}
     for kind, asked in names.items():
         for part in map(Part.named, parts):
@@ -34,7 +34,7 @@ def journals(work: Path, parts: tuple[str, ...]) -> None:
 
 
 def by(name: str, index: int) -> Record:
-    return answer(index, index == 0 or name.startswith("d3mlx"))
+    return answer(index, index == 0 or name.startswith("selective"))
 
 
 def test_the_long_table_asks_in_pairs(tmp_path: Path) -> None:
@@ -42,7 +42,7 @@ def test_the_long_table_asks_in_pairs(tmp_path: Path) -> None:
     text = section(tmp_path, "long", 4, 4)
     assert "4 held-out problems, 2 at once, behind 5 worked examples: 2 answers, correct if all 2 are" in text
     assert "prompts of 100 tokens, canvas of 128" in text
-    assert "| d3mlx | 100.0 %" in text and "| d3llm | 50.0 %" in text
+    assert "| selective | 100.0 %" in text and "| d3llm | 50.0 %" in text
     assert f"| {80 / FORWARDS:.2f} | {ROWS / 80:.1f} |" in text
 
 

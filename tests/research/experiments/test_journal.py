@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from d3mlx import D3LLM, D3MLX, load
+from d3mlx import D3LLM, Selective, load
+from d3mlx.checkpoints.loader import EMBEDDED
 from d3mlx.errors import ConfigError, DataError
 from d3mlx.evaluate.records import Record
-from d3mlx.evaluate.run import Subject
+from d3mlx.evaluate.run import EvalModel
 from d3mlx.evaluate.tasks import TaskOptions
 from d3mlx.evaluate.tasks.embedded import Embedded
 from d3mlx.files import lock_file
-from d3mlx.loader import EMBEDDED
 from d3mlx.research.builds import control, next_token, pairs, student, teacher
 from d3mlx.research.experiments import decoders, refresh, sweep
 from d3mlx.research.experiments.journal import Part, keep, measure, read
@@ -25,12 +25,12 @@ ABOUT = {"model": "the embedded one"}
 
 
 @pytest.fixture(scope="module")
-def subject() -> Subject:
-    return Subject(*load(EMBEDDED), max_tokens=8)
+def subject() -> EvalModel:
+    return EvalModel(*load(EMBEDDED), max_tokens=8)
 
 
-def test_a_cut_off_measurement_goes_on_and_parts_add_up(tmp_path: Path, subject: Subject) -> None:
-    presets = {"exact": D3LLM("full"), "needed": D3MLX()}
+def test_a_cut_off_measurement_goes_on_and_parts_add_up(tmp_path: Path, subject: EvalModel) -> None:
+    presets = {"exact": D3LLM("none"), "needed": Selective()}
     task = Embedded(TaskOptions(), "llada")
     for number in (1, 2):
         part = Part.named(f"{number}/2")
@@ -40,7 +40,7 @@ def test_a_cut_off_measurement_goes_on_and_parts_add_up(tmp_path: Path, subject:
     path.write_bytes(whole[:-30])
     measure(subject, task, presets, (0, 2), (path, ABOUT))
     about, found = read(tmp_path)
-    assert about.items() >= ABOUT.items() and "Needed(" in about["decoders"]["needed"]
+    assert about.items() >= ABOUT.items() and "SelectiveCache(" in about["decoders"]["needed"]
     assert {name: sorted(answers.records) for name, answers in found.items()} == {
         "exact": [0, 1, 2],
         "needed": [0, 1, 2],
@@ -53,7 +53,7 @@ def test_a_cut_off_measurement_goes_on_and_parts_add_up(tmp_path: Path, subject:
     with pytest.raises(ConfigError, match="another measurement"):
         measure(subject, task, presets, (0,), (path, {"model": "another one"}))
     with pytest.raises(ConfigError, match="another measurement"):
-        measure(subject, task, presets | {"needed": D3MLX(near=9)}, (0,), (path, ABOUT))
+        measure(subject, task, presets | {"needed": Selective(near=9)}, (0,), (path, ABOUT))
     with path.open("ab") as other:
         lock_file(other, path)
         with pytest.raises(ConfigError, match="Another run"):
@@ -80,9 +80,9 @@ def test_what_fails_while_solving_is_no_matter_of_the_file(tmp_path: Path) -> No
         keep({"one": fail}, (0,), (tmp_path / Part().file, ABOUT))
 
 
-def test_tables_need_every_answer(tmp_path: Path, subject: Subject) -> None:
+def test_tables_need_every_answer(tmp_path: Path, subject: EvalModel) -> None:
     place = tmp_path / Part().file
-    measure(subject, Embedded(TaskOptions(), "llada"), {"needed": D3MLX()}, (0,), (place, ABOUT))
+    measure(subject, Embedded(TaskOptions(), "llada"), {"needed": Selective()}, (0,), (place, ABOUT))
     assert decoders.whole(tmp_path, ["needed"], range(1))["needed"].score.problems == 1
     for names, problems in ((["needed", "exact"], range(1)), (["needed"], range(2))):
         with pytest.raises(DataError, match="not finished"):
@@ -95,8 +95,8 @@ def test_a_part_that_is_none_is_one_sentence(text: str) -> None:
         Part.named(text)
 
 
-def test_the_front_holds_what_nothing_beats(tmp_path: Path, subject: Subject) -> None:
-    presets = {f"blocks of {size}, once": D3MLX(block_size=size) for size in (4, 8)}
+def test_the_front_holds_what_nothing_beats(tmp_path: Path, subject: EvalModel) -> None:
+    presets = {f"blocks of {size}, once": Selective(block_size=size) for size in (4, 8)}
     measure(
         subject,
         Embedded(TaskOptions(), "llada", "validation"),

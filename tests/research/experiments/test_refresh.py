@@ -6,16 +6,16 @@ from dataclasses import replace
 
 import pytest
 
-from d3mlx import D3MLX, load
-from d3mlx.evaluate.run import Subject
+from d3mlx import Selective, load
+from d3mlx.checkpoints.loader import EMBEDDED
+from d3mlx.evaluate.run import EvalModel
 from d3mlx.evaluate.tasks import task
-from d3mlx.loader import EMBEDDED
 from d3mlx.research.experiments.refresh import find, variants
 
 
 def test_slips_and_drift_come_from_rows_that_are_not_computed() -> None:
-    subject = Subject(*load(EMBEDDED), max_tokens=24)
-    chosen = variants(D3MLX(block_size=8))
+    subject = EvalModel(*load(EMBEDDED), max_tokens=24)
+    chosen = variants(Selective(block_size=8))
     few = chosen["recent 1"]
     everything = replace(few, preset=replace(few.preset, row_multiple=512))
     exact = find(subject, task("embedded", "llada"), "everything", everything, (1, 1)).slips
@@ -27,8 +27,8 @@ def test_slips_and_drift_come_from_rows_that_are_not_computed() -> None:
 
 
 def test_every_variant_decodes() -> None:
-    subject = Subject(*load(EMBEDDED), max_tokens=8)
-    for name, variant in variants(D3MLX(block_size=4)).items():
+    subject = EvalModel(*load(EMBEDDED), max_tokens=8)
+    for name, variant in variants(Selective(block_size=4)).items():
         (record,) = find(subject, task("embedded", "llada"), name, variant, (1, 0)).records
         assert 0 < record.tokens <= 8
         assert record.rows >= record.prefill_rows

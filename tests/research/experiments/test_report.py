@@ -11,7 +11,7 @@ import pytest
 from d3mlx.errors import ConfigError
 from d3mlx.evaluate.aup import aup
 from d3mlx.evaluate.records import Record, Setting
-from d3mlx.evaluate.results import Point
+from d3mlx.evaluate.results import OperatingPoint
 from d3mlx.research.builds.student import Work
 from d3mlx.research.experiments import ablations, claims, figures, report
 from d3mlx.research.experiments.areas import area
@@ -40,13 +40,13 @@ def answers(right: int, forwards: int) -> list[Record]:
 
 
 @pytest.fixture
-def measured() -> dict[str, list[Point]]:
+def measured() -> dict[str, list[OperatingPoint]]:
     """One per step 90 %; the others ever faster, the last point of each curve 10 points below."""
     found = {}
     for contestant in CONTESTANTS:
         count, quick = len(contestant.presets), 2 if contestant.model == "student" else 1
         found[contestant.name] = [
-            Point(setting, answers(80 if count > 1 and i == count - 1 else 90, 40 // (quick * (i + 1))))
+            OperatingPoint(setting, answers(80 if count > 1 and i == count - 1 else 90, 40 // (quick * (i + 1))))
             for i, setting in enumerate(contestant.presets)
         ]
     return found
@@ -75,7 +75,7 @@ def test_parts_of_any_number_add_up(tmp_path: Path) -> None:
         keep({"a": attempt}, range(9), (tmp_path / "part-2-of-2.jsonl", {"model": "other"}))
 
 
-def test_results_keep_those_of_absent_models(measured: dict[str, list[Point]], tmp_path: Path) -> None:
+def test_results_keep_those_of_absent_models(measured: dict[str, list[OperatingPoint]], tmp_path: Path) -> None:
     everything = Models(tmp_path, tmp_path, tmp_path, tmp_path)
     whole = report.summarize(everything, measured, PROBLEMS, {})
     assert [run["name"] for run in whole["runs"]] == [contestant.name for contestant in CONTESTANTS]
@@ -125,7 +125,7 @@ def test_the_last_part_to_finish_writes_everything(monkeypatch: pytest.MonkeyPat
     assert (root / figures.PLOT).is_file()
 
 
-def test_areas_leave_bad_points_out(measured: dict[str, list[Point]], tmp_path: Path) -> None:
+def test_areas_leave_bad_points_out(measured: dict[str, list[OperatingPoint]], tmp_path: Path) -> None:
     start = measured[ONE_PER_STEP.name][0]
     curve = [(40 / (40 // (i + 1)), 90.0) for i in range(4)]
     usual = measured[fast("teacher").name]
@@ -133,7 +133,7 @@ def test_areas_leave_bad_points_out(measured: dict[str, list[Point]], tmp_path: 
     assert alone.value == pytest.approx(aup(curve, Y_MAX)) and alone.counted == 4
     assert held.value == pytest.approx(aup([(1.0, 90.0), *curve], Y_MAX)) and held.counted == 4
     assert area([start]) == area([start], start) and area([start]).value == pytest.approx(90.0)
-    worse = [Point(point.setting, answers(84, 20 - i)) for i, point in enumerate(usual)]
+    worse = [OperatingPoint(point.setting, answers(84, 20 - i)) for i, point in enumerate(usual)]
     assert area(worse).counted == 5 and area(worse, start).counted == 0
     assert area(worse, start).value == pytest.approx(90.0)
     results = report.summarize(Models(tmp_path, tmp_path), measured, PROBLEMS, {})
@@ -144,29 +144,29 @@ def test_areas_leave_bad_points_out(measured: dict[str, list[Point]], tmp_path: 
     assert figures.text(results).count(", not the order of the paper") == 1
 
 
-def test_intervals_of_areas_come_from_resampled_problems(measured: dict[str, list[Point]]) -> None:
+def test_intervals_of_areas_come_from_resampled_problems(measured: dict[str, list[OperatingPoint]]) -> None:
     alone = area(measured[ONE_PER_STEP.name])
     # A share of 90 % of 100 problems has a standard error of 3 points.
     assert 90 - 8 < alone.low < 90 - 4 and 90 + 4 < alone.high < 90 + 8
-    sure = area([Point(Setting(), answers(100, 40))])
+    sure = area([OperatingPoint(Setting(), answers(100, 40))])
     assert (sure.low, sure.value, sure.high) == (100.0, 100.0, 100.0)
 
 
-def test_claims_take_the_most_parallel_point_that_is_right_enough(measured: dict[str, list[Point]]) -> None:
+def test_claims_take_the_most_parallel_point_that_is_right_enough(measured: dict[str, list[OperatingPoint]]) -> None:
     student = measured[d3llm("student").name]
     first, _, usual, _, control, *own = claims.claims(measured)
-    assert [one["student"] for one in own] == ["d3mlx"] * 4
+    assert [one["student"] for one in own] == ["selective"] * 4
     assert first["threshold"] == student[3].setting.value and first["times"] == pytest.approx(8.0)
     assert usual["times"] == pytest.approx(8 / (40 / (40 // 3))) and usual["rows"] == pytest.approx(1 / usual["times"])
     assert first["difference"]["value"] == 0
     # The control's last point is 10 points below, so the student's last one is close enough.
     assert control["threshold"] == student[4].setting.value
-    hopeless = measured | {d3llm("student").name: [Point(point.setting, answers(50, 4)) for point in student]}
+    hopeless = measured | {d3llm("student").name: [OperatingPoint(point.setting, answers(50, 4)) for point in student]}
     assert claims.claims(hopeless)[0]["threshold"] is None
     assert "at none of its thresholds" in claims.text(claims.claims(hopeless))
 
 
-def test_table_and_plot_show_every_point(measured: dict[str, list[Point]], tmp_path: Path) -> None:
+def test_table_and_plot_show_every_point(measured: dict[str, list[OperatingPoint]], tmp_path: Path) -> None:
     results = report.summarize(Models(tmp_path, tmp_path, tmp_path, tmp_path), measured, PROBLEMS, {})
     (tmp_path / "README.md").write_text("<!-- report -->\n<!-- /report -->\n")
     (tmp_path / "docs").mkdir()
@@ -188,8 +188,8 @@ def plan(tmp_path: Path) -> ablations.Plan:
 
 
 def test_ablations_compare_arms_under_the_same_seed(plan: ablations.Plan) -> None:
-    def three(right: int) -> list[Point]:
-        return [Point(setting, answers(right, 10)) for setting in ablations.DECODERS]
+    def three(right: int) -> list[OperatingPoint]:
+        return [OperatingPoint(setting, answers(right, 10)) for setting in ablations.DECODERS]
 
     measured = {
         trial: three(90 - (10 + trial.seed) * (trial.arm == "random masks") + trial.seed) for trial in ablations.TRIALS
@@ -229,7 +229,7 @@ def test_an_arm_differs_from_all_parts_in_what_it_says(plan: ablations.Plan) -> 
 
 
 def test_fixed_ratio_is_the_mean_of_the_progressive_one() -> None:
-    from d3mlx.distill.noise import lowest_ratio
+    from d3mlx.distill.masking import lowest_ratio
 
     noise = ablations.WHOLE.noise
     bounds = [lowest_ratio(noise, step, 1000) for step in range(1000)]

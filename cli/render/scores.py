@@ -11,10 +11,10 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from d3mlx.cli.consumers import plain_value
-from d3mlx.cli.printer import printer
+from d3mlx.cli.render.consumers import plain_value
+from d3mlx.cli.render.printer import printer
 from d3mlx.errors import ConfigError
-from d3mlx.evaluate.results import Area, Point, Run, asked_apart, difference
+from d3mlx.evaluate.results import Area, OperatingPoint, Run, asked_apart, difference
 from d3mlx.files import write_text
 
 
@@ -50,7 +50,7 @@ def interval(low: float, high: float, sign: str = "") -> str:
     return f"[{100 * low:{sign}.1f}, {100 * high:{sign}.1f}]"
 
 
-def cells(point: Point, strict: bool) -> list[str]:
+def cells(point: OperatingPoint, strict: bool) -> list[str]:
     """A point's figures, in the order of `columns`."""
     found = point.score
     figures = [f"{100 * found.accuracy:.2f} %", interval(*found.interval)]
@@ -71,7 +71,7 @@ def has_strict(runs: Sequence[Run]) -> bool:
 def show_run(run: Run, found: Area, y_max_given: bool) -> None:
     """The table of one evaluation and its AUP, on standard output."""
     strict = has_strict([run])
-    knobs = {point.setting.knob or "decoder" for point in run.points}
+    knobs = {point.setting.option or "decoder" for point in run.points}
     table = Table(knobs.pop() if len(knobs) == 1 else "setting", box=None, padding=(0, 2, 0, 0))
     add_columns(table, strict, "forwards")
     for point in run.points:

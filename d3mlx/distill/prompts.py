@@ -10,7 +10,7 @@ from typing import Any
 
 from d3mlx.api import Prompt, encode
 from d3mlx.data.problems import problem
-from d3mlx.data.rows import read_rows
+from d3mlx.data.records import read_rows
 from d3mlx.distill.trajectories import Question
 from d3mlx.errors import DataError, PromptError
 from d3mlx.models import DiffusionModel

@@ -10,7 +10,7 @@ from d3mlx.errors import CheckpointError, ConfigError
 PATTERNS = ["*.json", "README.md", "model*.safetensors", "*.txt", "*.jinja", "*.model"]
 """Data only: code that lies beside a checkpoint is never downloaded."""
 
-SHIPPED = {name: Path(__file__).parent / "data" / name for name in ("embedded", "teacher", "pairs")}
+SHIPPED = {name: Path(__file__).parents[1] / "data" / name for name in ("embedded", "teacher", "pairs")}
 """The models that come with the package, by the names that stand for their folders."""
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from d3mlx.checkpoint import Checkpoint, as_list, read_json
+from d3mlx.checkpoints.checkpoint import Checkpoint, as_list, read_json
 from d3mlx.errors import CheckpointError
 from d3mlx.models import traits_of
 

@@ -16,7 +16,7 @@ from mlx.utils import tree_flatten
 
 from d3mlx.errors import CheckpointError
 from d3mlx.models import get_model_classes
-from d3mlx.packing import FLOATS, Packing
+from d3mlx.quantization import FLOATS, LayerQuantization
 
 DTYPE_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "U32": 4, "I16": 2, "U8": 1, "I8": 1}
 SMALL = 200_000_000
@@ -168,7 +168,7 @@ class Checkpoint:
         for name, shape in self.skeleton.items():
             path, _, leaf = name.rpartition(".")
             if self.quantization and leaf == "weight" and f"{path}.scales" in found:
-                settings = Packing.read(self.quantization.get(path, self.quantization))
+                settings = LayerQuantization.read(self.quantization.get(path, self.quantization))
                 assert settings is not None, "the quantization is checked when the folder is opened"
                 expected |= {f"{path}.{part}": kind for part, kind in settings.parts(shape).items()}
             else:
@@ -251,8 +251,10 @@ def check_quantization(path: Path, config: dict[str, Any]) -> None:
                 "checkpoint, or one quantized by MLX."
             )
         return
-    layers = [value for value in quantization.values() if isinstance(value, dict)] if Packing.read(quantization) else []
-    if Packing.read(quantization) is None or any(Packing.read(layer) is None for layer in layers):
+    entries = [quantization]
+    if isinstance(quantization, dict):
+        entries += [value for value in quantization.values() if isinstance(value, dict)]
+    if any(LayerQuantization.read(entry) is None for entry in entries):
         raise CheckpointError(
             f"{path} has a quantization whose bits, group_size or mode MLX does not know; convert the model again."
         )

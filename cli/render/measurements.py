@@ -11,11 +11,11 @@ from rich.table import Table
 
 from d3mlx.bench.chips import ACHIEVED_BANDWIDTH
 from d3mlx.bench.crossover import WITHIN, Crossover
-from d3mlx.bench.decoding import Decoded
 from d3mlx.bench.forwards import Forwards
+from d3mlx.bench.generation import Decoded
 from d3mlx.bench.roofline import FORMULA, Roofline
-from d3mlx.cli.profile import profile_table
-from d3mlx.stages import Profile
+from d3mlx.cli.render.profile import profile_table
+from d3mlx.profiling import Profile
 
 
 def table_of(*columns: str) -> Table:
@@ -85,7 +85,7 @@ def show_saved(console: Console, path: Path | None, reason: str) -> None:
 
 def show_decoding(console: Console, found: Mapping[str, Decoded], max_tokens: int, row_multiple: int) -> None:
     prompts = next(iter(found.values())).prompts
-    padding = f"; d3mlx computes multiples of {row_multiple} rows" if "d3mlx" in found else ""
+    padding = f"; selective computes multiples of {row_multiple} rows" if "selective" in found else ""
     console.print(
         f"\nWhole answers: {counted(prompts, 'prompt')}, the same for all, canvas of {max_tokens} tokens{padding}:"
     )

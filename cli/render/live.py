@@ -20,7 +20,7 @@ from rich.style import Style
 from rich.text import Text
 
 from d3mlx import Generation, Step
-from d3mlx.cli.consumers import Report
+from d3mlx.cli.render.consumers import Report
 
 COOLING = 4
 """Steps until a committed token looks like any other text."""

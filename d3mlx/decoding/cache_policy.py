@@ -1,6 +1,6 @@
 """Which positions a step computes; every other position is read from the cache.
 
-A row policy is a frozen config with explicit state: `start(canvas, cache)`, then `step(canvas, view, cache, state) ->
+A row policy is a frozen config with explicit state: `start(canvas, cache)`, then `step(canvas, active, cache, state) ->
 (plan, state)`. All published caches are a choice of rows over one positional cache: a position that a plan leaves out
 keeps the keys and values that an earlier forward gave it. A request may start with a cache that contains its first
 `cache.length` positions; its first forward then starts there.
@@ -15,8 +15,8 @@ import numpy as np
 
 from d3mlx.cache import KVCache
 from d3mlx.canvas import Bools, Canvas, Ints
-from d3mlx.decoding.schedule import Block, View
-from d3mlx.errors import ConfigError
+from d3mlx.decoding.options import Range
+from d3mlx.decoding.schedule import ActiveBlocks, Block
 
 Kind = Literal["first", "step", "refresh", "prefill", "commit"]
 """What a forward is for: the full pass that opens a block, a step, a full pass for the sake of the cache; or only keys
@@ -25,6 +25,13 @@ and values, of given tokens or of a finished block, with nothing to decide."""
 
 LONG = 1_000_000
 """Steps that no answer takes."""
+
+DELAY = Range("a number of steps")
+INTERVAL = Range("a number of steps", 1)
+INTERVAL_OR_NEVER = Range("a number of steps (0 for never)")
+RECENT = Range("a number of steps", 1, LONG)
+NEAR = Range("a number of positions", 0, LONG)
+MULTIPLE = Range("a number of rows", 1)
 
 
 @dataclass(frozen=True)
@@ -49,7 +56,7 @@ def run(start: int, end: int, kind: Kind = "step") -> Plan:
     return Plan(np.arange(start, end, dtype=np.int32), kind)
 
 
-class RowPolicy(Protocol):
+class CachePolicy(Protocol):
     """`cached`: some step reads positions it does not compute."""
 
     @property
@@ -59,13 +66,13 @@ class RowPolicy(Protocol):
         """Return the state before the first step."""
         ...
 
-    def step(self, canvas: Canvas, view: View, cache: KVCache, state: Any) -> tuple[Plan, Any]:
+    def step(self, canvas: Canvas, active: ActiveBlocks, cache: KVCache, state: Any) -> tuple[Plan, Any]:
         """Return the rows of the next forward and the next state."""
         ...
 
 
 @dataclass(frozen=True)
-class Full:
+class NoCache:
     """Every position, every step; exact."""
 
     cached: ClassVar[bool] = False
@@ -73,7 +80,7 @@ class Full:
     def start(self, canvas: Canvas, cache: KVCache) -> None:
         return None
 
-    def step(self, canvas: Canvas, view: View, cache: KVCache, state: None) -> tuple[Plan, None]:
+    def step(self, canvas: Canvas, active: ActiveBlocks, cache: KVCache, state: None) -> tuple[Plan, None]:
         return run(0, canvas.active_length), None
 
 
@@ -87,7 +94,7 @@ class Opened:
 
 
 @dataclass(frozen=True)
-class Prefix:
+class PrefixCache:
     """Fast-dLLM's prefix cache: a full pass opens a block, then steps compute from its start to the end."""
 
     cached: ClassVar[bool] = True
@@ -95,8 +102,8 @@ class Prefix:
     def start(self, canvas: Canvas, cache: KVCache) -> Opened:
         return Opened(cache.length)
 
-    def step(self, canvas: Canvas, view: View, cache: KVCache, state: Opened) -> tuple[Plan, Opened]:
-        block = view.focus
+    def step(self, canvas: Canvas, active: ActiveBlocks, cache: KVCache, state: Opened) -> tuple[Plan, Opened]:
+        block = active.first_full
         if block.start != state.block:
             return run(state.base, canvas.active_length, "first"), replace(state, block=block.start)
         return run(block.start, self.end(canvas, block)), state
@@ -107,7 +114,7 @@ class Prefix:
 
 
 @dataclass(frozen=True)
-class Dual(Prefix):
+class DualCache(PrefixCache):
     """Fast-dLLM's dual cache: a full pass opens a block, then steps compute the block alone."""
 
     def end(self, canvas: Canvas, block: Block) -> int:
@@ -131,7 +138,7 @@ class Stamps:
 
 
 @dataclass(frozen=True)
-class Delayed:
+class DelayedCache:
     """d3LLM's cache: a block's K/V settle for `delay` steps after it is complete, then join the cached prefix.
 
     While a block settles, and every `refresh_interval` steps, the whole sequence is recomputed. `one_at_a_time` (LLaDA)
@@ -144,18 +151,16 @@ class Delayed:
     cached: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if self.delay < 0:
-            raise ConfigError(f"The cache delay is a number of steps, 0 or more, not {self.delay}.")
-        if self.refresh_interval < 1:
-            raise ConfigError(f"The refresh interval is a number of steps, 1 or more, not {self.refresh_interval}.")
+        DELAY.check("cache-delay", self.delay)
+        INTERVAL.check("refresh-interval", self.refresh_interval)
 
     def start(self, canvas: Canvas, cache: KVCache) -> Stamps:
         return Stamps(step=0, base=cache.length, cached=cache.length, written=False, done_at=(0,))
 
-    def step(self, canvas: Canvas, view: View, cache: KVCache, state: Stamps) -> tuple[Plan, Stamps]:
+    def step(self, canvas: Canvas, active: ActiveBlocks, cache: KVCache, state: Stamps) -> tuple[Plan, Stamps]:
         now = state.step + 1
         prompt = Block(0, canvas.prompt_length, 0, full=True)
-        blocks = (prompt, *view.blocks)
+        blocks = (prompt, *active.blocks)
         done_at = list(state.done_at) + [None] * (len(blocks) - len(state.done_at))
         ready = state.cached
         settling = False
@@ -215,7 +220,7 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Needed:
+class SelectiveCache:
     """The rows that a step cannot do without: after one pass over everything, the masked positions of active blocks,
     the positions that were committed in the last `recent` steps, whose K/V still describe a mask token, and the tokens
     at most `near` positions from one of those, whose K/V still describe a token near a mask.
@@ -234,19 +239,15 @@ class Needed:
     cached: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if not 1 <= self.recent <= LONG:
-            raise ConfigError(f"Committed rows are computed for 1 to {LONG:,} further steps, not {self.recent}.")
-        if not 0 <= self.near <= LONG:
-            raise ConfigError(f"near is a distance of 0 to {LONG:,} positions, not {self.near}.")
-        if self.multiple < 1:
-            raise ConfigError(f"Row counts are rounded up to a multiple of 1 or more, not {self.multiple}.")
-        if self.refresh_interval < 0:
-            raise ConfigError(f"The refresh interval is a number of steps, 0 for never, not {self.refresh_interval}.")
+        RECENT.check("recent", self.recent)
+        NEAR.check("near", self.near)
+        MULTIPLE.check("row-multiple", self.multiple)
+        INTERVAL_OR_NEVER.check("refresh-interval", self.refresh_interval)
 
     def start(self, canvas: Canvas, cache: KVCache) -> Progress:
         return Progress(0, canvas.masked.copy(), np.full(len(canvas), -LONG, np.int32))
 
-    def step(self, canvas: Canvas, view: View, cache: KVCache, state: Progress) -> tuple[Plan, Progress]:
+    def step(self, canvas: Canvas, active: ActiveBlocks, cache: KVCache, state: Progress) -> tuple[Plan, Progress]:
         now, end = state.step, canvas.active_length
         committed_at = np.where(state.masked & ~canvas.masked, now, state.committed_at).astype(np.int32)
         state = Progress(now + 1, canvas.masked.copy(), committed_at)
@@ -254,13 +255,13 @@ class Needed:
             return run(cache.length, end, "first"), state
         if self.refresh_interval and now % self.refresh_interval == 0:
             return run(0, end, "refresh"), state
-        needed = self.needed(canvas, view, now - committed_at)[:end]
+        needed = self.needed(canvas, active, now - committed_at)[:end]
         needed[cache.length :] = True
         count = min(end, self.rounded(int(np.count_nonzero(needed))))
         written = np.concatenate([cache.written, np.full(end - cache.length, now, np.int32)])
         return Plan(with_oldest(needed, written, count)), state
 
-    def needed(self, canvas: Canvas, view: View, since: Ints) -> Bools:
+    def needed(self, canvas: Canvas, active: ActiveBlocks, since: Ints) -> Bools:
         """Return bool [L], True at the positions to compute.
 
         since: int32 [L], steps since the token of each position could first be computed; large for positions that were
@@ -271,7 +272,7 @@ class Needed:
         # What an end token filled behind the last mask comes after every position that can still change.
         last = int(np.flatnonzero(canvas.masked)[-1])
         needed[last:] &= ~canvas.filled[last:]
-        eligible = canvas.masked_before(view.end)
+        eligible = canvas.masked_before(active.end)
         needed[eligible] = True
         needed[np.maximum(eligible - self.source, 0)] = True
         return needed

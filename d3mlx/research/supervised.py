@@ -1,49 +1,21 @@
-"""What the trainer asks of an objective, and the teacher's: hide a share of the response, predict it."""
+"""Masked-diffusion training on batches with answers: hide a share of the response, predict it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
 
 import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
+from d3mlx.distill.losses import ROW_MULTIPLE, Terms, cross_entropy
 from d3mlx.kernels.dispatch import on_device
 from d3mlx.models import DiffusionModel
-
-if TYPE_CHECKING:
-    from d3mlx.data.batches import Batch
-
-ROW_MULTIPLE = 128
-"""The number of masked rows is padded up to a multiple of this, so that few shapes exist."""
+from d3mlx.research.batches import Batch
 
 Head = Callable[[mx.array], mx.array]
 """Hidden rows [N, D] -> logits [N, V]."""
-
-Terms = dict[str, mx.array]
-"""Named parts of a loss, for the log."""
-
-
-class Objective(Protocol):
-    """What is trained. Everything is a function of the step alone, so a resumed run repeats an uninterrupted one.
-
-    A step is the sum of its passes; under data parallelism a pass is this process's share, and the mean of the
-    processes' losses is the loss of the whole.
-    """
-
-    def passes(self, step: int) -> list[Any]: ...
-
-    def loss(self, model: Any, one: Any) -> tuple[mx.array, Terms]: ...
-
-    def figures(self, step: int) -> dict[str, float]:
-        """What the step was drawn with, for the log."""
-        ...
-
-    def origin(self, step: int) -> str:
-        """Where the step's data came from, for an error."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -88,12 +60,6 @@ def on_rows(
     carried = np.zeros(padded, np.float32)
     carried[: len(found)] = weights.flat[found]
     return Masked(on_device(ids), on_device(rows), on_device(targets.flat[rows]), on_device(carried))
-
-
-def cross_entropy(logits: mx.array, targets: mx.array) -> mx.array:
-    """logits [N, V], targets [N] -> negative log-likelihoods [N]."""
-    chosen = mx.take_along_axis(logits, targets[:, None], axis=-1)[:, 0]
-    return mx.logsumexp(logits, axis=-1) - chosen
 
 
 def mean_loss(hidden: mx.array, head: Head, masked: Masked) -> mx.array:

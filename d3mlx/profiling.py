@@ -17,17 +17,17 @@ with the read by the host. commit: the canvas, and the Step. consumers: whoever 
 STAGES: tuple[Stage, ...] = get_args(Stage)
 
 
-class Stages:
+class Profiler:
     """What the decode loop tells of its progress; this one does not listen."""
 
     def begin(self) -> None:
         """A run starts."""
 
-    def reached(self, stage: Stage, arrays: Sequence[mx.array] = ()) -> None:
+    def mark(self, stage: Stage, arrays: Sequence[mx.array] = ()) -> None:
         """The end of a stage of a step; `arrays` are what it leaves on the device, perhaps not computed yet."""
 
 
-class Profile(Stages):
+class Profile(Profiler):
     """Seconds by stage, over all steps of all runs.
 
     After the forward the host waits for its logits, which a run without a profile does not: without that, the device's
@@ -44,7 +44,7 @@ class Profile(Stages):
     def begin(self) -> None:
         self.last = self.clock()
 
-    def reached(self, stage: Stage, arrays: Sequence[mx.array] = ()) -> None:
+    def mark(self, stage: Stage, arrays: Sequence[mx.array] = ()) -> None:
         wait(arrays)
         now = self.clock()
         self.seconds[stage] += now - self.last
@@ -61,11 +61,11 @@ def wait(arrays: Sequence[mx.array]) -> None:
     mx.eval(list(arrays))
 
 
-SILENT = Stages()
-CURRENT: ContextVar[Stages] = ContextVar("stages")
+SILENT = Profiler()
+CURRENT: ContextVar[Profiler] = ContextVar("stages")
 
 
-def current() -> Stages:
+def current() -> Profiler:
     """What a run that starts now reports to."""
     return CURRENT.get(SILENT)
 

@@ -11,9 +11,10 @@ from typing import Any
 
 from d3mlx.api import Generation, Prompt
 from d3mlx.data.problems import problem
-from d3mlx.decoding.presets import D3MLX, Preset
+from d3mlx.decoding.decoder import Preset
+from d3mlx.decoding.selective import Selective
 from d3mlx.evaluate.fields import rows_with
-from d3mlx.stages import Profile, profiled
+from d3mlx.profiling import Profile, profiled
 
 BUILT_IN = 100
 """Word problems to decode; no budget of a minute needs more."""
@@ -70,7 +71,7 @@ def padded(presets: Mapping[str, Preset], multiple: int) -> dict[str, Preset]:
     """The presets, with this row multiple where they leave it open, so that no earlier measurement has a say."""
     return {
         name: replace(chosen, row_multiple=multiple)
-        if isinstance(chosen, D3MLX) and chosen.row_multiple is None
+        if isinstance(chosen, Selective) and chosen.row_multiple is None
         else chosen
         for name, chosen in presets.items()
     }

@@ -24,7 +24,7 @@ MODES = {
 FLOATS = ("F32", "F16", "BF16")
 
 
-class Packing(NamedTuple):
+class LayerQuantization(NamedTuple):
     """Groups of `group_size` weights of a row share a scale (and in affine mode a bias); each takes `bits`."""
 
     group_size: int
@@ -32,12 +32,12 @@ class Packing(NamedTuple):
     mode: str
 
     @classmethod
-    def of(cls, layer: Any) -> Packing:
+    def of(cls, layer: Any) -> LayerQuantization:
         """Of a quantized layer of MLX."""
         return cls(layer.group_size, layer.bits, layer.mode)
 
     @classmethod
-    def read(cls, settings: Any) -> Packing | None:
+    def read(cls, settings: Any) -> LayerQuantization | None:
         """From config.json's `quantization`, or an entry of it; None if that is nothing MLX knows."""
         if not isinstance(settings, dict):
             return None
@@ -57,7 +57,7 @@ class Packing(NamedTuple):
 
 
 @dataclass(frozen=True)
-class KVPacking:
+class KVQuantization:
     """K and V with `bits` a number; each `group_size` of a head's numbers share a scale and a bias (affine mode)."""
 
     bits: int = 8

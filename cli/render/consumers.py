@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,11 +15,11 @@ import mlx.core as mx
 import numpy as np
 
 from d3mlx import Generation, Step
-from d3mlx.cli.profile import profile_record
+from d3mlx.cli.render.profile import profile_record
 from d3mlx.errors import ConfigError
 from d3mlx.files import write_text, writing
+from d3mlx.profiling import Profile, profiled
 from d3mlx.request import Stats
-from d3mlx.stages import Profile
 
 
 @dataclass(frozen=True)
@@ -180,5 +181,27 @@ class Trace:
             self.partial.unlink()
 
 
-def peak_memory() -> int:
-    return int(mx.get_peak_memory())
+def follow(generation: Generation, consumers: list[Consumer], profile: Profile | None = None) -> None:
+    """Run a generation, hand every Step to the consumers, and fill the profile if there is one."""
+    try:
+        for consumer in consumers:
+            consumer.start()
+        with profiled(profile):
+            report = replace(timed(generation, consumers), profile=profile)
+        for consumer in consumers:
+            consumer.finish(report)
+    finally:
+        for consumer in consumers:
+            consumer.close()
+
+
+def timed(generation: Generation, consumers: list[Consumer]) -> Report:
+    """Hand every Step of a run on, and return how the run went."""
+    began = time.perf_counter()
+    first_seconds = 0.0
+    for step in generation:
+        first_seconds = first_seconds or time.perf_counter() - began
+        for consumer in consumers:
+            consumer.step(step)
+    seconds, peak = time.perf_counter() - began, int(mx.get_peak_memory())
+    return Report(generation.canvas.prompt_length, generation.stats, first_seconds, seconds, peak)

@@ -6,8 +6,8 @@ from typing import Any
 
 from rich.table import Table
 
-from d3mlx.cli.printer import printer
-from d3mlx.stages import STAGES, Profile, Stage
+from d3mlx.cli.render.printer import printer
+from d3mlx.profiling import STAGES, Profile, Stage
 
 MEANING: dict[Stage, str] = {
     "plan": "which rows are computed",

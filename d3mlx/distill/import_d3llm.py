@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from d3mlx.data.rows import read_rows
-from d3mlx.distill.rows import check_length, ids_of, prompt_of
+from d3mlx.data.records import read_rows
+from d3mlx.distill.prompts import check_length, ids_of, prompt_of
 from d3mlx.distill.trajectories import Trajectory
 from d3mlx.errors import DataError
 from d3mlx.models import DiffusionModel

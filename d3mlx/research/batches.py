@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerFast
 
-from d3mlx.data.problems import Problem, Split, page, problem
+from d3mlx.data.problems import SHOT_OPERATIONS, Problem, Split, page, problem
 from d3mlx.data.tokens import BOS, END, TURN, header
 
 CANVAS = 64
@@ -32,8 +32,6 @@ FAR_WEIGHT = 0.1
 
 BLOCKS = (8, 16, 32)
 SHOTS = 5
-SHOT_OPERATIONS = 2
-"""Worked examples before a question are short, so that five of them, a question and a canvas fit the context."""
 
 EQUATIONS = 8
 PAIRS = 5

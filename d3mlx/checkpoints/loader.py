@@ -11,11 +11,11 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten
 from mlx_lm.utils import dequantize_model, get_total_parameters, load_adapters, load_model
 
-from d3mlx.checkpoint import SMALL, Checkpoint, open_checkpoint, read_json
+from d3mlx.checkpoints.checkpoint import SMALL, Checkpoint, open_checkpoint, read_json
+from d3mlx.checkpoints.hub import SHIPPED, fetch
+from d3mlx.checkpoints.tokenizer import load_tokenizer
 from d3mlx.errors import CheckpointError, MemoryLimitError
-from d3mlx.hub import SHIPPED, fetch
 from d3mlx.models import DiffusionModel, get_model_classes
-from d3mlx.tokenizer import load_tokenizer
 
 EMBEDDED = str(SHIPPED["embedded"])
 """The demonstration model that ships with the package."""

@@ -1,0 +1,63 @@
+"""`d3mlx decoders`: how tokens can commit, and every option of each way."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from d3mlx.cli.render.printer import printer
+from d3mlx.decoding.options import Option, Range, check_choice, options_of
+from d3mlx.decoding.presets import DEFAULT, PRESETS
+from d3mlx.models import FAMILIES
+
+
+def summary(kind: Any) -> str:
+    """Return the first sentence of a decoder's docstring, without its name."""
+    return str(kind.__doc__).split("\n")[0]
+
+
+def default_text(option: Option) -> str:
+    """Return the default as a person reads it, for each family where they differ."""
+    if option.note:
+        return option.note
+    values = {module.TRAITS.name: option.default_for(module.TRAITS) for module in FAMILIES.values()}
+    if len(set(values.values())) == 1:
+        return str(next(iter(values.values())))
+    return ", ".join(f"{value} ({family})" for family, value in values.items())
+
+
+def values_text(option: Option) -> str:
+    """Return what the option can be."""
+    if isinstance(option.allowed, Range):
+        return option.allowed.bounds
+    return ", ".join(map(str, option.allowed)) if option.allowed else f"any {option.kind.__name__}"
+
+
+def decoders(
+    name: Annotated[str | None, typer.Argument(help="Show every option of this decoder.", show_default=False)] = None,
+) -> None:
+    """List the decoders, or every option of one.
+
+    An option is a flag of every command that decodes, such as d3mlx generate --decoder d3llm --threshold 0.4, and a
+    keyword in Python, such as d3mlx.D3LLM(threshold=0.4).
+    """
+    console = printer()
+    if name is None:
+        table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+        table.add_column(style="bold", no_wrap=True)
+        table.add_column()
+        for each, kind in PRESETS.items():
+            table.add_row(each, summary(kind) + (" [dim]default[/]" if each == DEFAULT else ""))
+        console.print(table)
+        console.print("\nd3mlx decoders NAME shows the options of one.", highlight=False)
+        return
+    check_choice("decoder", name, tuple(PRESETS))
+    console.print(f"[bold]{name}[/]: {summary(PRESETS[name])}\n", highlight=False)
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for heading in ("option", "values", "default", "what it does"):
+        table.add_column(heading, no_wrap=heading == "option", min_width=0 if heading == "option" else 12)
+    for option in options_of(PRESETS[name]).values():
+        table.add_row(f"--{option.flag}", values_text(option), default_text(option), option.help)
+    console.print(table)

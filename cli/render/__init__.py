@@ -1,0 +1,1 @@
+"""What commands show: the live canvas, streams, progress, tables."""

@@ -1,0 +1,82 @@
+"""How far a long run is, on standard error: a bar on a terminal, a line now and then elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Self
+
+from rich import progress as rich
+from rich.console import Console
+
+from d3mlx.distill.trajectories import Trajectory
+
+LINE_SECONDS = 30
+"""Between two lines of progress."""
+
+
+def bar(*, in_bytes: bool = False, shown: bool = True) -> rich.Progress:
+    """Return a bar with a count, the time left and a note; a bar that is not `shown` prints nothing."""
+    counts = (rich.DownloadColumn(), rich.TransferSpeedColumn()) if in_bytes else (rich.MofNCompleteColumn(),)
+    columns = (rich.TextColumn("{task.description}"), rich.BarColumn(), *counts, rich.TimeElapsedColumn())
+    note = rich.TextColumn("{task.fields[note]}", markup=False)
+    return rich.Progress(*columns, rich.TimeRemainingColumn(), note, console=Console(stderr=True), disable=not shown)
+
+
+class Progress:
+    """Progress of one run. Use it in a `with` statement.
+
+    total: None until an update knows it. in_bytes: count bytes. shown: False prints nothing.
+    """
+
+    def __init__(self, what: str, total: int | None = None, *, in_bytes: bool = False, shown: bool = True):
+        on_terminal = shown and sys.stderr.isatty()
+        self.bar = bar(in_bytes=in_bytes, shown=on_terminal)
+        self.task = self.bar.add_task(what, total=total, note="")
+        self.what, self.total, self.done = what, total, 0
+        self.lines, self.last = shown and not on_terminal, time.monotonic()
+
+    def __enter__(self) -> Self:
+        self.bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.stop()
+
+    def update(self, done: int, total: int | None = None, note: str = "") -> None:
+        """Show that `done` of `total` are done, and a note beside it."""
+        self.done, self.total = done, total or self.total
+        self.bar.update(self.task, completed=done, total=self.total, note=note)
+        if self.lines and time.monotonic() - self.last > LINE_SECONDS:
+            self.last = time.monotonic()
+            of = f" of {self.total}" if self.total else ""
+            sys.stderr.write(f"{self.what}: {done}{of}{f', {note}' if note else ''}\n")
+
+    def advance(self, note: str = "") -> None:
+        """Show that one more is done."""
+        self.update(self.done + 1, note=note)
+
+
+class RecordingProgress(Progress):
+    """Progress of a recording, with the share of correct answers among those that were checked."""
+
+    checked = correct = 0
+
+    def __call__(self, trajectory: Trajectory | None, done: int, total: int) -> None:
+        """Show one more trajectory; None at the start."""
+        if trajectory is not None and trajectory.correct is not None:
+            self.checked += 1
+            self.correct += trajectory.correct
+        self.update(done, total, f"{self.correct / self.checked:.0%} correct" if self.checked else "")
+
+
+@contextmanager
+def status(text: str) -> Iterator[Callable[[str], None]]:
+    """Show on a terminal what is being done, without a count; yields a function that changes the text."""
+    if not sys.stderr.isatty():
+        yield lambda text: None
+        return
+    with Console(stderr=True).status(text) as shown:
+        yield shown.update

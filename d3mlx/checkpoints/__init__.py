@@ -1,0 +1,1 @@
+"""Checkpoint folders: found or downloaded, checked, loaded as a model and a tokenizer."""

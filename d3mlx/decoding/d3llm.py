@@ -1,0 +1,63 @@
+"""`d3llm`: entropy-based decoding of several blocks at once, with a delayed, refreshed KV cache (d3LLM paper)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from d3mlx.decoding.acceptance import NATS, Entropy
+from d3mlx.decoding.cache_policy import DELAY, INTERVAL, DelayedCache, NoCache
+from d3mlx.decoding.decoder import CacheOptions, Decoder
+from d3mlx.decoding.options import option
+from d3mlx.decoding.schedule import BLOCK_SIZE, SHARE, MultiBlock
+from d3mlx.errors import ConfigError
+from d3mlx.models import traits_of
+from d3mlx.models.traits import Traits
+
+THRESHOLD = "Commit tokens whose entropy is below this many nats."
+BLOCK_ADD = "Share of a block that must be committed before the next block is added."
+ACTIVATION = "Share of a block that must be committed before the next block commits in every step."
+
+
+def published_threshold(traits: Traits) -> float:
+    return traits.d3llm.threshold
+
+
+def entropy_rule(threshold: float | None, traits: Traits) -> Entropy:
+    """Return d3LLM's rule as published for a family; the published threshold if `threshold` is None."""
+    published = traits.d3llm
+    return Entropy(
+        published.threshold if threshold is None else threshold,
+        inclusive=published.inclusive,
+        best_always=published.best_always,
+        force_likeliest=published.force_likeliest,
+    )
+
+
+@dataclass(frozen=True)
+class D3LLM(CacheOptions):
+    """d3LLM: commit tokens of low entropy in several blocks at once, with a delayed KV cache."""
+
+    cache: Literal["none", "delayed"] | None = option(
+        "What a step reads from the KV cache: nothing, or blocks that have been complete for some steps.",
+        "delayed",
+        common=True,
+    )
+    threshold: float | None = option(THRESHOLD, published_threshold, NATS, common=True)
+    block_size: int | None = option("Tokens in a block.", 32, BLOCK_SIZE, common=True)
+    block_add: float | None = option(BLOCK_ADD, 0.1, SHARE)
+    activation: float | None = option(ACTIVATION, 0.95, SHARE)
+    cache_delay: int | None = option("Steps from a block's completion until it is cached.", 2, DELAY)
+    refresh_interval: int | None = option("Steps between two passes over everything.", 10000, INTERVAL)
+
+    def build(self, family: str) -> Decoder:
+        traits = traits_of(family)
+        chosen = self.filled(traits)
+        schedule = MultiBlock(chosen.block_size, chosen.block_add, chosen.activation)
+        rule = entropy_rule(self.threshold, traits)
+        if chosen.cache == "none":
+            if self.cache_delay is not None or self.refresh_interval is not None:
+                raise ConfigError("cache-delay and refresh-interval belong to the delayed cache; cache none has none.")
+            return Decoder(schedule, rule, NoCache(), kv=self.kv())
+        policy = DelayedCache(chosen.cache_delay, chosen.refresh_interval, one_at_a_time=traits.d3llm.one_at_a_time)
+        return Decoder(schedule, rule, policy, kv=self.kv())

@@ -1,0 +1,170 @@
+"""Options of decoders, each declared once: the command line, error texts and `d3mlx decoders` are made from this.
+
+    @dataclass(frozen=True)
+    class Greedy(Preset):
+        threshold: float | None = option("Commit tokens with at least this probability.", 0.9, PROBABILITY)
+
+A field that is None takes the default of the model's family.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields, replace
+from inspect import get_annotations
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, Literal, Self, get_args, get_origin, get_type_hints
+
+from d3mlx.errors import ConfigError
+from d3mlx.models.traits import Traits
+
+if TYPE_CHECKING:
+    from d3mlx.decoding.decoder import Decoder
+
+
+@dataclass(frozen=True)
+class Range:
+    """The numbers that an option can be.
+
+    what: a noun with its article and unit. low, high: both included; neither is if `open`.
+    """
+
+    what: str
+    low: float = 0
+    high: float = math.inf
+    open: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.what}, {self.bounds}"
+
+    @property
+    def bounds(self) -> str:
+        """The numbers in words."""
+        low, high = f"{self.low:,}", f"{self.high:,}"
+        if self.high == math.inf:
+            return f"above {low}" if self.open else f"{low} or more"
+        return f"above {low} and below {high}" if self.open else f"{low} to {high}"
+
+    def check(self, name: str, value: Any) -> None:
+        """Raise ConfigError if the value of the option `name` is outside."""
+        inside = self.low < value < self.high if self.open else self.low <= value <= self.high
+        if not inside:
+            raise ConfigError(f"{name} must be {self}, not {value}.")
+
+
+def check_choice(name: str, value: object, choices: tuple[Any, ...]) -> None:
+    """Raise ConfigError unless `value` is one of the choices of the option `name`."""
+    if value not in choices:
+        raise ConfigError(f"{name} must be one of {', '.join(map(str, choices))}, not {value!r}.")
+
+
+Default = Any | Callable[[Traits], Any]
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option of a decoder.
+
+    help: one sentence. default: a value, or a function from the traits of a family to it; None where `note` says in
+    words what happens then. allowed: the numbers or values that it can be. on_machine: a function from a model's
+    ModelArgs to the default on this machine, for runs that may depend on it. common: shown by `d3mlx generate --help`.
+    name, kind: of the field; kind is int, float or str.
+    """
+
+    help: str
+    default: Default
+    allowed: Range | tuple[Any, ...] | None
+    note: str
+    on_machine: Callable[[Any], Any] | None
+    common: bool
+    name: str = ""
+    kind: type = str
+
+    @property
+    def flag(self) -> str:
+        """The option as the command line spells it, without dashes before it."""
+        return self.name.replace("_", "-")
+
+    def default_for(self, traits: Traits) -> Any:
+        """Return the default for a family."""
+        return self.default(traits) if callable(self.default) else self.default
+
+    def check(self, value: Any) -> None:
+        """Raise ConfigError if the option cannot have this value."""
+        number = int | float if self.kind is float else self.kind
+        if isinstance(value, bool) or not isinstance(value, number):
+            article = {int: "a whole number", float: "a number", str: "a text"}[self.kind]
+            raise ConfigError(f"{self.flag} must be {article}, not {value!r}.")
+        if isinstance(self.allowed, Range):
+            self.allowed.check(self.flag, value)
+        elif self.allowed is not None:
+            check_choice(self.flag, value, self.allowed)
+
+
+def option(
+    help: str,
+    default: Default = None,
+    allowed: Range | tuple[Any, ...] | None = None,
+    *,
+    note: str = "",
+    on_machine: Callable[[Any], Any] | None = None,
+    common: bool = False,
+) -> Any:
+    """Declare a field of a Preset; the arguments are those of `Option`. A Literal type declares its own values."""
+    return field(default=None, metadata={"option": Option(help, default, allowed, note, on_machine, common)})
+
+
+def options_of(kind: type) -> dict[str, Option]:
+    """Return the options of a preset class by name, inherited ones last."""
+    hints = get_type_hints(kind)
+    found = {}
+    own = get_annotations(kind)
+    for each in sorted(fields(kind), key=lambda field: field.name not in own):
+        hint = next(part for part in get_args(hints[each.name]) if part is not type(None))
+        declared: Option = each.metadata["option"]
+        if get_origin(hint) is Literal:
+            declared = replace(declared, allowed=get_args(hint))
+            hint = type(get_args(hint)[0])
+        found[each.name] = replace(declared, name=each.name, kind=hint)
+    return found
+
+
+class Options:
+    """A decoder by its options: a frozen dataclass whose fields are all made with `option`.
+
+    Raises ConfigError for a value that an option cannot have.
+    """
+
+    def build(self, family: str) -> Decoder:
+        """Return the decoder for a model family. Raises ConfigError for options that it does not combine."""
+        raise NotImplementedError
+
+    def __post_init__(self) -> None:
+        for name, each in options_of(type(self)).items():
+            if getattr(self, name) is not None:
+                each.check(getattr(self, name))
+
+    def filled(self, traits: Traits) -> Any:
+        """Return an object with every option as an attribute: the given value, or the default for a family."""
+        return SimpleNamespace(
+            **{
+                name: each.default_for(traits) if getattr(self, name) is None else getattr(self, name)
+                for name, each in options_of(type(self)).items()
+            }
+        )
+
+    def on_machine(self, args: Any) -> Self:
+        """Return these options with the defaults that suit this machine and the model of these ModelArgs."""
+        not_given = {name: option for name, option in options_of(type(self)).items() if getattr(self, name) is None}
+        measured = {name: option.on_machine(args) for name, option in not_given.items() if option.on_machine}
+        return type(self)(**measured | self.given())
+
+    def on_no_machine(self) -> Self:
+        """Return these options with the same defaults on every machine, written out."""
+        fixed = {name: option.default for name, option in options_of(type(self)).items() if option.on_machine}
+        return type(self)(**fixed | self.given())
+
+    def given(self) -> dict[str, Any]:
+        """Return the options that are not None."""
+        return {name: getattr(self, name) for name in options_of(type(self)) if getattr(self, name) is not None}

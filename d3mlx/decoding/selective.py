@@ -1,0 +1,81 @@
+"""`selective`: d3LLM's schedule and rule on a cache that computes only the rows which a step can change.
+
+The default decoder, and the only one that is not published elsewhere. Its block size and block_add were chosen on the
+demonstration models' teacher (`research/experiments/sweep.py`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from d3mlx.decoding.acceptance import NATS
+from d3mlx.decoding.cache_policy import INTERVAL_OR_NEVER, MULTIPLE, NEAR, RECENT, SelectiveCache
+from d3mlx.decoding.d3llm import ACTIVATION, BLOCK_ADD, THRESHOLD, entropy_rule, published_threshold
+from d3mlx.decoding.decoder import CacheOptions, Decoder
+from d3mlx.decoding.options import option
+from d3mlx.decoding.schedule import AHEAD, BLOCK_SIZE, SHARE, MultiBlock
+from d3mlx.models import traits_of
+from d3mlx.tuning import Favor, best_padding, device_name, favored
+
+BLOCK_ADD_FOR: dict[Favor, float] = {"rows": 0.5, "forwards": 0.1}
+
+MASKS_AHEAD = 256
+"""Masks beyond the active blocks, as many as the published runs show at first.
+
+A model sizes its answer by them. The bundled teacher, which was trained on canvases of 64, does as well with 16 of
+them; nobody has measured a larger model.
+"""
+
+
+def measured_multiple(args: Any) -> int:
+    return best_padding(args, device_name())
+
+
+def favored_here(args: Any) -> Favor:
+    return favored(device_name())
+
+
+@dataclass(frozen=True)
+class Selective(CacheOptions):
+    """d3LLM's rule on a KV cache that recomputes only the rows which a step can change."""
+
+    threshold: float | None = option(THRESHOLD, published_threshold, NATS, common=True)
+    block_size: int | None = option("Tokens in a block.", 8, BLOCK_SIZE, common=True)
+    block_add: float | None = option(BLOCK_ADD, None, SHARE, note="what favor says")
+    activation: float | None = option(ACTIVATION, 0.95, SHARE)
+    recent: int | None = option("Steps for which a committed token is computed again.", 1, RECENT)
+    near: int | None = option("Compute committed tokens at most this many positions from those again.", 4, NEAR)
+    row_multiple: int | None = option(
+        "Round the number of rows up to a multiple of this.",
+        8,
+        MULTIPLE,
+        note="what `d3mlx bench` measured here, else 32; in evaluations 8",
+        on_machine=measured_multiple,
+    )
+    refresh_interval: int | None = option(
+        "Steps between two passes over everything.", 0, INTERVAL_OR_NEVER, note="never"
+    )
+    ahead: int | None = option(
+        "Blocks of masks beyond the active ones that take part; the canvas grows with the answer.",
+        None,
+        AHEAD,
+        note=f"as many as make {MASKS_AHEAD} masks",
+    )
+    favor: Favor | None = option(
+        "What to save: rows (block-add 0.5) or forwards (block-add 0.1).",
+        "rows",
+        note="rows, or forwards on an M5 or later chip",
+        on_machine=favored_here,
+    )
+
+    def build(self, family: str) -> Decoder:
+        traits = traits_of(family)
+        chosen = self.filled(traits)
+        ahead = -(-MASKS_AHEAD // chosen.block_size) if self.ahead is None else self.ahead
+        block_add = BLOCK_ADD_FOR[chosen.favor] if self.block_add is None else self.block_add
+        schedule = MultiBlock(chosen.block_size, block_add, chosen.activation, ahead)
+        policy = SelectiveCache(
+            chosen.recent, chosen.near, chosen.row_multiple, chosen.refresh_interval, source=traits.shift
+        )
+        return Decoder(schedule, entropy_rule(self.threshold, traits), policy, kv=self.kv())

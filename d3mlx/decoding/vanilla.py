@@ -1,0 +1,64 @@
+"""`vanilla`: the models' own samplers, one forward over the whole canvas per step (LLaDA and Dream papers)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from d3mlx.decoding.acceptance import STEPS, TEMPERATURE, TIME, DreamOrigin, DreamSchedule, Measure, Quota
+from d3mlx.decoding.cache_policy import NoCache
+from d3mlx.decoding.decoder import Decoder
+from d3mlx.decoding.options import Options, Range, check_choice, option
+from d3mlx.decoding.schedule import BLOCK_SIZE, SequentialBlocks, WholeCanvas
+from d3mlx.errors import ConfigError
+from d3mlx.models import traits_of
+
+LLADA_ALGS: dict[str, Measure] = {"low_confidence": "confidence", "random": "random"}
+DREAM_ALGS: dict[str, Measure] = {"entropy": "entropy", "maskgit_plus": "confidence", "topk_margin": "margin"}
+
+GUIDANCE = Range("a number", 0, 1000)
+"""More guidance overflows."""
+
+Alg = Literal["low_confidence", "random", "entropy", "maskgit_plus", "topk_margin", "origin"]
+
+
+@dataclass(frozen=True)
+class Vanilla(Options):
+    """The models' own samplers: a number of tokens per step, no KV cache."""
+
+    steps: int | None = option(
+        "Denoising steps for the whole answer.", None, STEPS, note="one per new token", common=True
+    )
+    block_size: int | None = option("LLaDA: tokens in a block.", 32, BLOCK_SIZE, common=True)
+    alg: Alg | None = option(
+        "Which positions commit first. LLaDA: low_confidence or random. Dream: the others.",
+        lambda traits: "low_confidence" if traits.sampler == "quota" else "entropy",
+    )
+    cfg_scale: float | None = option("LLaDA: strength of classifier-free guidance, 0 for none.", 0.0, GUIDANCE)
+    alg_temp: float | None = option("Dream: randomness in the choice of positions, 0 for none.", 0.0, TEMPERATURE)
+    eps: float | None = option("Dream: final time of the noise schedule.", 1e-3, TIME)
+
+    def build(self, family: str) -> Decoder:
+        return self.quota(family) if traits_of(family).sampler == "quota" else self.schedule(family)
+
+    def quota(self, family: str) -> Decoder:
+        """Return LLaDA's sampler. Raises ConfigError for options of Dream's."""
+        if self.alg_temp is not None or self.eps is not None:
+            raise ConfigError("alg-temp and eps belong to Dream's sampler; this model is a LLaDA.")
+        chosen = self.filled(traits_of(family))
+        check_choice("alg for a LLaDA model", chosen.alg, tuple(LLADA_ALGS))
+        rule = Quota(LLADA_ALGS[chosen.alg], self.steps)
+        return Decoder(SequentialBlocks(chosen.block_size), rule, NoCache(), chosen.cfg_scale)
+
+    def schedule(self, family: str) -> Decoder:
+        """Return Dream's sampler. Raises ConfigError for options of LLaDA's."""
+        if self.cfg_scale is not None or self.block_size is not None:
+            raise ConfigError("cfg-scale and block-size belong to LLaDA's sampler; this model is a Dream.")
+        chosen = self.filled(traits_of(family))
+        check_choice("alg for a Dream model", chosen.alg, (*DREAM_ALGS, "origin"))
+        if chosen.alg == "origin":
+            if self.alg_temp is not None:
+                raise ConfigError("alg-temp has no effect with alg origin, which tosses a coin for every position.")
+            return Decoder(WholeCanvas(), DreamOrigin(self.steps, chosen.eps), NoCache())
+        rule = DreamSchedule(DREAM_ALGS[chosen.alg], self.steps, chosen.eps, chosen.alg_temp)
+        return Decoder(WholeCanvas(), rule, NoCache())

@@ -1,0 +1,60 @@
+"""Options are declared once: values that are allowed pass, all others are one sentence."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from d3mlx.decoding.options import Option, Options, Range, options_of
+from d3mlx.decoding.presets import PRESETS
+from d3mlx.errors import ConfigError
+from d3mlx.models import FAMILIES
+
+EVERY = [(name, option) for name, kind in PRESETS.items() for option in options_of(kind).values()]
+TRAITS = [module.TRAITS for module in FAMILIES.values()]
+
+
+@given(low=st.floats(-10, 10), width=st.floats(0.1, 10), value=st.floats(), is_open=st.booleans())
+def test_a_range_holds_what_it_says(low: float, width: float, value: float, is_open: bool) -> None:
+    allowed, high = Range("a number", low, low + width, is_open), low + width
+    inside = low < value < high or (not is_open and value in (low, high))
+    if inside:
+        allowed.check("x", value)
+    else:
+        with pytest.raises(ConfigError, match=r"^x must be a number, .* not "):
+            allowed.check("x", value)
+
+
+@pytest.mark.parametrize(("decoder", "option"), EVERY, ids=lambda value: getattr(value, "name", value))
+def test_every_declaration_is_whole(decoder: str, option: Option) -> None:
+    """A default can be given as well, and what cannot be is refused in words that name the option."""
+    assert option.help.endswith(".") and option.help[0].isupper()
+    kind: Any = PRESETS[decoder]
+    defaults = [option.default_for(traits) for traits in TRAITS]
+    assert option.note or None not in defaults
+    for default in defaults:
+        if default is not None:
+            assert getattr(kind(**{option.name: default}), option.name) == default
+            assert type(default) is option.kind
+    wrong: list[Any] = [True, [], math.nan] + ([] if option.kind is str else ["x"])
+    if isinstance(option.allowed, Range):
+        wrong.append(option.kind(option.allowed.low - 1))
+    for value in wrong:
+        with pytest.raises(ConfigError, match=rf"^{option.flag} must be "):
+            kind(**{option.name: value})
+
+
+@pytest.mark.parametrize("kind", PRESETS.values(), ids=PRESETS)
+def test_filled_in_options_build_the_same_decoder(kind: type[Options]) -> None:
+    """Defaults are data: giving them all changes nothing, except where giving an option says something else."""
+    for traits in TRAITS:
+        plain, filled = kind(), vars(kind().filled(traits))
+        assert set(filled) == set(options_of(kind))
+        safe = {"threshold", "block_add", "activation", "recent", "near", "row_multiple", "favor", "cache"}
+        given = {name: value for name, value in filled.items() if name in safe}
+        assert kind(**given).build(traits.name) == plain.build(traits.name)
+        assert plain.on_no_machine().build(traits.name) == plain.build(traits.name)
