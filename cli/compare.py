@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -31,8 +32,6 @@ def compare(
     are to the least parallel point of the first folder; their 95 % intervals
     make use of the problems being the same.
     """
-    from dataclasses import asdict
-
     check_y_max(y_max)
     check_outputs(plot, json_file)
     check_plot(plot)

@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import traceback
+from collections.abc import Callable
 from importlib import import_module
 from typing import Annotated, Any
 
@@ -95,14 +96,19 @@ class LazyCommands(TyperGroup):
         return name, load_command(str(name)), rest
 
 
+def command_function(name: str) -> Callable[..., None]:
+    """Import a command and return its function; a flag of decoders is a parameter of it as they are registered now."""
+    module, attribute = COMMANDS[name][0].split(":")
+    command: Any = getattr(import_module(module), attribute)
+    function: Callable[..., None] = command.function() if hasattr(command, "function") else command
+    return function
+
+
 def load_command(name: str) -> Any:
-    """Import a command and return it as Typer runs it."""
-    module, function = COMMANDS[name][0].split(":")
-    command: Any = getattr(import_module(module), function)
-    # A command that takes the options of decoders is a function of those that are registered now.
-    callback = command.function() if hasattr(command, "function") else command
+    """Return a command as Typer runs it."""
+    function = command_function(name)
     one = typer.Typer(rich_markup_mode="rich", add_completion=False, pretty_exceptions_enable=False)
-    one.command(name, help=flowing(callback.__doc__ or ""))(callback)
+    one.command(name, help=flowing(function.__doc__ or ""))(function)
     return typer.main.get_command(one)
 
 

@@ -1,4 +1,4 @@
-"""Which room may import which: arrows point one way."""
+"""Which room may import which, and that whatever is one thing is declared in one place."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ import re
 from functools import cache
 from pathlib import Path
 
+from d3mlx.cli.main import COMMANDS, command_function
+from d3mlx.decoding.options import options_of
+from d3mlx.decoding.presets import PRESETS
+
 ROOT = Path(__file__).parents[1]
 ROOMS = {"d3mlx": ROOT / "d3mlx", "d3mlx.kernels": ROOT / "kernels", "d3mlx.convert": ROOT / "convert"}
-COMMANDS = {"bench", "compare", "convert", "distill", "eval", "fuse", "generate", "info", "trajectories"}
 
 
 @cache
@@ -68,8 +71,38 @@ def test_kernels_and_models_know_nothing_above_them() -> None:
 
 
 def test_commands_do_not_import_each_other() -> None:
-    for command in COMMANDS:
-        assert outside(importers(f"d3mlx.cli.{command}"), "d3mlx.research") <= {"d3mlx.cli.main"}
+    for name in COMMANDS:
+        assert importers(f"d3mlx.cli.{name}") == set()
+
+
+def test_a_command_is_listed_as_it_describes_itself() -> None:
+    """The list of commands is read without importing any, so it repeats the first sentence of each."""
+    for name, (_, summary) in COMMANDS.items():
+        assert (command_function(name).__doc__ or "").startswith(summary)
+
+
+def test_a_room_of_commands_has_files_for_commands_and_helpers_only() -> None:
+    helpers = {"__init__", "main", "entry", "common", "decoder_flags"}
+    assert {path.stem for path in (ROOT / "cli").glob("*.py")} == helpers | set(COMMANDS)
+
+
+def test_a_command_imports_at_its_top() -> None:
+    late = set()
+    for path in (ROOT / "cli").rglob("*.py"):
+        functions = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef)]
+        inner = [node for function in functions for node in ast.walk(function)]
+        if any(isinstance(node, ast.Import | ast.ImportFrom) for node in inner):
+            late.add(path.name)
+    assert late == {"entry.py"}
+
+
+def test_an_option_of_a_decoder_is_named_in_its_declaration_only() -> None:
+    """No command and no other file lists the options of decoders; words that also name something else are left out."""
+    names = {name for kind in PRESETS.values() for name in options_of(kind)}
+    for name in names - {"threshold", "steps", "cache", "block_size", "row_multiple"}:
+        flag = re.compile(rf"[\"']-*{name}[\"']|--{name.replace('_', '-')}\b")
+        naming = {module for module, path in modules().items() if flag.search(path.read_text())}
+        assert outside(naming, "d3mlx.research", "d3mlx.distill") == set(), name
 
 
 FAMILIES = re.compile(r"""family\s*(==|!=|in)|(==|!=)\s*["'](llada|dream)["']|["'](llada|dream)["']\s*:""")
