@@ -26,7 +26,9 @@ def compare(
         Path | None, typer.Option("--json", help="Write all figures to this file; - for standard output.")
     ] = None,
 ) -> None:
-    """Compare evaluations of one task: accuracies, paired differences, AUP, a plot.
+    """Compare evaluations of one task.
+
+    Shows accuracies, paired differences, AUP and a plot.
 
     Every point is measured on the problems that all of them have. Differences
     are to the least parallel point of the first folder; their 95 % intervals

@@ -24,7 +24,9 @@ def fuse(
         bool, typer.Option("--dequantize", help="Write plain floats; nothing of the adapters is lost to rounding.")
     ] = False,
 ) -> None:
-    """Write a model folder with LoRA adapters, or fully trained weights, folded in.
+    """Fold adapters into a model's weights.
+
+    Writes a model folder with LoRA adapters, or fully trained weights, folded in.
 
     Quantized weights are quantized again, and the error that adds is reported beside what the adapters changed.
     """

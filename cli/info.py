@@ -87,7 +87,10 @@ def info(
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the hub.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
-    """Show what a checkpoint is: size, memory, context, special tokens. No weight is loaded."""
+    """Show what a checkpoint is, without loading its weights.
+
+    Prints size, memory, context and special tokens.
+    """
     facts = describe(open_checkpoint(fetch(model or EMBEDDED, revision)))
     if as_json:
         sys.stdout.write(json.dumps(facts) + "\n")

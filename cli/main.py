@@ -74,7 +74,7 @@ COMMANDS = {
     "distill": ("d3mlx.cli.distill:distill", "Train LoRA adapters, or all weights, for decoding in parallel."),
     "fuse": ("d3mlx.cli.fuse:fuse", "Fold adapters into a model's weights."),
     "eval": ("d3mlx.cli.eval:evaluate", "Measure accuracy and parallelism of a model on a task."),
-    "compare": ("d3mlx.cli.compare:compare", "Compare evaluations of one task: accuracies, differences, AUP, a plot."),
+    "compare": ("d3mlx.cli.compare:compare", "Compare evaluations of one task."),
     "bench": ("d3mlx.cli.bench:bench", "Measure this machine: forwards by their rows, prefill, whole answers."),
 }
 """Where each command is, and the first sentence of its help: it is imported when it is used."""
