@@ -26,7 +26,7 @@ def line(**row: Any) -> str:
 @pytest.mark.parametrize(
     ("text", "culprit"),
     [
-        ("", "holds no rows"),
+        ("", "contains no rows"),
         ("{\n", "row 1: not valid JSON"),
         ("[" * 200_000 + "\n", "row 1: the row is nested"),
         (r'{"prompt": "\ud800", "completion": "y"}' + "\n", "row 1: .* surrogate"),

@@ -328,8 +328,8 @@ def test_bad_published_rows_are_one_sentence(tmp_path: Path, dream: Any, row: di
     ("line", "culprit"),
     [
         ("{", "not valid JSON"),
-        ("[]", "empty or no JSON object"),
-        ("{}", "empty or no JSON object"),
+        ("[]", "not a JSON object"),
+        ("{}", "the row is empty"),
         ('{"prompt": " "}', "no prompt text"),
         ('{"messages": [{"role": "user"}]}', "a role and a content"),
         ('{"messages": [{"role": "assistant", "content": "x"}]}', "ends with the user's"),

@@ -233,7 +233,7 @@ BROKEN: list[tuple[str, str, list[str]]] = [
     ("gsm8k-cot", '{"question": "q", "answer": "1"}', ["row 1", "####"]),
     ("gsm8k-cot", '{"question": 3, "answer": "#### 1"}', ["row 1", "'question' must be a text"]),
     ("gsm8k-cot", '{"question": "q"', ["row 1", "not valid JSON"]),
-    ("gsm8k-cot", "[1]", ["row 1", "no JSON object"]),
+    ("gsm8k-cot", "[1]", ["row 1", "not a JSON object"]),
     ("gsm8k-cot", "\n \n", ["no rows"]),
     ("math", '{"problem": "p", "solution": "s"}', ["row 1", "\\boxed"]),
     ("mbpp", '{"code": "", "test_list": []}', ["row 1", "'text' or 'prompt'"]),
