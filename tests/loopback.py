@@ -29,9 +29,9 @@ class Hub:
     """What the hub has and how it behaves.
 
     repos: folder of each repository, by its id. refuse: the status of every answer, None to answer. retry_after:
-    seconds that a refusal asks for. stall: seconds before every answer. pace: seconds between chunks of a file. break_at:
-    bytes after which the next file that is longer breaks off, once. asked: method and path of every request, and the
-    bytes that were sent.
+    seconds that a refusal asks for. stall: seconds before every answer. pace: seconds between chunks of a file.
+    break_at: bytes after which the next file that is longer breaks off, once. asked: method and path of every request.
+    sent: bytes that were sent.
     """
 
     repos: dict[str, Path]
@@ -62,10 +62,10 @@ class Handler(BaseHTTPRequestHandler):
     def log_message(self, *_: Any) -> None:
         pass
 
-    def do_HEAD(self) -> None:  # noqa: N802 - the name that http.server calls
+    def do_HEAD(self) -> None:
         self.answer(body=False)
 
-    def do_GET(self) -> None:  # noqa: N802
+    def do_GET(self) -> None:
         self.answer(body=True)
 
     def answer(self, body: bool) -> None:
