@@ -47,10 +47,10 @@ class TextStream:
         if self.done:
             return ""
         text = self.held + segment
-        found = [text.find(stop) for stop in self.stop if stop in text]
-        if found:
+        starts = [text.find(stop) for stop in self.stop if stop in text]
+        if starts:
             self.done, self.held = True, ""
-            return text[: min(found)]
+            return text[: min(starts)]
         keep = max((overlap(text, stop) for stop in self.stop), default=0)
         self.held = text[len(text) - keep :]
         return text[: len(text) - keep]
