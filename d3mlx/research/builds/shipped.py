@@ -31,18 +31,18 @@ from d3mlx.evaluate.tasks import TaskOptions
 from d3mlx.evaluate.tasks.embedded import Embedded
 from d3mlx.files import holds_files, json_object, locked, write_text, writing
 from d3mlx.models import llada
-from d3mlx.research.experiments.readme import table
+from d3mlx.research.experiments.pages import table
 
 BITS = 8
 RECIPE = Recipe(Quantization(bits=BITS, group_size=64))
 HELD_OUT = 1000
 
 MEASURED: dict[str, Preset] = {
-    "vanilla, one token a forward, blocks of 8": Vanilla(block_size=8),
-    "vanilla, one token a forward, blocks of 32": Vanilla(),
+    "vanilla, one token per forward, blocks of 8": Vanilla(block_size=8),
+    "vanilla, one token per forward, blocks of 32": Vanilla(),
     "fast-dllm, dual cache, 0.9": FastDLLM(),
     "d3llm, delayed cache, 0.5": D3LLM(),
-    "selective, selective cache, 0.5": Selective(),
+    "selective, 0.5": Selective(),
 }
 
 COLUMNS = ["decoder", "exact answers", "tokens per forward", "rows per token"]

@@ -3,7 +3,7 @@
     python -m d3mlx.research.experiments.ablations [--work runs/student] [--part 1/2]
 
 Trains on the trajectories that the build of the student recorded, solves 500 held-out problems at three thresholds, and
-writes `ablations.json` and the table of README.md. Whatever is interrupted goes on.
+writes `ablations.json` and the table of docs/results/ablations.md. An interrupted run goes on.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from d3mlx.research.batches import CANVAS
 from d3mlx.research.builds.student import DISTILL, Work, of_round
 from d3mlx.research.experiments.figures import RESULTS, ROOT
 from d3mlx.research.experiments.journal import Attempt, Part, finished, keep, read
-from d3mlx.research.experiments.readme import around, put, table
+from d3mlx.research.experiments.pages import ABLATIONS, around, put, table
 from d3mlx.research.script import script
 from d3mlx.version import versions
 
@@ -168,10 +168,10 @@ def text(results: dict[str, Any]) -> str:
     rows = [[arm["arm"], *(cell(arm, i) for i in range(len(THRESHOLDS)))] for arm in results["arms"]]
     about = (
         f"Tokens per forward @ exact answers in %, means of {len(SEEDS)} seeds, then the difference to all parts with "
-        f"the same seed, mean and range; {results['steps']} steps of {DISTILL.batch_size} on the right ones of "
+        f"the same seed, mean and range; {results['steps']} steps of {DISTILL.batch_size} on the correct ones of "
         f"{results['trajectories']:,} answers, {results['problems']} held-out problems, decoder d3llm, float32, logits "
         "as trained. At one threshold a change moves both, tokens and accuracy. Random masks also show end tokens at "
-        "random; a constant ratio has no full blocks; wrong answers are those of problems that the teacher got wrong "
+        "random; a constant ratio has no full blocks; wrong answers belong to problems that the teacher got wrong "
         "five times."
     )
     intro = "One part of the distillation changed at a time, at equal steps:"
@@ -187,13 +187,13 @@ def ablations(
     count: Annotated[int, typer.Option(min=1, help="Problems to solve; with fewer, a quick look.")] = COUNT,
     steps: Annotated[int, typer.Option(min=1, help="Steps of training; likewise.")] = STEPS,
 ) -> None:
-    """Train and measure what is not done yet; once everything is, write the results and the table of README.md."""
+    """Train and measure what is missing. When everything is measured, write the results and the page."""
     plan, mine = Plan(Work(work), out, steps, range(FIRST, FIRST + count)), Part.named(part)
     if not (plan.work.teacher.is_dir() and plan.work.trajectories(0).is_dir()):
         raise ConfigError(f"{work} holds no trajectories; build the student with --work {work} first.")
     whole = count == COUNT and steps == STEPS
     if whole:
-        around(ROOT / "README.md", "ablations")
+        around(ROOT / ABLATIONS, "ablations")
     for trial in mine.of(TRIALS):
         config = plan.config(trial)
         train(config)
@@ -209,7 +209,7 @@ def ablations(
     typer.echo(text(results))
     if whole:
         write_text(RESULTS / "ablations.json", json.dumps(results, indent=1) + "\n")
-        put(ROOT / "README.md", "ablations", text(results))
+        put(ROOT / ABLATIONS, "ablations", text(results))
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ from d3mlx.decoding.vanilla import Vanilla
 from d3mlx.kernels.dispatch import on_device
 from d3mlx.research.builds.next_token import llama_config
 from d3mlx.research.experiments.journal import CLOCK
-from d3mlx.research.experiments.readme import table
+from d3mlx.research.experiments.pages import table
 from d3mlx.research.script import script
 
 AR = "autoregression"

@@ -24,7 +24,7 @@ from d3mlx.engine import follow
 from d3mlx.request import Request
 from d3mlx.research.batches import CANVAS
 from d3mlx.research.experiments.journal import CLOCK
-from d3mlx.research.experiments.readme import table
+from d3mlx.research.experiments.pages import table
 from d3mlx.research.script import script
 
 DECODERS: dict[str, Preset] = {

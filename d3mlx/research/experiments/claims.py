@@ -69,8 +69,8 @@ def text(found: Sequence[Mapping[str, Any]]) -> str:
     out = []
     for student in dict.fromkeys(one["student"] for one in found):
         out.append(
-            f"Where the student under {student} comes within {100 * ALLOWED:g} points of what is named, the most "
-            "parallel of its thresholds on these problems:\n"
+            f"The most parallel threshold at which the student under {student} is within {100 * ALLOWED:g} points of "
+            "each reference, on these problems:\n"
         )
         out += [f"- {sentence(one)}" for one in found if one["student"] == student]
         out.append("")

@@ -1,9 +1,9 @@
-"""Every decoder on the embedded task, as it is and lengthened: the tables of selective cache in README.md.
+"""All decoders on the embedded task, and on a longer form of it: the tables of docs/results/selective.md.
 
-The models are the teacher and the one of pairs, which were distilled for none of them.
+The models are the teacher and the model of pairs. Neither was distilled for any of the decoders.
 
 python -m d3mlx.research.experiments.decoders [--work FOLDER] [--task long] [--part 1/2] [--count N]
-python -m d3mlx.research.experiments.decoders --write README.md
+python -m d3mlx.research.experiments.decoders --write docs/results/selective.md
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from d3mlx.files import fingerprint
 from d3mlx.research.batches import CANVAS, SHOTS
 from d3mlx.research.builds.pairs import QUESTIONS
 from d3mlx.research.experiments.journal import Answers, Part, finished, measure
-from d3mlx.research.experiments.readme import put, table
+from d3mlx.research.experiments.pages import put, table
 from d3mlx.research.script import script
 
 REFERENCE = "d3llm, no cache"
@@ -67,7 +67,7 @@ CURVES: dict[str, dict[float, Preset]] = {
 
 @dataclass(frozen=True)
 class Variant:
-    """So many questions at once, behind so many worked examples; the folder of the model that is asked, and how."""
+    """So many questions at once, after so many worked examples; the folder of the model that is asked, and how."""
 
     questions: int
     shots: int
@@ -87,7 +87,7 @@ class Variant:
     @property
     def words(self) -> str:
         at_once = "" if self.questions == 1 else f", {self.questions} at once"
-        return f"{at_once}, {f'behind {self.shots} worked examples' if self.shots else 'without examples'}"
+        return f"{at_once}, {f'after {self.shots} worked examples' if self.shots else 'without examples'}"
 
 
 TASKS = {"short": Variant(1, 0, TEACHER, DECODERS | SHORT_ONLY), "long": Variant(QUESTIONS, SHOTS, PAIRS, DECODERS)}
@@ -135,7 +135,7 @@ def main_table(found: Mapping[str, Answers]) -> str:
             ]
         )
     reference = f"points against {REFERENCE}"
-    return table(["decoder", "correct (95 %)", reference, "TPF", "RPT", "CPU seconds an answer"], rows)
+    return table(["decoder", "correct (95 %)", reference, "TPF", "RPT", "CPU seconds per answer"], rows)
 
 
 def areas(found: Mapping[str, Answers]) -> dict[str, float]:
@@ -150,8 +150,11 @@ def areas(found: Mapping[str, Answers]) -> dict[str, float]:
 
 
 def prediction(found: Mapping[str, Answers], canvas: int) -> str:
-    """Milliseconds a token of a 4-bit LLaDA-8B that decoded like this, on paper: a first pass over prompt and canvas,
-    then forwards of equal rows. At last an autoregressive model of its size: the prompt, then a row a token."""
+    """Return the predicted milliseconds per token of a 4-bit LLaDA-8B that decodes like this.
+
+    The prediction is a first pass over prompt and canvas, then forwards of equal rows. The last line is an
+    autoregressive model of its size: the prompt, then one row per token.
+    """
     paper = cost(skeleton(SHAPES["llada-8b"], q_bits=4), context=0)
     chips = [Roofline(chip_named(chip), paper) for chip in CHIPS]
     rows = []
@@ -164,8 +167,8 @@ def prediction(found: Mapping[str, Answers], canvas: int) -> str:
     score = found[REFERENCE].score
     tokens, prompt = score.tokens / score.problems, score.prefill_rows / score.problems
     alone = [chip.seconds(prompt) / tokens + chip.seconds(1) for chip in chips]
-    rows.append(["autoregression, one row a forward", *(f"{1000 * seconds:.1f}" for seconds in alone)])
-    return table(["decoder", *(f"{chip}, ms a token" for chip in CHIPS)], rows)
+    rows.append(["autoregression, one row per forward", *(f"{1000 * seconds:.1f}" for seconds in alone)])
+    return table(["decoder", *(f"{chip}, ms per token" for chip in CHIPS)], rows)
 
 
 def whole(folder: Path, names: Iterable[str], problems: range) -> dict[str, Answers]:
@@ -180,7 +183,7 @@ def whole(folder: Path, names: Iterable[str], problems: range) -> dict[str, Answ
 
 
 def section(work: Path, name: str, count: int, on_curves: int) -> str:
-    """What README.md says of one task."""
+    """Return what the page contains about one task."""
     variant = TASKS[name]
     found = whole(work / f"{name}-table", variant.decoders, variant.problems(count))
     curves = whole(work / f"{name}-curves", POINTS, variant.problems(min(count, on_curves)))
@@ -209,7 +212,7 @@ def compare(
     part: Annotated[str, typer.Option(help="1/2 for the first of two processes that share the work.")] = "1/1",
     count: Annotated[int, typer.Option(min=1, help="Held-out problems of each task.")] = 1000,
     on_curves: Annotated[int, typer.Option("--curves", min=1, help="How many of them the curves take.")] = 300,
-    write: Annotated[Path | None, typer.Option(help="Put what was measured into this README.")] = None,
+    write: Annotated[Path | None, typer.Option(help="Page to write the tables into.")] = None,
 ) -> None:
     """Measure every decoder, or write what was measured."""
     names, mine = (only,) if only else tuple(TASKS), Part.named(part)

@@ -14,7 +14,7 @@ from d3mlx.evaluate.plot import Curve, Mark, draw
 from d3mlx.files import write_text
 from d3mlx.research.experiments import claims
 from d3mlx.research.experiments.contestants import AUTOREGRESSIVE, ONE_PER_STEP, Y_MAX, d3llm, fast
-from d3mlx.research.experiments.readme import put, table
+from d3mlx.research.experiments.pages import DISTILLATION, put, table
 
 ROOT = Path(__file__).parents[3]
 RESULTS = Path(__file__).parent
@@ -78,23 +78,23 @@ def beside(results: dict[str, Any]) -> str:
     if alone is None:
         return ""
     best = max(found, key=lambda name: found[name])
-    others = f"of the diffusion decoders above, {best} is right most often, in {100 * found[best]:.1f} %"
-    return f"{AUTOREGRESSIVE.name} is right in {100 * alone:.1f} %; {others}.\n\n"
+    others = f"Of the diffusion decoders above, {best} is correct most often, in {100 * found[best]:.1f} %"
+    return f"{AUTOREGRESSIVE.name} is correct in {100 * alone:.1f} %. {others}.\n\n"
 
 
 def text(results: dict[str, Any]) -> str:
     """What was found in sentences, as Markdown."""
     areas = (
         "The paper's order of AUP is one per step, fast-dllm on the teacher, d3llm on the teacher, d3llm on the "
-        f"student, and the control below the student. Of each curve alone: {order(results, 'aup')}. As planned, with "
-        f"every curve beginning at one per step and points more than {TOLERANCE:g} below it left out: "
+        f"student, and the control below the student. AUP of each curve alone: {order(results, 'aup')}. AUP as "
+        f"planned, where every curve starts at one per step, without points more than {TOLERANCE:g} below it: "
         f"{order(results, 'aup_from_one_per_step')}."
     )
     about = (
-        f"{results['problems']} held-out problems from number {results['first']} on; every model was trained once, so "
-        "intervals are over problems; differences are paired. A confidence above the threshold commits under "
-        "fast-dllm, an entropy below it under d3llm and selective. AUP is relative to "
-        f"{Y_MAX:g} % and so not comparable with published figures; that of a single point is its accuracy times its "
+        f"{results['problems']} held-out problems from number {results['first']} on. Every model was trained once, so "
+        "intervals are over problems. Differences are paired. Under fast-dllm, tokens with a confidence above the "
+        "threshold commit; under d3llm and selective, tokens with an entropy below it. AUP is relative to "
+        f"{Y_MAX:g} %, so it is not comparable with published figures. AUP of a single point is its accuracy times its "
         "TPF, and the first point of a curve counts as much."
     )
     return f"{claims.text(results['claims'])}\n\n{beside(results)}{areas}\n\n{about}"
@@ -111,10 +111,15 @@ def plot(results: dict[str, Any]) -> str:
     return draw(curves, "tokens per forward", "The embedded task: accuracy over parallelism")
 
 
+def section(results: dict[str, Any]) -> str:
+    """Return the generated part of the page: the picture, the sentences, the table."""
+    folded = f"<details>\n<summary>Every point</summary>\n\n{points(results)}\n\n</details>"
+    return f"![Accuracy over tokens per forward](../{Path(PLOT).name})\n\n{text(results)}\n\n{folded}"
+
+
 def publish(results: dict[str, Any], root: Path | None) -> None:
-    """Show the results; with a root write the plot and README.md below it too."""
+    """Show the results; with a root also write the plot and the page below it."""
     typer.echo(f"{points(results)}\n\n{text(results)}")
     if root is not None:
         write_text(root / PLOT, plot(results))
-        folded = f"<details>\n<summary>Every point</summary>\n\n{points(results)}\n\n</details>"
-        put(root / "README.md", "report", f"![Accuracy over tokens per forward]({PLOT})\n\n{text(results)}\n\n{folded}")
+        put(root / DISTILLATION, "report", section(results))

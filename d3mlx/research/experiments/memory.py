@@ -21,7 +21,7 @@ from d3mlx.decoding.decoder import Preset
 from d3mlx.decoding.selective import Selective
 from d3mlx.engine import decode
 from d3mlx.request import Step
-from d3mlx.research.experiments.readme import table
+from d3mlx.research.experiments.pages import table
 from d3mlx.research.script import script
 
 SIZES = Sizes("llada", layers=2, hidden=64, heads=1, kv_heads=1, ff=64, vocab=64)

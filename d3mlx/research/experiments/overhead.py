@@ -33,7 +33,7 @@ from d3mlx.kernels.accept_blocks import Rule
 from d3mlx.profiling import STAGES, Profile, profiled
 from d3mlx.request import Step
 from d3mlx.research.experiments.journal import CLOCK
-from d3mlx.research.experiments.readme import table
+from d3mlx.research.experiments.pages import table
 from d3mlx.research.script import script
 
 SIZES = Sizes("llada", layers=8, hidden=1024, heads=16, kv_heads=16, ff=2816, vocab=32768)

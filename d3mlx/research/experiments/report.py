@@ -3,7 +3,7 @@
     python -m d3mlx.research.experiments.report [--control FOLDER] [--autoregressive FOLDER] [--part 1/2]
 
 Solves 2,000 held-out problems with every contestant (`contestants.py`), writes the figures to `report.json`
-and from them the table and the plot of README.md. Whatever is interrupted goes on.
+and from them the table and the plot of docs/results/distillation.md. An interrupted run goes on.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from d3mlx.research.experiments.claims import claims
 from d3mlx.research.experiments.contestants import CONTESTANTS, COUNT, FIRST, ONE_PER_STEP, Contestant, Models
 from d3mlx.research.experiments.figures import RESULTS, ROOT, publish
 from d3mlx.research.experiments.journal import Attempt, Part, finished, keep
-from d3mlx.research.experiments.readme import around
+from d3mlx.research.experiments.pages import DISTILLATION, around
 from d3mlx.research.script import script
 from d3mlx.version import versions
 
@@ -129,11 +129,11 @@ def report(
     part: Annotated[str, typer.Option(help="1/2 and 2/2 share the problems between two processes.")] = "1/1",
     out: Annotated[Path, typer.Option(help="Folder of the answers.")] = Path("runs/report"),
 ) -> None:
-    """Measure what is not measured yet; once everything is, write the results, the plot and the table of README.md."""
+    """Measure what is missing. When everything is measured, write the results, the plot and the page."""
     models, whole = Models(teacher, student, control, autoregressive), count == COUNT
     models.check()
     if whole:
-        around(ROOT / "README.md", "report")
+        around(ROOT / DISTILLATION, "report")
     problems = range(FIRST, FIRST + count)
     solve(models, out, problems, Part.named(part))
     measured = curves(models, out, problems)

@@ -26,6 +26,7 @@ from d3mlx.research.experiments.contestants import (
     fast,
 )
 from d3mlx.research.experiments.journal import Attempt, Part, finished, keep
+from d3mlx.research.experiments.pages import DISTILLATION
 from d3mlx.research.script import script
 
 PROBLEMS = range(FIRST, FIRST + 100)
@@ -110,8 +111,8 @@ def test_the_last_part_to_finish_writes_everything(monkeypatch: pytest.MonkeyPat
         return {setting.name: lambda index: record(index, True) for setting in contestant.presets}
 
     root = tmp_path / "checkout"
-    (root / "docs").mkdir(parents=True)
-    (root / "README.md").write_text("<!-- report -->\n<!-- /report -->\n")
+    (root / DISTILLATION).parent.mkdir(parents=True)
+    (root / DISTILLATION).write_text("<!-- report -->\n<!-- /report -->\n")
     (tmp_path / "config.json").write_text("{}")
     for name, value in {"attempts_of": attempts, "COUNT": 4, "RESULTS": root, "ROOT": root}.items():
         monkeypatch.setattr(report, name, value)
@@ -121,7 +122,7 @@ def test_the_last_part_to_finish_writes_everything(monkeypatch: pytest.MonkeyPat
     assert not (root / "report.json").exists()
     report.report(**places, count=4, part="1/2")
     results = json.loads((root / "report.json").read_text())
-    assert results["problems"] == 4 and "+0.0" in (root / "README.md").read_text()
+    assert results["problems"] == 4 and "+0.0" in (root / DISTILLATION).read_text()
     assert (root / figures.PLOT).is_file()
 
 
@@ -168,15 +169,15 @@ def test_claims_take_the_most_parallel_point_that_is_right_enough(measured: dict
 
 def test_table_and_plot_show_every_point(measured: dict[str, list[OperatingPoint]], tmp_path: Path) -> None:
     results = report.summarize(Models(tmp_path, tmp_path, tmp_path, tmp_path), measured, PROBLEMS, {})
-    (tmp_path / "README.md").write_text("<!-- report -->\n<!-- /report -->\n")
-    (tmp_path / "docs").mkdir()
+    (tmp_path / DISTILLATION).parent.mkdir(parents=True)
+    (tmp_path / DISTILLATION).write_text("<!-- report -->\n<!-- /report -->\n")
     figures.publish(results, tmp_path)
-    written, drawn = (tmp_path / "README.md").read_text(), (tmp_path / figures.PLOT).read_text()
+    written, drawn = (tmp_path / DISTILLATION).read_text(), (tmp_path / figures.PLOT).read_text()
     for contestant in CONTESTANTS:
         assert written.count(f"| {contestant.name} |") == 1 and contestant.name in drawn
     assert written.count("\n| ") == 2 + sum(len(contestant.presets) for contestant in CONTESTANTS)
-    assert figures.PLOT in written
-    assert "autoregressive, mlx-lm is right in 90.0 %; of the diffusion decoders above, teacher, one per" in written
+    assert "(../report.svg)" in written
+    assert "autoregressive, mlx-lm is correct in 90.0 %. Of the diffusion decoders above, teacher, one per" in written
 
 
 @pytest.fixture
