@@ -19,10 +19,11 @@ from typing import Annotated, Any
 import typer
 
 from d3mlx.checkpoints.loader import load
+from d3mlx.cli.render.training import watcher
 from d3mlx.decoding.d3llm import D3LLM
 from d3mlx.distill.config import DistillConfig
 from d3mlx.distill.run import distill
-from d3mlx.distill.trainer import CHECKPOINT, Bar
+from d3mlx.distill.trainer import CHECKPOINT
 from d3mlx.distill.trajectory_store import read_store
 from d3mlx.errors import ConfigError
 from d3mlx.evaluate.records import Setting
@@ -104,7 +105,7 @@ class Plan:
 
 def train(config: DistillConfig) -> None:
     """Train as far as it is not done yet."""
-    distill(config, lambda *_: Bar(), resume=(Path(config.adapter_path) / CHECKPOINT).is_file())
+    distill(config, watcher, resume=(Path(config.adapter_path) / CHECKPOINT).is_file())
 
 
 def measure(plan: Plan, folder: Path, about: dict[str, Any], weights: str | None) -> None:
@@ -119,12 +120,12 @@ def measure(plan: Plan, folder: Path, about: dict[str, Any], weights: str | None
 def points(plan: Plan, folder: Path, about: dict[str, Any]) -> list[OperatingPoint] | None:
     """A trial's points, None where it is not finished. Raises ConfigError if they were measured under another plan."""
     settings = {setting.name: setting for setting in DECODERS}
-    found = finished(folder, settings, plan.problems)
-    if found is None:
+    answers = finished(folder, settings, plan.problems)
+    if answers is None:
         return None
     if read(folder)[0] != plan.about | about:
         raise ConfigError(f"{folder} holds another measurement; remove it, or give another --out.")
-    return [OperatingPoint(settings[name], list(one.records.values())) for name, one in found.items()]
+    return [OperatingPoint(settings[name], list(solved.records.values())) for name, solved in answers.items()]
 
 
 def arm_summary(arm: str, measured: Mapping[Trial, list[OperatingPoint]]) -> dict[str, Any]:
@@ -153,9 +154,9 @@ def summarize(
 
 def cell(arm: dict[str, Any], index: int) -> str:
     """TPF and accuracy, means over seeds; the accuracy's change, mean and range over seeds."""
-    found = [trial[index] for trial in arm["trials"]]
-    shown = f"{mean(point['tokens_per_forward'] for point in found):.2f} @ "
-    shown += f"{100 * mean(point['accuracy'] for point in found):.1f}"
+    points_of_seeds = [trial[index] for trial in arm["trials"]]
+    shown = f"{mean(point['tokens_per_forward'] for point in points_of_seeds):.2f} @ "
+    shown += f"{100 * mean(point['accuracy'] for point in points_of_seeds):.1f}"
     changes = [100 * change for change in arm["changes"][index]]
     if arm["arm"] == next(iter(ARMS)):
         return shown
@@ -201,7 +202,9 @@ def ablations(
     if mine.number == 1:
         measure(plan, out / "teacher", {}, None)
     teacher = points(plan, out / "teacher", {})
-    measured = {trial: found for trial in TRIALS if (found := points(plan, trial.folder(out), asdict(trial)))}
+    measured = {
+        trial: trial_points for trial in TRIALS if (trial_points := points(plan, trial.folder(out), asdict(trial)))
+    }
     if teacher is None or len(measured) < len(TRIALS):
         typer.echo("The other parts are not finished; the last one to finish writes the results.")
         return

@@ -97,8 +97,8 @@ def measured(folder: str, count: int) -> dict[str, Decoded]:
         for name, preset in DECODERS.items():
             generation = Generation(model, tokenizer, question, preset)
             prompt = on_device(generation.canvas.tokens[: generation.canvas.prompt_length])
-            found = diffuse(totals[name], generation)
-            tokens = tokens or found
+            answer_tokens = diffuse(totals[name], generation)
+            tokens = tokens or answer_tokens
         generate_left_to_right(totals[AR], other, prompt, tokens)
     return totals
 

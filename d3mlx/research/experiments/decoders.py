@@ -110,19 +110,19 @@ def solve(work: Path, name: str, part: Part, count: int, on_curves: int) -> None
     task = Embedded(TaskOptions(shots=variant.shots), "llada", questions=variant.questions)
     for kind, presets, problems in (("table", variant.decoders, count), ("curves", POINTS, min(count, on_curves))):
         about = {"model": fingerprint(variant.model), "task": variant.words, "kind": kind}
-        place = work / f"{name}-{kind}" / part.file, about
-        measure(model, task, presets, part.of(variant.problems(problems)), place)
+        journal = work / f"{name}-{kind}" / part.file, about
+        measure(model, task, presets, part.of(variant.problems(problems)), journal)
 
 
 def percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
-def main_table(found: Mapping[str, Answers]) -> str:
+def main_table(measured: Mapping[str, Answers]) -> str:
     """Accuracy, the paired difference to the reference, TPF, RPT, seconds."""
     rows = []
-    for name, answers in found.items():
-        score, apart = answers.score, answers.against(found[REFERENCE])
+    for name, answers in measured.items():
+        score, apart = answers.score, answers.against(measured[REFERENCE])
         low, high = score.interval
         rows.append(
             [
@@ -138,18 +138,18 @@ def main_table(found: Mapping[str, Answers]) -> str:
     return table(["decoder", "correct (95 %)", reference, "TPF", "RPT", "CPU seconds per answer"], rows)
 
 
-def areas(found: Mapping[str, Answers]) -> dict[str, float]:
+def areas(measured: Mapping[str, Answers]) -> dict[str, float]:
     """AUP of each curve, relative to the best accuracy of any, without points too far below its first."""
-    best = 100 * max(answers.score.accuracy for answers in found.values())
+    best = 100 * max(answers.score.accuracy for answers in measured.values())
     values = {}
     for name, points in CURVES.items():
-        scores = [found[point(name, at)].score for at in points]
+        scores = [measured[point(name, at)].score for at in points]
         curve = [(score.tokens_per_forward, 100 * score.accuracy) for score in scores]
         values[name] = aup(near(curve), best)
     return values
 
 
-def prediction(found: Mapping[str, Answers], canvas: int) -> str:
+def prediction(measured: Mapping[str, Answers], canvas: int) -> str:
     """Return the predicted milliseconds per token of a 4-bit LLaDA-8B that decodes like this.
 
     The prediction is a first pass over prompt and canvas, then forwards of equal rows. The last line is an
@@ -158,13 +158,13 @@ def prediction(found: Mapping[str, Answers], canvas: int) -> str:
     paper = cost(skeleton(SHAPES["llada-8b"], q_bits=4), context=0)
     chips = [Roofline(chip_named(chip), paper) for chip in CHIPS]
     rows = []
-    for name, answers in found.items():
+    for name, answers in measured.items():
         score = answers.score
         first, later = score.prefill_rows / score.problems + canvas, score.forwards / score.problems - 1
         each = (score.rows / score.problems - first) / later
         times = [chip.seconds(first) + later * chip.seconds(each) for chip in chips]
         rows.append([name, *(f"{1000 * seconds * score.problems / score.tokens:.1f}" for seconds in times)])
-    score = found[REFERENCE].score
+    score = measured[REFERENCE].score
     tokens, prompt = score.tokens / score.problems, score.prefill_rows / score.problems
     alone = [chip.seconds(prompt) / tokens + chip.seconds(1) for chip in chips]
     rows.append(["autoregression, one row per forward", *(f"{1000 * seconds:.1f}" for seconds in alone)])
@@ -173,21 +173,21 @@ def prediction(found: Mapping[str, Answers], canvas: int) -> str:
 
 def whole(folder: Path, names: Iterable[str], problems: range) -> dict[str, Answers]:
     """What every decoder answered to these problems. Raises DataError if an answer is missing."""
-    found = finished(folder, names, problems)
-    if found is None:
+    measured = finished(folder, names, problems)
+    if measured is None:
         raise DataError(
             f"{folder} is not finished; run the same measurement, every part of it, to its end, and give --count and "
             "--curves as there."
         )
-    return found
+    return measured
 
 
 def section(work: Path, name: str, count: int, on_curves: int) -> str:
     """Return what the page contains about one task."""
     variant = TASKS[name]
-    found = whole(work / f"{name}-table", variant.decoders, variant.problems(count))
+    measured = whole(work / f"{name}-table", variant.decoders, variant.problems(count))
     curves = whole(work / f"{name}-curves", POINTS, variant.problems(min(count, on_curves)))
-    answers, tokens = found[REFERENCE].score.problems, found[REFERENCE].score.prefill_rows
+    answers, tokens = measured[REFERENCE].score.problems, measured[REFERENCE].score.prefill_rows
     asked = f"{answers * variant.questions:,} held-out problems{variant.words}"
     if variant.questions > 1:
         asked += f": {answers:,} answers, correct if all {variant.questions} are"
@@ -195,7 +195,7 @@ def section(work: Path, name: str, count: int, on_curves: int) -> str:
     return f"""{asked},
 prompts of {tokens / answers:.0f} tokens, canvas of {variant.canvas}:
 
-{main_table(found)}
+{main_table(measured)}
 
 AUP on the first {min(count, on_curves)} of them, four thresholds each, without those that lose more than {TOLERANCE:g}
 points: {area}.
@@ -203,7 +203,7 @@ points: {area}.
 Predicted for a LLaDA-8B of 4 bits that decoded with these forwards and rows, by the formula of `bench --roofline` for a
 first pass over prompt and canvas and forwards of equal rows after it (not measured, attention left out):
 
-{prediction(found, variant.canvas)}"""
+{prediction(measured, variant.canvas)}"""
 
 
 def compare(

@@ -31,9 +31,9 @@ def threshold(point: dict[str, Any]) -> str:
 
 def area(run: dict[str, Any], kind: str) -> str:
     """AUP, its interval, and of how many points where some are left out."""
-    found, of = run[kind], len(run["points"])
-    left_out = "" if found["counted"] == of else f", {found['counted']} of {of} points"
-    return f"{found['value']:.0f} [{found['low']:.0f}, {found['high']:.0f}]{left_out}"
+    summary, of = run[kind], len(run["points"])
+    left_out = "" if summary["counted"] == of else f", {summary['counted']} of {of} points"
+    return f"{summary['value']:.0f} [{summary['low']:.0f}, {summary['high']:.0f}]{left_out}"
 
 
 def rows(run: dict[str, Any]) -> list[list[str]]:
@@ -62,9 +62,9 @@ def points(results: dict[str, Any]) -> str:
 
 def order(results: dict[str, Any], kind: str) -> str:
     """AUP in the order of the paper, and whether it rises and stays below the student's on the control."""
-    found = {run["name"]: run[kind]["value"] for run in results["runs"]}
-    control, student = found.get(d3llm("control").name), found[d3llm("student").name]
-    rising = [*(found[contestant.name] for contestant in (ONE_PER_STEP, fast("teacher"), d3llm("teacher"))), student]
+    values = {run["name"]: run[kind]["value"] for run in results["runs"]}
+    control, student = values.get(d3llm("control").name), values[d3llm("student").name]
+    rising = [*(values[contestant.name] for contestant in (ONE_PER_STEP, fast("teacher"), d3llm("teacher"))), student]
     holds = all(a < b for a, b in pairwise(rising)) and (control is None or control < student)
     shown = ", ".join(f"{value:.0f}" for value in rising)
     beside = "" if control is None else f", on the control {control:.0f}"
@@ -73,12 +73,12 @@ def order(results: dict[str, Any], kind: str) -> str:
 
 def beside(results: dict[str, Any]) -> str:
     """How often the autoregressive model is right, beside the best of the others; empty where it was not measured."""
-    found = {run["name"]: max(point["accuracy"] for point in run["points"]) for run in results["runs"]}
-    alone = found.pop(AUTOREGRESSIVE.name, None)
+    accuracies = {run["name"]: max(point["accuracy"] for point in run["points"]) for run in results["runs"]}
+    alone = accuracies.pop(AUTOREGRESSIVE.name, None)
     if alone is None:
         return ""
-    best = max(found, key=lambda name: found[name])
-    others = f"Of the diffusion decoders above, {best} is correct most often, in {100 * found[best]:.1f} %"
+    best = max(accuracies, key=lambda name: accuracies[name])
+    others = f"Of the diffusion decoders above, {best} is correct most often, in {100 * accuracies[best]:.1f} %"
     return f"{AUTOREGRESSIVE.name} is correct in {100 * alone:.1f} %. {others}.\n\n"
 
 

@@ -27,9 +27,9 @@ def answer(index: int, right: bool) -> Record:
 def journals(work: Path, parts: tuple[str, ...]) -> None:
     """Four problems in pairs: the first is answered right by everybody, the second by selective."""
     names = {"table": TASKS["long"].decoders, "curves": POINTS}
-    for kind, asked in names.items():
+    for kind, decoders in names.items():
         for part in map(Part.named, parts):
-            attempts = {name: partial(by, name) for name in asked}
+            attempts = {name: partial(by, name) for name in decoders}
             keep(attempts, part.of(range(2)), (work / f"long-{kind}" / part.file, {"kind": kind}))
 
 
