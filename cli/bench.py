@@ -15,9 +15,9 @@ from d3mlx.api import check_request
 from d3mlx.bench import forwards, generation
 from d3mlx.bench.chips import chip_named
 from d3mlx.bench.cost import cost, precision
-from d3mlx.bench.crossover import crossover
+from d3mlx.bench.crossover import find_crossover
 from d3mlx.bench.forwards import ROWS
-from d3mlx.bench.machine import machine
+from d3mlx.bench.machine import this_machine
 from d3mlx.bench.roofline import FORMULA, Roofline
 from d3mlx.bench.shapes import SHAPES, Sizes, random_model, skeleton
 from d3mlx.checkpoints.checkpoint import open_checkpoint
@@ -49,7 +49,7 @@ REPEATS = 5
 
 
 @dataclass(frozen=True)
-class Chosen:
+class ModelSource:
     """The model to measure: a checkpoint, or sizes without weights. None of both is the built-in model."""
 
     model: str | None
@@ -69,7 +69,7 @@ class Answers:
     profile: bool
 
 
-def rows_of(text: str | None) -> list[int]:
+def row_counts_of(text: str | None) -> list[int]:
     """Row counts of an option like 1,8,32; none where it is not given."""
 
     return [int(number) for number in numbers("--row-counts", text, int)]
@@ -94,14 +94,14 @@ def sizes_of(shape: str | None, sizes: dict[str, int | None]) -> Sizes | None:
 def presets_of(names: str) -> dict[str, Preset]:
     """Decoders by name, with their cache after a colon: d3llm, d3llm:none."""
 
-    found: dict[str, Preset] = {}
+    presets: dict[str, Preset] = {}
     for name in names.split(","):
         decoder, colon, cache = name.strip().partition(":")
-        found[name.strip()] = preset(decoder, **({"cache": cache} if colon else {}))
-    return found
+        presets[name.strip()] = preset(decoder, **({"cache": cache} if colon else {}))
+    return presets
 
 
-def facts(model: Any, name: str) -> dict[str, Any]:
+def model_facts(model: Any, name: str) -> dict[str, Any]:
     """What the figures are of."""
     shape = model.args.shape()
     return {
@@ -125,40 +125,40 @@ def model_line(model: dict[str, Any]) -> str:
     return f"Model: {model['name']} ({model['family']}), {count}, {size}, {heads}, vocabulary {model['vocab']:,}"
 
 
-def predict(chip: str, chosen: Chosen, context: int, rows: list[int], json_file: Path | None) -> None:
+def predict_forwards(chip: str, source: ModelSource, context: int, rows: list[int], json_file: Path | None) -> None:
     """Print, or write, a roofline. No weight is loaded."""
 
     rows = rows or list(ROWS)
     if context < 0 or min(rows) < 1:
         raise ConfigError("--context and --row-counts are numbers of positions, 0 or more and 1 or more.")
     described = chip_named(chip)
-    if chosen.model is not None:
-        model, name = lazy_model(open_checkpoint(fetch(chosen.model, chosen.revision))), chosen.name
-    elif chosen.sizes is not None:
-        model, name = skeleton(chosen.sizes, chosen.q_bits), chosen.name
+    if source.model is not None:
+        model, name = lazy_model(open_checkpoint(fetch(source.model, source.revision))), source.name
+    elif source.sizes is not None:
+        model, name = skeleton(source.sizes, source.q_bits), source.name
     else:
-        model, name = skeleton(SHAPES["llada-8b"], chosen.q_bits or 4), "llada-8b"
+        model, name = skeleton(SHAPES["llada-8b"], source.q_bits or 4), "llada-8b"
     roofline = Roofline(described, cost(model, context))
-    known = facts(model, name) | {"context": context}
+    facts = model_facts(model, name) | {"context": context}
     if json_file is not None:
-        times = [{"rows": count, "seconds": seconds} for count, seconds in roofline.table(rows)]
+        times = [{"rows": count, "seconds": seconds} for count, seconds in roofline.times(rows)]
         figures = {"bandwidth_used": described.achieved_bandwidth, "crossover": roofline.crossover}
-        kind = {"kind": "prediction", "formula": FORMULA, "chip": asdict(described), "model": known}
+        kind = {"kind": "prediction", "formula": FORMULA, "chip": asdict(described), "model": facts}
         write_json(json_file, kind | {"cost": asdict(roofline.cost)} | figures | {"forwards": times})
     if json_file != Path("-"):
-        show_roofline(printer(), roofline, rows, known)
+        show_roofline(printer(), roofline, rows, facts)
 
 
-def load_chosen(chosen: Chosen) -> tuple[Any, Any]:
+def load_source(source: ModelSource) -> tuple[Any, Any]:
     """Model and tokenizer; a synthetic model has none."""
 
-    with loading(chosen.model or EMBEDDED):
-        if chosen.sizes is not None:
-            return random_model(chosen.sizes, chosen.q_bits), None
-        return load(chosen.model or EMBEDDED, revision=chosen.revision)
+    with loading(source.model or EMBEDDED):
+        if source.sizes is not None:
+            return random_model(source.sizes, source.q_bits), None
+        return load(source.model or EMBEDDED, revision=source.revision)
 
 
-def keep(args: Any, padding: int | None, precision: str, repeats: int) -> tuple[Path | None, str]:
+def keep_padding(args: Any, padding: int | None, precision: str, repeats: int) -> tuple[Path | None, str]:
     """Save a padding whose row counts were each measured so often: the file, or why there is none."""
 
     if padding is None:
@@ -172,7 +172,7 @@ def keep(args: Any, padding: int | None, precision: str, repeats: int) -> tuple[
 
 
 def measure_all(
-    chosen: Chosen,
+    source: ModelSource,
     context: int | None,
     rows: list[int],
     seconds: float,
@@ -181,7 +181,7 @@ def measure_all(
 ) -> None:
     """Load, measure, print or write, and keep the best padding."""
 
-    model, tokenizer = load_chosen(chosen)
+    model, tokenizer = load_source(source)
     longest = model.args.context
     if context is not None and context > longest:
         raise ConfigError(f"This model has a context of {longest} positions; give a --context up to that.")
@@ -189,42 +189,44 @@ def measure_all(
     if rows and max(rows) > context:
         raise ConfigError(f"--row-counts are numbers from 1 to the context of {context}.")
     forwards.check_seconds(seconds)
-    command, known = shlex.join(["d3mlx", *sys.argv[1:]]), facts(model, chosen.name)
+    command, facts = shlex.join(["d3mlx", *sys.argv[1:]]), model_facts(model, source.name)
     profiles = {name: Profile() for name in answers.presets} if answers and answers.profile else {}
     totals: dict[str, generation.Decoded] = {}
     if answers:
         prompts = generation.prompts_of(answers.prompts, tokenizer)
         speaker = generation.Speaker(model, tokenizer, answers.max_tokens)
-        generation.check(speaker, prompts, generation.padded(answers.presets, PADDING))
+        generation.check_prompts(speaker, prompts, generation.with_padding(answers.presets, PADDING))
     with status("Measuring ...") as show:
         tell = lambda what: show(f"Measuring: {what}")  # noqa: E731
         share = FORWARD_SHARE if answers else 1
-        timed = forwards.measure(model, context, rows or forwards.ROWS, share * seconds, tell)
-        found = crossover(timed.steps)
-        multiple = found.padding or PADDING
+        timed = forwards.measure_forwards(model, context, rows or forwards.ROWS, share * seconds, tell)
+        crossover = find_crossover(timed.steps)
+        multiple = crossover.padding or PADDING
         if answers:
-            left, presets = (1 - share) * seconds, generation.padded(answers.presets, multiple)
+            left, presets = (1 - share) * seconds, generation.with_padding(answers.presets, multiple)
             totals = generation.decode_all(speaker, prompts, presets, left, profiles or None, tell)
-    path, reason = keep(model.args, found.padding, known["weights"], min(step.repeats for step in timed.steps))
+    path, reason = keep_padding(
+        model.args, crossover.padding, facts["weights"], min(step.repeats for step in timed.steps)
+    )
     if json_file is not None:
         decoded = {name: asdict(total) | total.figures() for name, total in totals.items()}
         record: dict[str, Any] = {
             "kind": "measurement",
             "command": command,
-            "machine": asdict(machine()),
-            "model": known,
+            "machine": asdict(this_machine()),
+            "model": facts,
         }
-        record |= {"forwards": asdict(timed) | {"prefill_speed": timed.prefill_speed}, "crossover": asdict(found)}
+        record |= {"forwards": asdict(timed) | {"prefill_speed": timed.prefill_speed}, "crossover": asdict(crossover)}
         record |= {"row_multiple": multiple, "decoding": decoded}
         record |= {"profiles": {name: profile_record(item) for name, item in profiles.items()}}
         write_json(json_file, record)
     if json_file == Path("-"):
         return
     console = printer()
-    for line in (f"$ {command}", *machine().lines(), model_line(known)):
+    for line in (f"$ {command}", *this_machine().lines(), model_line(facts)):
         console.print(line, soft_wrap=True, markup=False)
     measurements.show_forwards(console, timed)
-    measurements.show_crossover(console, found, timed.steps[0].rows)
+    measurements.show_crossover(console, crossover, timed.steps[0].rows)
     measurements.show_saved(console, path, reason)
     if answers:
         measurements.show_decoding(console, totals, answers.max_tokens, multiple)
@@ -318,17 +320,19 @@ def bench(
     if q_bits is not None and sizes is None and (model is not None or roofline is None):
         raise ConfigError("--q-bits is for random weights; a model is measured as it is stored, so convert it first.")
     name = model or ("random weights, " + (shape or "own shape") if sizes else "embedded")
-    chosen = Chosen(model, revision, sizes, q_bits, name)
+    source = ModelSource(model, revision, sizes, q_bits, name)
     wants_answers = {"--decoders": decoders, "--prompts": prompts, "--max-tokens": max_tokens, "--profile": profile}
     given = [option for option, value in wants_answers.items() if value not in (None, False)]
     if given and (sizes is not None or roofline is not None):
         raise ConfigError(f"{', '.join(given)}: whole answers need a real model, and are not predicted.")
     if roofline is not None:
-        predict(roofline, chosen, CONTEXT if context is None else context, rows_of(row_counts), json_file)
+        predict_forwards(
+            roofline, source, CONTEXT if context is None else context, row_counts_of(row_counts), json_file
+        )
         return
     check_request(max_tokens, ())
     answers = None
     if sizes is None:
         presets = presets_of(decoders or DECODERS)
         answers = Answers(prompts, presets, MAX_TOKENS if max_tokens is None else max_tokens, profile)
-    measure_all(chosen, context, rows_of(row_counts), seconds, answers, json_file)
+    measure_all(source, context, row_counts_of(row_counts), seconds, answers, json_file)

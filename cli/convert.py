@@ -11,7 +11,7 @@ import typer
 from d3mlx.cli.common import human_size
 from d3mlx.cli.render.progress import Progress
 from d3mlx.convert import Quantization, Recipe
-from d3mlx.convert import convert as run
+from d3mlx.convert import convert as convert_checkpoint
 from d3mlx.convert.card import check_login, upload
 from d3mlx.errors import ConfigError
 
@@ -107,7 +107,7 @@ def convert(
     if upload_repo is not None:
         check_login(upload_repo)
     with Progress("Converting", in_bytes=True) as progress:
-        summary = run(
+        summary = convert_checkpoint(
             hf_path,
             mlx_path,
             recipe,

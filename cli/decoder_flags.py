@@ -15,14 +15,14 @@ from d3mlx.decoding.presets import PRESETS
 
 def declarations(classes: dict[str, type[Options]]) -> dict[str, dict[str, Option]]:
     """Return for every option name the decoders that have it, with their declarations."""
-    found: dict[str, dict[str, Option]] = {}
+    declared: dict[str, dict[str, Option]] = {}
     for decoder, kind in classes.items():
         for name, option in options_of(kind).items():
-            found.setdefault(name, {})[decoder] = option
-    return found
+            declared.setdefault(name, {})[decoder] = option
+    return declared
 
 
-def described(by_decoder: dict[str, Option]) -> str:
+def flag_help(by_decoder: dict[str, Option]) -> str:
     """Return the help of a flag: one sentence for all decoders that say the same, the next for others.
 
     Where the choices of decoders differ, their names say most.
@@ -47,7 +47,7 @@ def annotation(by_decoder: dict[str, Option], panel: str) -> Any:
     return Annotated[
         kind | None,
         typer.Option(
-            f"--{first.flag}", help=described(by_decoder), hidden=hidden, show_default=False, rich_help_panel=panel
+            f"--{first.flag}", help=flag_help(by_decoder), hidden=hidden, show_default=False, rich_help_panel=panel
         ),
     ]
 

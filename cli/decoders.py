@@ -13,7 +13,7 @@ from d3mlx.decoding.presets import DEFAULT, PRESETS
 from d3mlx.models import FAMILIES
 
 
-def summary(kind: Any) -> str:
+def first_sentence(kind: Any) -> str:
     """Return the first sentence of a decoder's docstring, without its name."""
     return str(kind.__doc__).split("\n")[0]
 
@@ -49,12 +49,12 @@ def decoders(
         table.add_column(style="bold", no_wrap=True)
         table.add_column()
         for each, kind in PRESETS.items():
-            table.add_row(each, summary(kind) + (" [dim]default[/]" if each == DEFAULT else ""))
+            table.add_row(each, first_sentence(kind) + (" [dim]default[/]" if each == DEFAULT else ""))
         console.print(table)
         console.print("\nd3mlx decoders NAME shows the options of one.", highlight=False)
         return
     check_choice("decoder", name, tuple(PRESETS))
-    console.print(f"[bold]{name}[/]: {summary(PRESETS[name])}\n", highlight=False)
+    console.print(f"[bold]{name}[/]: {first_sentence(PRESETS[name])}\n", highlight=False)
     table = Table(box=None, padding=(0, 2, 0, 0))
     for heading in ("option", "values", "default", "what it does"):
         table.add_column(heading, no_wrap=heading == "option", min_width=0 if heading == "option" else 12)

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from d3mlx.checkpoints.loader import EMBEDDED
-from d3mlx.distill.fuse import fuse as fold
+from d3mlx.distill.fuse import fuse as fuse_adapters
 
 
 def fuse(
@@ -31,7 +31,7 @@ def fuse(
     Quantized weights are quantized again, and the error that adds is reported beside what the adapters changed.
     """
 
-    done = fold(model or EMBEDDED, adapter_path, save_path, dequantize, revision)
+    done = fuse_adapters(model or EMBEDDED, adapter_path, save_path, dequantize, revision)
     what = f"{done.layers} adapted layers" if done.layers else "Fully trained weights"
     sys.stderr.write(f"{what} folded into {save_path}.\n")
     if done.error:

@@ -112,7 +112,7 @@ def generate(
     given = one_prompt(prompt, prompt_option)
     if json_lines and plain:
         raise ConfigError("Give --json or --plain, not both.")
-    chosen, sampling = preset(decoder, **options), Sampling(temperature, top_p, top_k, seed)
+    decoder_config, sampling = preset(decoder, **options), Sampling(temperature, top_p, top_k, seed)
     content, stops = read_prompt(given, system, raw), tuple(stop or ())
     check_request(max_tokens, stops)
     if model is None:
@@ -124,7 +124,7 @@ def generate(
         loaded,
         tokenizer,
         content,
-        chosen,
+        decoder_config,
         max_tokens=max_tokens,
         sampling=sampling,
         early_stop=not no_early_stop,

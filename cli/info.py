@@ -14,7 +14,7 @@ from rich.table import Table
 from d3mlx.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from d3mlx.checkpoints.hub import fetch
 from d3mlx.checkpoints.loader import EMBEDDED
-from d3mlx.checkpoints.tokenizer import end_ids, load_tokenizer
+from d3mlx.checkpoints.tokenizer import configured_end_ids, load_tokenizer
 from d3mlx.cli.common import human_size
 from d3mlx.errors import CheckpointError
 from d3mlx.quantization import bits_of
@@ -46,14 +46,14 @@ def describe(checkpoint: Checkpoint) -> dict[str, Any]:
         "kv_heads": shape.kv_heads,
         "vocabulary": args.logit_width,
         "mask_id": args.mask_token_id,
-        "end_ids": sorted(tokenizer.eos_token_ids) if tokenizer else end_ids(checkpoint, None),
+        "end_ids": sorted(tokenizer.eos_token_ids) if tokenizer else configured_end_ids(checkpoint, None),
         "pad_id": args.pad_token_id,
         "tokenizer": tokenizer is not None,
         "chat_template": tokenizer is not None and tokenizer.chat_template is not None,
     }
 
 
-def rows_of(facts: dict[str, Any]) -> list[tuple[str, str]]:
+def labeled_facts(facts: dict[str, Any]) -> list[tuple[str, str]]:
     """The facts as a person reads them."""
 
     quantization = facts["quantization"]
@@ -98,6 +98,6 @@ def info(
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
-    for name, value in rows_of(facts):
+    for name, value in labeled_facts(facts):
         table.add_row(name, value)
     Console(highlight=False).print(table)

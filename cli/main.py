@@ -107,9 +107,9 @@ def command_function(name: str) -> Callable[..., None]:
 def load_command(name: str) -> Any:
     """Return a command as Typer runs it."""
     function = command_function(name)
-    one = typer.Typer(rich_markup_mode="rich", add_completion=False, pretty_exceptions_enable=False)
-    one.command(name, help=flowing(function.__doc__ or ""))(function)
-    return typer.main.get_command(one)
+    single = typer.Typer(rich_markup_mode="rich", add_completion=False, pretty_exceptions_enable=False)
+    single.command(name, help=flowing(function.__doc__ or ""))(function)
+    return typer.main.get_command(single)
 
 
 app = typer.Typer(
@@ -144,8 +144,8 @@ def sentence(error: BaseException) -> str:
     if isinstance(error, D3Error):
         return " ".join(str(error).split())
     if isinstance(error, OSError) and error.strerror:
-        place = f" ({error.filename})" if error.filename else ""
-        return f"{error.strerror}{place}."
+        file = f" ({error.filename})" if error.filename else ""
+        return f"{error.strerror}{file}."
     first = str(error).splitlines()[0] if str(error) else "no further words"
     return f"Unexpected {type(error).__name__}: {first}. Run again with --debug before the command to see where."
 

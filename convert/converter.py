@@ -11,9 +11,10 @@ from typing import Any
 from mlx.utils import tree_flatten
 from mlx_lm.utils import save_config
 
-from d3mlx.checkpoints.checkpoint import Checkpoint, open_checkpoint, read_json
+from d3mlx.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from d3mlx.checkpoints.config import read_json
 from d3mlx.checkpoints.hub import fetch
-from d3mlx.checkpoints.tokenizer import end_ids, load_tokenizer
+from d3mlx.checkpoints.tokenizer import configured_end_ids, load_tokenizer
 from d3mlx.convert.card import Origin, write_card
 from d3mlx.convert.recipe import Plan, Recipe, make_plan
 from d3mlx.convert.stream import Progress, units_of, write_weights
@@ -65,7 +66,7 @@ def convert(
     checkpoint.check_keys()
     plan = make_plan(checkpoint, recipe)
     tokenizer = load_tokenizer(checkpoint)
-    origin = Origin(name or target.name, str(hf_path), described(plan))
+    origin = Origin(name or target.name, str(hf_path), weights_summary(plan))
     nbytes = sum(unit.nbytes for unit in units_of(plan))
     with new_folder(target) as folder:
         refuse_full_disk(folder, nbytes + SMALL_FILES)
@@ -113,11 +114,11 @@ def write_generation_config(checkpoint: Checkpoint, tokenizer: Any, folder: Path
     """The source's fields, with every id that ends an answer: mlx-lm's tools look for them here."""
     path = checkpoint.folder / "generation_config.json"
     fields = without_auto_map(read_json(path)) if path.is_file() else {}
-    fields["eos_token_id"] = sorted(tokenizer.eos_token_ids) or end_ids(checkpoint, None)
+    fields["eos_token_id"] = sorted(tokenizer.eos_token_ids) or configured_end_ids(checkpoint, None)
     (folder / "generation_config.json").write_text(json.dumps(fields, indent=2, sort_keys=True) + "\n")
 
 
-def described(plan: Plan) -> str:
+def weights_summary(plan: Plan) -> str:
     """What was done to the weights, for the model card."""
     settings = plan.config.get("quantization")
     if not settings:

@@ -14,15 +14,10 @@ from mlx_lm.utils import dequantize_model, quantize_model
 
 from d3mlx.checkpoints.checkpoint import Checkpoint
 from d3mlx.checkpoints.loader import lazy_model
-from d3mlx.errors import ConfigError
+from d3mlx.errors import ConfigError, listed
 from d3mlx.quantization import MODES, LayerQuantization
 
 DTYPES = {"float16": mx.float16, "bfloat16": mx.bfloat16, "float32": mx.float32}
-
-
-def listed(choices: Any) -> str:
-    """Choices as a sentence names them."""
-    return ", ".join(str(choice) for choice in sorted(choices))
 
 
 @dataclass(frozen=True)

@@ -39,8 +39,8 @@ class Unit:
     nbytes: int
 
 
-def split(name: str) -> tuple[str, str]:
-    """A parameter's name as the path of its layer and its own name there."""
+def path_and_leaf(name: str) -> tuple[str, str]:
+    """Return the path of a parameter's layer, and the parameter's own name in that layer."""
     path, _, leaf = name.rpartition(".")
     return path, leaf
 
@@ -49,7 +49,7 @@ def units_of(plan: Plan) -> list[Unit]:
     """The layers in the order of the model, with the bytes that will be written for them."""
     sizes: dict[str, int] = {}
     for name, value in tree_flatten(plan.skeleton.parameters()):
-        path, _ = split(name)
+        path, _ = path_and_leaf(name)
         sizes[path] = sizes.get(path, 0) + value.nbytes
     return [Unit(path, size) for path, size in sizes.items()]
 
@@ -114,11 +114,11 @@ class Stream:
         self.plan = plan
         stored: Arrays = {}
         for file in sorted({tensor.file for tensor in checkpoint.tensors.values()}):
-            found: Any = mx.load(str(checkpoint.folder / file))
-            stored |= found
+            arrays: Any = mx.load(str(checkpoint.folder / file))
+            stored |= arrays
         self.source: dict[str, Arrays] = {}
         for name, value in plan.skeleton.sanitize(stored).items():
-            path, leaf = split(name)
+            path, leaf = path_and_leaf(name)
             self.source.setdefault(path, {})[leaf] = value
 
     def convert(self, unit: Unit) -> Arrays:

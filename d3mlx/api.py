@@ -123,10 +123,10 @@ def decoder_for(model: DiffusionModel, decoder: str | Preset | Decoder) -> Decod
     Here, and nowhere else, a decoder comes to depend on the machine: options that were not given and have a default of
     their own on this machine take that. Raises ConfigError for what this model cannot do.
     """
-    chosen = preset(decoder) if isinstance(decoder, str) else decoder
-    if isinstance(chosen, Options):
-        chosen = chosen.on_machine(model.args)
-    built = chosen if isinstance(chosen, Decoder) else chosen.build(model.family)
+    config = preset(decoder) if isinstance(decoder, str) else decoder
+    if isinstance(config, Options):
+        config = config.on_machine(model.args)
+    built = config if isinstance(config, Decoder) else config.build(model.family)
     check_decoder(built, model.args)
     return built
 

@@ -33,6 +33,7 @@ def step(model: DiffusionModel, requests: Sequence[Request], profile: Profiler |
     Raises CheckpointError if logits are not numbers.
     """
     profile = profile or current()
+    # The rows follow from what has committed, which the host knows: planning never waits for the device.
     for request in requests:
         request.plan()
     profile.mark("plan")
@@ -48,9 +49,10 @@ def step(model: DiffusionModel, requests: Sequence[Request], profile: Profiler |
         stats = statistics(logits, deciding)
         packed = [request.accept(part) for request, part in zip(deciding, stats, strict=True)]
 
-    # Nothing was computed until here. The host waits once, and reads what commits.
+    # MLX is lazy: nothing was computed until here. The host waits once, and reads what commits.
     results = iter(read(packed, hidden))
     profile.mark("acceptance")
+    # Canvases and block tables change only here, after the read, so every request planned on the same state.
     steps = [request.settle(next(results) if len(request.eligible) else NOTHING) for request in requests]
     profile.mark("commit")
     return steps

@@ -1,5 +1,15 @@
 """The errors a user can cause. Each carries one sentence that says what to do; the CLI prints it."""
 
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+
+def listed(choices: Iterable[Any]) -> str:
+    """Return choices as an error names them: in order, with commas between them."""
+    return ", ".join(map(str, sorted(choices)))
+
 
 class D3Error(Exception):
     """Base of every error whose message is meant for the user."""

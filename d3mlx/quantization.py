@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from d3mlx.errors import ConfigError
+from d3mlx.errors import ConfigError, listed
 
 
 class Choice(NamedTuple):
@@ -41,8 +41,7 @@ class LayerQuantization(NamedTuple):
         """From config.json's `quantization`, or an entry of it; None if that is nothing MLX knows."""
         if not isinstance(settings, dict):
             return None
-        found = settings.get("group_size"), settings.get("bits"), settings.get("mode", "affine")
-        group, bits, mode = found
+        group, bits, mode = settings.get("group_size"), settings.get("bits"), settings.get("mode", "affine")
         known = isinstance(mode, str) and mode in MODES and not isinstance(bits, bool)
         return cls(group, bits, mode) if known and group in MODES[mode].groups and bits in MODES[mode].bits else None
 
@@ -50,10 +49,10 @@ class LayerQuantization(NamedTuple):
         """Shape and possible dtypes of each array of a layer with weights of `shape`."""
         *rows, width = shape
         scales = (*rows, width // self.group_size)
-        found = {"weight": ((*rows, width * self.bits // 32), ("U32",))}
+        packed = {"weight": ((*rows, width * self.bits // 32), ("U32",))}
         if self.mode == "affine":
-            return {**found, "scales": (scales, FLOATS), "biases": (scales, FLOATS)}
-        return {**found, "scales": (scales, ("U8",))}
+            return {**packed, "scales": (scales, FLOATS), "biases": (scales, FLOATS)}
+        return {**packed, "scales": (scales, ("U8",))}
 
 
 @dataclass(frozen=True)
@@ -79,10 +78,6 @@ class KVQuantization:
         raise ConfigError(
             f"This model's heads have {head_dim} numbers, which is no multiple of {self.group_size}; {advice}."
         )
-
-
-def listed(numbers: tuple[int, ...]) -> str:
-    return ", ".join(map(str, sorted(numbers)))
 
 
 def bits_of(quantization: dict[str, Any]) -> list[int]:

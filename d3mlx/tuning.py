@@ -34,8 +34,8 @@ def favored(device: str) -> Favor:
 
     Forwards where arithmetic is cheap compared to reading weights, as on M5 and later chips, else rows.
     """
-    found = re.fullmatch(r"Apple M(\d+)( \w+)?", device)
-    return "forwards" if found and int(found[1]) >= 5 else "rows"
+    apple = re.fullmatch(r"Apple M(\d+)( \w+)?", device)
+    return "forwards" if apple and int(apple[1]) >= 5 else "rows"
 
 
 def shape_key(args: Any) -> str:

@@ -175,9 +175,7 @@ def kernel(kind: Kind, inclusive: bool = True, counted: bool = False, noisy: boo
         "SCORE_OF_I": score.replace("AT", "i"),
         "SCORE_OF_J": score.replace("AT", "j"),
     }
-    source = SOURCE
-    for place, piece in pieces.items():
-        source = source.replace(place, piece)
+    source = dispatch.fill(SOURCE, pieces)
     endings = [("_below", not inclusive), ("_best", counted), ("_noisy", noisy)]
     name = f"accept_{kind}" + "".join(ending for ending, applies in endings if applies)
     return dispatch.Kernel(name, INPUTS, ("out",), source, HEADER)
@@ -222,8 +220,8 @@ def scores_of(stats: TokenStats, rule: Rule) -> mx.array:
 def best_of(scores: mx.array, among: mx.array) -> mx.array:
     """Return bool [N], True for the row with the highest score of those `among` bool [N]; the first wins a tie."""
     highest = mx.where(among, scores, -mx.inf).max()
-    chosen = mx.argmax(among & (scores == highest))
-    return mx.arange(scores.size) == chosen
+    best = mx.argmax(among & (scores == highest))
+    return mx.arange(scores.size) == best
 
 
 def passes(scores: mx.array, rule: Rule) -> mx.array:
@@ -241,7 +239,7 @@ def passes(scores: mx.array, rule: Rule) -> mx.array:
 
 
 def ranks(scores: mx.array) -> mx.array:
-    """Return the place of each row in descending order of the scores, int32 [N]; the first of equal ones is better."""
+    """Return the rank of each row in descending order of the scores, int32 [N]; of equal scores the first is better."""
     order = mx.argsort(-scores)
     return mx.put_along_axis(mx.zeros(scores.shape, mx.int32), order, mx.arange(scores.size, dtype=mx.int32), axis=0)
 

@@ -73,7 +73,7 @@ def compiled(kernel: Kernel) -> Any:
 
 
 def run(kernel: Kernel, launch: Launch) -> list[mx.array]:
-    """The kernel's outputs, fresh arrays."""
+    """Launch the kernel and return its outputs, which are new arrays."""
     outputs: list[mx.array] = compiled(kernel)(**vars(launch))
     return outputs
 
@@ -92,13 +92,16 @@ inline KIND NAME(KIND value, threadgroup KIND* part, uint lane, uint group, uint
 """
 
 
+def fill(template: str, pieces: dict[str, str]) -> str:
+    """Return Metal text made from a template: each name in `pieces`, in their order, replaced by its piece."""
+    for name, piece in pieces.items():
+        template = template.replace(name, piece)
+    return template
+
+
 def reduction(name: str, kind: str, simd: str, identity: str) -> str:
     """Return Metal text of a function `name` that reduces a `kind` over the threadgroup with the function `simd`.
 
     identity: the value of a SIMD-group that does not exist.
     """
-    pieces = {"KIND": kind, "NAME": name, "SIMD": simd, "IDENTITY": identity}
-    text = REDUCTION
-    for place, piece in pieces.items():
-        text = text.replace(place, piece)
-    return text
+    return fill(REDUCTION, {"KIND": kind, "NAME": name, "SIMD": simd, "IDENTITY": identity})

@@ -51,8 +51,8 @@ def mx_const(value: int) -> mx.array:
     return mx.array(value, dtype=mx.uint32)
 
 
-def places(positions: mx.array, width: int) -> mx.array:
-    """Index of every (position, id) pair, uint32 [N, width]."""
+def pair_indices(positions: mx.array, width: int) -> mx.array:
+    """Return the index of every pair of a position and an id, uint32 [N, V]. positions: int32 [N]. width: V."""
     return positions.astype(mx.uint32)[:, None] * mx_const(width) + mx.arange(width, dtype=mx.uint32)
 
 

@@ -79,12 +79,12 @@ SOURCE = """
 
 
 def with_strides(source: str) -> str:
-    """Write out AT(x): where element (batch, head, row, pair) of the input x lies."""
-    for name in ("queries", "keys", "values"):
-        terms = ("batch", "head", "row", "pair")
-        place = " + ".join(f"{term} * {name}_strides[{axis}]" for axis, term in enumerate(terms))
-        source = source.replace(f"AT({name})", place)
-    return source
+    """Return the source with AT(x) written out: the offset of element (batch, head, row, pair) of the input x."""
+    axes = list(enumerate(("batch", "head", "row", "pair")))
+    names = ("queries", "keys", "values")
+    return dispatch.fill(
+        source, {f"AT({name})": " + ".join(f"{index} * {name}_strides[{i}]" for i, index in axes) for name in names}
+    )
 
 
 KERNEL = dispatch.Kernel(

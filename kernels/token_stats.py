@@ -76,7 +76,7 @@ class Draw:
         """Return noisy logits [N, V] whose argmax is the drawn token."""
         if self.greedy:
             return logits.astype(mx.float32)
-        index = noise.places(on_device(self.positions), logits.shape[-1])
+        index = noise.pair_indices(on_device(self.positions), logits.shape[-1])
         seeds, calls = on_device(self.seeds)[:, None], on_device(self.calls)[:, None]
         drawn = noise.gumbel(noise.mixed(index, seeds, calls, noise.mx_const))
         x, heat = logits.astype(mx.float32), on_device(self.temperatures)[:, None]
@@ -233,9 +233,9 @@ LIKELIEST = """row.drawn = row.token;
 GIVEN_SCORE = "static_cast<float>(scores[base + id])"
 NOISE = """uint seed = seeds[n];
   uint call = calls[n];
-  uint place = uint(positions[n]) * width;
+  uint first_index = uint(positions[n]) * width;
   float heat = temperatures[n];"""
-NOISY_SCORE = "heat > 0.0f ? x[j] / heat + gumbel(mixed(place + id, seed, call)) : x[j]"
+NOISY_SCORE = "heat > 0.0f ? x[j] / heat + gumbel(mixed(first_index + id, seed, call)) : x[j]"
 
 
 def kernel(variant: str, inputs: tuple[str, ...] = (), prepare: str = "", score: str = "") -> dispatch.Kernel:
@@ -246,9 +246,7 @@ def kernel(variant: str, inputs: tuple[str, ...] = (), prepare: str = "", score:
         "// CHOOSE": CHOOSE.replace("SCORE", score) if score else "",
         "// DRAWN": DRAWN if score else LIKELIEST,
     }
-    source = SOURCE
-    for place, piece in pieces.items():
-        source = source.replace(place, piece)
+    source = dispatch.fill(SOURCE, pieces)
     header = (noise.METAL if "gumbel" in score else "") + HEADER
     return dispatch.Kernel(
         f"token_stats_{variant}", ("logits", "excluded", *inputs), TokenStats._fields, source, header
@@ -260,7 +258,8 @@ SCORES_KERNEL = kernel("scores", ("scores",), score=GIVEN_SCORE)
 DRAW_KERNEL = kernel("draw", ("positions", "temperatures", "seeds", "calls"), NOISE, NOISY_SCORE)
 
 
-def chosen_kernel(choice: Choice) -> dispatch.Kernel:
+def kernel_of(choice: Choice) -> dispatch.Kernel:
+    """Return the kernel for one way to choose the sampled token."""
     if choice is None:
         return LIKELIEST_KERNEL
     return DRAW_KERNEL if isinstance(choice, Draw) else SCORES_KERNEL
@@ -304,15 +303,15 @@ def reference(logits: mx.array, excluded: int, choice: Choice = None) -> TokenSt
     ids, lowest = mx.arange(x.shape[-1]), int(excluded == 0 and x.shape[-1] > 1)
 
     def highest(scores: mx.array) -> mx.array:
-        found = scores.argmax(axis=-1, keepdims=True)
-        best = mx.take_along_axis(scores, found, axis=-1)
-        return mx.where(best == -mx.inf, lowest, found.astype(mx.int32))[:, 0]
+        likeliest = scores.argmax(axis=-1, keepdims=True)
+        best = mx.take_along_axis(scores, likeliest, axis=-1)
+        return mx.where(best == -mx.inf, lowest, likeliest.astype(mx.int32))[:, 0]
 
     def allowed(scores: mx.array) -> mx.array:
         return mx.where(ids == excluded, -mx.inf, scores)
 
-    def probability(chosen: mx.array) -> mx.array:
-        return mx.take_along_axis(weights, chosen[:, None], axis=-1)[:, 0] * scale
+    def probability(ids: mx.array) -> mx.array:
+        return mx.take_along_axis(weights, ids[:, None], axis=-1)[:, 0] * scale
 
     choices = allowed(x)
     token = highest(choices)
@@ -328,4 +327,4 @@ def token_stats(logits: mx.array, excluded: int, choice: Choice = None) -> Token
     """Statistics of logits [N, V]; `excluded` is an id that may not be chosen (the mask token), -1 for none."""
     if not dispatch.on_gpu():
         return reference(logits, excluded, choice)
-    return TokenStats(*dispatch.run(chosen_kernel(choice), launch(logits, excluded, choice)))
+    return TokenStats(*dispatch.run(kernel_of(choice), launch(logits, excluded, choice)))

@@ -35,62 +35,62 @@ def milliseconds(seconds: float) -> str:
     return f"{1000 * seconds:.{0 if seconds >= 1 else 1 if seconds >= 0.1 else 2 if seconds >= 0.01 else 3}f}"
 
 
-def show_forwards(console: Console, found: Forwards) -> None:
-    one = found.steps[0]
+def show_forwards(console: Console, forwards: Forwards) -> None:
+    smallest = forwards.steps[0]
     console.print(
-        f"\nA forward by its rows, against a cache of {found.context} positions, with head and token statistics:"
+        f"\nA forward by its rows, against a cache of {forwards.context} positions, with head and token statistics:"
     )
-    table = table_of("rows", "median ms", "quartiles", "ms a row", f"over {counted(one.rows, 'row')}", "times")
-    for step in found.steps:
+    table = table_of("rows", "median ms", "quartiles", "ms a row", f"over {counted(smallest.rows, 'row')}", "times")
+    for step in forwards.steps:
         table.add_row(
             str(step.rows),
             milliseconds(step.seconds),
             f"{milliseconds(step.low)} to {milliseconds(step.high)}",
             milliseconds(step.seconds / step.rows),
-            f"{step.seconds / one.seconds:.2f}",
+            f"{step.seconds / smallest.seconds:.2f}",
             str(step.repeats),
         )
     console.print(table)
-    if found.left_out:
-        counts = ", ".join(map(str, found.left_out))
-        last = counted(found.steps[-1].rows, "row")
+    if forwards.left_out:
+        counts = ", ".join(map(str, forwards.left_out))
+        last = counted(forwards.steps[-1].rows, "row")
         console.print(f"Left out, because {last} already took a large part of --seconds: {counts}.")
-    prefill = found.prefill
+    prefill = forwards.prefill
     console.print(
-        f"Prefill: {found.context} tokens in {milliseconds(prefill.seconds)} ms, "
-        f"{found.prefill_speed:,.1f} tokens/s (median of {prefill.repeats})."
+        f"Prefill: {forwards.context} tokens in {milliseconds(prefill.seconds)} ms, "
+        f"{forwards.prefill_speed:,.1f} tokens/s (median of {prefill.repeats})."
     )
 
 
-def show_crossover(console: Console, found: Crossover, one: int) -> None:
+def show_crossover(console: Console, crossover: Crossover, fewest_rows: int) -> None:
     console.print(
-        f"Crossover: up to {counted(found.rows, 'row')}, a forward takes at most {100 * WITHIN:.0f} % longer than with "
-        f"{one}."
+        f"Crossover: up to {counted(crossover.rows, 'row')}, a forward takes at most {100 * WITHIN:.0f} % longer than with "
+        f"{fewest_rows}."
     )
-    if found.fit is not None:
-        fit = found.fit
+    if crossover.fit is not None:
+        fit = crossover.fit
         console.print(
             f"Fit: t(rows) = max({milliseconds(fit.floor)} ms, rows * {milliseconds(fit.per_row)} ms), the two meet at "
             f"{fit.rows:.1f} rows; typical deviation {100 * fit.error:.0f} %."
         )
-    if found.padding is None:
+    if crossover.padding is None:
         console.print("Best padding: not measured; it takes every multiple of 8 from 8 to 64 among the rows.")
     else:
-        console.print(f"Best padding: row counts rounded up to a multiple of {found.padding}.")
+        console.print(f"Best padding: row counts rounded up to a multiple of {crossover.padding}.")
 
 
 def show_saved(console: Console, path: Path | None, reason: str) -> None:
     console.print(f"Kept in {path}." if path else f"Not kept: {reason}.", soft_wrap=True, markup=False)
 
 
-def show_decoding(console: Console, found: Mapping[str, Decoded], max_tokens: int, row_multiple: int) -> None:
-    prompts = next(iter(found.values())).prompts
-    padding = f"; selective computes multiples of {row_multiple} rows" if "selective" in found else ""
+def show_decoding(console: Console, totals: Mapping[str, Decoded], max_tokens: int, row_multiple: int) -> None:
+    prompts = next(iter(totals.values())).prompts
+    padding = f"; selective computes multiples of {row_multiple} rows" if "selective" in totals else ""
     console.print(
         f"\nWhole answers: {counted(prompts, 'prompt')}, the same for all, canvas of {max_tokens} tokens{padding}:"
     )
     table = table_of("decoder", "tokens/s", "ms a forward", "TPF", "RPT", "tokens", "forwards", "rows", "seconds")
-    for name, total in found.items():
+    for name, total in totals.items():
         figures = total.figures()
         table.add_row(
             name,
@@ -132,7 +132,7 @@ def show_roofline(console: Console, roofline: Roofline, rows: list[int], model: 
         f"effective = {chip.flops / 1e12:g} TFLOP/s ({origin})"
     )
     table = table_of("rows", "predicted ms", "ms a row", "bound by")
-    for count, seconds in roofline.table(rows):
+    for count, seconds in roofline.times(rows):
         bound = "bandwidth" if count <= roofline.crossover else "arithmetic"
         table.add_row(str(count), milliseconds(seconds), milliseconds(seconds / count), bound)
     console.print(table)

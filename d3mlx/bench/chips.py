@@ -65,15 +65,15 @@ CHIPS = (
 )
 
 
-def plain(name: str) -> str:
-    """A name without what people write differently: "Apple M4 Max" and "m4-max" are one chip."""
+def normalized(name: str) -> str:
+    """Return a name without what people write differently: "Apple M4 Max" and "m4-max" are one chip."""
     return "".join(letter for letter in name.lower() if letter.isalnum()).removeprefix("apple")
 
 
 def chip_named(name: str) -> Chip:
-    """Raises ConfigError that lists the chips."""
-    found = next((chip for chip in CHIPS if plain(chip.name) == plain(name)), None)
-    if found is None:
+    """Return the chip of a name. Raises ConfigError that lists the chips."""
+    match = next((chip for chip in CHIPS if normalized(chip.name) == normalized(name)), None)
+    if match is None:
         known = ", ".join(chip.name for chip in CHIPS)
         raise ConfigError(f"There are no figures for a chip {name!r}; choose {known}.")
-    return found
+    return match

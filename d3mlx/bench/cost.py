@@ -59,11 +59,11 @@ def float_dtype(model: Any) -> mx.Dtype:
 
 def precision(model: nn.Module) -> str:
     """The weights in a word or two: "bfloat16", "4-bit", or "3- and 6-bit"."""
-    found = {
+    bits = {
         int(layer.bits)
         for _, layer in tree_flatten(model.leaf_modules(), is_leaf=nn.Module.is_module)
         if hasattr(layer, "bits")
     }
-    if not found:
+    if not bits:
         return str(float_dtype(model)).rsplit(".", 1)[-1]
-    return "- and ".join(map(str, sorted(found))) + "-bit"
+    return "- and ".join(map(str, sorted(bits))) + "-bit"

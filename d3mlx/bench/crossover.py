@@ -44,8 +44,8 @@ class Crossover:
     padding: int | None
 
 
-def crossover(steps: Sequence[Timing]) -> Crossover:
-    """Of at least one timing, ascending by rows."""
+def find_crossover(steps: Sequence[Timing]) -> Crossover:
+    """Return the crossover of at least one timing, ascending by rows."""
     curve = {step.rows: step.seconds for step in steps}
     return Crossover(flat_rows(curve), fitted(curve), best_padding_of(curve))
 
@@ -69,7 +69,7 @@ def fitted(curve: Curve) -> Fit | None:
         off = [math.log(max(floor, per_row * count) / curve[count]) ** 2 for count in counts]
         return Fit(floor, per_row, math.sqrt(mean(off)))
 
-    return min((fit(split) for split in range(1, len(counts))), key=lambda found: found.error)
+    return min((fit(split) for split in range(1, len(counts))), key=lambda candidate: candidate.error)
 
 
 def best_padding_of(curve: Curve) -> int | None:

@@ -108,7 +108,7 @@ def check_seconds(seconds: float) -> None:
         raise ConfigError(f"--seconds is a time above 0, not {seconds:g}.")
 
 
-def measure(
+def measure_forwards(
     model: Any, context: int, rows: Sequence[int], seconds: float, tell: Callable[[str], None] = lambda what: None
 ) -> Forwards:
     """Time forwards of each of the `rows` against a cache of `context` positions, for about `seconds`.
@@ -141,5 +141,5 @@ def measure(
         count, act = next(rounds)
         samples[count].append(timed(act))
     prefill = Timing.of(context, samples.pop(PREFILL))
-    steps = tuple(Timing.of(count, found) for count, found in samples.items())
+    steps = tuple(Timing.of(count, times) for count, times in samples.items())
     return Forwards(context, prefill, steps, tuple(count for count in counts if count not in samples))

@@ -67,17 +67,17 @@ def prompts_of(path: Path | None, tokenizer: Any) -> list[Prompt]:
     return [[{"role": "user", "content": text}] for text in texts]
 
 
-def padded(presets: Mapping[str, Preset], multiple: int) -> dict[str, Preset]:
+def with_padding(presets: Mapping[str, Preset], multiple: int) -> dict[str, Preset]:
     """The presets, with this row multiple where they leave it open, so that no earlier measurement has a say."""
     return {
-        name: replace(chosen, row_multiple=multiple)
-        if isinstance(chosen, Selective) and chosen.row_multiple is None
-        else chosen
-        for name, chosen in presets.items()
+        name: replace(preset, row_multiple=multiple)
+        if isinstance(preset, Selective) and preset.row_multiple is None
+        else preset
+        for name, preset in presets.items()
     }
 
 
-def check(speaker: Speaker, prompts: Sequence[Prompt], presets: Mapping[str, Preset]) -> None:
+def check_prompts(speaker: Speaker, prompts: Sequence[Prompt], presets: Mapping[str, Preset]) -> None:
     """Raise PromptError or ConfigError for what could not be decoded, before anything is measured."""
     for preset in presets.values():
         speaker.generation(prompts[0], preset)
@@ -106,14 +106,14 @@ def decode_all(
                 for _ in islice(speaker.generation(prompt, preset), 1):
                     pass
             with profiled(profiles[name] if profiles else None):
-                add(totals[name], speaker.generation(prompt, preset))
+                decode_and_count(totals[name], speaker.generation(prompt, preset))
         if time.perf_counter() >= end:
             break
     return totals
 
 
-def add(total: Decoded, generation: Generation) -> None:
-    """Run it to its end and count it in."""
+def decode_and_count(total: Decoded, generation: Generation) -> None:
+    """Run a generation to its end and add it to the totals."""
     began = time.perf_counter()
     stats = None
     for step in generation:

@@ -35,26 +35,27 @@ class Machine:
         source = f" ({self.commit[:10] + '+' * self.commit.endswith('+')})" if self.commit else ""
         memory = self.device_info.get("memory_size") or self.device_info.get("total_memory")
         size = f", {int(memory) / 2**30:.0f} GiB" if memory else ""
-        found = [f"Machine: {self.device}{size}, {self.system}"]
+        lines = [f"Machine: {self.device}{size}, {self.system}"]
         if self.preloaded:
-            found.append(f"Preloaded: {self.preloaded}")
-        return [*found, f"Software: {named[0]}{source}, {', '.join(named[1:])}, Python {self.python}"]
+            lines.append(f"Preloaded: {self.preloaded}")
+        return [*lines, f"Software: {named[0]}{source}, {', '.join(named[1:])}, Python {self.python}"]
 
 
-def machine() -> Machine:
+def this_machine() -> Machine:
+    """Return the machine that runs this."""
     return Machine(
         device=device_name(),
         device_info=dict(mx.device_info()),
         system=platform.platform(),
         python=platform.python_version(),
         versions=versions(),
-        commit=commit(Path(d3mlx.__file__).parents[1]),
+        commit=git_commit(Path(d3mlx.__file__).parents[1]),
         preloaded=os.environ.get("LD_PRELOAD") or os.environ.get("DYLD_INSERT_LIBRARIES"),
     )
 
 
-def commit(root: Path) -> str | None:
-    """The commit of a git checkout; None if `root` is none, or git is not there."""
+def git_commit(root: Path) -> str | None:
+    """Return the commit of a git checkout; None if `root` is none, or git is not there."""
     if not (root / ".git").exists():
         return None
 

@@ -41,6 +41,6 @@ class Roofline:
     def seconds(self, rows: float) -> float:
         return max(self.floor, rows * self.per_row)
 
-    def table(self, rows: Sequence[int]) -> list[tuple[int, float]]:
-        """Row counts, ascending, and their times."""
+    def times(self, rows: Sequence[int]) -> list[tuple[int, float]]:
+        """Return the row counts, ascending, and the seconds of a forward of each."""
         return [(count, self.seconds(count)) for count in sorted(set(rows))]

@@ -1,77 +1,24 @@
-"""What lies in a checkpoint folder, read from config.json and safetensors headers without loading a weight."""
+"""A checkpoint folder, known from config.json and safetensors headers without loading a weight."""
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from types import UnionType
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any
 
 import mlx.core as mx
 from mlx.utils import tree_flatten
 
+from d3mlx.checkpoints.config import as_list, check_fields, check_quantization, read_json
+from d3mlx.checkpoints.headers import Tensor, read_header, read_index
 from d3mlx.errors import CheckpointError
 from d3mlx.models import get_model_classes
 from d3mlx.quantization import FLOATS, LayerQuantization
 
-DTYPE_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "U32": 4, "I16": 2, "U8": 1, "I8": 1}
 SMALL = 200_000_000
 """Parameters below which a model is worth running in float32 on a CPU."""
-
-
-@dataclass(frozen=True)
-class Tensor:
-    """One entry of a safetensors header."""
-
-    dtype: str
-    shape: tuple[int, ...]
-    file: str
-
-    @property
-    def size(self) -> int:
-        return math.prod(self.shape)
-
-    @property
-    def nbytes(self) -> int:
-        return self.size * DTYPE_BYTES.get(self.dtype, 1)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file. Raises CheckpointError."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CheckpointError(f"{path.parent} holds no {path.name}; it is no checkpoint folder.") from None
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} is not valid JSON ({error}); download it again.") from error
-    if not isinstance(found, dict):
-        raise CheckpointError(f"{path} holds no JSON object; download it again.")
-    return found
-
-
-def read_header(path: Path) -> dict[str, Tensor]:
-    """Tensors of a safetensors file. Raises CheckpointError if the file is shorter than its header says."""
-    damaged = CheckpointError(f"{path} is truncated or damaged; download it again.")
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if size < 8 or length > size - 8:
-            raise damaged
-        try:
-            header = json.loads(file.read(length))
-            header.pop("__metadata__", None)
-            end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
-            tensors = {name: Tensor(entry["dtype"], tuple(entry["shape"]), path.name) for name, entry in header.items()}
-            whole = size == 8 + length + end
-        except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
-            raise damaged from None
-    if not whole:
-        raise damaged
-    return tensors
 
 
 @dataclass(frozen=True)
@@ -147,40 +94,40 @@ class Checkpoint:
     def renamed(self) -> dict[str, Tensor]:
         """Tensors under this runtime's names. Raises CheckpointError if two of them have the same."""
         marker = mx.array(0)
-        found: dict[str, Tensor] = {}
+        renamed: dict[str, Tensor] = {}
         origins: dict[str, str] = {}
         for name, tensor in self.tensors.items():
             for new in self.empty.sanitize({name: marker}):
-                if new in found:
+                if new in renamed:
                     raise CheckpointError(
                         f"The checkpoint {self.folder} holds {origins[new]} and {name}, two names of the same weights."
                     )
-                found[new], origins[new] = tensor, name
-        return found
+                renamed[new], origins[new] = tensor, name
+        return renamed
 
     def check_keys(self) -> None:
         """Raise CheckpointError naming the first unknown, missing, wrongly shaped or wrongly stored tensor."""
         layers = self.args.shape().layers
         if layers > len(self.tensors):
             raise CheckpointError(f"config.json asks for {layers} layers, but {self.folder} holds fewer tensors.")
-        found = self.renamed()
+        tensors = self.renamed()
         expected: dict[str, tuple[tuple[int, ...], tuple[str, ...]]] = {}
         for name, shape in self.skeleton.items():
             path, _, leaf = name.rpartition(".")
-            if self.quantization and leaf == "weight" and f"{path}.scales" in found:
+            if self.quantization and leaf == "weight" and f"{path}.scales" in tensors:
                 settings = LayerQuantization.read(self.quantization.get(path, self.quantization))
                 assert settings is not None, "the quantization is checked when the folder is opened"
                 expected |= {f"{path}.{part}": kind for part, kind in settings.parts(shape).items()}
             else:
                 expected[name] = shape, FLOATS
-        if self.quantization and not any(name.endswith(".scales") for name in found):
+        if self.quantization and not any(name.endswith(".scales") for name in tensors):
             raise CheckpointError(
                 f"config.json says that the weights in {self.folder} are quantized, but none is; convert it again."
             )
         for name, (shape, dtypes) in expected.items():
-            if name not in found:
+            if name not in tensors:
                 raise CheckpointError(f"The checkpoint {self.folder} lacks the tensor {name}; download it again.")
-            tensor = found[name]
+            tensor = tensors[name]
             if tensor.shape != shape:
                 raise CheckpointError(
                     f"The tensor {name} has shape {list(tensor.shape)} where config.json asks for {list(shape)}."
@@ -191,88 +138,11 @@ class Checkpoint:
                     f"The tensor {name} is stored as {tensor.dtype}, which d3mlx cannot read there; use a checkpoint "
                     "in 16-bit or 32-bit floats, or one quantized by MLX."
                 )
-        for name in found:
+        for name in tensors:
             if name not in expected:
                 raise CheckpointError(
                     f"The checkpoint {self.folder} holds a tensor {name} that this model has no place for."
                 )
-
-
-KINDS: dict[type, tuple[tuple[type, ...], str]] = {
-    bool: ((bool,), "true or false"),
-    int: ((int,), "a whole number"),
-    float: ((int, float), "a number"),
-    str: ((str,), "a text"),
-    list: ((list,), "a list"),
-    dict: ((dict,), "an object"),
-}
-
-
-def check_fields(path: Path, kind: Any, config: dict[str, Any]) -> None:
-    """Raise CheckpointError naming the first field of config.json that is missing or of a wrong type."""
-    hints, missing = get_type_hints(kind), []
-    for field in dataclasses.fields(kind):
-        value, hint = config.get(field.name), hints[field.name]
-        choices = get_args(hint) if isinstance(hint, UnionType) else (hint,)
-        if value is None:
-            if field.default is dataclasses.MISSING or (field.name in config and type(None) not in choices):
-                missing.append(field.name)
-            continue
-        known = [KINDS[get_origin(choice) or choice] for choice in choices if choice is not type(None)]
-        if not any(fits(value, types) for types, _ in known):
-            words = " or ".join(words for _, words in known)
-            raise CheckpointError(f"{path}: {field.name} must be {words}, not {value!r}.")
-    if missing:
-        raise CheckpointError(f"{path} has no {' and no '.join(missing)}; download it again.")
-
-
-def fits(value: Any, types: tuple[type, ...]) -> bool:
-    """Whether a value of config.json has one of these types. true is no number; a list is one of whole numbers."""
-    if isinstance(value, bool) and bool not in types:
-        return False
-    if isinstance(value, float) and not math.isfinite(value):
-        return False
-    return isinstance(value, types) and (not isinstance(value, list) or all(fits(item, (int,)) for item in value))
-
-
-def as_list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [value]
-
-
-def check_quantization(path: Path, config: dict[str, Any]) -> None:
-    """Raise CheckpointError unless the weights are plain or quantized by MLX."""
-    quantization = config.get("quantization")
-    if quantization is None:
-        foreign = config.get("quantization_config")
-        if foreign:
-            method = foreign.get("quant_method", "another tool") if isinstance(foreign, dict) else "another tool"
-            raise CheckpointError(
-                f"{path} says that the weights were quantized by {method}, which d3mlx cannot read; use the original "
-                "checkpoint, or one quantized by MLX."
-            )
-        return
-    entries = [quantization]
-    if isinstance(quantization, dict):
-        entries += [value for value in quantization.values() if isinstance(value, dict)]
-    if any(LayerQuantization.read(entry) is None for entry in entries):
-        raise CheckpointError(
-            f"{path} has a quantization whose bits, group_size or mode MLX does not know; convert the model again."
-        )
-
-
-def read_index(index: Path, files: list[Path]) -> dict[str, str]:
-    """The file of each tensor. Raises CheckpointError unless the index lists the files that are there."""
-    weight_map = read_json(index).get("weight_map", {})
-    if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
-        raise CheckpointError(f"{index} has no valid weight_map; download it again.")
-    there, listed = {file.name for file in files}, set(weight_map.values())
-    for name in sorted(listed - there):
-        raise CheckpointError(f"{index} lists {name}, which is not there; download the checkpoint again.")
-    for name in sorted(there - listed):
-        raise CheckpointError(
-            f"{index.parent} holds {name}, which its index does not list: of another version, it seems; remove it."
-        )
-    return weight_map
 
 
 def open_checkpoint(folder: Path) -> Checkpoint:
@@ -311,9 +181,9 @@ def open_checkpoint(folder: Path) -> Checkpoint:
                 f"{folder} holds the tensor {twice} in {tensors[twice].file} and in {file.name}; remove one of them."
             )
         tensors |= header
-    for name, place in weight_map.items():
-        if name not in tensors or tensors[name].file != place:
-            raise CheckpointError(f"{index} lists {name} in {place}, which does not hold it; download it again.")
+    for name, file_name in weight_map.items():
+        if name not in tensors or tensors[name].file != file_name:
+            raise CheckpointError(f"{index} lists {name} in {file_name}, which does not hold it; download it again.")
     checkpoint = Checkpoint(folder, config, tensors)
     _ = checkpoint.args
     return checkpoint

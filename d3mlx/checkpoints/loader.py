@@ -11,7 +11,8 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten
 from mlx_lm.utils import dequantize_model, get_total_parameters, load_adapters, load_model
 
-from d3mlx.checkpoints.checkpoint import SMALL, Checkpoint, open_checkpoint, read_json
+from d3mlx.checkpoints.checkpoint import SMALL, Checkpoint, open_checkpoint
+from d3mlx.checkpoints.config import read_json
 from d3mlx.checkpoints.hub import SHIPPED, fetch
 from d3mlx.checkpoints.tokenizer import load_tokenizer
 from d3mlx.errors import CheckpointError, MemoryLimitError
@@ -133,11 +134,8 @@ def refuse_if_too_big(checkpoint: Checkpoint) -> None:
 def memory_limit() -> int:
     """Bytes that weights may take: the GPU's recommended working set, or this machine's memory."""
     info = mx.device_info()
-    return int(info.get("max_recommended_working_set_size") or physical_memory())
-
-
-def physical_memory() -> int:
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return int(info.get("max_recommended_working_set_size") or physical)
 
 
 def nbytes(model: Any) -> int:

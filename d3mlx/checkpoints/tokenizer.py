@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from d3mlx.checkpoints.checkpoint import Checkpoint, as_list, read_json
+from d3mlx.checkpoints.checkpoint import Checkpoint
+from d3mlx.checkpoints.config import as_list, read_json
 from d3mlx.errors import CheckpointError
 from d3mlx.models import traits_of
 
@@ -30,7 +31,7 @@ def load_tokenizer(checkpoint: Checkpoint) -> Any:
     inner.add_special_tokens({"extra_special_tokens": special})
     in_bytes = isinstance(inner.backend_tokenizer.decoder, decoders.ByteLevel)
     stream = BPEStreamingDetokenizer if in_bytes else NaiveStreamingDetokenizer
-    return TokenizerWrapper(inner, stream, eos_token_ids=end_ids(checkpoint, known.get(turn_end)))
+    return TokenizerWrapper(inner, stream, eos_token_ids=configured_end_ids(checkpoint, known.get(turn_end)))
 
 
 def plain_tokenizer(checkpoint: Checkpoint) -> Any:
@@ -52,12 +53,15 @@ def plain_tokenizer(checkpoint: Checkpoint) -> Any:
         raise CheckpointError(f"The tokenizer in {folder} cannot be loaded: {reason}") from error
 
 
-def end_ids(checkpoint: Checkpoint, turn_end: int | None) -> list[int]:
-    """Ids that end an answer: config.json's, generation_config.json's, the family's end of a turn."""
-    found = [checkpoint.config["eos_token_id"]]
+def configured_end_ids(checkpoint: Checkpoint, turn_end: int | None) -> list[int]:
+    """Return the ids that end an answer: of config.json, then of generation_config.json, then `turn_end`.
+
+    A loaded tokenizer has the same ids, unordered; `d3mlx.api.end_ids` puts those of config.json first again.
+    """
+    entries = [checkpoint.config["eos_token_id"]]
     path = checkpoint.folder / "generation_config.json"
     if path.is_file():
-        found.append(read_json(path).get("eos_token_id"))
-    flat = [item for entry in found for item in as_list(entry)]
+        entries.append(read_json(path).get("eos_token_id"))
+    flat = [item for entry in entries for item in as_list(entry)]
     ids = [item for item in flat if isinstance(item, int)]
     return list(dict.fromkeys([*ids, turn_end] if turn_end is not None else ids))

@@ -64,7 +64,7 @@ Measure = Literal["confidence", "random", "margin", "entropy"]
 most likely token, or minus the entropy."""
 
 
-def best(measure: Measure, count: int, candidates: Candidates) -> Rule:
+def most_confident(measure: Measure, count: int, candidates: Candidates) -> Rule:
     """Return the record of the `count` most confident positions."""
     noise = candidates.noise.uniform(candidates.positions) if measure == "random" else None
     return Rule(measure, level=math.inf if measure == "entropy" else -math.inf, most=count, noise=noise)
@@ -127,7 +127,7 @@ class Quota:
         block = candidates.active.first_full
         if block.start != opened:
             left = tuple(quotas(block.masks, pace.steps(block)))
-        return best(self.measure, left[0], candidates), (pace, block.start, left[1:])
+        return most_confident(self.measure, left[0], candidates), (pace, block.start, left[1:])
 
 
 def timesteps(steps: int, eps: float) -> npt.NDArray[np.float32]:
@@ -170,7 +170,7 @@ class DreamSchedule:
         block = candidates.active.first_full
         if block.start != opened:
             opened, i = block.start, self.first_step
-        rule = best(self.measure, self.count(i, pace.steps(block), len(candidates.positions)), candidates)
+        rule = most_confident(self.measure, self.count(i, pace.steps(block), len(candidates.positions)), candidates)
         rule = rule._replace(progress=False)
         if self.alg_temp > 0:
             # The largest of log-probability plus Gumbel noise are draws without replacement.

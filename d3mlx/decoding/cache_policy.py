@@ -1,9 +1,9 @@
 """Which positions a step computes; every other position is read from the cache.
 
-A row policy is a frozen config with explicit state: `start(canvas, cache)`, then `step(canvas, active, cache, state) ->
-(plan, state)`. All published caches are a choice of rows over one positional cache: a position that a plan leaves out
-keeps the keys and values that an earlier forward gave it. A request may start with a cache that contains its first
-`cache.length` positions; its first forward then starts there.
+A cache policy is a frozen config with explicit state: `start(canvas, cache)`, then `step(canvas, active, cache,
+state) -> (plan, state)`. All published caches are a choice of rows over one positional cache: a position that a plan
+leaves out keeps the keys and values that an earlier forward gave it. A request may start with a cache that contains its
+first `cache.length` positions; its first forward then starts there.
 """
 
 from __future__ import annotations
@@ -52,7 +52,8 @@ class Plan:
         return self.kind not in ("prefill", "commit")
 
 
-def run(start: int, end: int, kind: Kind = "step") -> Plan:
+def consecutive(start: int, end: int, kind: Kind = "step") -> Plan:
+    """Return the plan that computes every position from `start` to below `end`."""
     return Plan(np.arange(start, end, dtype=np.int32), kind)
 
 
@@ -81,7 +82,7 @@ class NoCache:
         return None
 
     def step(self, canvas: Canvas, active: ActiveBlocks, cache: KVCache, state: None) -> tuple[Plan, None]:
-        return run(0, canvas.active_length), None
+        return consecutive(0, canvas.active_length), None
 
 
 @dataclass(frozen=True)
@@ -105,8 +106,8 @@ class PrefixCache:
     def step(self, canvas: Canvas, active: ActiveBlocks, cache: KVCache, state: Opened) -> tuple[Plan, Opened]:
         block = active.first_full
         if block.start != state.block:
-            return run(state.base, canvas.active_length, "first"), replace(state, block=block.start)
-        return run(block.start, self.end(canvas, block)), state
+            return consecutive(state.base, canvas.active_length, "first"), replace(state, block=block.start)
+        return consecutive(block.start, self.end(canvas, block)), state
 
     def end(self, canvas: Canvas, block: Block) -> int:
         """Return the end of the rows of a step within a block."""
@@ -162,35 +163,35 @@ class DelayedCache:
         prompt = Block(0, canvas.prompt_length, 0, full=True)
         blocks = (prompt, *active.blocks)
         done_at = list(state.done_at) + [None] * (len(blocks) - len(state.done_at))
-        ready = state.cached
+        cached = state.cached
         settling = False
         for i, block in enumerate(blocks):
             if block.end <= state.cached:
                 continue
             if block.masks:
                 break
-            stamp = done_at[i]
-            if stamp is None:
-                done_at[i] = stamp = now
-            if now - stamp >= self.delay:
-                ready = block.end
+            seen_at = done_at[i]
+            if seen_at is None:
+                done_at[i] = seen_at = now
+            if now - seen_at >= self.delay:
+                cached = block.end
                 continue
             settling = True
             if self.one_at_a_time:
                 break
         state = replace(state, step=now, done_at=tuple(done_at))
-        if ready > state.cached:
-            return run(state.cached, canvas.active_length), replace(state, cached=ready, written=True)
+        if cached > state.cached:
+            return consecutive(state.cached, canvas.active_length), replace(state, cached=cached, written=True)
         if state.written and not settling and now % self.refresh_interval:
-            return run(state.cached, canvas.active_length), state
-        return run(state.base, canvas.active_length, "refresh" if state.written else "step"), state
+            return consecutive(state.cached, canvas.active_length), state
+        return consecutive(state.base, canvas.active_length, "refresh" if state.written else "step"), state
 
 
-def within(chosen: Bools, distance: int) -> Bools:
-    """Return bool [L], True at most `distance` positions from a position where `chosen` bool [L] is True."""
-    reach = min(distance, len(chosen))
-    before = np.cumsum(np.pad(chosen, (reach + 1, reach)), dtype=np.int32)
-    return before[2 * reach + 1 :] > before[: len(chosen)]
+def within(marked: Bools, distance: int) -> Bools:
+    """Return bool [L], True at most `distance` positions from a position where `marked` bool [L] is True."""
+    reach = min(distance, len(marked))
+    before = np.cumsum(np.pad(marked, (reach + 1, reach)), dtype=np.int32)
+    return before[2 * reach + 1 :] > before[: len(marked)]
 
 
 def with_oldest(needed: Bools, written: Ints, count: int) -> Ints:
@@ -201,9 +202,9 @@ def with_oldest(needed: Bools, written: Ints, count: int) -> Ints:
     """
     length = len(needed)
     order = np.where(needed, -1, written).astype(np.int64) * length + np.arange(length)
-    chosen = np.argpartition(order, count - 1)[:count]
-    chosen.sort()
-    return chosen.astype(np.int32)
+    positions = np.argpartition(order, count - 1)[:count]
+    positions.sort()
+    return positions.astype(np.int32)
 
 
 @dataclass(frozen=True)
@@ -252,9 +253,9 @@ class SelectiveCache:
         committed_at = np.where(state.masked & ~canvas.masked, now, state.committed_at).astype(np.int32)
         state = Progress(now + 1, canvas.masked.copy(), committed_at)
         if now == 0:
-            return run(cache.length, end, "first"), state
+            return consecutive(cache.length, end, "first"), state
         if self.refresh_interval and now % self.refresh_interval == 0:
-            return run(0, end, "refresh"), state
+            return consecutive(0, end, "refresh"), state
         needed = self.needed(canvas, active, now - committed_at)[:end]
         needed[cache.length :] = True
         count = min(end, self.rounded(int(np.count_nonzero(needed))))

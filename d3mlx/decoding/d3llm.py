@@ -52,12 +52,12 @@ class D3LLM(CacheOptions):
 
     def build(self, family: str) -> Decoder:
         traits = traits_of(family)
-        chosen = self.filled(traits)
-        schedule = MultiBlock(chosen.block_size, chosen.block_add, chosen.activation)
+        options = self.filled(traits)
+        schedule = MultiBlock(options.block_size, options.block_add, options.activation)
         rule = entropy_rule(self.threshold, traits)
-        if chosen.cache == "none":
+        if options.cache == "none":
             if self.cache_delay is not None or self.refresh_interval is not None:
                 raise ConfigError("cache-delay and refresh-interval belong to the delayed cache; cache none has none.")
             return Decoder(schedule, rule, NoCache(), kv=self.kv())
-        policy = DelayedCache(chosen.cache_delay, chosen.refresh_interval, one_at_a_time=traits.d3llm.one_at_a_time)
+        policy = DelayedCache(options.cache_delay, options.refresh_interval, one_at_a_time=traits.d3llm.one_at_a_time)
         return Decoder(schedule, rule, policy, kv=self.kv())

@@ -49,18 +49,18 @@ class FastDLLM(CacheOptions):
 
     def build(self, family: str) -> Decoder:
         traits = traits_of(family)
-        chosen, kv = self.filled(traits), self.kv()
+        options, kv = self.filled(traits), self.kv()
         if self.threshold is not None and self.factor is not None:
             raise ConfigError("Give fast-dllm a threshold or a factor, not both.")
         if traits.carries_quota and self.factor is not None:
             raise ConfigError("The factor rule is published for LLaDA models only; give Dream a threshold.")
-        if traits.carries_quota and chosen.cache == "none":
+        if traits.carries_quota and options.cache == "none":
             if self.block_size is not None:
                 raise ConfigError("Without a cache, fast-dllm decodes Dream's whole canvas; block-size has no effect.")
-            return Decoder(WholeCanvas(), CarryQuota(chosen.threshold, self.steps), NoCache(), kv=kv)
+            return Decoder(WholeCanvas(), CarryQuota(options.threshold, self.steps), NoCache(), kv=kv)
         if self.steps is not None:
             raise ConfigError("fast-dllm takes steps only for Dream with cache none; elsewhere the threshold decides.")
-        rule: Acceptance = Confidence(chosen.threshold) if self.factor is None else Factor(self.factor)
+        rule: Acceptance = Confidence(options.threshold) if self.factor is None else Factor(self.factor)
         if traits.carries_quota:
-            rule = FirstPosition(Confidence(chosen.threshold, filtered_statistics=True))
-        return Decoder(SequentialBlocks(chosen.block_size), rule, CACHES[chosen.cache], kv=kv)
+            rule = FirstPosition(Confidence(options.threshold, filtered_statistics=True))
+        return Decoder(SequentialBlocks(options.block_size), rule, CACHES[options.cache], kv=kv)

@@ -118,7 +118,7 @@ def option(
 def options_of(kind: type) -> dict[str, Option]:
     """Return the options of a preset class by name, inherited ones last."""
     hints = get_type_hints(kind)
-    found = {}
+    options = {}
     own = get_annotations(kind)
     for each in sorted(fields(kind), key=lambda field: field.name not in own):
         hint = next(part for part in get_args(hints[each.name]) if part is not type(None))
@@ -126,8 +126,8 @@ def options_of(kind: type) -> dict[str, Option]:
         if get_origin(hint) is Literal:
             declared = replace(declared, allowed=get_args(hint))
             hint = type(get_args(hint)[0])
-        found[each.name] = replace(declared, name=each.name, kind=hint)
-    return found
+        options[each.name] = replace(declared, name=each.name, kind=hint)
+    return options
 
 
 class Options:

@@ -105,7 +105,7 @@ class Noise:
 
     def gumbel(self, positions: Ints, width: int) -> mx.array:
         """Return standard Gumbel noise [N, width] for rows at `positions` int32 [N], on the device."""
-        bits = self.bits(noise.places(on_device(positions), width), self.call, mx_const)
+        bits = self.bits(noise.pair_indices(on_device(positions), width), self.call, mx_const)
         self.call += 1
         return noise.gumbel(bits)
 
@@ -149,5 +149,5 @@ class Drawing:
             return Draw.of(positions, 0.0, 0, 0)
         if self.noise.in_kernels and (self.filtered or not sampling.truncates):
             return self.noise.draw(positions, 1.0 if self.filtered else sampling.temperature)
-        kept = logits if self.filtered else sampling.filtered(logits, mask_id)
-        return kept + self.noise.gumbel(positions, kept.shape[-1])
+        scores = logits if self.filtered else sampling.filtered(logits, mask_id)
+        return scores + self.noise.gumbel(positions, scores.shape[-1])

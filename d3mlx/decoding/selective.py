@@ -71,11 +71,11 @@ class Selective(CacheOptions):
 
     def build(self, family: str) -> Decoder:
         traits = traits_of(family)
-        chosen = self.filled(traits)
-        ahead = -(-MASKS_AHEAD // chosen.block_size) if self.ahead is None else self.ahead
-        block_add = BLOCK_ADD_FOR[chosen.favor] if self.block_add is None else self.block_add
-        schedule = MultiBlock(chosen.block_size, block_add, chosen.activation, ahead)
+        options = self.filled(traits)
+        ahead = -(-MASKS_AHEAD // options.block_size) if self.ahead is None else self.ahead
+        block_add = BLOCK_ADD_FOR[options.favor] if self.block_add is None else self.block_add
+        schedule = MultiBlock(options.block_size, block_add, options.activation, ahead)
         policy = SelectiveCache(
-            chosen.recent, chosen.near, chosen.row_multiple, chosen.refresh_interval, source=traits.shift
+            options.recent, options.near, options.row_multiple, options.refresh_interval, source=traits.shift
         )
         return Decoder(schedule, entropy_rule(self.threshold, traits), policy, kv=self.kv())

@@ -45,20 +45,20 @@ class Vanilla(Options):
         """Return LLaDA's sampler. Raises ConfigError for options of Dream's."""
         if self.alg_temp is not None or self.eps is not None:
             raise ConfigError("alg-temp and eps belong to Dream's sampler; this model is a LLaDA.")
-        chosen = self.filled(traits_of(family))
-        check_choice("alg for a LLaDA model", chosen.alg, tuple(LLADA_ALGS))
-        rule = Quota(LLADA_ALGS[chosen.alg], self.steps)
-        return Decoder(SequentialBlocks(chosen.block_size), rule, NoCache(), chosen.cfg_scale)
+        options = self.filled(traits_of(family))
+        check_choice("alg for a LLaDA model", options.alg, tuple(LLADA_ALGS))
+        rule = Quota(LLADA_ALGS[options.alg], self.steps)
+        return Decoder(SequentialBlocks(options.block_size), rule, NoCache(), options.cfg_scale)
 
     def schedule(self, family: str) -> Decoder:
         """Return Dream's sampler. Raises ConfigError for options of LLaDA's."""
         if self.cfg_scale is not None or self.block_size is not None:
             raise ConfigError("cfg-scale and block-size belong to LLaDA's sampler; this model is a Dream.")
-        chosen = self.filled(traits_of(family))
-        check_choice("alg for a Dream model", chosen.alg, (*DREAM_ALGS, "origin"))
-        if chosen.alg == "origin":
+        options = self.filled(traits_of(family))
+        check_choice("alg for a Dream model", options.alg, (*DREAM_ALGS, "origin"))
+        if options.alg == "origin":
             if self.alg_temp is not None:
                 raise ConfigError("alg-temp has no effect with alg origin, which tosses a coin for every position.")
-            return Decoder(WholeCanvas(), DreamOrigin(self.steps, chosen.eps), NoCache())
-        rule = DreamSchedule(DREAM_ALGS[chosen.alg], self.steps, chosen.eps, chosen.alg_temp)
+            return Decoder(WholeCanvas(), DreamOrigin(self.steps, options.eps), NoCache())
+        rule = DreamSchedule(DREAM_ALGS[options.alg], self.steps, options.eps, options.alg_temp)
         return Decoder(WholeCanvas(), rule, NoCache())

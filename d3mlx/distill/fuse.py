@@ -11,7 +11,8 @@ import mlx.nn as nn
 from mlx.utils import tree_unflatten
 from mlx_lm.utils import dequantize_model, save_model
 
-from d3mlx.checkpoints.checkpoint import open_checkpoint, read_json
+from d3mlx.checkpoints.checkpoint import open_checkpoint
+from d3mlx.checkpoints.config import read_json
 from d3mlx.checkpoints.hub import fetch
 from d3mlx.checkpoints.loader import lazy_model, with_adapters
 from d3mlx.checkpoints.tokenizer import load_tokenizer
@@ -45,8 +46,8 @@ def full_weight(layer: Any) -> mx.array:
     if not isinstance(layer, nn.QuantizedLinear):
         return layer.weight.astype(mx.float32)
     biases = layer.get("biases")
-    found = mx.dequantize(layer.weight, layer.scales, biases, layer.group_size, layer.bits, layer.mode)
-    return found.astype(mx.float32)
+    weight = mx.dequantize(layer.weight, layer.scales, biases, layer.group_size, layer.bits, layer.mode)
+    return weight.astype(mx.float32)
 
 
 def fold(model: nn.Module, dequantize: bool) -> Fused:

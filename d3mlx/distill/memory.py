@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
-from d3mlx.checkpoints.checkpoint import DTYPE_BYTES, SMALL, Checkpoint
+from d3mlx.checkpoints.checkpoint import SMALL, Checkpoint
+from d3mlx.checkpoints.headers import DTYPE_BYTES
 from d3mlx.checkpoints.loader import memory_limit
 from d3mlx.distill.config import DistillConfig
 from d3mlx.distill.losses import ROW_MULTIPLE
@@ -69,28 +70,28 @@ def estimate(checkpoint: Checkpoint, config: DistillConfig, processes: int = 1) 
         trained = checkpoint.parameters * layers // shape.layers
     sequences = math.ceil(config.batch_size / processes)
     tokens = sequences * config.max_length
-    one = layer_values(shape, config.max_length, config) * tokens * width
-    kept = one * (layers + 1)
+    layer = layer_values(shape, config.max_length, config) * tokens * width
+    activations = layer * (layers + 1)
     if config.grad_checkpoint:
         # A layer that is computed again has all its values and their gradients at once: 2.3 times the values where
         # measured, and a margin.
-        kept = shape.hidden * tokens * width * layers + int(2.5 * one)
+        activations = shape.hidden * tokens * width * layers + int(2.5 * layer)
     rows = sequences * max(config.block_sizes) if config.objective == "d3llm" and config.blockwise else tokens
     logits = checkpoint.args.logit_width
     head = rows * logits * width + 6 * min(rows, ROW_MULTIPLE) * logits * MASTER
     return Estimate(
         weights=checkpoint.bytes_to_load(in_float32),
         training=trained * (5 * MASTER + (0 if width == MASTER else width)),
-        activations=kept,
+        activations=activations,
         head=head,
     )
 
 
-def refuse_if_over_limit(found: Estimate, force: bool) -> None:
+def refuse_if_over_limit(needed: Estimate, force: bool) -> None:
     """Raise MemoryLimitError with what helps, unless `force`."""
     limit = memory_limit()
-    if found.total > limit and not force:
+    if needed.total > limit and not force:
         raise MemoryLimitError(
-            f"Training needs about {found.total / 1e9:.1f} GB and this machine can give {limit / 1e9:.1f} GB; use "
+            f"Training needs about {needed.total / 1e9:.1f} GB and this machine can give {limit / 1e9:.1f} GB; use "
             "--grad-checkpoint, a smaller --batch-size or --max-length, quantized weights, or --force to try anyway."
         )

@@ -143,10 +143,10 @@ class Model(nn.Module):
         return self.logits(self.hidden(ids))
 
     def sanitize(self, weights: dict[str, mx.array]) -> dict[str, mx.array]:
-        kept = {key: value for key, value in weights.items() if not key.endswith("rotary_emb.inv_freq")}
+        used = {key: value for key, value in weights.items() if not key.endswith("rotary_emb.inv_freq")}
         if self.args.tie_word_embeddings:
-            kept.pop("lm_head.weight", None)
-        return kept
+            used.pop("lm_head.weight", None)
+        return used
 
     @property
     def layers(self) -> list[nn.Module]:

@@ -58,7 +58,10 @@ class Shape:
 
 
 def attention(queries: mx.array, keys: mx.array, values: mx.array, scale: float) -> mx.array:
-    """Full attention: queries [B, H, R, hd] over keys and values [B, K, T, hd], query head h reads head h // (H/K)."""
+    """Return full attention [B, H, R, head_dim] of queries over keys and values [B, K, L, head_dim].
+
+    Query head h reads key head h // (H / K).
+    """
     return mx.fast.scaled_dot_product_attention(queries, keys, values, scale=scale, mask=None)
 
 

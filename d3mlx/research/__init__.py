@@ -1,1 +1,1 @@
-"""How the demonstration models are built and the measurements in README.md are made. Not part of the wheel."""
+"""How the demonstration models are built and the measurements in docs/results are made. Not part of the wheel."""

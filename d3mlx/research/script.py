@@ -19,5 +19,5 @@ def script(command: Callable[..., None]) -> None:
     except D3Error as error:
         sys.exit(f"Error: {error}")
     except OSError as error:
-        place = f" ({error.filename})" if error.filename else ""
-        sys.exit(f"Error: {error.strerror or error}{place}.")
+        file = f" ({error.filename})" if error.filename else ""
+        sys.exit(f"Error: {error.strerror or error}{file}.")

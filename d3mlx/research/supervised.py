@@ -51,14 +51,14 @@ def mask_batch(batch: Batch, mask_id: int, rng: np.random.Generator) -> Masked:
 
 
 def on_rows(
-    ids: NDArray[np.int32], found: NDArray[np.int64], targets: NDArray[np.int32], weights: NDArray[np.float32]
+    ids: NDArray[np.int32], positions: NDArray[np.int64], targets: NDArray[np.int32], weights: NDArray[np.float32]
 ) -> Masked:
     """A pass on `ids` [B, T] with a loss at the flattened positions `found` of targets and weights [B, T]."""
-    padded = -(-len(found) // ROW_MULTIPLE) * ROW_MULTIPLE
+    padded = -(-len(positions) // ROW_MULTIPLE) * ROW_MULTIPLE
     rows = np.zeros(padded, np.int32)
-    rows[: len(found)] = found
+    rows[: len(positions)] = positions
     carried = np.zeros(padded, np.float32)
-    carried[: len(found)] = weights.flat[found]
+    carried[: len(positions)] = weights.flat[positions]
     return Masked(on_device(ids), on_device(rows), on_device(targets.flat[rows]), on_device(carried))
 
 
@@ -86,8 +86,8 @@ class Supervised:
         rng = np.random.default_rng([self.seed, step])
         return [mask_batch(self.batch_at(step), self.mask_id, rng)]
 
-    def loss(self, model: DiffusionModel, one: Masked) -> tuple[mx.array, Terms]:
-        return masked_loss(model, one), {}
+    def loss(self, model: DiffusionModel, masked: Masked) -> tuple[mx.array, Terms]:
+        return masked_loss(model, masked), {}
 
     def figures(self, step: int) -> dict[str, float]:
         return {}

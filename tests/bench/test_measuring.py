@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from d3mlx import D3LLM, FastDLLM, generate, tuning
 from d3mlx.bench import forwards
-from d3mlx.bench.crossover import crossover
-from d3mlx.bench.forwards import ROWS, Timing, measure
-from d3mlx.bench.generation import Speaker, check, decode_all, prompts_of
+from d3mlx.bench.crossover import find_crossover
+from d3mlx.bench.forwards import ROWS, Timing, measure_forwards
+from d3mlx.bench.generation import Speaker, check_prompts, decode_all, prompts_of
 from d3mlx.bench.shapes import Sizes, skeleton
 from d3mlx.errors import ConfigError, DataError, PromptError
 from d3mlx.profiling import Profile
@@ -37,7 +37,7 @@ def test_a_forward_computes_as_many_rows_as_it_is_timed_for(family: str, monkeyp
     monkeypatch.setattr(forwards, "timed", lambda act: float(act() is None))
     monkeypatch.setattr(forwards.time, "perf_counter", iter([0.0, 1e6]).__next__)
     model = TableModel(random_table(0, 64), family)
-    found = measure(model, 64, ROWS, 1e3)
+    found = measure_forwards(model, 64, ROWS, 1e3)
     assert [step.rows for step in found.steps] == [count for count in ROWS if count <= 64]
     assert (found.prefill.rows, found.left_out) == (64, ())
     assert all(step.repeats == 1 for step in (*found.steps, found.prefill))
@@ -53,7 +53,7 @@ def test_a_forward_computes_as_many_rows_as_it_is_timed_for(family: str, monkeyp
 def test_time_that_is_left_goes_into_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
     seconds = iter(np.arange(0, 10_000, 0.5).tolist())
     monkeypatch.setattr(forwards.time, "perf_counter", lambda: next(seconds))
-    found = measure(TableModel(random_table(0, 32)), 32, [8, 1, 8], 30)
+    found = measure_forwards(TableModel(random_table(0, 32)), 32, [8, 1, 8], 30)
     repeats = [found.prefill.repeats, *(step.repeats for step in found.steps)]
     assert [step.rows for step in found.steps] == [1, 8]
     assert min(repeats) > 3
@@ -70,25 +70,31 @@ def test_rows_that_would_take_too_long_are_left_out(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(forwards, "timed", slow)
     monkeypatch.setattr(forwards.time, "perf_counter", iter([0.0, 100.0]).__next__)
-    found = measure(TableModel(random_table(0, 64)), 64, [1, 8, 16, 32, 64], 20.0)
+    found = measure_forwards(TableModel(random_table(0, 64)), 64, [1, 8, 16, 32, 64], 20.0)
     assert [step.seconds for step in found.steps] == [9, 10, 11]
     assert (found.prefill.seconds, found.left_out) == (64, (32, 64))
 
 
 @pytest.mark.parametrize(
     ("context", "rows", "seconds", "culprit"),
-    [(0, [1], 1, "context"), (8, [0], 1, "rows"), (8, [9], 1, "rows"), (8, [1], 0, "seconds"), (8, [1], np.nan, "sec")],
+    [
+        (0, [1], 1, "context"),
+        (8, [0], 1, "row-counts"),
+        (8, [9], 1, "row-counts"),
+        (8, [1], 0, "seconds"),
+        (8, [1], np.nan, "sec"),
+    ],
 )
 def test_wrong_wishes(context: int, rows: list[int], seconds: float, culprit: str) -> None:
     with pytest.raises(ConfigError, match=culprit):
-        measure(TableModel(random_table(0, 8)), context, rows, seconds)
+        measure_forwards(TableModel(random_table(0, 8)), context, rows, seconds)
 
 
 @settings(deadline=None)
 @given(st.floats(1e-4, 10), st.floats(1, 400), st.sets(st.sampled_from(ROWS), min_size=4))
 def test_the_fit_finds_the_roofline_it_is_given(floor: float, meet: float, rows: set[int]) -> None:
     counts = sorted(rows)
-    found = crossover(timings(lambda count: floor * max(1, count / meet), counts))
+    found = find_crossover(timings(lambda count: floor * max(1, count / meet), counts))
     flat = [count for count in counts if count <= 1.15 * max(meet, counts[0])]
     assert found.rows == flat[-1]
     assert found.fit is not None
@@ -101,8 +107,8 @@ def test_the_fit_finds_the_roofline_it_is_given(floor: float, meet: float, rows:
 
 def test_a_crossover_ends_at_the_first_slow_count() -> None:
     times = {1: 1.0, 8: 1.1, 16: 1.3, 32: 1.1}
-    assert crossover(timings(times.__getitem__, times)).rows == 8
-    one = crossover(timings(times.__getitem__, [8]))
+    assert find_crossover(timings(times.__getitem__, times)).rows == 8
+    one = find_crossover(timings(times.__getitem__, [8]))
     assert (one.rows, one.fit, one.padding) == (8, None, None)
 
 
@@ -120,8 +126,8 @@ def test_a_crossover_ends_at_the_first_slow_count() -> None:
     ids=["proportional", "flat", "nearly flat", "steps of 16", "steps of 32", "one step"],
 )
 def test_the_best_padding_follows_the_steps_of_the_curve(curve: Callable[[int], float], padding: int) -> None:
-    assert crossover(timings(curve, MULTIPLES)).padding == padding
-    assert crossover(timings(curve, [count for count in ROWS if count != 40])).padding is None
+    assert find_crossover(timings(curve, MULTIPLES)).padding == padding
+    assert find_crossover(timings(curve, [count for count in ROWS if count != 40])).padding is None
 
 
 # --- what is kept
@@ -228,7 +234,7 @@ def test_totals_are_those_of_the_runs() -> None:
     prompts = [[1, 2, 3], [4, 5]]
     profiles = {name: Profile() for name in presets}
     speaker = Speaker(model, None, 24)
-    check(speaker, prompts, presets)
+    check_prompts(speaker, prompts, presets)
     found = decode_all(speaker, prompts, presets, 1e9, profiles)
     for name, preset in presets.items():
         runs = [generate(model, None, prompt, preset, max_tokens=24).stats for prompt in prompts]
@@ -253,4 +259,4 @@ def test_prompts(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="row 1"):
         prompts_of(file, TOKENIZER)
     with pytest.raises(PromptError, match="99"):
-        check(Speaker(Words(), None, 8), [[1], [99]], {"d3llm": D3LLM()})
+        check_prompts(Speaker(Words(), None, 8), [[1], [99]], {"d3llm": D3LLM()})

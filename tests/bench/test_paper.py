@@ -95,7 +95,7 @@ def test_a_roofline_is_flat_and_then_straight(
 ) -> None:
     q_bits = q_bits if shape != "llada-1b" else None
     found = Roofline(chip, cost(skeleton(SHAPES[shape], q_bits), context))
-    table = found.table(rows)
+    table = found.times(rows)
     assert [count for count, _ in table] == sorted(rows)
     for count, seconds in table:
         if count <= found.crossover:

@@ -15,7 +15,7 @@ from d3mlx.api import Generation
 from d3mlx.cache import KVCache, RowIndex
 from d3mlx.canvas import Canvas, Ints
 from d3mlx.decoding.acceptance import Entropy
-from d3mlx.decoding.cache_policy import Plan, run
+from d3mlx.decoding.cache_policy import Plan, consecutive
 from d3mlx.decoding.d3llm import D3LLM
 from d3mlx.decoding.decoder import Decoder
 from d3mlx.decoding.fast_dllm import FastDLLM
@@ -57,7 +57,7 @@ class BlockCausal:
             # A block of the prompt, or one that was finished by the last step.
             kind: Any = "prefill" if end <= canvas.prompt_length else "commit"
             return Plan(np.arange(state, end, dtype=np.int32), kind, length=end), end
-        return Plan(run(block.start, block.end).positions, length=block.end), state
+        return Plan(consecutive(block.start, block.end).positions, length=block.end), state
 
 
 DECODER = Decoder(AlignedBlocks(), Entropy(2.5), BlockCausal())

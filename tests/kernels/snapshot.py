@@ -51,7 +51,7 @@ def typical_calls(dtype: mx.Dtype = mx.bfloat16, rows: int = 8) -> list[tuple[di
     logits = mx.zeros((rows, 1000), dtype)
     draw = token_stats.Draw.of(np.arange(rows, dtype=np.int32), 1.0, 0, 0)
     choices: list[token_stats.Choice] = [None, mx.zeros((rows, 1000)), draw]
-    calls = [(token_stats.chosen_kernel(choice), token_stats.launch(logits, 3, choice)) for choice in choices]
+    calls = [(token_stats.kernel_of(choice), token_stats.launch(logits, 3, choice)) for choice in choices]
     x, table = mx.zeros((1, 2, rows, 64), dtype), refresh_rows.frequencies(64, 10000.0, 1.0)
     calls.append((refresh_rows.KERNEL, refresh_rows.launch(x, x, x, mx.arange(rows), table)))
     stats, positions, focus = token_stats.token_stats(logits, 3), mx.arange(rows), mx.array([0, rows])

@@ -10,7 +10,7 @@ import pytest
 from d3mlx.cache import KVCache
 from d3mlx.canvas import Canvas
 from d3mlx.decoding.acceptance import DreamOrigin, DreamSchedule, Entropy, Quota
-from d3mlx.decoding.cache_policy import NoCache, Plan, run
+from d3mlx.decoding.cache_policy import NoCache, Plan, consecutive
 from d3mlx.decoding.d3llm import D3LLM
 from d3mlx.decoding.decoder import Decoder
 from d3mlx.decoding.sampling import Sampling
@@ -34,7 +34,7 @@ class MaskedOnly:
 
     def step(self, canvas: Canvas, active: ActiveBlocks, cache: KVCache, state: bool) -> tuple[Plan, bool]:
         if not state:
-            return run(0, canvas.active_length, "first"), True
+            return consecutive(0, canvas.active_length, "first"), True
         return Plan(canvas.masked_before(canvas.active_length)), True
 
 

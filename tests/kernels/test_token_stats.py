@@ -298,7 +298,7 @@ DRAW_MUTANTS = {
     "call of the first row": ("calls[n]", "calls[0]"),
     "position of the first row": ("positions[n]", "positions[0]"),
     "row index instead of its position": ("uint(positions[n])", "n"),
-    "noise at temperature 0": (": x[j];", ": x[j] + gumbel(mixed(place + id, seed, call));"),
+    "noise at temperature 0": (": x[j];", ": x[j] + gumbel(mixed(first_index + id, seed, call));"),
     "no temperature": ("x[j] / heat + gumbel", "x[j] + gumbel"),
 }
 

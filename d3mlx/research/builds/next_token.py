@@ -61,9 +61,9 @@ def llama_config(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
 def next_tokens(batch: Batch) -> Masked:
     """A loss on every token of the responses, up to what ends them, at the position before it."""
     following, weights = np.roll(batch.ids, -1, axis=1), np.roll(batch.weights, -1, axis=1)
-    asked = weights == 1
-    asked[:, -1] = False
-    return on_rows(batch.ids, np.flatnonzero(asked), following, weights)
+    with_loss = weights == 1
+    with_loss[:, -1] = False
+    return on_rows(batch.ids, np.flatnonzero(with_loss), following, weights)
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,8 @@ class NextTokenLoss:
     def passes(self, step: int) -> list[Masked]:
         return [next_tokens(self.curriculum.batch(self.source, step))]
 
-    def loss(self, model: llama.Model, one: Masked) -> tuple[mx.array, Terms]:
-        return mean_loss(model.model(one.ids), model.lm_head, one), {}
+    def loss(self, model: llama.Model, masked: Masked) -> tuple[mx.array, Terms]:
+        return mean_loss(model.model(masked.ids), model.lm_head, masked), {}
 
     def figures(self, step: int) -> dict[str, float]:
         return {}
@@ -135,8 +135,8 @@ def build(
         Trainer(model, NextTokenLoss(Source(tokenizer, BATCH, 0)), plan, work).run(resume=resume)
     with replacing(out) as folder:
         save_floats(folder, model, tokenizer, config)
-    found = score(list(map(NextToken.of(out), range(problems))))
-    typer.echo(f"{found.accuracy:.1%} of {problems} held-out problems")
+    total = score(list(map(NextToken.of(out), range(problems))))
+    typer.echo(f"{total.accuracy:.1%} of {problems} held-out problems")
 
 
 if __name__ == "__main__":

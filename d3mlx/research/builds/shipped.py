@@ -31,18 +31,18 @@ from d3mlx.evaluate.tasks import TaskOptions
 from d3mlx.evaluate.tasks.embedded import Embedded
 from d3mlx.files import holds_files, json_object, locked, write_text, writing
 from d3mlx.models import llada
-from d3mlx.research.experiments.readme import table
+from d3mlx.research.experiments.pages import table
 
 BITS = 8
 RECIPE = Recipe(Quantization(bits=BITS, group_size=64))
 HELD_OUT = 1000
 
 MEASURED: dict[str, Preset] = {
-    "vanilla, one token a forward, blocks of 8": Vanilla(block_size=8),
-    "vanilla, one token a forward, blocks of 32": Vanilla(),
+    "vanilla, one token per forward, blocks of 8": Vanilla(block_size=8),
+    "vanilla, one token per forward, blocks of 32": Vanilla(),
     "fast-dllm, dual cache, 0.9": FastDLLM(),
     "d3llm, delayed cache, 0.5": D3LLM(),
-    "selective, selective cache, 0.5": Selective(),
+    "selective, 0.5": Selective(),
 }
 
 COLUMNS = ["decoder", "exact answers", "tokens per forward", "rows per token"]
@@ -65,7 +65,7 @@ here so that every decoder can be seen, tested and measured without a download.
 {origin}
 No training problem has exactly the numbers of a held-out one. Weights of {bits} bits.
 
-{asked}, {canvas} new tokens:
+{problems}, {canvas} new tokens:
 
 {figures}
 """
@@ -105,18 +105,20 @@ def measure(model: Any, tokenizer: Any, decoder: Preset, count: int, questions: 
 
 def figures(scores: dict[str, Score]) -> list[list[str]]:
     return [
-        [name, f"{found.accuracy:.1%}", f"{found.tokens_per_forward:.2f}", f"{found.rows_per_token:.1f}"]
-        for name, found in scores.items()
+        [name, f"{total.accuracy:.1%}", f"{total.tokens_per_forward:.2f}", f"{total.rows_per_token:.1f}"]
+        for name, total in scores.items()
     ]
 
 
 def card(title: str, origin: str, scores: dict[str, Score], config: dict[str, Any], questions: int) -> str:
     """The model card; `origin` says how the model was built."""
     count = next(iter(scores.values())).problems
-    asked = f"{count} held-out problems" if questions == 1 else f"{count} times {questions} held-out problems at once"
+    problems = (
+        f"{count} held-out problems" if questions == 1 else f"{count} times {questions} held-out problems at once"
+    )
     skeleton = llada.Model(llada.ModelArgs.from_dict(config))
     parameters = sum(value.size for _, value in tree_flatten(skeleton.parameters())) / 1e6
-    facts = {"parameters": parameters, "bits": BITS, "asked": asked, "canvas": config["max_new_tokens"]}
+    facts = {"parameters": parameters, "bits": BITS, "problems": problems, "canvas": config["max_new_tokens"]}
     return CARD.format(title=title, origin=origin, figures=table(COLUMNS, figures(scores)), **facts)
 
 
@@ -133,9 +135,9 @@ def check_out(out: Path, work: Path) -> None:
     out, work = absolute(out), absolute(work)
     if out.is_relative_to(work) or work.is_relative_to(out):
         raise ConfigError(f"One of {out} and {work} lies in the other; give another --out or --work.")
-    there = out if os.path.lexists(out) else next(parent for parent in out.parents if os.path.lexists(parent))
-    if not there.is_dir() or out.is_symlink():
-        raise ConfigError(f"{there} is no folder; choose a new folder for --out.")
+    existing = out if os.path.lexists(out) else next(parent for parent in out.parents if os.path.lexists(parent))
+    if not existing.is_dir() or out.is_symlink():
+        raise ConfigError(f"{existing} is no folder; choose a new folder for --out.")
     names = {path.name for path in out.iterdir()} if out.is_dir() else set()
     is_model = "model_type" in (json_object(out / "config.json") or {}) and any(out.glob("*.safetensors"))
     if names and (not is_model or any(name.startswith(".") for name in names)):

@@ -18,13 +18,14 @@ import typer
 
 from d3mlx.checkpoints.loader import TEACHER, load
 from d3mlx.cli.render.progress import RecordingProgress
+from d3mlx.cli.render.training import watcher
 from d3mlx.convert.target import new_folder
 from d3mlx.distill.config import DistillConfig
 from d3mlx.distill.fuse import fuse
 from d3mlx.distill.prompts import EMBEDDED, questions
 from d3mlx.distill.recording import record_all, settings_of, wait_for_all
 from d3mlx.distill.run import distill
-from d3mlx.distill.trainer import CHECKPOINT, Bar
+from d3mlx.distill.trainer import CHECKPOINT
 from d3mlx.distill.trajectories import RecordConfig, Teacher
 from d3mlx.distill.trajectory_store import SHARD
 from d3mlx.errors import ConfigError
@@ -34,14 +35,14 @@ from d3mlx.research.builds.shipped import HELD_OUT, check_out, float_checkpoint,
 from d3mlx.research.script import script
 
 RECORDED = 6000
-"""Training problems that the teacher answers: few answers seen often make a student that is sure and wrong."""
+"""Training problems that the teacher answers: few answers seen often make a student that is confident and wrong."""
 
 EPOCHS = 15
 
 RECORD = RecordConfig(max_tokens=CANVAS, teacher=Teacher(8, "selective"), early_stop=True, check=True)
-"""Blocks in which the teacher is right most often. A wrong answer is tried again; one that stays wrong is left out.
+"""Blocks in which the teacher is correct most often. A wrong answer is tried again, and left out if it stays wrong.
 
-Of 100 problems 87 came out right on selective cache and 90 on full ones, which took 2.5 times as long.
+Of 100 problems, 87 were solved correctly with the selective cache, and 90 without a cache, in 2.5 times the time.
 """
 
 BLOCK_SIZES = tuple(size for size in (16, 24, 32) for _ in range(EPOCHS // 3))
@@ -73,10 +74,10 @@ tokens per forward at equal accuracy.
 """
 
 TEMPERATURE = 1.3
-"""What the student's logits are divided by. Its training rewards certainty, and made it surer than it is right.
+"""Divisor of the student's logits. Its training rewards certainty and made it overconfident.
 
-Chosen on 200 to 300 validation problems, where `selective` with its default threshold was right in 71 % at 6.3 tokens a
-forward (with 1: 66 % at 6.9; with 1.5: 76 % at 5.8), the teacher in 61 % at 3.8.
+Chosen on 200 to 300 validation problems, where `selective` with its default threshold was correct in 71 % at 6.3 tokens
+per forward (with 1: 66 % at 6.9; with 1.5: 76 % at 5.8), and the teacher in 61 % at 3.8.
 """
 
 
@@ -138,15 +139,15 @@ def record(work: Work, number: int, count: int) -> None:
     """The answers of a round's teacher to problems that no other round has."""
     source = work.student(number - 1)
     teacher = load(source)
-    asked = questions(EMBEDDED, *teacher, CANVAS, False, (number + 1) * count)[number * count :]
+    prompts = questions(EMBEDDED, *teacher, CANVAS, False, (number + 1) * count)[number * count :]
     settings = settings_of(*teacher, teacher=str(source), teacher_fingerprint=fingerprint(source), data=EMBEDDED)
     with RecordingProgress("recording", shown=first_process()) as report:
-        record_all(teacher, asked, RECORD, work.trajectories(number), settings, SHARD, report)
+        record_all(teacher, prompts, RECORD, work.trajectories(number), settings, SHARD, report)
 
 
 def of_round(work: Work, number: int, config: DistillConfig = DISTILL) -> DistillConfig:
-    places = work.student(number - 1), work.trajectories(number), work.adapters(number)
-    model, data, adapter_path = map(str, places)
+    folders = work.student(number - 1), work.trajectories(number), work.adapters(number)
+    model, data, adapter_path = map(str, folders)
     return replace(config, model=model, data=data, adapter_path=adapter_path)
 
 
@@ -154,7 +155,7 @@ def train(work: Work, number: int) -> None:
     """Distil a round's trajectories into the model of the round before."""
     config = of_round(work, number)
     adapters = work.adapters(number)
-    distill(config, lambda *_: Bar(), resume=(adapters / CHECKPOINT).is_file())
+    distill(config, watcher, resume=(adapters / CHECKPOINT).is_file())
     if first_process() and not work.student(number).exists():
         fuse(config.model, adapters, work.student(number), dequantize=False)
     wait_for_all()
@@ -187,15 +188,15 @@ def build(
 ) -> None:
     """Record, distil, quantize, measure and write the student."""
     check_out(out, work)
-    places = Work(work)
+    folders = Work(work)
     if first_process() and holds_files(work) and not resume:
         raise ConfigError(f"{work} holds a build already; go on with --resume, or give another --work.")
     wait_for_all()
-    prepare(places, teacher, recorded)
+    prepare(folders, teacher, recorded)
     for number in range(rounds + 1):
-        record(places, number, recorded)
-        train(places, number)
-    floats = calibrate(places, rounds)
+        record(folders, number, recorded)
+        train(folders, number)
+    floats = calibrate(folders, rounds)
     again = f"; rounds on the student's own answers: {rounds}" if rounds else ""
     if first_process():
         command = "`python -m d3mlx.research.builds.student`"

@@ -64,9 +64,9 @@ def config_of(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
 def initialise(model: nn.Module, layers: int, seed: int) -> None:
     """Embeddings of deviation 0.5, linears of width^-0.5, residual outputs smaller by sqrt(2 layers)."""
     mx.random.seed(seed)
-    found: Any = tree_flatten(model.parameters())
+    parameters: Any = tree_flatten(model.parameters())
     start: list[tuple[str, mx.array]] = []
-    for name, value in found:
+    for name, value in parameters:
         if value.ndim < 2:
             continue
         scale = 0.5 if "embed" in name else value.shape[1] ** -0.5

@@ -1,2 +1,2 @@
-"""What the package claims about decoders and students, re-measured by one command each; the README's tables come from
-here."""
+"""What the package claims about decoders and students, re-measured by one command each. The tables in
+docs/results come from here."""

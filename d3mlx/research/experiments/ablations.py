@@ -3,7 +3,7 @@
     python -m d3mlx.research.experiments.ablations [--work runs/student] [--part 1/2]
 
 Trains on the trajectories that the build of the student recorded, solves 500 held-out problems at three thresholds, and
-writes `ablations.json` and the table of README.md. Whatever is interrupted goes on.
+writes `ablations.json` and the table of docs/results/ablations.md. An interrupted run goes on.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ from typing import Annotated, Any
 import typer
 
 from d3mlx.checkpoints.loader import load
+from d3mlx.cli.render.training import watcher
 from d3mlx.decoding.d3llm import D3LLM
 from d3mlx.distill.config import DistillConfig
 from d3mlx.distill.run import distill
-from d3mlx.distill.trainer import CHECKPOINT, Bar
+from d3mlx.distill.trainer import CHECKPOINT
 from d3mlx.distill.trajectory_store import read_store
 from d3mlx.errors import ConfigError
 from d3mlx.evaluate.records import Setting
@@ -34,7 +35,7 @@ from d3mlx.research.batches import CANVAS
 from d3mlx.research.builds.student import DISTILL, Work, of_round
 from d3mlx.research.experiments.figures import RESULTS, ROOT
 from d3mlx.research.experiments.journal import Attempt, Part, finished, keep, read
-from d3mlx.research.experiments.readme import around, put, table
+from d3mlx.research.experiments.pages import ABLATIONS, around, put, table
 from d3mlx.research.script import script
 from d3mlx.version import versions
 
@@ -104,7 +105,7 @@ class Plan:
 
 def train(config: DistillConfig) -> None:
     """Train as far as it is not done yet."""
-    distill(config, lambda *_: Bar(), resume=(Path(config.adapter_path) / CHECKPOINT).is_file())
+    distill(config, watcher, resume=(Path(config.adapter_path) / CHECKPOINT).is_file())
 
 
 def measure(plan: Plan, folder: Path, about: dict[str, Any], weights: str | None) -> None:
@@ -119,12 +120,12 @@ def measure(plan: Plan, folder: Path, about: dict[str, Any], weights: str | None
 def points(plan: Plan, folder: Path, about: dict[str, Any]) -> list[OperatingPoint] | None:
     """A trial's points, None where it is not finished. Raises ConfigError if they were measured under another plan."""
     settings = {setting.name: setting for setting in DECODERS}
-    found = finished(folder, settings, plan.problems)
-    if found is None:
+    answers = finished(folder, settings, plan.problems)
+    if answers is None:
         return None
     if read(folder)[0] != plan.about | about:
         raise ConfigError(f"{folder} holds another measurement; remove it, or give another --out.")
-    return [OperatingPoint(settings[name], list(one.records.values())) for name, one in found.items()]
+    return [OperatingPoint(settings[name], list(solved.records.values())) for name, solved in answers.items()]
 
 
 def arm_summary(arm: str, measured: Mapping[Trial, list[OperatingPoint]]) -> dict[str, Any]:
@@ -153,9 +154,9 @@ def summarize(
 
 def cell(arm: dict[str, Any], index: int) -> str:
     """TPF and accuracy, means over seeds; the accuracy's change, mean and range over seeds."""
-    found = [trial[index] for trial in arm["trials"]]
-    shown = f"{mean(point['tokens_per_forward'] for point in found):.2f} @ "
-    shown += f"{100 * mean(point['accuracy'] for point in found):.1f}"
+    points_of_seeds = [trial[index] for trial in arm["trials"]]
+    shown = f"{mean(point['tokens_per_forward'] for point in points_of_seeds):.2f} @ "
+    shown += f"{100 * mean(point['accuracy'] for point in points_of_seeds):.1f}"
     changes = [100 * change for change in arm["changes"][index]]
     if arm["arm"] == next(iter(ARMS)):
         return shown
@@ -168,10 +169,10 @@ def text(results: dict[str, Any]) -> str:
     rows = [[arm["arm"], *(cell(arm, i) for i in range(len(THRESHOLDS)))] for arm in results["arms"]]
     about = (
         f"Tokens per forward @ exact answers in %, means of {len(SEEDS)} seeds, then the difference to all parts with "
-        f"the same seed, mean and range; {results['steps']} steps of {DISTILL.batch_size} on the right ones of "
+        f"the same seed, mean and range; {results['steps']} steps of {DISTILL.batch_size} on the correct ones of "
         f"{results['trajectories']:,} answers, {results['problems']} held-out problems, decoder d3llm, float32, logits "
         "as trained. At one threshold a change moves both, tokens and accuracy. Random masks also show end tokens at "
-        "random; a constant ratio has no full blocks; wrong answers are those of problems that the teacher got wrong "
+        "random; a constant ratio has no full blocks; wrong answers belong to problems that the teacher got wrong "
         "five times."
     )
     intro = "One part of the distillation changed at a time, at equal steps:"
@@ -187,13 +188,13 @@ def ablations(
     count: Annotated[int, typer.Option(min=1, help="Problems to solve; with fewer, a quick look.")] = COUNT,
     steps: Annotated[int, typer.Option(min=1, help="Steps of training; likewise.")] = STEPS,
 ) -> None:
-    """Train and measure what is not done yet; once everything is, write the results and the table of README.md."""
+    """Train and measure what is missing. When everything is measured, write the results and the page."""
     plan, mine = Plan(Work(work), out, steps, range(FIRST, FIRST + count)), Part.named(part)
     if not (plan.work.teacher.is_dir() and plan.work.trajectories(0).is_dir()):
         raise ConfigError(f"{work} holds no trajectories; build the student with --work {work} first.")
     whole = count == COUNT and steps == STEPS
     if whole:
-        around(ROOT / "README.md", "ablations")
+        around(ROOT / ABLATIONS, "ablations")
     for trial in mine.of(TRIALS):
         config = plan.config(trial)
         train(config)
@@ -201,7 +202,9 @@ def ablations(
     if mine.number == 1:
         measure(plan, out / "teacher", {}, None)
     teacher = points(plan, out / "teacher", {})
-    measured = {trial: found for trial in TRIALS if (found := points(plan, trial.folder(out), asdict(trial)))}
+    measured = {
+        trial: trial_points for trial in TRIALS if (trial_points := points(plan, trial.folder(out), asdict(trial)))
+    }
     if teacher is None or len(measured) < len(TRIALS):
         typer.echo("The other parts are not finished; the last one to finish writes the results.")
         return
@@ -209,7 +212,7 @@ def ablations(
     typer.echo(text(results))
     if whole:
         write_text(RESULTS / "ablations.json", json.dumps(results, indent=1) + "\n")
-        put(ROOT / "README.md", "ablations", text(results))
+        put(ROOT / ABLATIONS, "ablations", text(results))
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ def area(points: Sequence[OperatingPoint], start: OperatingPoint | None = None) 
     """
     own = len(points)
     curve = [start, *points] if start is not None and own > 1 else points
-    places = [(point.score.tokens_per_forward, 100 * point.score.accuracy) for point in curve]
+    coordinates = [(point.score.tokens_per_forward, 100 * point.score.accuracy) for point in curve]
     again = zip(*(resampled(point.records) for point in curve), strict=True)
-    low, high = np.percentile([aup(near(found), Y_MAX) for found in again], (2.5, 97.5)).tolist()
-    return Area(aup(near(places), Y_MAX), low, high, len(near(places)) - (len(curve) - own))
+    low, high = np.percentile([aup(near(curve_of_sample), Y_MAX) for curve_of_sample in again], (2.5, 97.5)).tolist()
+    return Area(aup(near(coordinates), Y_MAX), low, high, len(near(coordinates)) - (len(curve) - own))

@@ -30,7 +30,7 @@ from d3mlx.decoding.vanilla import Vanilla
 from d3mlx.kernels.dispatch import on_device
 from d3mlx.research.builds.next_token import llama_config
 from d3mlx.research.experiments.journal import CLOCK
-from d3mlx.research.experiments.readme import table
+from d3mlx.research.experiments.pages import table
 from d3mlx.research.script import script
 
 AR = "autoregression"
@@ -97,8 +97,8 @@ def measured(folder: str, count: int) -> dict[str, Decoded]:
         for name, preset in DECODERS.items():
             generation = Generation(model, tokenizer, question, preset)
             prompt = on_device(generation.canvas.tokens[: generation.canvas.prompt_length])
-            found = diffuse(totals[name], generation)
-            tokens = tokens or found
+            answer_tokens = diffuse(totals[name], generation)
+            tokens = tokens or answer_tokens
         generate_left_to_right(totals[AR], other, prompt, tokens)
     return totals
 

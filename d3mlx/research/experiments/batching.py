@@ -24,13 +24,13 @@ from d3mlx.engine import follow
 from d3mlx.request import Request
 from d3mlx.research.batches import CANVAS
 from d3mlx.research.experiments.journal import CLOCK
-from d3mlx.research.experiments.readme import table
+from d3mlx.research.experiments.pages import table
 from d3mlx.research.script import script
 
 DECODERS: dict[str, Preset] = {
     "selective": Selective(row_multiple=8),
     "d3llm": D3LLM(),
-    "d3llm, full": D3LLM("none"),
+    "d3llm, no cache": D3LLM("none"),
     "fast-dllm": FastDLLM(),
     "vanilla": Vanilla(),
     "trajectories": Teacher(block_size=8),
@@ -89,13 +89,13 @@ def measure(
             chats = [[{"role": "user", "content": problem(index, "held-out").question}] for index in indices]
             return [Generation(model, tokenizer, chat, preset, max_tokens=CANVAS).request for chat in chats]
 
-        one, many = Run(), Run()
+        separate, shared = Run(), Run()
         for first in range(0, count, GROUP):
-            alone(model, requests(first), one)
-            together(model, requests(first), many, batch_size)
-        same = sum(a == b for a, b in zip(one.answers, many.answers, strict=True))
-        figures = [f"{one.forwards}", f"{many.forwards}", f"{one.seconds:.2f}", f"{many.seconds:.2f}"]
-        rows.append([name, *figures, f"{one.seconds / many.seconds:.2f}", f"{same} of {count}"])
+            alone(model, requests(first), separate)
+            together(model, requests(first), shared, batch_size)
+        same = sum(a == b for a, b in zip(separate.answers, shared.answers, strict=True))
+        figures = [f"{separate.forwards}", f"{shared.forwards}", f"{separate.seconds:.2f}", f"{shared.seconds:.2f}"]
+        rows.append([name, *figures, f"{separate.seconds / shared.seconds:.2f}", f"{same} of {count}"])
         typer.echo(f"{name} measured", err=True)
     header = ["decoder", "forwards alone", "together", "seconds alone", "together", "ratio", "same answers"]
     typer.echo(table(header, rows))

@@ -41,37 +41,37 @@ def claim(student: Sequence[OperatingPoint], reference: OperatingPoint) -> dict[
 
 def claims(measured: Mapping[str, Sequence[OperatingPoint]]) -> list[dict[str, Any]]:
     """The student under its decoders, each beside every reference that was measured."""
-    found = []
+    out = []
     for student, references in REFERENCES:
         for contestant, threshold in references:
             if contestant.name in measured:
                 point = next(point for point in measured[contestant.name] if point.setting.value == threshold)
                 against = contestant.name if threshold is None else f"{contestant.name} {threshold:g}"
                 about = {"student": student.decoder, "against": against, "model": contestant.model}
-                found.append(about | claim(measured[student.name], point))
-    return found
+                out.append(about | claim(measured[student.name], point))
+    return out
 
 
-def sentence(one: Mapping[str, Any]) -> str:
+def sentence(claimed: Mapping[str, Any]) -> str:
     """A claim in words."""
-    if one["threshold"] is None:
-        return f"{one['against']}: at none of its thresholds."
-    change = one["difference"]
+    if claimed["threshold"] is None:
+        return f"{claimed['against']}: at none of its thresholds."
+    change = claimed["difference"]
     return (
-        f"{one['against']}: at {one['threshold']:g}, with {one['times']:.2f} times the tokens per forward, "
-        f"{one['rows']:.2f} times the rows per token and accuracy {100 * change['value']:+.1f} points "
+        f"{claimed['against']}: at {claimed['threshold']:g}, with {claimed['times']:.2f} times the tokens per forward, "
+        f"{claimed['rows']:.2f} times the rows per token and accuracy {100 * change['value']:+.1f} points "
         f"{interval(change['low'], change['high'], '+')}."
     )
 
 
-def text(found: Sequence[Mapping[str, Any]]) -> str:
+def text(all_claims: Sequence[Mapping[str, Any]]) -> str:
     """All claims, as Markdown."""
     out = []
-    for student in dict.fromkeys(one["student"] for one in found):
+    for student in dict.fromkeys(claimed["student"] for claimed in all_claims):
         out.append(
-            f"Where the student under {student} comes within {100 * ALLOWED:g} points of what is named, the most "
-            "parallel of its thresholds on these problems:\n"
+            f"The most parallel threshold at which the student under {student} is within {100 * ALLOWED:g} points of "
+            "each reference, on these problems:\n"
         )
-        out += [f"- {sentence(one)}" for one in found if one["student"] == student]
+        out += [f"- {sentence(claimed)}" for claimed in all_claims if claimed["student"] == student]
         out.append("")
     return "\n".join(out).rstrip()

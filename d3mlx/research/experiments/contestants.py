@@ -103,8 +103,8 @@ class Models:
     autoregressive: Path | None = None
 
     def folder(self, name: Name) -> Path | None:
-        found: Path | None = getattr(self, name)
-        return found
+        path: Path | None = getattr(self, name)
+        return path
 
     def check(self) -> None:
         """Raise ConfigError for a folder that is not there."""

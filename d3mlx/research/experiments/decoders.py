@@ -1,9 +1,9 @@
-"""Every decoder on the embedded task, as it is and lengthened: the tables of selective cache in README.md.
+"""All decoders on the embedded task, and on a longer form of it: the tables of docs/results/selective.md.
 
-The models are the teacher and the one of pairs, which were distilled for none of them.
+The models are the teacher and the model of pairs. Neither was distilled for any of the decoders.
 
 python -m d3mlx.research.experiments.decoders [--work FOLDER] [--task long] [--part 1/2] [--count N]
-python -m d3mlx.research.experiments.decoders --write README.md
+python -m d3mlx.research.experiments.decoders --write docs/results/selective.md
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from d3mlx.files import fingerprint
 from d3mlx.research.batches import CANVAS, SHOTS
 from d3mlx.research.builds.pairs import QUESTIONS
 from d3mlx.research.experiments.journal import Answers, Part, finished, measure
-from d3mlx.research.experiments.readme import put, table
+from d3mlx.research.experiments.pages import put, table
 from d3mlx.research.script import script
 
 REFERENCE = "d3llm, no cache"
@@ -67,7 +67,7 @@ CURVES: dict[str, dict[float, Preset]] = {
 
 @dataclass(frozen=True)
 class Variant:
-    """So many questions at once, behind so many worked examples; the folder of the model that is asked, and how."""
+    """So many questions at once, after so many worked examples; the folder of the model that is asked, and how."""
 
     questions: int
     shots: int
@@ -87,7 +87,7 @@ class Variant:
     @property
     def words(self) -> str:
         at_once = "" if self.questions == 1 else f", {self.questions} at once"
-        return f"{at_once}, {f'behind {self.shots} worked examples' if self.shots else 'without examples'}"
+        return f"{at_once}, {f'after {self.shots} worked examples' if self.shots else 'without examples'}"
 
 
 TASKS = {"short": Variant(1, 0, TEACHER, DECODERS | SHORT_ONLY), "long": Variant(QUESTIONS, SHOTS, PAIRS, DECODERS)}
@@ -110,19 +110,19 @@ def solve(work: Path, name: str, part: Part, count: int, on_curves: int) -> None
     task = Embedded(TaskOptions(shots=variant.shots), "llada", questions=variant.questions)
     for kind, presets, problems in (("table", variant.decoders, count), ("curves", POINTS, min(count, on_curves))):
         about = {"model": fingerprint(variant.model), "task": variant.words, "kind": kind}
-        place = work / f"{name}-{kind}" / part.file, about
-        measure(model, task, presets, part.of(variant.problems(problems)), place)
+        journal = work / f"{name}-{kind}" / part.file, about
+        measure(model, task, presets, part.of(variant.problems(problems)), journal)
 
 
 def percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
-def main_table(found: Mapping[str, Answers]) -> str:
+def main_table(measured: Mapping[str, Answers]) -> str:
     """Accuracy, the paired difference to the reference, TPF, RPT, seconds."""
     rows = []
-    for name, answers in found.items():
-        score, apart = answers.score, answers.against(found[REFERENCE])
+    for name, answers in measured.items():
+        score, apart = answers.score, answers.against(measured[REFERENCE])
         low, high = score.interval
         rows.append(
             [
@@ -135,56 +135,59 @@ def main_table(found: Mapping[str, Answers]) -> str:
             ]
         )
     reference = f"points against {REFERENCE}"
-    return table(["decoder", "correct (95 %)", reference, "TPF", "RPT", "CPU seconds an answer"], rows)
+    return table(["decoder", "correct (95 %)", reference, "TPF", "RPT", "CPU seconds per answer"], rows)
 
 
-def areas(found: Mapping[str, Answers]) -> dict[str, float]:
+def areas(measured: Mapping[str, Answers]) -> dict[str, float]:
     """AUP of each curve, relative to the best accuracy of any, without points too far below its first."""
-    best = 100 * max(answers.score.accuracy for answers in found.values())
+    best = 100 * max(answers.score.accuracy for answers in measured.values())
     values = {}
     for name, points in CURVES.items():
-        scores = [found[point(name, at)].score for at in points]
+        scores = [measured[point(name, at)].score for at in points]
         curve = [(score.tokens_per_forward, 100 * score.accuracy) for score in scores]
         values[name] = aup(near(curve), best)
     return values
 
 
-def prediction(found: Mapping[str, Answers], canvas: int) -> str:
-    """Milliseconds a token of a 4-bit LLaDA-8B that decoded like this, on paper: a first pass over prompt and canvas,
-    then forwards of equal rows. At last an autoregressive model of its size: the prompt, then a row a token."""
+def prediction(measured: Mapping[str, Answers], canvas: int) -> str:
+    """Return the predicted milliseconds per token of a 4-bit LLaDA-8B that decodes like this.
+
+    The prediction is a first pass over prompt and canvas, then forwards of equal rows. The last line is an
+    autoregressive model of its size: the prompt, then one row per token.
+    """
     paper = cost(skeleton(SHAPES["llada-8b"], q_bits=4), context=0)
     chips = [Roofline(chip_named(chip), paper) for chip in CHIPS]
     rows = []
-    for name, answers in found.items():
+    for name, answers in measured.items():
         score = answers.score
         first, later = score.prefill_rows / score.problems + canvas, score.forwards / score.problems - 1
         each = (score.rows / score.problems - first) / later
         times = [chip.seconds(first) + later * chip.seconds(each) for chip in chips]
         rows.append([name, *(f"{1000 * seconds * score.problems / score.tokens:.1f}" for seconds in times)])
-    score = found[REFERENCE].score
+    score = measured[REFERENCE].score
     tokens, prompt = score.tokens / score.problems, score.prefill_rows / score.problems
     alone = [chip.seconds(prompt) / tokens + chip.seconds(1) for chip in chips]
-    rows.append(["autoregression, one row a forward", *(f"{1000 * seconds:.1f}" for seconds in alone)])
-    return table(["decoder", *(f"{chip}, ms a token" for chip in CHIPS)], rows)
+    rows.append(["autoregression, one row per forward", *(f"{1000 * seconds:.1f}" for seconds in alone)])
+    return table(["decoder", *(f"{chip}, ms per token" for chip in CHIPS)], rows)
 
 
 def whole(folder: Path, names: Iterable[str], problems: range) -> dict[str, Answers]:
     """What every decoder answered to these problems. Raises DataError if an answer is missing."""
-    found = finished(folder, names, problems)
-    if found is None:
+    measured = finished(folder, names, problems)
+    if measured is None:
         raise DataError(
             f"{folder} is not finished; run the same measurement, every part of it, to its end, and give --count and "
             "--curves as there."
         )
-    return found
+    return measured
 
 
 def section(work: Path, name: str, count: int, on_curves: int) -> str:
-    """What README.md says of one task."""
+    """Return what the page contains about one task."""
     variant = TASKS[name]
-    found = whole(work / f"{name}-table", variant.decoders, variant.problems(count))
+    measured = whole(work / f"{name}-table", variant.decoders, variant.problems(count))
     curves = whole(work / f"{name}-curves", POINTS, variant.problems(min(count, on_curves)))
-    answers, tokens = found[REFERENCE].score.problems, found[REFERENCE].score.prefill_rows
+    answers, tokens = measured[REFERENCE].score.problems, measured[REFERENCE].score.prefill_rows
     asked = f"{answers * variant.questions:,} held-out problems{variant.words}"
     if variant.questions > 1:
         asked += f": {answers:,} answers, correct if all {variant.questions} are"
@@ -192,7 +195,7 @@ def section(work: Path, name: str, count: int, on_curves: int) -> str:
     return f"""{asked},
 prompts of {tokens / answers:.0f} tokens, canvas of {variant.canvas}:
 
-{main_table(found)}
+{main_table(measured)}
 
 AUP on the first {min(count, on_curves)} of them, four thresholds each, without those that lose more than {TOLERANCE:g}
 points: {area}.
@@ -200,7 +203,7 @@ points: {area}.
 Predicted for a LLaDA-8B of 4 bits that decoded with these forwards and rows, by the formula of `bench --roofline` for a
 first pass over prompt and canvas and forwards of equal rows after it (not measured, attention left out):
 
-{prediction(found, variant.canvas)}"""
+{prediction(measured, variant.canvas)}"""
 
 
 def compare(
@@ -209,7 +212,7 @@ def compare(
     part: Annotated[str, typer.Option(help="1/2 for the first of two processes that share the work.")] = "1/1",
     count: Annotated[int, typer.Option(min=1, help="Held-out problems of each task.")] = 1000,
     on_curves: Annotated[int, typer.Option("--curves", min=1, help="How many of them the curves take.")] = 300,
-    write: Annotated[Path | None, typer.Option(help="Put what was measured into this README.")] = None,
+    write: Annotated[Path | None, typer.Option(help="Page to write the tables into.")] = None,
 ) -> None:
     """Measure every decoder, or write what was measured."""
     names, mine = (only,) if only else tuple(TASKS), Part.named(part)

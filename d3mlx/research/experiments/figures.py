@@ -14,7 +14,7 @@ from d3mlx.evaluate.plot import Curve, Mark, draw
 from d3mlx.files import write_text
 from d3mlx.research.experiments import claims
 from d3mlx.research.experiments.contestants import AUTOREGRESSIVE, ONE_PER_STEP, Y_MAX, d3llm, fast
-from d3mlx.research.experiments.readme import put, table
+from d3mlx.research.experiments.pages import DISTILLATION, put, table
 
 ROOT = Path(__file__).parents[3]
 RESULTS = Path(__file__).parent
@@ -31,9 +31,9 @@ def threshold(point: dict[str, Any]) -> str:
 
 def area(run: dict[str, Any], kind: str) -> str:
     """AUP, its interval, and of how many points where some are left out."""
-    found, of = run[kind], len(run["points"])
-    left_out = "" if found["counted"] == of else f", {found['counted']} of {of} points"
-    return f"{found['value']:.0f} [{found['low']:.0f}, {found['high']:.0f}]{left_out}"
+    summary, of = run[kind], len(run["points"])
+    left_out = "" if summary["counted"] == of else f", {summary['counted']} of {of} points"
+    return f"{summary['value']:.0f} [{summary['low']:.0f}, {summary['high']:.0f}]{left_out}"
 
 
 def rows(run: dict[str, Any]) -> list[list[str]]:
@@ -62,9 +62,9 @@ def points(results: dict[str, Any]) -> str:
 
 def order(results: dict[str, Any], kind: str) -> str:
     """AUP in the order of the paper, and whether it rises and stays below the student's on the control."""
-    found = {run["name"]: run[kind]["value"] for run in results["runs"]}
-    control, student = found.get(d3llm("control").name), found[d3llm("student").name]
-    rising = [*(found[contestant.name] for contestant in (ONE_PER_STEP, fast("teacher"), d3llm("teacher"))), student]
+    values = {run["name"]: run[kind]["value"] for run in results["runs"]}
+    control, student = values.get(d3llm("control").name), values[d3llm("student").name]
+    rising = [*(values[contestant.name] for contestant in (ONE_PER_STEP, fast("teacher"), d3llm("teacher"))), student]
     holds = all(a < b for a, b in pairwise(rising)) and (control is None or control < student)
     shown = ", ".join(f"{value:.0f}" for value in rising)
     beside = "" if control is None else f", on the control {control:.0f}"
@@ -73,28 +73,28 @@ def order(results: dict[str, Any], kind: str) -> str:
 
 def beside(results: dict[str, Any]) -> str:
     """How often the autoregressive model is right, beside the best of the others; empty where it was not measured."""
-    found = {run["name"]: max(point["accuracy"] for point in run["points"]) for run in results["runs"]}
-    alone = found.pop(AUTOREGRESSIVE.name, None)
+    accuracies = {run["name"]: max(point["accuracy"] for point in run["points"]) for run in results["runs"]}
+    alone = accuracies.pop(AUTOREGRESSIVE.name, None)
     if alone is None:
         return ""
-    best = max(found, key=lambda name: found[name])
-    others = f"of the diffusion decoders above, {best} is right most often, in {100 * found[best]:.1f} %"
-    return f"{AUTOREGRESSIVE.name} is right in {100 * alone:.1f} %; {others}.\n\n"
+    best = max(accuracies, key=lambda name: accuracies[name])
+    others = f"Of the diffusion decoders above, {best} is correct most often, in {100 * accuracies[best]:.1f} %"
+    return f"{AUTOREGRESSIVE.name} is correct in {100 * alone:.1f} %. {others}.\n\n"
 
 
 def text(results: dict[str, Any]) -> str:
     """What was found in sentences, as Markdown."""
     areas = (
         "The paper's order of AUP is one per step, fast-dllm on the teacher, d3llm on the teacher, d3llm on the "
-        f"student, and the control below the student. Of each curve alone: {order(results, 'aup')}. As planned, with "
-        f"every curve beginning at one per step and points more than {TOLERANCE:g} below it left out: "
+        f"student, and the control below the student. AUP of each curve alone: {order(results, 'aup')}. AUP as "
+        f"planned, where every curve starts at one per step, without points more than {TOLERANCE:g} below it: "
         f"{order(results, 'aup_from_one_per_step')}."
     )
     about = (
-        f"{results['problems']} held-out problems from number {results['first']} on; every model was trained once, so "
-        "intervals are over problems; differences are paired. A confidence above the threshold commits under "
-        "fast-dllm, an entropy below it under d3llm and selective. AUP is relative to "
-        f"{Y_MAX:g} % and so not comparable with published figures; that of a single point is its accuracy times its "
+        f"{results['problems']} held-out problems from number {results['first']} on. Every model was trained once, so "
+        "intervals are over problems. Differences are paired. Under fast-dllm, tokens with a confidence above the "
+        "threshold commit; under d3llm and selective, tokens with an entropy below it. AUP is relative to "
+        f"{Y_MAX:g} %, so it is not comparable with published figures. AUP of a single point is its accuracy times its "
         "TPF, and the first point of a curve counts as much."
     )
     return f"{claims.text(results['claims'])}\n\n{beside(results)}{areas}\n\n{about}"
@@ -111,10 +111,15 @@ def plot(results: dict[str, Any]) -> str:
     return draw(curves, "tokens per forward", "The embedded task: accuracy over parallelism")
 
 
+def section(results: dict[str, Any]) -> str:
+    """Return the generated part of the page: the picture, the sentences, the table."""
+    folded = f"<details>\n<summary>Every point</summary>\n\n{points(results)}\n\n</details>"
+    return f"![Accuracy over tokens per forward](../{Path(PLOT).name})\n\n{text(results)}\n\n{folded}"
+
+
 def publish(results: dict[str, Any], root: Path | None) -> None:
-    """Show the results; with a root write the plot and README.md below it too."""
+    """Show the results; with a root also write the plot and the page below it."""
     typer.echo(f"{points(results)}\n\n{text(results)}")
     if root is not None:
         write_text(root / PLOT, plot(results))
-        folded = f"<details>\n<summary>Every point</summary>\n\n{points(results)}\n\n</details>"
-        put(root / "README.md", "report", f"![Accuracy over tokens per forward]({PLOT})\n\n{text(results)}\n\n{folded}")
+        put(root / DISTILLATION, "report", section(results))

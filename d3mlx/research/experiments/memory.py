@@ -21,7 +21,7 @@ from d3mlx.decoding.decoder import Preset
 from d3mlx.decoding.selective import Selective
 from d3mlx.engine import decode
 from d3mlx.request import Step
-from d3mlx.research.experiments.readme import table
+from d3mlx.research.experiments.pages import table
 from d3mlx.research.script import script
 
 SIZES = Sizes("llada", layers=2, hidden=64, heads=1, kv_heads=1, ff=64, vocab=64)
@@ -50,7 +50,7 @@ def live(steps: Iterator[Step], before: int) -> list[int]:
 
 
 def measure(steps: Annotated[int, typer.Option(min=2, help="Steps, and new tokens.")] = 2000) -> None:
-    """Decode on selective cache, and print what lives after the second, the middle and the last step."""
+    """Decode with the selective cache, and print the memory in use after the second, the middle and the last step."""
     model = random_model(SIZES)
     mx.eval(model.parameters())
     rows = []
@@ -60,11 +60,11 @@ def measure(steps: Annotated[int, typer.Option(min=2, help="Steps, and new token
         gc.collect()
         before = mx.get_active_memory()
         canvas = Canvas.for_prompt(prompt, steps, model.args.mask_token_id)
-        found = live(islice(decode(model, canvas, decoder), steps), before)
+        bytes_held = live(islice(decode(model, canvas, decoder), steps), before)
         gc.collect()
-        marks = (found[1], found[len(found) // 2], found[-1], mx.get_active_memory() - before)
+        marks = (bytes_held[1], bytes_held[len(bytes_held) // 2], bytes_held[-1], mx.get_active_memory() - before)
         held = stored(PROMPT + steps, decoder.kv.bits if decoder.kv else None)
-        rows.append([name, str(len(found)), *(f"{count / 1e6:.3f}" for count in (held, *marks))])
+        rows.append([name, str(len(bytes_held)), *(f"{count / 1e6:.3f}" for count in (held, *marks))])
     header = ["", "steps", "from shapes", "after step 2", "after half of them", "after the last", "afterwards"]
     typer.echo(f"MB above the model; prompt of {PROMPT}, {steps} new tokens, {SIZES}:\n\n{table(header, rows)}")
 

@@ -2,9 +2,9 @@
 
 python -m d3mlx.research.experiments.overhead [--steps N]
 
-Random weights are never sure of a token, so the rule commits in each step as many as a run of the embedded teacher did:
-the most confident ones, by the factor rule on the device and the engine's own loop. The decoders take turns step by
-step, so that a machine that others use slows down all of them alike; on a CPU times are the processor's.
+Random weights are never confident of a token, so the rule commits in each step as many tokens as a run of the embedded
+teacher did: the most confident ones, by the factor rule on the device and the engine's own loop. The decoders take
+turns step by step, so that other work on the machine slows down all of them alike. On a CPU, times are processor time.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from d3mlx.kernels.accept_blocks import Rule
 from d3mlx.profiling import STAGES, Profile, profiled
 from d3mlx.request import Step
 from d3mlx.research.experiments.journal import CLOCK
-from d3mlx.research.experiments.readme import table
+from d3mlx.research.experiments.pages import table
 from d3mlx.research.script import script
 
 SIZES = Sizes("llada", layers=8, hidden=1024, heads=16, kv_heads=16, ff=2816, vocab=32768)
@@ -42,7 +42,7 @@ DECODERS: dict[str, Preset] = {
     "selective": Selective(row_multiple=32),
     "selective, 8-bit K/V": Selective(row_multiple=32, kv_bits=8),
     "delayed": D3LLM(),
-    "full": D3LLM("none"),
+    "no cache": D3LLM("none"),
 }
 REPEATS = 20
 """Of what is timed apart; the median counts."""
@@ -51,13 +51,13 @@ REPEATS = 20
 def recorded(tokens: int) -> list[int]:
     """How many tokens each step commits when the embedded teacher solves problems, until there are `tokens` of them."""
     model, tokenizer = load(TEACHER)
-    found: list[int] = []
+    commits: list[int] = []
     for index in range(tokens):
         question = [{"role": "user", "content": problem(index, "held-out").question}]
-        found += [len(step.positions) for step in Generation(model, tokenizer, question, Selective(row_multiple=8))]
-        if sum(found) >= tokens:
+        commits += [len(step.positions) for step in Generation(model, tokenizer, question, Selective(row_multiple=8))]
+        if sum(commits) >= tokens:
             break
-    return found
+    return commits
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ def line(name: str, run: Run) -> list[str]:
 
 def measure(
     steps: Annotated[
-        int | None, typer.Option(min=1, help="Steps of each decoder behind the first; all, if not given.")
+        int | None, typer.Option(min=1, help="Steps of each decoder after the first; all, if not given.")
     ] = None,
 ) -> None:
     """Decode with every decoder side by side, and print where the time of a step goes."""

@@ -1,11 +1,11 @@
-"""Which cached rows have to be computed again: accuracy, TPF and RPT of many choices beside no cache.
+"""Which cached rows have to be computed again: accuracy, TPF and RPT of many choices, compared with no cache.
 
     python -m d3mlx.research.experiments.refresh [--count N] [--only PATTERN] [--block-size N] [--threshold T]
                                                  [--max-tokens N] [--out FILE.json]
 
-All variants decode the same validation problems of the teacher, so the held-out ones stay unlooked-at. Accuracy
-tells variants apart only over many problems. A sharper measure is the slip: a commit whose token a forward of
-everything, on the same canvas, would not have chosen.
+All variants decode the same validation problems of the teacher; the held-out problems are not used. Accuracy tells
+variants apart only over many problems. A sharper measure is the slip: a committed token that differs from the token
+of a forward over all positions on the same canvas.
 """
 
 from __future__ import annotations
@@ -42,33 +42,33 @@ from d3mlx.research.batches import CANVAS
 from d3mlx.research.script import script
 
 Group = Literal["prompt", "active", "complete", "beyond"]
-"""Rows computed in every step besides: the prompt, tokens of blocks with masks, tokens of blocks without, masks of
-blocks that are not active yet."""
+"""Positions that every step computes in addition: the prompt, tokens of blocks with masks, tokens of blocks without
+masks, or masks of blocks that are not active yet."""
 
 
 @dataclass(frozen=True)
 class Grouped(SelectiveCache):
-    """Needed rows and a whole group."""
+    """The selective cache, with a whole group of positions in addition."""
 
     group: Group = "prompt"
 
     def needed(self, canvas: Canvas, active: ActiveBlocks, since: Ints) -> Bools:
         needed = super().needed(canvas, active, since)
-        places, answer = np.arange(len(canvas)), canvas.prompt_length + len(canvas.answer)
+        positions, answer = np.arange(len(canvas)), canvas.prompt_length + len(canvas.answer)
         if self.group == "prompt":
-            return needed | (places < canvas.prompt_length)
+            return needed | (positions < canvas.prompt_length)
         if self.group == "beyond":
-            return needed | ((places >= active.end) & canvas.masked)
+            return needed | ((positions >= active.end) & canvas.masked)
         open_blocks = np.zeros(len(canvas), bool)
         for block in active.blocks:
             open_blocks[block.start : block.end] = block.masks > 0
-        tokens = (places >= canvas.prompt_length) & (places < answer) & ~canvas.masked
+        tokens = (positions >= canvas.prompt_length) & (positions < answer) & ~canvas.masked
         return needed | (tokens & (open_blocks if self.group == "active" else ~open_blocks))
 
 
 @dataclass(frozen=True)
 class Older(SelectiveCache):
-    """Needed rows and in every step as many more, those computed longest ago."""
+    """The selective cache, with `more` positions in addition in every step: those computed longest ago."""
 
     more: int = 8
 
@@ -78,10 +78,10 @@ class Older(SelectiveCache):
 
 @dataclass(frozen=True)
 class Variant:
-    """selective with another cache policy."""
+    """The decoder selective with another cache policy."""
 
     preset: Selective
-    cache: Callable[[SelectiveCache], CachePolicy] = lambda needed: needed
+    cache: Callable[[SelectiveCache], CachePolicy] = lambda cache: cache
 
     def build(self, family: str) -> Decoder:
         decoder = self.preset.build(family)
@@ -90,34 +90,34 @@ class Variant:
 
 
 def like(kind: type[SelectiveCache], **more: Any) -> Callable[[SelectiveCache], CachePolicy]:
-    """The same settings under another policy."""
-    return lambda needed: kind(**{field.name: getattr(needed, field.name) for field in fields(SelectiveCache)}, **more)
+    """Return a policy of another kind with the same settings."""
+    return lambda cache: kind(**{field.name: getattr(cache, field.name) for field in fields(SelectiveCache)}, **more)
 
 
-EXACT = "full"
+EXACT = "no cache"
 
 
 def variants(base: Selective) -> dict[str, Variant]:
-    """By name. Row counts are not rounded up, so that nothing is refreshed by the way."""
+    """Return the variants by name. Row counts are not rounded up, because that would compute more rows again."""
     plain = replace(base, row_multiple=1, recent=2, near=0)
     rule = replace(plain, recent=1, near=4)
-    found = {EXACT: Variant(plain, lambda needed: NoCache())}
+    out = {EXACT: Variant(plain, lambda cache: NoCache())}
     for recent in (1, 2, 3, 4):
-        found[f"recent {recent}"] = Variant(replace(plain, recent=recent))
-    found["recent all"] = Variant(replace(plain, recent=LONG))
+        out[f"recent {recent}"] = Variant(replace(plain, recent=recent))
+    out["recent all"] = Variant(replace(plain, recent=LONG))
     for recent, near in ((1, 1), (1, 2), (1, 4), (1, 8), (2, 1), (2, 2)):
-        found[f"recent {recent}, near {near}"] = Variant(replace(plain, recent=recent, near=near))
+        out[f"recent {recent}, near {near}"] = Variant(replace(plain, recent=recent, near=near))
     for more in (8, 16):
-        found[f"near 4, {more} oldest"] = Variant(rule, like(Older, more=more))
+        out[f"near 4, {more} oldest"] = Variant(rule, like(Older, more=more))
     for interval in (8, 4):
-        found[f"near 4, all every {interval}"] = Variant(replace(rule, refresh_interval=interval))
+        out[f"near 4, all every {interval}"] = Variant(replace(rule, refresh_interval=interval))
     for ahead in (0, 1, 3):
-        found[f"full, ahead {ahead}"] = Variant(replace(rule, ahead=ahead), lambda needed: NoCache())
-        found[f"near 4, ahead {ahead}"] = Variant(replace(rule, ahead=ahead))
+        out[f"no cache, ahead {ahead}"] = Variant(replace(rule, ahead=ahead), lambda cache: NoCache())
+        out[f"near 4, ahead {ahead}"] = Variant(replace(rule, ahead=ahead))
     groups: tuple[Group, ...] = ("prompt", "active", "complete", "beyond")
     for group in groups:
-        found[f"recent 2, {group}"] = Variant(plain, like(Grouped, group=group))
-    return found
+        out[f"recent 2, {group}"] = Variant(plain, like(Grouped, group=group))
+    return out
 
 
 @dataclass
@@ -166,7 +166,7 @@ class Finding:
     slips: Slips
 
     def against(self, exact: Finding) -> Difference:
-        return paired_difference(*([record.correct for record in found.records] for found in (exact, self)))
+        return paired_difference(*([record.correct for record in finding.records] for finding in (exact, self)))
 
     def summary(self, exact: Finding) -> dict[str, Any]:
         total = score(self.records)
@@ -177,13 +177,13 @@ class Finding:
             "interval": total.interval,
             "tokens_per_forward": total.tokens_per_forward,
             "rows_per_token": total.rows_per_token,
-            "against_full": asdict(self.against(exact)),
+            "against_no_cache": asdict(self.against(exact)),
             "slips": asdict(self.slips) | {"share": self.slips.share, "mean_drift": self.slips.mean_drift},
         }
 
 
 def find(subject: EvalModel, task: Task, name: str, variant: Variant, counts: tuple[int, int]) -> Finding:
-    """Solve so many problems, and watch so many of them for slips, which no cache cannot make."""
+    """Solve `counts[0]` problems, and watch `counts[1]` of them for slips. Without a cache there are no slips."""
     count, watched = counts
     slips = Slips()
     cached = variant.build(subject.model.family).cache.cached
@@ -195,17 +195,17 @@ def find(subject: EvalModel, task: Task, name: str, variant: Variant, counts: tu
 
 
 def table(findings: list[Finding]) -> Table:
-    """RPT is with the pass over prompt and masks that every answer begins with."""
+    """Return a table. RPT includes the pass over prompt and masks at the beginning of every answer."""
     out = Table(box=None)
-    for heading in ("rows", "accuracy", "minus full", "TPF", "RPT", "slips", "drift, nats"):
+    for heading in ("cache", "accuracy", "minus no cache", "TPF", "RPT", "slips", "drift, nats"):
         out.add_column(heading, no_wrap=True)
-    for found in findings:
-        total, apart, slips = score(found.records), found.against(findings[0]), found.slips
+    for finding in findings:
+        total, apart, slips = score(finding.records), finding.against(findings[0]), finding.slips
         minus = f"{100 * apart.value:+.1f} ({100 * apart.low:+.1f} to {100 * apart.high:+.1f})"
         out.add_row(
-            found.name,
+            finding.name,
             f"{total.accuracy:.1%}",
-            "reference" if found is findings[0] else minus,
+            "reference" if finding is findings[0] else minus,
             f"{total.tokens_per_forward:.2f}",
             f"{total.rows_per_token:.1f}",
             f"{slips.share:.2%} of {slips.commits}" if slips.commits else "",
@@ -217,7 +217,9 @@ def table(findings: list[Finding]) -> Table:
 def measure(
     count: Annotated[int, typer.Option(min=1, help="Validation problems for each variant.")] = 100,
     watched: Annotated[int, typer.Option(min=0, help="How many are watched for slips, which takes longer.")] = 25,
-    only: Annotated[str, typer.Option(help="Regular expression: which variants, by their names; and full.")] = "",
+    only: Annotated[
+        str, typer.Option(help="Regular expression: variants to measure, by name; no cache is always measured.")
+    ] = "",
     block_size: Annotated[int | None, typer.Option(help="Tokens in a block.")] = None,
     threshold: Annotated[float | None, typer.Option(help="Highest entropy in nats.")] = None,
     max_tokens: Annotated[int, typer.Option(min=1, help="Limit of an answer's length.")] = CANVAS,
@@ -238,7 +240,7 @@ def measure(
             Console(stderr=True).print(f"{name}: {score(findings[-1].records).accuracy:.1%}")
     Console(width=120).print(table(findings))
     if out is not None:
-        write_text(out, json.dumps([found.summary(findings[0]) for found in findings], indent=2) + "\n")
+        write_text(out, json.dumps([finding.summary(findings[0]) for finding in findings], indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
     python -m d3mlx.research.experiments.report [--control FOLDER] [--autoregressive FOLDER] [--part 1/2]
 
 Solves 2,000 held-out problems with every contestant (`contestants.py`), writes the figures to `report.json`
-and from them the table and the plot of README.md. Whatever is interrupted goes on.
+and from them the table and the plot of docs/results/distillation.md. An interrupted run goes on.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from d3mlx.research.experiments.claims import claims
 from d3mlx.research.experiments.contestants import CONTESTANTS, COUNT, FIRST, ONE_PER_STEP, Contestant, Models
 from d3mlx.research.experiments.figures import RESULTS, ROOT, publish
 from d3mlx.research.experiments.journal import Attempt, Part, finished, keep
-from d3mlx.research.experiments.readme import around
+from d3mlx.research.experiments.pages import DISTILLATION, around
 from d3mlx.research.script import script
 from d3mlx.version import versions
 
@@ -58,17 +58,17 @@ def solve(models: Models, out: Path, problems: range, part: Part) -> None:
 
 def curves(models: Models, out: Path, problems: Iterable[int]) -> dict[str, list[OperatingPoint]] | None:
     """The points of every contestant whose model is there, None while another part is still at them."""
-    found = {}
+    by_contestant = {}
     for contestant in CONTESTANTS:
         if models.folder(contestant.model):
             names = {setting.name: setting for setting in contestant.presets}
             answers = finished(out / contestant.folder, names, problems)
             if answers is None:
                 return None
-            found[contestant.name] = [
-                OperatingPoint(names[name], list(one.records.values())) for name, one in answers.items()
+            by_contestant[contestant.name] = [
+                OperatingPoint(names[name], list(solved.records.values())) for name, solved in answers.items()
             ]
-    return found
+    return by_contestant
 
 
 def run_summary(
@@ -90,16 +90,16 @@ def comparable(before: dict[str, Any], models: Models, problems: range) -> bool:
     """Whether results of before were of this teacher and student on these problems."""
     measured = {run["model"]: run["model_fingerprint"] for run in before.get("runs", [])}
     same = {"teacher": fingerprint(models.teacher), "student": fingerprint(models.student)}
-    asked = range(before.get("first", 0), before.get("first", 0) + before.get("problems", 0))
-    return same.items() <= measured.items() and asked == problems
+    before_problems = range(before.get("first", 0), before.get("first", 0) + before.get("problems", 0))
+    return same.items() <= measured.items() and before_problems == problems
 
 
 def summarize(
     models: Models, measured: dict[str, list[OperatingPoint]], problems: range, before: dict[str, Any]
 ) -> dict[str, Any]:
     """All results: those measured now, and those of absent models as they were before, if they are comparable."""
-    kept = before if comparable(before, models, problems) else {"runs": [], "claims": []}
-    old = {run["name"]: run for run in kept["runs"]}
+    earlier = before if comparable(before, models, problems) else {"runs": [], "claims": []}
+    old = {run["name"]: run for run in earlier["runs"]}
     reference = measured[ONE_PER_STEP.name][0]
     runs = []
     for contestant in CONTESTANTS:
@@ -108,13 +108,13 @@ def summarize(
             runs.append(run_summary(contestant, measured[contestant.name], reference, folder))
         elif contestant.name in old:
             runs.append(old[contestant.name])
-    said = [one for one in kept["claims"] if models.folder(one["model"]) is None]
+    old_claims = [claim for claim in earlier["claims"] if models.folder(claim["model"]) is None]
     return {
         "task": "embedded",
         "first": problems.start,
         "problems": len(problems),
         "runs": runs,
-        "claims": sorted(claims(measured) + said, key=lambda one: str(one["student"])),
+        "claims": sorted(claims(measured) + old_claims, key=lambda claim: str(claim["student"])),
     }
 
 
@@ -129,11 +129,11 @@ def report(
     part: Annotated[str, typer.Option(help="1/2 and 2/2 share the problems between two processes.")] = "1/1",
     out: Annotated[Path, typer.Option(help="Folder of the answers.")] = Path("runs/report"),
 ) -> None:
-    """Measure what is not measured yet; once everything is, write the results, the plot and the table of README.md."""
+    """Measure what is missing. When everything is measured, write the results, the plot and the page."""
     models, whole = Models(teacher, student, control, autoregressive), count == COUNT
     models.check()
     if whole:
-        around(ROOT / "README.md", "report")
+        around(ROOT / DISTILLATION, "report")
     problems = range(FIRST, FIRST + count)
     solve(models, out, problems, Part.named(part))
     measured = curves(models, out, problems)

@@ -1,4 +1,4 @@
-"""Every setting of selective cache on the validation problems: accuracy against rows, and against forwards.
+"""Every setting of the selective cache on the validation problems: accuracy against rows, and against forwards.
 
 python -m d3mlx.research.experiments.sweep [--work FOLDER] [--part 1/2] [--count N]
 python -m d3mlx.research.experiments.sweep --draw docs
@@ -41,16 +41,18 @@ AXES: dict[str, tuple[str, Axis]] = {
     "rows": ("rows per token", lambda answers: answers.score.rows_per_token),
     "forwards": ("forwards per token", lambda answers: 1 / answers.score.tokens_per_forward),
 }
-"""What time is made of: rows where arithmetic bounds a forward (M1 to M4), forwards where reading the weights does."""
+"""The costs in time: rows, if arithmetic bounds a forward (M1 to M4); forwards, if reading the weights does."""
 
 
 def settings() -> dict[str, Preset]:
     grid = product(BLOCK_SIZES, BLOCK_ADDS, ACTIVATIONS, THRESHOLDS)
-    found: dict[str, Preset] = {
-        f"blocks of {size}, add {add:g}, full {full:g}, threshold {threshold:g}": Selective(threshold, size, add, full)
-        for size, add, full, threshold in grid
+    presets: dict[str, Preset] = {
+        f"blocks of {size}, add {add:g}, activation {share:g}, threshold {threshold:g}": Selective(
+            threshold, size, add, share
+        )
+        for size, add, share, threshold in grid
     }
-    return found | {f"d3llm, threshold {threshold:g}": D3LLM(threshold=threshold) for threshold in THRESHOLDS}
+    return presets | {f"d3llm, threshold {threshold:g}": D3LLM(threshold=threshold) for threshold in THRESHOLDS}
 
 
 def family_of(name: str) -> str:
@@ -58,21 +60,21 @@ def family_of(name: str) -> str:
     return name.split(",")[0]
 
 
-def front(found: Mapping[str, Answers], cost: Axis) -> list[str]:
+def front(measured: Mapping[str, Answers], cost: Axis) -> list[str]:
     """The settings that no other one beats in both accuracy and cost, cheapest first."""
-    kept: list[str] = []
-    for name in sorted(found, key=lambda name: (cost(found[name]), -found[name].score.accuracy)):
-        if not kept or found[name].score.accuracy > found[kept[-1]].score.accuracy:
-            kept.append(name)
-    return kept
+    best: list[str] = []
+    for name in sorted(measured, key=lambda name: (cost(measured[name]), -measured[name].score.accuracy)):
+        if not best or measured[name].score.accuracy > measured[best[-1]].score.accuracy:
+            best.append(name)
+    return best
 
 
-def picture(found: Mapping[str, Answers], axis: str) -> str:
+def picture(measured: Mapping[str, Answers], axis: str) -> str:
     """The front of each family, as SVG."""
     words, cost = AXES[axis]
     curves = []
-    for family in dict.fromkeys(map(family_of, found)):
-        members = {name: answers for name, answers in found.items() if family_of(name) == family}
+    for family in dict.fromkeys(map(family_of, measured)):
+        members = {name: answers for name, answers in measured.items() if family_of(name) == family}
         marks = []
         for name in front(members, cost):
             low, high = members[name].score.interval
@@ -81,11 +83,11 @@ def picture(found: Mapping[str, Answers], axis: str) -> str:
     return draw(curves, words, "selective cache: the best settings by block size, and d3llm")
 
 
-def show(found: Mapping[str, Answers], console: Console) -> None:
+def show(measured: Mapping[str, Answers], console: Console) -> None:
     for words, cost in AXES.values():
         table = Table("setting", "accuracy", "TPF", "RPT", title=f"no other setting is better and has fewer {words}")
-        for name in front(found, cost):
-            score = found[name].score
+        for name in front(measured, cost):
+            score = measured[name].score
             figures = f"{score.accuracy:.1%}", f"{score.tokens_per_forward:.2f}", f"{score.rows_per_token:.1f}"
             table.add_row(name, *figures)
         console.print(table)
@@ -109,14 +111,14 @@ def sweep(
         if complete is None:
             typer.echo("The other parts are not finished; the last one to finish shows the figures.")
             return
-        found = complete
+        measured = complete
     else:
-        _, found = read(work)
-        if not found:
+        _, measured = read(work)
+        if not measured:
             raise DataError(f"{work} holds no answers yet; run the sweep without --draw first.")
         for axis in AXES:
-            write_text(draw_in / f"selective-{axis}.svg", picture(found, axis))
-    show(found, Console())
+            write_text(draw_in / f"selective-{axis}.svg", picture(measured, axis))
+    show(measured, Console())
 
 
 if __name__ == "__main__":

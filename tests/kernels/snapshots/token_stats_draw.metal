@@ -99,7 +99,7 @@ inline float probability(thread const Row& row, float x) {
   threadgroup Row shared[32];
   uint seed = seeds[n];
   uint call = calls[n];
-  uint place = uint(positions[n]) * width;
+  uint first_index = uint(positions[n]) * width;
   float heat = temperatures[n];
 
   Row row = empty_row();
@@ -132,7 +132,7 @@ inline float probability(thread const Row& row, float x) {
       } else {
         row.second = metal::max(row.second, x[j]);
       }
-      float score = heat > 0.0f ? x[j] / heat + gumbel(mixed(place + id, seed, call)) : x[j];
+      float score = heat > 0.0f ? x[j] / heat + gumbel(mixed(first_index + id, seed, call)) : x[j];
       if (score > row.score) {
         row.score = score;
         row.drawn_logit = x[j];

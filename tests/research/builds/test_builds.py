@@ -38,9 +38,9 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder.with_name("teacher")
 
 
-def gap(one: Any, other: Any) -> float:
+def gap(first_model: Any, second_model: Any) -> float:
     """The largest difference between the models' embeddings, which no two starts have in common."""
-    first, second = (np.array(model.model.embed_tokens.weight) for model in (one, other))
+    first, second = (np.array(model.model.embed_tokens.weight) for model in (first_model, second_model))
     return float(np.abs(first - second).max())
 
 
@@ -54,8 +54,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_student_and_its_control_are_built(teacher: Path, quick: None, tmp_path: Path) -> None:
     work, out = student.Work(tmp_path / "work"), tmp_path / "student"
-    places: dict[str, Any] = {"out": out, "work": work.folder, "teacher": str(teacher), "recorded": 2, "problems": 1}
-    student.build(**places)
+    arguments: dict[str, Any] = {"out": out, "work": work.folder, "teacher": str(teacher), "recorded": 2, "problems": 1}
+    student.build(**arguments)
     assert [t.row for t in read_store(work.trajectories(0))] == [0, 1]
     start, end = (arrays(work.student(number) / "model.safetensors") for number in (-1, 0))
     assert any((start[name] != end[name]).any() for name in start)
@@ -67,13 +67,13 @@ def test_a_student_and_its_control_are_built(teacher: Path, quick: None, tmp_pat
     assert np.array_equal(start["model.embed_tokens.weight"], np.array(model.model.embed_tokens.weight))
     assert (out / "config.json").read_text().count('"bits": 8') and "Built from" not in (out / "README.md").read_text()
     with pytest.raises(ConfigError, match="--resume"):
-        student.build(**places)
-    student.build(**places, resume=True, rounds=1)
+        student.build(**arguments)
+    student.build(**arguments, resume=True, rounds=1)
     assert arrays(work.student(0) / "model.safetensors").keys() == end.keys()
     assert [t.row for t in read_store(work.trajectories(1))] == [2, 3]
     assert read_settings(work.trajectories(1))["teacher_fingerprint"] == fingerprint(work.student(0))
     with pytest.raises(ConfigError, match="another teacher"):
-        student.build(**places | {"teacher": str(out)}, resume=True)
+        student.build(**arguments | {"teacher": str(out)}, resume=True)
 
 
 def test_a_control_is_trained_on_for_as_many_steps(
@@ -81,15 +81,15 @@ def test_a_control_is_trained_on_for_as_many_steps(
 ) -> None:
     monkeypatch.setattr(control, "DISTILL", student.DISTILL)
     out, work = tmp_path / "control", tmp_path / "work"
-    places: dict[str, Any] = {"out": out, "work": work, "teacher": str(teacher), "recorded": 4, "problems": 1}
-    control.build(**places, steps=2)
+    arguments: dict[str, Any] = {"out": out, "work": work, "teacher": str(teacher), "recorded": 4, "problems": 1}
+    control.build(**arguments, steps=2)
     log = (work / "log.jsonl").read_text().splitlines()
     assert len(log) == 1 and '"step": 2' in log[0]
     assert 0 < gap(load(teacher)[0], load(out)[0]) < 0.1
     with pytest.raises(ConfigError, match="--resume"):
-        control.build(**places, steps=2)
+        control.build(**arguments, steps=2)
     with pytest.raises(ConfigError, match="other settings"):
-        control.build(**places, steps=3, resume=True)
+        control.build(**arguments, steps=3, resume=True)
 
 
 def test_a_control_learns_from_the_first_training_problems() -> None:
@@ -114,13 +114,13 @@ def test_the_model_of_pairs_goes_on_from_the_teacher(
 
 def test_next_tokens_are_those_of_the_responses() -> None:
     batch = Source(build_tokenizer(), 4, 0).problems(0)
-    one = next_token.next_tokens(batch)
-    real = np.array(one.weights) > 0
-    rows, targets = np.array(one.rows)[real], np.array(one.targets)[real]
+    masked = next_token.next_tokens(batch)
+    real = np.array(masked.weights) > 0
+    rows, targets = np.array(masked.rows)[real], np.array(masked.targets)[real]
     length = batch.ids.shape[1]
     assert (targets == batch.ids.flat[rows + 1]).all() and (batch.weights.flat[rows + 1] == 1).all()
     assert len(rows) == (batch.weights == 1).sum() and (rows % length < length - 1).all()
-    assert np.array_equal(np.array(one.ids), batch.ids)
+    assert np.array_equal(np.array(masked.ids), batch.ids)
 
 
 def test_the_autoregressive_model_learns_and_decodes_greedily(tmp_path: Path) -> None:

@@ -27,9 +27,9 @@ def answer(index: int, right: bool) -> Record:
 def journals(work: Path, parts: tuple[str, ...]) -> None:
     """Four problems in pairs: the first is answered right by everybody, the second by selective."""
     names = {"table": TASKS["long"].decoders, "curves": POINTS}
-    for kind, asked in names.items():
+    for kind, decoders in names.items():
         for part in map(Part.named, parts):
-            attempts = {name: partial(by, name) for name in asked}
+            attempts = {name: partial(by, name) for name in decoders}
             keep(attempts, part.of(range(2)), (work / f"long-{kind}" / part.file, {"kind": kind}))
 
 
@@ -40,7 +40,7 @@ def by(name: str, index: int) -> Record:
 def test_the_long_table_asks_in_pairs(tmp_path: Path) -> None:
     journals(tmp_path, ("1/2", "2/2"))
     text = section(tmp_path, "long", 4, 4)
-    assert "4 held-out problems, 2 at once, behind 5 worked examples: 2 answers, correct if all 2 are" in text
+    assert "4 held-out problems, 2 at once, after 5 worked examples: 2 answers, correct if all 2 are" in text
     assert "prompts of 100 tokens, canvas of 128" in text
     assert "| selective | 100.0 %" in text and "| d3llm | 50.0 %" in text
     assert f"| {80 / FORWARDS:.2f} | {ROWS / 80:.1f} |" in text
@@ -56,7 +56,7 @@ def test_the_prediction_is_a_first_pass_and_forwards_of_equal_rows(tmp_path: Pat
     shown = section(tmp_path, "long", 4, 4)
     assert f" | {expected:.1f} |" in shown
     autoregression = 1000 * (chip.seconds(100) / 80 + chip.seconds(1))
-    assert shown.endswith(f" | {autoregression:.1f} |") and "| autoregression, one row a forward |" in shown
+    assert shown.endswith(f" | {autoregression:.1f} |") and "| autoregression, one row per forward |" in shown
 
 
 def test_half_a_measurement_is_not_written(tmp_path: Path) -> None:

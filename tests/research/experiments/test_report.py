@@ -26,6 +26,7 @@ from d3mlx.research.experiments.contestants import (
     fast,
 )
 from d3mlx.research.experiments.journal import Attempt, Part, finished, keep
+from d3mlx.research.experiments.pages import DISTILLATION
 from d3mlx.research.script import script
 
 PROBLEMS = range(FIRST, FIRST + 100)
@@ -42,14 +43,14 @@ def answers(right: int, forwards: int) -> list[Record]:
 @pytest.fixture
 def measured() -> dict[str, list[OperatingPoint]]:
     """One per step 90 %; the others ever faster, the last point of each curve 10 points below."""
-    found = {}
+    measured = {}
     for contestant in CONTESTANTS:
         count, quick = len(contestant.presets), 2 if contestant.model == "student" else 1
-        found[contestant.name] = [
+        measured[contestant.name] = [
             OperatingPoint(setting, answers(80 if count > 1 and i == count - 1 else 90, 40 // (quick * (i + 1))))
             for i, setting in enumerate(contestant.presets)
         ]
-    return found
+    return measured
 
 
 def test_parts_of_any_number_add_up(tmp_path: Path) -> None:
@@ -64,9 +65,9 @@ def test_parts_of_any_number_add_up(tmp_path: Path) -> None:
     keep({"a": attempt}, first.of(range(9)), (tmp_path / first.file, about))
     assert finished(tmp_path, ["a"], range(9)) is None
     keep({"a": attempt}, range(9), (tmp_path / Part().file, about))
-    found = finished(tmp_path, ["a"], range(9))
+    solved_by_name = finished(tmp_path, ["a"], range(9))
     assert sorted(solved) == list(range(9))
-    assert found is not None and list(found["a"].records) == list(range(9))
+    assert solved_by_name is not None and list(solved_by_name["a"].records) == list(range(9))
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "part-2-of-2.jsonl").touch()
     assert finished(tmp_path / "empty", ["a"], range(9)) is None
@@ -92,7 +93,7 @@ def test_results_keep_those_of_absent_models(measured: dict[str, list[OperatingP
     ):
         fewer = report.summarize(Models(teacher, student), now, PROBLEMS, before)
         assert {run["model"] for run in fewer["runs"]} == {"teacher", "student"}
-        assert {one["model"] for one in fewer["claims"]} == {"teacher"}
+        assert {claim["model"] for claim in fewer["claims"]} == {"teacher"}
     with pytest.raises(ConfigError, match="--teacher"):
         Models(tmp_path / "none", tmp_path).check()
 
@@ -110,18 +111,18 @@ def test_the_last_part_to_finish_writes_everything(monkeypatch: pytest.MonkeyPat
         return {setting.name: lambda index: record(index, True) for setting in contestant.presets}
 
     root = tmp_path / "checkout"
-    (root / "docs").mkdir(parents=True)
-    (root / "README.md").write_text("<!-- report -->\n<!-- /report -->\n")
+    (root / DISTILLATION).parent.mkdir(parents=True)
+    (root / DISTILLATION).write_text("<!-- report -->\n<!-- /report -->\n")
     (tmp_path / "config.json").write_text("{}")
     for name, value in {"attempts_of": attempts, "COUNT": 4, "RESULTS": root, "ROOT": root}.items():
         monkeypatch.setattr(report, name, value)
-    places = {"teacher": tmp_path, "student": tmp_path, "out": tmp_path / "out"}
-    report.report(**places, count=2)
-    report.report(**places, count=4, part="2/2")
+    folders = {"teacher": tmp_path, "student": tmp_path, "out": tmp_path / "out"}
+    report.report(**folders, count=2)
+    report.report(**folders, count=4, part="2/2")
     assert not (root / "report.json").exists()
-    report.report(**places, count=4, part="1/2")
+    report.report(**folders, count=4, part="1/2")
     results = json.loads((root / "report.json").read_text())
-    assert results["problems"] == 4 and "+0.0" in (root / "README.md").read_text()
+    assert results["problems"] == 4 and "+0.0" in (root / DISTILLATION).read_text()
     assert (root / figures.PLOT).is_file()
 
 
@@ -155,7 +156,7 @@ def test_intervals_of_areas_come_from_resampled_problems(measured: dict[str, lis
 def test_claims_take_the_most_parallel_point_that_is_right_enough(measured: dict[str, list[OperatingPoint]]) -> None:
     student = measured[d3llm("student").name]
     first, _, usual, _, control, *own = claims.claims(measured)
-    assert [one["student"] for one in own] == ["selective"] * 4
+    assert [claim["student"] for claim in own] == ["selective"] * 4
     assert first["threshold"] == student[3].setting.value and first["times"] == pytest.approx(8.0)
     assert usual["times"] == pytest.approx(8 / (40 / (40 // 3))) and usual["rows"] == pytest.approx(1 / usual["times"])
     assert first["difference"]["value"] == 0
@@ -168,15 +169,15 @@ def test_claims_take_the_most_parallel_point_that_is_right_enough(measured: dict
 
 def test_table_and_plot_show_every_point(measured: dict[str, list[OperatingPoint]], tmp_path: Path) -> None:
     results = report.summarize(Models(tmp_path, tmp_path, tmp_path, tmp_path), measured, PROBLEMS, {})
-    (tmp_path / "README.md").write_text("<!-- report -->\n<!-- /report -->\n")
-    (tmp_path / "docs").mkdir()
+    (tmp_path / DISTILLATION).parent.mkdir(parents=True)
+    (tmp_path / DISTILLATION).write_text("<!-- report -->\n<!-- /report -->\n")
     figures.publish(results, tmp_path)
-    written, drawn = (tmp_path / "README.md").read_text(), (tmp_path / figures.PLOT).read_text()
+    written, drawn = (tmp_path / DISTILLATION).read_text(), (tmp_path / figures.PLOT).read_text()
     for contestant in CONTESTANTS:
         assert written.count(f"| {contestant.name} |") == 1 and contestant.name in drawn
     assert written.count("\n| ") == 2 + sum(len(contestant.presets) for contestant in CONTESTANTS)
-    assert figures.PLOT in written
-    assert "autoregressive, mlx-lm is right in 90.0 %; of the diffusion decoders above, teacher, one per" in written
+    assert "(../report.svg)" in written
+    assert "autoregressive, mlx-lm is correct in 90.0 %. Of the diffusion decoders above, teacher, one per" in written
 
 
 @pytest.fixture
@@ -206,8 +207,8 @@ def test_ablations_never_mix_measurements(plan: ablations.Plan) -> None:
     folder, about = trial.folder(plan.out), {"arm": trial.arm, "seed": trial.seed}
     attempts: dict[str, Attempt] = {s.name: lambda index: record(index, True) for s in ablations.DECODERS}
     keep(attempts, PROBLEMS, (folder / Part().file, plan.about | about))
-    found = ablations.points(plan, folder, about)
-    assert found is not None and [point.setting for point in found] == list(ablations.DECODERS)
+    points = ablations.points(plan, folder, about)
+    assert points is not None and [point.setting for point in points] == list(ablations.DECODERS)
     assert ablations.points(plan, plan.out / "none", about) is None
     with pytest.raises(ConfigError, match="another measurement"):
         ablations.points(replace(plan, steps=10), folder, about)

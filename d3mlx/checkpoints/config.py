@@ -1,0 +1,89 @@
+"""JSON files of a checkpoint folder, and the checks of config.json: its fields, and how weights are quantized."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
+
+from d3mlx.errors import CheckpointError
+from d3mlx.quantization import LayerQuantization
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the JSON object in a file. Raises CheckpointError if it is missing or damaged."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(f"{path.parent} holds no {path.name}; it is no checkpoint folder.") from None
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} is not valid JSON ({error}); download it again.") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path} holds no JSON object; download it again.")
+    return content
+
+
+FIELD_TYPES: dict[type, tuple[tuple[type, ...], str]] = {
+    bool: ((bool,), "true or false"),
+    int: ((int,), "a whole number"),
+    float: ((int, float), "a number"),
+    str: ((str,), "a text"),
+    list: ((list,), "a list"),
+    dict: ((dict,), "an object"),
+}
+"""Of each type that a field of ModelArgs can have: the types of its JSON values, and their name in an error."""
+
+
+def check_fields(path: Path, kind: Any, config: dict[str, Any]) -> None:
+    """Raise CheckpointError naming the first field of config.json that is missing or of a wrong type."""
+    hints, missing = get_type_hints(kind), []
+    for field in dataclasses.fields(kind):
+        value, hint = config.get(field.name), hints[field.name]
+        choices = get_args(hint) if isinstance(hint, UnionType) else (hint,)
+        if value is None:
+            if field.default is dataclasses.MISSING or (field.name in config and type(None) not in choices):
+                missing.append(field.name)
+            continue
+        known = [FIELD_TYPES[get_origin(choice) or choice] for choice in choices if choice is not type(None)]
+        if not any(fits(value, types) for types, _ in known):
+            words = " or ".join(words for _, words in known)
+            raise CheckpointError(f"{path}: {field.name} must be {words}, not {value!r}.")
+    if missing:
+        raise CheckpointError(f"{path} has no {' and no '.join(missing)}; download it again.")
+
+
+def fits(value: Any, types: tuple[type, ...]) -> bool:
+    """Whether a value of config.json has one of these types. true is no number; a list is one of whole numbers."""
+    if isinstance(value, bool) and bool not in types:
+        return False
+    if isinstance(value, float) and not math.isfinite(value):
+        return False
+    return isinstance(value, types) and (not isinstance(value, list) or all(fits(item, (int,)) for item in value))
+
+
+def as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def check_quantization(path: Path, config: dict[str, Any]) -> None:
+    """Raise CheckpointError unless the weights are plain or quantized by MLX."""
+    quantization = config.get("quantization")
+    if quantization is None:
+        foreign = config.get("quantization_config")
+        if foreign:
+            method = foreign.get("quant_method", "another tool") if isinstance(foreign, dict) else "another tool"
+            raise CheckpointError(
+                f"{path} says that the weights were quantized by {method}, which d3mlx cannot read; use the original "
+                "checkpoint, or one quantized by MLX."
+            )
+        return
+    entries = [quantization]
+    if isinstance(quantization, dict):
+        entries += [value for value in quantization.values() if isinstance(value, dict)]
+    if any(LayerQuantization.read(entry) is None for entry in entries):
+        raise CheckpointError(
+            f"{path} has a quantization whose bits, group_size or mode MLX does not know; convert the model again."
+        )

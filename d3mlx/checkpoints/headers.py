@@ -1,0 +1,66 @@
+"""Headers of safetensors files: which tensors a checkpoint folder contains, and in which of its files."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from d3mlx.checkpoints.config import read_json
+from d3mlx.errors import CheckpointError
+
+DTYPE_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "U32": 4, "I16": 2, "U8": 1, "I8": 1}
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One entry of a safetensors header."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    file: str
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        return self.size * DTYPE_BYTES.get(self.dtype, 1)
+
+
+def read_header(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a safetensors file by name. Raises CheckpointError if the file is cut off."""
+    damaged = CheckpointError(f"{path} is truncated or damaged; download it again.")
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if size < 8 or length > size - 8:
+            raise damaged
+        try:
+            header = json.loads(file.read(length))
+            header.pop("__metadata__", None)
+            end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
+            tensors = {name: Tensor(entry["dtype"], tuple(entry["shape"]), path.name) for name, entry in header.items()}
+            complete = size == 8 + length + end
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
+            raise damaged from None
+    if not complete:
+        raise damaged
+    return tensors
+
+
+def read_index(index: Path, files: list[Path]) -> dict[str, str]:
+    """Return the file of each tensor. Raises CheckpointError unless the index lists `files` and no others."""
+    weight_map = read_json(index).get("weight_map", {})
+    if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
+        raise CheckpointError(f"{index} has no valid weight_map; download it again.")
+    names, listed = {file.name for file in files}, set(weight_map.values())
+    for name in sorted(listed - names):
+        raise CheckpointError(f"{index} lists {name}, which is not there; download the checkpoint again.")
+    for name in sorted(names - listed):
+        raise CheckpointError(
+            f"{index.parent} holds {name}, which its index does not list: of another version, it seems; remove it."
+        )
+    return weight_map

@@ -1,0 +1,53 @@
+"""The result pages: their generated parts are what the experiments write, and their links lead somewhere."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import pytest
+
+from d3mlx.research.experiments import ablations, figures, pages
+from d3mlx.research.experiments.decoders import TASKS
+from d3mlx.research.experiments.figures import RESULTS, ROOT
+
+
+def results(name: str) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((RESULTS / name).read_text(encoding="utf-8"))
+    return content
+
+
+def test_the_report_is_the_page_about_distillation() -> None:
+    report = results("report.json")
+    assert pages.between(ROOT / pages.DISTILLATION, "report") == figures.section(report).strip()
+    assert (ROOT / figures.PLOT).read_text(encoding="utf-8") == figures.plot(report)
+
+
+def test_the_ablations_are_their_page() -> None:
+    assert pages.between(ROOT / pages.ABLATIONS, "ablations") == ablations.text(results("ablations.json"))
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_the_tables_of_decoders_name_those_that_are_measured(name: str) -> None:
+    text = pages.between(ROOT / pages.SELECTIVE, f"decoders-{name}")
+    first_cells = re.findall(r"^\| ([^|]+) \|", text, re.MULTILINE)
+    decoders = list(TASKS[name].decoders)
+    assert first_cells == [
+        *("decoder", "---", *decoders),
+        *("decoder", "---", *decoders, "autoregression, one row per forward"),
+    ]
+
+
+@pytest.mark.parametrize("page", ["README.md", pages.SELECTIVE, pages.DISTILLATION, pages.ABLATIONS])
+def test_links_lead_to_files_and_headings(page: str) -> None:
+    path = ROOT / page
+    for target in re.findall(r"\]\(([^)]+)\)", path.read_text(encoding="utf-8")):
+        if "://" in target:
+            continue
+        file, _, heading = target.partition("#")
+        linked = path.parent / file if file else path
+        assert linked.exists(), target
+        if heading:
+            titles = re.findall(r"^#+ (.+)$", linked.read_text(encoding="utf-8"), re.MULTILINE)
+            assert heading in {title.lower().replace(" ", "-") for title in titles}, target
