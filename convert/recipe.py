@@ -102,7 +102,7 @@ def make_plan(checkpoint: Checkpoint, recipe: Recipe) -> Plan:
         raise ConfigError(f"{checkpoint.folder} is quantized already; convert the original, or dequantize it first.")
     # A null there means what its absence means.
     left_out = () if checkpoint.quantization and not recipe.dequantize else ("quantization", "quantization_config")
-    config = {name: value for name, value in checkpoint.config.items() if name not in left_out}
+    config = {name: value for name, value in checkpoint.own_config.items() if name not in left_out}
     dtype = chosen_dtype(config, recipe)
     skeleton = lazy_model(checkpoint)
     if dtype is not None:

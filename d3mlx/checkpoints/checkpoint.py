@@ -11,11 +11,19 @@ from typing import Any
 import mlx.core as mx
 from mlx.utils import tree_flatten
 
-from d3mlx.checkpoints.config import as_list, check_fields, check_quantization, read_json
+from d3mlx.checkpoints.config import as_list, check_end_ids, check_fields, check_quantization, read_json
 from d3mlx.checkpoints.headers import Tensor, read_header, read_index
 from d3mlx.errors import CheckpointError
-from d3mlx.models import get_model_classes
+from d3mlx.models import get_model_classes, traits_of
 from d3mlx.quantization import FLOATS, LayerQuantization
+
+WRAPPERS = {
+    "module.": "a parallel training run",
+    "_orig_mod.": "a compiled model",
+    "base_model.": "a model with PEFT adapters",
+    "language_model.": "a model of text and images",
+}
+"""Beginnings of tensor names, and who puts them before the names of a model."""
 
 SMALL = 200_000_000
 """Parameters below which a model is worth running in float32 on a CPU."""
@@ -34,21 +42,30 @@ class Checkpoint:
         """The family's ModelArgs. Raises CheckpointError naming a missing or wrong field."""
         path = self.folder / "config.json"
         _, kind = get_model_classes(self.config)
-        check_fields(path, kind, self.config)
+        try:
+            check_fields(path, kind, self.config)
+        except CheckpointError as error:
+            if name := foreign(self.config):
+                raise CheckpointError(
+                    f"{path} names the architecture {name}, which is another than the ones d3mlx runs for its "
+                    f"model_type: {str(error).removeprefix(f'{path} ')}"
+                ) from error
+            raise
         try:
             args = kind.from_dict(self.config)  # type: ignore[attr-defined]
             shape = args.shape()
             empty = min(shape.layers, shape.hidden, shape.ff, shape.kv_heads, args.logit_width, args.context) < 1
             fits = 0 <= args.mask_token_id < args.logit_width
-            ids = as_list(args.eos_token_id)
+            ends = as_list(args.eos_token_id)
         except (TypeError, ValueError, ZeroDivisionError) as error:
             raise CheckpointError(f"{path} has a field of the wrong type: {error}.") from error
-        if empty or not ids:
+        if empty or not ends:
             raise CheckpointError(f"{path} describes a model without layers, width, context or end token.")
         if not fits:
             raise CheckpointError(
                 f"{path} names mask token {args.mask_token_id}, outside the vocabulary of {args.logit_width}."
             )
+        check_end_ids(path, ends, args)
         return args
 
     @property
@@ -56,9 +73,38 @@ class Checkpoint:
         kind, _ = get_model_classes(self.config)
         return str(kind.family)  # type: ignore[attr-defined]
 
-    @property
+    @cached_property
     def quantization(self) -> dict[str, Any] | None:
-        return self.config.get("quantization")
+        """config.json's `quantization` with the names of this runtime's layers.
+
+        An entry of a layer is its settings, True for those of the whole model, or False for a layer in floats: mlx-lm
+        0.22 to 0.25 wrote one for every layer, and its names may be those of the file.
+        """
+        settings = self.config.get("quantization")
+        if settings is None:
+            return None
+        marker, named = mx.array(0), {}
+        for name, value in settings.items():
+            if isinstance(value, dict | bool):
+                (name,) = (new.removesuffix(".weight") for new in self.empty.sanitize({f"{name}.weight": marker}))
+            named[name] = value
+        return named
+
+    @property
+    def own_config(self) -> dict[str, Any]:
+        """config.json as a folder that is written from this one has it: with this runtime's names of layers."""
+        if self.quantization is None:
+            return dict(self.config)
+        kept = {name: value for name, value in self.quantization.items() if value is not True}
+        return {**self.config, "quantization": kept, "quantization_config": kept}
+
+    def layer_quantization(self, path: str) -> LayerQuantization | None:
+        """Return how the layer at `path` is quantized, None for floats. The model is quantized."""
+        assert self.quantization is not None
+        entry = self.quantization.get(path, True)
+        if entry is False:
+            return None
+        return LayerQuantization.read(self.quantization if entry is True else entry)
 
     @cached_property
     def empty(self) -> Any:
@@ -74,6 +120,11 @@ class Checkpoint:
     def skeleton(self) -> dict[str, tuple[int, ...]]:
         """Names and shapes that the model has before quantization."""
         return {name: tuple(value.shape) for name, value in tree_flatten(self.empty.parameters())}
+
+    @property
+    def otherwise(self) -> str:
+        """What an error about tensors adds where config.json names an architecture that is not known to fit."""
+        return f"; config.json names the architecture {name}" if (name := foreign(self.config)) else ""
 
     @property
     def parameters(self) -> int:
@@ -105,18 +156,28 @@ class Checkpoint:
                 renamed[new], origins[new] = tensor, name
         return renamed
 
+    def refuse_wrappers(self) -> None:
+        """Raise CheckpointError if the names of all tensors begin as a program around the model wrote them."""
+        for prefix, wrapper in WRAPPERS.items():
+            if self.tensors and all(name.startswith(prefix) for name in self.tensors):
+                raise CheckpointError(
+                    f"The names of the tensors in {self.folder} begin with {prefix!r}, as {wrapper} writes them; save "
+                    "the model itself."
+                )
+
     def check_keys(self) -> None:
         """Raise CheckpointError naming the first unknown, missing, wrongly shaped or wrongly stored tensor."""
         layers = self.args.shape().layers
         if layers > len(self.tensors):
             raise CheckpointError(f"config.json asks for {layers} layers, but {self.folder} holds fewer tensors.")
+        self.refuse_wrappers()
         tensors = self.renamed()
         expected: dict[str, tuple[tuple[int, ...], tuple[str, ...]]] = {}
         for name, shape in self.skeleton.items():
             path, _, leaf = name.rpartition(".")
-            if self.quantization and leaf == "weight" and f"{path}.scales" in tensors:
-                settings = LayerQuantization.read(self.quantization.get(path, self.quantization))
-                assert settings is not None, "the quantization is checked when the folder is opened"
+            packed = self.quantization and leaf == "weight" and f"{path}.scales" in tensors
+            settings = self.layer_quantization(path) if packed else None
+            if settings is not None:
                 expected |= {f"{path}.{part}": kind for part, kind in settings.parts(shape).items()}
             else:
                 expected[name] = shape, FLOATS
@@ -126,11 +187,12 @@ class Checkpoint:
             )
         for name, (shape, dtypes) in expected.items():
             if name not in tensors:
-                raise CheckpointError(f"The checkpoint {self.folder} lacks the tensor {name}; download it again.")
+                raise CheckpointError(f"The checkpoint {self.folder} lacks the tensor {name}{self.otherwise}.")
             tensor = tensors[name]
             if tensor.shape != shape:
                 raise CheckpointError(
-                    f"The tensor {name} has shape {list(tensor.shape)} where config.json asks for {list(shape)}."
+                    f"The tensor {name} has shape {list(tensor.shape)} where config.json asks for {list(shape)}"
+                    f"{self.otherwise}."
                 )
             # MLX reads 8-bit floats as integers, and the model would run on nonsense.
             if tensor.dtype not in dtypes:
@@ -141,8 +203,17 @@ class Checkpoint:
         for name in tensors:
             if name not in expected:
                 raise CheckpointError(
-                    f"The checkpoint {self.folder} holds a tensor {name} that this model has no place for."
+                    f"The checkpoint {self.folder} holds a tensor {name} that this model has no place for"
+                    f"{self.otherwise}."
                 )
+
+
+def foreign(config: dict[str, Any]) -> str:
+    """Return the architecture that config.json names, empty if it is one of the family's."""
+    named = [name for name in as_list(config.get("architectures")) if isinstance(name, str)]
+    kind, _ = get_model_classes(config)
+    known = traits_of(str(kind.family)).architectures  # type: ignore[attr-defined]
+    return "" if not named or named[0] in known else named[0]
 
 
 def open_checkpoint(folder: Path) -> Checkpoint:

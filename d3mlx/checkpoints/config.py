@@ -52,7 +52,7 @@ def check_fields(path: Path, kind: Any, config: dict[str, Any]) -> None:
             words = " or ".join(words for _, words in known)
             raise CheckpointError(f"{path}: {field.name} must be {words}, not {value!r}.")
     if missing:
-        raise CheckpointError(f"{path} has no {' and no '.join(missing)}; download it again.")
+        raise CheckpointError(f"{path} has no {' and no '.join(missing)}.")
 
 
 def fits(value: Any, types: tuple[type, ...]) -> bool:
@@ -62,6 +62,15 @@ def fits(value: Any, types: tuple[type, ...]) -> bool:
     if isinstance(value, float) and not math.isfinite(value):
         return False
     return isinstance(value, types) and (not isinstance(value, list) or all(fits(item, (int,)) for item in value))
+
+
+def check_end_ids(path: Path, ends: list[Any], args: Any) -> None:
+    """Raise CheckpointError for an end token outside the vocabulary, or one that is the mask token."""
+    for token in ends:
+        if not 0 <= token < args.logit_width:
+            raise CheckpointError(f"{path} names end token {token}, outside the vocabulary of {args.logit_width}.")
+        if token == args.mask_token_id:
+            raise CheckpointError(f"{path} names token {token} as the mask and as the end.")
 
 
 def as_list(value: Any) -> list[Any]:

@@ -10,7 +10,19 @@ from pathlib import Path
 from d3mlx.checkpoints.config import read_json
 from d3mlx.errors import CheckpointError
 
-DTYPE_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "U32": 4, "I16": 2, "U8": 1, "I8": 1}
+DTYPE_BYTES = {
+    "F64": 8,
+    "F32": 4,
+    "F16": 2,
+    "BF16": 2,
+    "I64": 8,
+    "I32": 4,
+    "U32": 4,
+    "I16": 2,
+    "U8": 1,
+    "I8": 1,
+    "BOOL": 1,
+}
 
 
 @dataclass(frozen=True)
@@ -31,24 +43,42 @@ class Tensor:
 
 
 def read_header(path: Path) -> dict[str, Tensor]:
-    """Return the tensors of a safetensors file by name. Raises CheckpointError if the file is cut off."""
-    damaged = CheckpointError(f"{path} is truncated or damaged; download it again.")
+    """Return the tensors of a safetensors file by name. Raises CheckpointError if the file is cut off or damaged."""
     size = path.stat().st_size
     with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if size < 8 or length > size - 8:
-            raise damaged
-        try:
-            header = json.loads(file.read(length))
-            header.pop("__metadata__", None)
-            end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
-            tensors = {name: Tensor(entry["dtype"], tuple(entry["shape"]), path.name) for name, entry in header.items()}
-            complete = size == 8 + length + end
-        except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
-            raise damaged from None
-    if not complete:
-        raise damaged
+        if size < 8 or (length := int.from_bytes(file.read(8), "little")) > size - 8:
+            raise damaged(path)
+        tensors, end = parse_header(path, file.read(length))
+    if size != 8 + length + end:
+        raise damaged(path)
     return tensors
+
+
+def damaged(path: Path) -> CheckpointError:
+    return CheckpointError(f"{path} is truncated or damaged; download it again.")
+
+
+def parse_header(path: Path, text: bytes) -> tuple[dict[str, Tensor], int]:
+    """Return the tensors that a header describes, and the number of bytes that their data take.
+
+    path: of the file, for errors. Raises CheckpointError unless the data of the tensors lie end to end, each as long as
+    its shape asks for: where they overlap or leave gaps, the file is not what its writer made.
+    """
+    try:
+        header = json.loads(text)
+        header.pop("__metadata__", None)
+        tensors = {name: Tensor(entry["dtype"], tuple(entry["shape"]), path.name) for name, entry in header.items()}
+        spans = sorted((*entry["data_offsets"], name) for name, entry in header.items())
+        end = 0
+        for first, last, name in spans:
+            tensor = tensors[name]
+            whole = tensor.dtype not in DTYPE_BYTES or last - first == tensor.nbytes
+            if first != end or last < first or not whole or min(tensor.shape, default=0) < 0:
+                raise CheckpointError(f"{path} places the data of {name} wrongly; download it again.")
+            end = last
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
+        raise damaged(path) from None
+    return tensors, end
 
 
 def read_index(index: Path, files: list[Path]) -> dict[str, str]:

@@ -64,7 +64,8 @@ def lazy_model(checkpoint: Checkpoint) -> Any:
     """The model as stored; its arrays are read when they are used. Raises CheckpointError."""
     checkpoint.check_keys()
     try:
-        model, _ = load_model(checkpoint.folder, lazy=True, get_model_classes=get_model_classes)
+        own = {} if checkpoint.quantization is None else {"quantization": checkpoint.quantization}
+        model, _ = load_model(checkpoint.folder, lazy=True, model_config=own, get_model_classes=get_model_classes)
     except (ValueError, KeyError, TypeError, RuntimeError) as error:
         raise CheckpointError(f"The weights in {checkpoint.folder} cannot be loaded: {one_line(error)}") from error
     return model

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from d3mlx.checkpoints.checkpoint import Checkpoint
-from d3mlx.checkpoints.config import as_list, read_json
+from d3mlx.checkpoints.config import as_list, check_end_ids, read_json
 from d3mlx.errors import CheckpointError
 from d3mlx.models import traits_of
 
@@ -31,7 +31,10 @@ def load_tokenizer(checkpoint: Checkpoint) -> Any:
     inner.add_special_tokens({"extra_special_tokens": special})
     in_bytes = isinstance(inner.backend_tokenizer.decoder, decoders.ByteLevel)
     stream = BPEStreamingDetokenizer if in_bytes else NaiveStreamingDetokenizer
-    return TokenizerWrapper(inner, stream, eos_token_ids=configured_end_ids(checkpoint, known.get(turn_end)))
+    # What pads an answer comes after its end, and some models (DiffuCoder) end an answer with nothing else.
+    special_ids, mask_id = set(inner.all_special_ids), checkpoint.args.mask_token_id
+    pads = [token for token in (inner.pad_token_id, checkpoint.args.pad_token_id) if token in special_ids - {mask_id}]
+    return TokenizerWrapper(inner, stream, eos_token_ids=configured_end_ids(checkpoint, known.get(turn_end), *pads))
 
 
 def plain_tokenizer(checkpoint: Checkpoint) -> Any:
@@ -53,15 +56,18 @@ def plain_tokenizer(checkpoint: Checkpoint) -> Any:
         raise CheckpointError(f"The tokenizer in {folder} cannot be loaded: {reason}") from error
 
 
-def configured_end_ids(checkpoint: Checkpoint, turn_end: int | None) -> list[int]:
-    """Return the ids that end an answer: of config.json, then of generation_config.json, then `turn_end`.
+def configured_end_ids(checkpoint: Checkpoint, *others: int | None) -> list[int]:
+    """Return the ids that end an answer: of config.json, then of generation_config.json, then `others`.
 
     A loaded tokenizer has the same ids, unordered; `d3mlx.api.end_ids` puts those of config.json first again.
     """
     entries = [checkpoint.config["eos_token_id"]]
     path = checkpoint.folder / "generation_config.json"
     if path.is_file():
-        entries.append(read_json(path).get("eos_token_id"))
-    flat = [item for entry in entries for item in as_list(entry)]
-    ids = [item for item in flat if isinstance(item, int)]
-    return list(dict.fromkeys([*ids, turn_end] if turn_end is not None else ids))
+        given = [token for token in as_list(read_json(path).get("eos_token_id")) if token is not None]
+        if any(isinstance(token, bool) or not isinstance(token, int) for token in given):
+            raise CheckpointError(f"{path}: eos_token_id must be a whole number or a list of them, not {given!r}.")
+        check_end_ids(path, given, checkpoint.args)
+        entries += given
+    flat = [token for entry in entries for token in as_list(entry)]
+    return list(dict.fromkeys([*flat, *(token for token in others if token is not None)]))

@@ -84,7 +84,7 @@ def fuse(model: str, adapter_path: Path, save_path: Path, dequantize: bool, revi
         raise ConfigError("These adapters are weights of a model in plain floats; give that model.")
     network = with_adapters(network, adapter_path)
     done = fold(network, dequantize)
-    config = dict(checkpoint.config)
+    config = checkpoint.own_config
     if dequantize:
         network = dequantize_model(network)
         config.pop("quantization", None)

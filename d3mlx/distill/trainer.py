@@ -22,7 +22,7 @@ import numpy as np
 from mlx.utils import tree_flatten, tree_unflatten
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from d3mlx.checkpoints.checkpoint import read_header
+from d3mlx.checkpoints.headers import read_header
 from d3mlx.checkpoints.loader import compute_dtype
 from d3mlx.distill.losses import Terms
 from d3mlx.distill.objectives import Objective

@@ -14,8 +14,20 @@ import mlx.nn as nn
 from mlx_lm.models.base import BaseModelArgs
 
 from d3mlx.errors import CheckpointError
+from d3mlx.models.fields import refuse_other_values, rope_fields
 from d3mlx.models.traits import D3LLMDefaults, Traits
 from d3mlx.models.transformer import LayerCache, Positions, Shape, Transformer
+
+PUBLISHED: dict[str, tuple[Any, ...]] = {
+    "hidden_act": ("silu",),
+    "use_sliding_window": (False,),
+    "attention_bias": (True,),
+    "mlp_bias": (False,),
+    "use_mrope": (False,),
+    "partial_rotary_factor": (1, 1.0),
+    "num_experts": (0, 1),
+}
+"""Fields that change the forward, with the values of every released checkpoint."""
 
 
 @dataclass
@@ -38,17 +50,21 @@ class ModelArgs(BaseModelArgs):
     tie_word_embeddings: bool = False
     pad_token_id: int | None = None
     max_new_tokens: int = 256
-    hidden_act: str = "silu"
-    use_sliding_window: bool = False
+    head_dim: int | None = None
+
+    @classmethod
+    def from_dict(cls, params: dict[str, Any]) -> ModelArgs:
+        """Read a config.json. Raises CheckpointError for a field whose value is not computed."""
+        refuse_other_values(params, PUBLISHED)
+        layers = params.get("layer_types")
+        if layers is not None and (not isinstance(layers, list) or set(map(str, layers)) - {"full_attention"}):
+            raise CheckpointError("config.json has layer_types other than full_attention; d3mlx runs full attention.")
+        return super().from_dict({**params, **rope_fields(params)})
 
     def __post_init__(self) -> None:
-        if self.hidden_act != "silu" or self.use_sliding_window:
-            raise CheckpointError(
-                "This Dream checkpoint sets hidden_act or use_sliding_window in config.json to something no released "
-                "checkpoint has; only silu with no sliding window is supported."
-            )
         heads, kv_heads = self.num_attention_heads, self.num_key_value_heads
-        if heads <= 0 or kv_heads <= 0 or self.hidden_size % heads or heads % kv_heads:
+        divided = self.head_dim is not None or self.hidden_size % max(heads, 1) == 0
+        if heads <= 0 or kv_heads <= 0 or not divided or heads % kv_heads:
             raise CheckpointError(
                 f"config.json is inconsistent: hidden_size {self.hidden_size}, num_attention_heads {heads} and "
                 f"num_key_value_heads {kv_heads} must divide one another."
@@ -69,7 +85,7 @@ class ModelArgs(BaseModelArgs):
             layers=self.num_hidden_layers,
             heads=self.num_attention_heads,
             kv_heads=self.num_key_value_heads,
-            head_dim=self.hidden_size // self.num_attention_heads,
+            head_dim=self.head_dim or self.hidden_size // self.num_attention_heads,
             ff=self.intermediate_size,
             eps=self.rms_norm_eps,
             rope_theta=self.rope_theta,
@@ -95,6 +111,7 @@ def config_of(sizes: Any, context: int) -> dict[str, Any]:
 
 TRAITS = Traits(
     name="dream",
+    architectures=("DreamModel", "DreamBaseModel", "DreamForCausalLM"),
     shift=1,
     template=(
         "{% if messages[0]['role'] != 'system' %}{{ '<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n' }}"

@@ -16,8 +16,26 @@ import mlx.nn as nn
 from mlx_lm.models.base import BaseModelArgs
 
 from d3mlx.errors import CheckpointError
+from d3mlx.models.fields import refuse_other_values, rope_fields
 from d3mlx.models.traits import D3LLMDefaults, Traits
 from d3mlx.models.transformer import LayerCache, Positions, Shape, Transformer
+
+PUBLISHED: dict[str, tuple[Any, ...]] = {
+    "activation_type": ("silu",),
+    "block_type": ("llama",),
+    "block_group_size": (1,),
+    "layer_norm_type": ("rms",),
+    "rope": (True,),
+    "alibi": (False,),
+    "attention_layer_norm": (False,),
+    "embedding_layer_norm": (False,),
+    "include_bias": (False,),
+    "bias_for_layer_norm": (False,),
+    "clip_qkv": (),
+    "num_experts": (0, 1),
+    "n_experts": (0, 1),
+}
+"""Fields that change the forward, with the values of every released checkpoint."""
 
 
 @dataclass
@@ -45,32 +63,17 @@ class ModelArgs(BaseModelArgs):
     scale_logits: bool = False
     pad_token_id: int | None = None
     max_new_tokens: int = 256
-    activation_type: str = "silu"
-    block_type: str = "llama"
-    block_group_size: int = 1
-    layer_norm_type: str = "rms"
-    rope: bool = True
-    alibi: bool = False
-    attention_layer_norm: bool = False
-    include_bias: bool = False
+
+    @classmethod
+    def from_dict(cls, params: dict[str, Any]) -> ModelArgs:
+        """Read a config.json. Raises CheckpointError for a field whose value is not computed."""
+        refuse_other_values(params, PUBLISHED)
+        fields = rope_fields(params)
+        if fields.pop("rope_scaling", None) is not None:
+            raise CheckpointError("config.json has a rope_scaling, which LLaDA's published code does not compute.")
+        return super().from_dict({**params, **fields})
 
     def __post_init__(self) -> None:
-        published = {
-            "activation_type": "silu",
-            "block_type": "llama",
-            "block_group_size": 1,
-            "layer_norm_type": "rms",
-            "rope": True,
-            "alibi": False,
-            "attention_layer_norm": False,
-            "include_bias": False,
-        }
-        for name, value in published.items():
-            if getattr(self, name) != value:
-                raise CheckpointError(
-                    f"This LLaDA checkpoint has {name} = {getattr(self, name)!r} in config.json; only {value!r} is "
-                    "supported, as in every released checkpoint."
-                )
         if self.n_kv_heads is None:
             self.n_kv_heads = 1 if self.multi_query_attention else self.n_heads
         if self.n_heads <= 0 or self.d_model % self.n_heads or self.n_heads % self.n_kv_heads:
@@ -116,19 +119,19 @@ BLOCK_KEYS = {
     "ff_out": "mlp.down_proj",
 }
 TOP_KEYS = {"wte": "model.embed_tokens", "ln_f": "model.norm", "ff_out": "lm_head"}
-BLOCK_KEY = re.compile(r"model\.transformer\.blocks\.(\d+)\.(\w+)\.(\w+)")
+BLOCK_KEY = re.compile(r"model\.(?:transformer\.blocks|layers)\.(\d+)\.(\w+)\.(\w+)")
 TOP_KEY = re.compile(r"model\.transformer\.(\w+)\.(\w+)")
 
 
 def rename(key: str) -> str:
-    """An original key as this model names it; any other key unchanged."""
+    """Return a key as this model names it: the original ones, and those of mlx-community's conversions."""
     if match := BLOCK_KEY.fullmatch(key):
         layer, module, leaf = match.groups()
         return f"model.layers.{layer}.{BLOCK_KEYS[module]}.{leaf}" if module in BLOCK_KEYS else key
     if match := TOP_KEY.fullmatch(key):
         module, leaf = match.groups()
         return f"{TOP_KEYS[module]}.{leaf}" if module in TOP_KEYS else key
-    return key
+    return key.removeprefix("model.") if key.startswith("model.lm_head.") else key
 
 
 def config_of(sizes: Any, context: int) -> dict[str, Any]:
@@ -147,6 +150,7 @@ def config_of(sizes: Any, context: int) -> dict[str, Any]:
 
 TRAITS = Traits(
     name="llada",
+    architectures=("LLaDAModelLM", "LLaDAModel"),
     shift=0,
     template=(
         "{{ '<|startoftext|>' }}{% for message in messages %}"

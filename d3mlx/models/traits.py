@@ -26,7 +26,8 @@ class D3LLMDefaults:
 class Traits:
     """One model family. No other file asks which family a model is.
 
-    name: of the family. shift: the logits of row p predict the token at p + shift.
+    name: of the family. architectures: the names in config.json that it runs. shift: the logits of row p predict the
+        token at p + shift.
     template: Jinja text of the chat template, for folders without one. turn_end: the token that ends a turn.
     sampler: the model's own one, a quota of tokens per block or a schedule of times over the whole canvas.
     carries_quota: Fast-dLLM without a cache carries a quota over the whole canvas; with a cache, a block's full pass
@@ -39,6 +40,7 @@ class Traits:
     """
 
     name: str
+    architectures: tuple[str, ...]
     shift: int
     template: str
     turn_end: str

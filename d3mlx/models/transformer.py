@@ -13,6 +13,7 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx_lm.models.rope_utils import initialize_rope
 
+from d3mlx.errors import CheckpointError
 from d3mlx.kernels.refresh_rows import refresh_rows
 
 Positions = int | mx.array
@@ -30,6 +31,10 @@ class LayerCache(Protocol):
         ...
 
 
+MOST = {"layers": 1_000, "hidden": 1 << 17, "ff": 1 << 20, "heads": 4_096, "head_dim": 4_096, "context": 1 << 26}
+"""Sizes that no model has: larger ones are damage, and building such a model takes minutes."""
+
+
 @dataclass(frozen=True)
 class Shape:
     """Sizes of a bidirectional transformer."""
@@ -45,6 +50,11 @@ class Shape:
     qkv_bias: bool
     context: int
     rope_scaling: dict[str, float | str] | None = None
+
+    def __post_init__(self) -> None:
+        for name, most in MOST.items():
+            if (value := getattr(self, name)) > most:
+                raise CheckpointError(f"A model with {name} = {value:,} cannot be meant; it is at most {most:,}.")
 
     @property
     def query_width(self) -> int:

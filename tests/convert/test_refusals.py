@@ -83,7 +83,7 @@ DAMAGE = {
     "boolean": "weight_tying must be true or false",
     "width": "d_model must be a whole number",
     "size": "a model that cannot exist",
-    "layers": "200000 layers",
+    "layers": "200,000",
     "base": "rope_theta must be a number",
     "end tokens": "generation_config.json holds no JSON object",
     "template": "tokenizer",
