@@ -44,9 +44,9 @@ def compare(
         write_text(plot, picture(runs, areas, x))
     if json_file is not None:
         reference = runs[0].by_parallelism()[0]
-        summaries = [summary(run, found) for run, found in zip(runs, areas, strict=True)]
-        for run, whole in zip(runs, summaries, strict=True):
-            for point, part in zip(run.points, whole["points"], strict=True):
+        summaries = [summary(run, run_area) for run, run_area in zip(runs, areas, strict=True)]
+        for run, run_summary in zip(runs, summaries, strict=True):
+            for point, part in zip(run.points, run_summary["points"], strict=True):
                 part["difference"] = asdict(difference(reference, point))
         write_json(json_file, {"runs": summaries})
     if json_file != Path("-"):

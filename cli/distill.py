@@ -32,13 +32,12 @@ Real: TypeAlias = float | None
 Flag: TypeAlias = bool | None
 
 
-def report(found: Estimate) -> str:
-    """The estimate in one line."""
-
-    parts = {"weights": found.weights, "what is trained": found.training}
-    parts |= {"activations": found.activations, "head": found.head}
+def memory_line(estimate: Estimate) -> str:
+    """Return the estimate of memory in one line."""
+    parts = {"weights": estimate.weights, "what is trained": estimate.training}
+    parts |= {"activations": estimate.activations, "head": estimate.head}
     detail = ", ".join(f"{name} {human_size(size)}" for name, size in parts.items())
-    return f"Training needs about {human_size(found.total)}: {detail}."
+    return f"Training needs about {human_size(estimate.total)}: {detail}."
 
 
 def distill(
@@ -126,20 +125,20 @@ def distill(
     the hidden tokens, and makes right predictions sure. Writes mlx-lm's adapter folder: adapters.safetensors,
     adapter_config.json, a numbered copy at each checkpoint; with log.jsonl and the state that --resume needs.
     """
-    chosen = settings(context, config)
+    effective = settings(context, config)
 
     if estimate:
-        sys.stdout.write(report(memory_needed(chosen)) + "\n")
+        sys.stdout.write(memory_line(memory_needed(effective)) + "\n")
         return
-    if not chosen.data:
+    if not effective.data:
         raise ConfigError("Say what to train on with --data, for example a folder of d3mlx trajectories.")
-    needed = report(prepare(chosen, force))
+    needed = memory_line(prepare(effective, force))
     if mx.distributed.init().rank() == 0:
         sys.stderr.write(needed + "\n")
-    steps = train(chosen, watcher, resume)
+    steps = train(effective, watcher, resume)
     if mx.distributed.init().rank() == 0:
         note = "" if steps else "The run had ended before, so nothing was trained. "
-        sys.stderr.write(f"{note}The adapters are in {chosen.adapter_path}.\n")
+        sys.stderr.write(f"{note}The adapters are in {effective.adapter_path}.\n")
 
 
 OWN = {"config", "resume", "estimate", "force"}

@@ -104,7 +104,7 @@ def solve_all(
                 progress.advance(f"{setting.label}: {share}")
 
             try:
-                points.append(run_point(subject, task, chosen, (folder, setting), count, on_record))
+                points.append(run_point(subject, task, chosen, folder, setting, count, on_record))
             except KeyboardInterrupt:
                 progress.bar.stop()
                 sys.stderr.write(f"What is solved is kept in {out}; the same command goes on from there.\n")
@@ -246,10 +246,10 @@ def evaluate(
     config = configuration(where, subject, chosen_task, task_options) | {"decoder": decoder, "options": fixed}
     points = solve_all(subject, chosen_task, presets, folder, config, count)
     run = Run(folder.resolve().name, config, points)
-    found = area(run, run.best if y_max is None else y_max)
+    run_area = area(run, run.best if y_max is None else y_max)
     if plot is not None:
-        write_text(plot, picture([run], [found], x))
+        write_text(plot, picture([run], [run_area], x))
     if json_file is not None:
-        write_json(json_file, summary(run, found) | {"policies": plain_value(decoders)})
+        write_json(json_file, summary(run, run_area) | {"policies": plain_value(decoders)})
     if json_file != Path("-"):
-        show_run(run, found, y_max is not None)
+        show_run(run, run_area, y_max is not None)

@@ -106,11 +106,12 @@ def trajectories(
     else:
         length = max_tokens or loaded.args.max_new_tokens
         config = RecordConfig(length, Teacher(**options), early_stop, check, seed or 0)
-        asked = questions(source, loaded, tokenizer, config.max_tokens, raw, limit)
+        prompts = questions(source, loaded, tokenizer, config.max_tokens, raw, limit)
         with RecordingProgress("recording", shown=first) as progress:
-            record_all(teacher, asked, config, out, settings, shard, progress, batch_size)
+            record_all(teacher, prompts, config, out, settings, shard, progress, batch_size)
     if first:
-        found = list(read_store(out))
-        judged = [t.correct for t in found if t.correct is not None]
-        right = f", {sum(judged)} of {len(judged)} right" if judged else ""
-        sys.stderr.write(f"{len(found)} trajectories in {out}{right}.\n")
+        recorded = list(read_store(out))
+        verdicts = [trajectory.correct for trajectory in recorded if trajectory.correct is not None]
+        correct = f", {sum(verdicts)} of {len(verdicts)} correct" if verdicts else ""
+        more = f"; --limit {limit} does not remove those of earlier runs" if limit and len(recorded) > limit else ""
+        sys.stderr.write(f"{len(recorded)} trajectories in {out}{correct}{more}.\n")

@@ -91,17 +91,17 @@ def statistics(logits: mx.array, requests: Sequence[Request]) -> list[TokenStats
     mask_id = requests[0].canvas.mask_id
     counts = [len(request.eligible) for request in requests]
     if all(request.greedy for request in requests):
-        return parted(token_stats(logits, mask_id), counts)
-    parts = iter(split(logits, [len(request.eligible) for request in requests for _ in request.lanes]))
-    unchanged, own, choices = True, [], []
+        return split_stats(token_stats(logits, mask_id), counts)
+    parts = iter(split_rows(logits, [len(request.eligible) for request in requests for _ in request.lanes]))
+    unchanged, request_logits, choices = True, [], []
     for request in requests:
         lanes = [next(parts) for _ in request.lanes]
-        mine = request.drawing.logits(request.guide(lanes), mask_id)
-        unchanged = unchanged and mine is lanes[0]
-        own.append(mine)
-        choices.append(request.drawing.choice(mine, request.eligible, mask_id))
+        guided = request.drawing.logits(request.guide(lanes), mask_id)
+        unchanged = unchanged and guided is lanes[0]
+        request_logits.append(guided)
+        choices.append(request.drawing.choice(guided, request.eligible, mask_id))
     if not unchanged:
-        logits = mx.concatenate(own) if len(own) > 1 else own[0]
+        logits = mx.concatenate(request_logits) if len(request_logits) > 1 else request_logits[0]
     draws = [choice for choice in choices if isinstance(choice, Draw)]
     if len(draws) == len(choices):
         draw = Draw.join(draws)
@@ -109,20 +109,20 @@ def statistics(logits: mx.array, requests: Sequence[Request]) -> list[TokenStats
     else:
         scores = [
             choice.scores(part) if isinstance(choice, Draw) else choice
-            for choice, part in zip(choices, own, strict=True)
+            for choice, part in zip(choices, request_logits, strict=True)
         ]
         stats = token_stats(logits, mask_id, mx.concatenate(scores) if len(scores) > 1 else scores[0])
-    return parted(stats, counts)
+    return split_stats(stats, counts)
 
 
-def parted(stats: TokenStats, counts: Sequence[int]) -> list[TokenStats]:
+def split_stats(stats: TokenStats, counts: Sequence[int]) -> list[TokenStats]:
     """Cut statistics [sum of counts] into one per request."""
     if len(counts) == 1:
         return [stats]
-    return [TokenStats(*each) for each in zip(*(split(column, counts) for column in stats), strict=True)]
+    return [TokenStats(*each) for each in zip(*(split_rows(column, counts) for column in stats), strict=True)]
 
 
-def split(array: mx.array, counts: Sequence[int]) -> list[mx.array]:
+def split_rows(array: mx.array, counts: Sequence[int]) -> list[mx.array]:
     """Cut the first axis into parts of so many rows."""
     return list(mx.split(array, np.cumsum(counts)[:-1].tolist())) if len(counts) > 1 else [array]
 

@@ -1,4 +1,4 @@
-"""Files of long runs: written whole, in folders that one process at a time writes to, told apart by content."""
+"""Files of long runs: fingerprints, locks of one writer, files that are written completely or not at all."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from d3mlx.errors import ConfigError
 READ_WHOLE = 64 << 20
 MODEL_FILES = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")
 SAMPLES, SAMPLE_BYTES = 256, 4096
-"""How much of a file goes into its fingerprint: all of it up to READ_WHOLE bytes, else samples."""
+"""The part of a file that its fingerprint covers: everything up to READ_WHOLE bytes, else samples."""
 
 
 def fingerprint(path: Path | str | None) -> str | None:
-    """A hash that tells one model folder or data file from another: names, sizes, contents, large ones by samples.
+    """Return a hash of a model folder or data file: names, sizes and contents, large contents by samples.
 
-    Of a folder everything counts that an answer depends on: weights, configuration, tokenizer, chat template.
-    Sixteen gigabytes of weights take milliseconds, and two trainings of a model differ in every sample.
+    Of a folder it covers all that an answer depends on: weights, configuration, tokenizer, chat template. It takes
+    milliseconds for 16 GB of weights, and two trainings of a model differ in every sample.
     """
     if path is None:
         return None
@@ -46,32 +46,32 @@ def fingerprint(path: Path | str | None) -> str | None:
 
 
 def holds_files(folder: Path) -> bool:
-    """Whether there is anything in a folder but hidden files. Raises ConfigError if it is a file."""
+    """Return whether a folder has any file that is not hidden. Raises ConfigError if it is a file."""
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"{folder} is a file; give a folder.")
     return folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir())
 
 
 def json_object(path: Path) -> dict[str, Any] | None:
-    """The object in a JSON file; None if it is missing or damaged."""
+    """Return the object in a JSON file; None if it is missing or damaged."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return None
-    return found if isinstance(found, dict) else None
+    return value if isinstance(value, dict) else None
 
 
 def open_locked(folder: Path, flags: int = 0, wait: bool = False) -> int:
-    """Make a folder and lock it; the system releases the lock of a killed process. The lock's descriptor.
+    """Make a folder and lock it. Return the descriptor of the lock; the system releases that of a killed process.
 
-    flags: for opening it. wait: for whoever has it. Raises BlockingIOError if another process has it, or has replaced
-    it since, and OSError if it cannot be made.
+    flags: for opening the folder. wait: until no other process has the lock. Raises BlockingIOError if another process
+    has it, or has replaced the folder since, and OSError if the folder cannot be made.
     """
     folder.mkdir(parents=True, exist_ok=True)
     lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | flags)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        # Whoever had it may have removed the folder that was opened, and a third process made a new one.
+        # The process that had the lock may have removed the folder, and a third process may have made a new folder.
         if not (folder.exists() and os.path.samestat(os.fstat(lock), folder.stat())):
             raise BlockingIOError
     except BaseException:
@@ -84,7 +84,7 @@ def open_locked(folder: Path, flags: int = 0, wait: bool = False) -> int:
 def locked(folder: Path, wait: bool = False) -> Iterator[None]:
     """Make the folder, and let no other run write to it meanwhile.
 
-    Raises ConfigError if another run has it, or if it cannot be made.
+    Raises ConfigError if another run writes to it, or if it cannot be made.
     """
     try:
         lock = open_locked(folder, wait=wait)
@@ -99,16 +99,21 @@ def locked(folder: Path, wait: bool = False) -> Iterator[None]:
 
 
 def lock_file(file: IO[bytes], path: Path) -> None:
-    """Let no other run write to an open file until it is closed. Raises ConfigError if another run has it."""
+    """Let no other run write to the open file of a path until it is closed.
+
+    Raises ConfigError if another run has the lock, or has removed or replaced the file since it was opened.
+    """
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
+        if not os.path.samestat(os.fstat(file.fileno()), path.stat()):
+            raise BlockingIOError
+    except (BlockingIOError, FileNotFoundError) as error:
         raise ConfigError(f"Another run is writing to {path}; wait for it, or give another folder.") from error
 
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn what the system says while `path` is written into a ConfigError that names it."""
+    """Turn an error of the system while `path` is written into a ConfigError that names the path."""
     try:
         yield
     except (OSError, RuntimeError) as error:
@@ -117,9 +122,9 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def append(file: IO[bytes], path: Path, line: bytes) -> None:
-    """Write a line to the open file of a path, and hand it to the system, so that a kill leaves at most this one torn.
+    """Write a line to the open file of a path, and hand it to the system, so that a kill tears at most this line.
 
-    Raises ConfigError; the file is closed then, for what it could not take it would try to write again.
+    Raises ConfigError. The file is closed then, because it would try to write the rest again.
     """
     try:
         with writing(path):
@@ -138,7 +143,7 @@ def write_text(path: Path, text: str) -> None:
 
 @contextmanager
 def renamed(partial: Path, path: Path) -> Iterator[None]:
-    """Rename a temporary sibling that is written meanwhile; of one that fails nothing stays. Raises ConfigError."""
+    """Rename a temporary sibling that is written meanwhile. A failure leaves no file. Raises ConfigError."""
     try:
         with writing(path):
             yield

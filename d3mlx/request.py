@@ -203,10 +203,10 @@ class Request:
             raise CheckpointError(
                 "The model's logits are not numbers (NaN); its weights are damaged or overflow in this dtype."
             )
-        chosen = np.flatnonzero(accepted.tokens >= 0)
-        positions, tokens = self.eligible[chosen], accepted.tokens[chosen]
+        committing = np.flatnonzero(accepted.tokens >= 0)
+        positions, tokens = self.eligible[committing], accepted.tokens[committing]
         filled, *_ = [lane.canvas.commit(positions, tokens) for lane in self.lanes]
-        self.table, self.committed = advance(self.table, self.canvas), len(chosen)
+        self.table, self.committed = advance(self.table, self.canvas), len(committing)
         rows, before = self.rows.count * len(self.lanes), self.stats
         self.stats = replace(before, forwards=before.forwards + 1, rows=before.rows + rows, tokens=self.canvas.answered)
         return Step(
@@ -214,7 +214,7 @@ class Request:
             kind=self.kind,
             positions=positions,
             tokens=tokens,
-            entropies=accepted.entropies[chosen],
+            entropies=accepted.entropies[committing],
             filled=filled,
             eligible=self.eligible,
             guesses=accepted.guesses,

@@ -64,8 +64,8 @@ def show_forwards(console: Console, forwards: Forwards) -> None:
 
 def show_crossover(console: Console, crossover: Crossover, fewest_rows: int) -> None:
     console.print(
-        f"Crossover: up to {counted(crossover.rows, 'row')}, a forward takes at most {100 * WITHIN:.0f} % longer than with "
-        f"{fewest_rows}."
+        f"Crossover: up to {counted(crossover.rows, 'row')}, a forward takes at most {100 * WITHIN:.0f} % longer than "
+        f"with {fewest_rows}."
     )
     if crossover.fit is not None:
         fit = crossover.fit

@@ -38,7 +38,7 @@ def check_outputs(*paths: Path | None) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """To a file, or to standard output for "-"."""
+    """Write a value to a file, or to standard output if the path is "-"."""
     content = json.dumps(plain_value(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     if path == Path("-"):
         sys.stdout.write(content)
@@ -51,12 +51,12 @@ def interval(low: float, high: float, sign: str = "") -> str:
 
 
 def cells(point: OperatingPoint, strict: bool) -> list[str]:
-    """A point's figures, in the order of `columns`."""
-    found = point.score
-    figures = [f"{100 * found.accuracy:.2f} %", interval(*found.interval)]
+    """Return a point's figures, in the order of the columns."""
+    totals = point.score
+    figures = [f"{100 * totals.accuracy:.2f} %", interval(*totals.interval)]
     if strict:
-        figures.append("" if found.strict_accuracy is None else f"{100 * found.strict_accuracy:.2f} %")
-    return [*figures, f"{found.tokens_per_forward:.2f}", f"{found.rows_per_token:.1f}"]
+        figures.append("" if totals.strict_accuracy is None else f"{100 * totals.strict_accuracy:.2f} %")
+    return [*figures, f"{totals.tokens_per_forward:.2f}", f"{totals.rows_per_token:.1f}"]
 
 
 def add_columns(table: Table, strict: bool, last: str) -> None:
@@ -68,8 +68,8 @@ def has_strict(runs: Sequence[Run]) -> bool:
     return any(point.score.strict is not None for run in runs for point in run.points)
 
 
-def show_run(run: Run, found: Area, y_max_given: bool) -> None:
-    """The table of one evaluation and its AUP, on standard output."""
+def show_run(run: Run, run_area: Area, y_max_given: bool) -> None:
+    """Print the table of one evaluation and its AUP on standard output."""
     strict = has_strict([run])
     knobs = {point.setting.option or "decoder" for point in run.points}
     table = Table(knobs.pop() if len(knobs) == 1 else "setting", box=None, padding=(0, 2, 0, 0))
@@ -80,18 +80,19 @@ def show_run(run: Run, found: Area, y_max_given: bool) -> None:
         table.add_row(name, *cells(point, strict), f"{point.score.forwards:,}")
     console = printer()
     console.print(table)
-    console.print(area_line(found, "as given" if y_max_given else "the best of this run"), soft_wrap=True)
+    console.print(area_line(run_area, "as given" if y_max_given else "the best of this run"), soft_wrap=True)
 
 
-def area_line(found: Area, origin: str) -> str:
-    if found.value is None:
-        return str(found.why)
-    left_out = f"; {found.left_out} left out, too far below the first" if found.left_out else ""
-    return f"AUP: {found.value:.2f} with y-max {found.y_max:.2f} % ({origin}){left_out}"
+def area_line(run_area: Area, origin: str) -> str:
+    """Return AUP as one line, or the reason why there is none. origin: where y-max comes from."""
+    if run_area.value is None:
+        return str(run_area.why)
+    left_out = f"; {run_area.left_out} left out, too far below the first" if run_area.left_out else ""
+    return f"AUP: {run_area.value:.2f} with y-max {run_area.y_max:.2f} % ({origin}){left_out}"
 
 
 def show_comparison(runs: Sequence[Run], areas: Sequence[Area], origin: str) -> None:
-    """All points of all runs, each with its difference to the least parallel point of the first run."""
+    """Print all points of all runs, each with its difference to the least parallel point of the first run."""
     reference, strict = runs[0].by_parallelism()[0], has_strict(runs)
     table = Table(box=None, padding=(0, 2, 0, 0))
     table.add_column("", overflow="fold")
@@ -102,8 +103,8 @@ def show_comparison(runs: Sequence[Run], areas: Sequence[Area], origin: str) -> 
             if point is reference:
                 change = "reference"
             else:
-                found = difference(reference, point)
-                change = f"{100 * found.value:+.2f} {interval(found.low, found.high, '+')}"
+                paired = difference(reference, point)
+                change = f"{100 * paired.value:+.2f} {interval(paired.low, paired.high, '+')}"
             table.add_row(f"  {point.setting.label}", *cells(point, strict), change)
     console = printer()
     console.print(table)
@@ -111,5 +112,5 @@ def show_comparison(runs: Sequence[Run], areas: Sequence[Area], origin: str) -> 
     apart = asked_apart(runs)
     if apart:
         console.print(f"The runs also differ in {', '.join(apart)}, so not all of it is the decoder's or the model's.")
-    for run, area in zip(runs, areas, strict=True):
-        console.print(f"{run.name}: {area_line(area, origin)}", soft_wrap=True, markup=False)
+    for run, run_area in zip(runs, areas, strict=True):
+        console.print(f"{run.name}: {area_line(run_area, origin)}", soft_wrap=True, markup=False)

@@ -9,9 +9,9 @@ from typing import Any
 import mlx.core as mx
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from d3mlx.cli.render.progress import bar
 from d3mlx.distill.config import DistillConfig
 from d3mlx.distill.trainer import Report
 
@@ -51,9 +51,8 @@ class LivePanel:
     """Progress with the time left, every figure of the newest step, and the curve of the loss."""
 
     def __init__(self, title: str):
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        self.progress = Progress(*columns, TimeRemainingColumn())
-        self.task = self.progress.add_task(title, total=None)
+        self.progress = bar()
+        self.task = self.progress.add_task(title, total=None, note="")
         self.speed, self.losses = Speed(), list[float]()
         self.live = Live(self.progress, console=Console(stderr=True), refresh_per_second=4)
 
@@ -103,6 +102,7 @@ class Lines:
 
 
 def watcher(config: DistillConfig, rows: int) -> Any:
+    """Return the display of a run on this number of examples, as `distill` takes it."""
     if sys.stderr.isatty():
         return LivePanel(f"{config.objective} on {rows} examples")
     return Lines(config.log_every)

@@ -64,12 +64,12 @@ def checkpointed(model: Any, wanted: bool) -> Iterator[None]:
 def read_state(folder: Path) -> dict[str, Any]:
     """The effective configuration of the run in a folder. Raises ConfigError."""
     path = folder / STATE
-    found = json_object(path)
-    if found is None:
+    state = json_object(path)
+    if state is None:
         raise ConfigError(
             f"{path} is missing or damaged, so the run cannot be resumed; train into another --adapter-path."
         )
-    return found
+    return state
 
 
 class AdapterFolder:

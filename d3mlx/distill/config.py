@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
 from d3mlx.distill.losses import LossConfig
-from d3mlx.distill.masking import NoiseConfig, Selection
+from d3mlx.distill.masking import MaskingConfig, Selection
 from d3mlx.distill.optimizer import OptimizerConfig
 from d3mlx.errors import ConfigError
 
@@ -67,9 +67,9 @@ class DistillConfig:
     log_every: int = 10
 
     @property
-    def noise(self) -> NoiseConfig:
+    def masking(self) -> MaskingConfig:
         low, high = self.min_mask_ratio, self.max_mask_ratio
-        return NoiseConfig(low, high, self.blockwise, self.random_masks, self.selection)
+        return MaskingConfig(low, high, self.blockwise, self.random_masks, self.selection)
 
     @property
     def loss(self) -> LossConfig:
@@ -184,21 +184,21 @@ def read_config(path: Path) -> dict[str, Any]:
         raise ConfigError(f"There is no config file {path}.")
     try:
         if path.suffix == ".toml":
-            found: Any = tomllib.loads(path.read_text(encoding="utf-8"))
+            settings: Any = tomllib.loads(path.read_text(encoding="utf-8"))
         else:
             import yaml
 
-            found = yaml.safe_load(path.read_text(encoding="utf-8"))
+            settings = yaml.safe_load(path.read_text(encoding="utf-8"))
     except Exception as error:
         # The YAML parser's errors share no base class with the TOML parser's.
         raise ConfigError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
-    if not isinstance(found, dict):
+    if not isinstance(settings, dict):
         raise ConfigError(f"{path} must hold settings such as `rank: 16`.")
-    found = {str(name).replace("-", "_"): value for name, value in found.items()}
+    settings = {str(name).replace("-", "_"): value for name, value in settings.items()}
     known = {field.name for field in fields(DistillConfig)} | {"preset"}
-    if unknown := sorted(set(found) - known):
+    if unknown := sorted(set(settings) - known):
         raise ConfigError(f"{path} has no setting {unknown[0]!r} that d3mlx distill knows.")
-    return found
+    return settings
 
 
 def typed(settings: dict[str, Any]) -> dict[str, Any]:
@@ -279,11 +279,11 @@ FREE_TO_CHANGE = {"adapter_path", "save_every", "log_every", "grad_checkpoint", 
 
 def check_same_content(config: DistillConfig, now: dict[str, str], before: dict[str, Any]) -> None:
     """Raise ConfigError if a run that is to be resumed had another model or other data, whatever their names."""
-    for name, place in (("model", config.model), ("data", config.data)):
+    for name, source in (("model", config.model), ("data", config.data)):
         mark = f"{name}_fingerprint"
         if before.get(mark, now[mark]) != now[mark]:
             raise ConfigError(
-                f"The run in {config.adapter_path} had another {name} than what is now in {place}; resume it with the "
+                f"The run in {config.adapter_path} had another {name} than what is now in {source}; resume it with the "
                 "same, or train into another --adapter-path."
             )
 

@@ -32,11 +32,12 @@ from d3mlx.models import DiffusionModel, traits_of
 
 @dataclass(frozen=True)
 class Example:
-    """ids: prompt and answer with its end token. ranks [N]: steps of the trajectory after the prompt, None without."""
+    """ids: prompt and answer with its end token. source: its file and row. ranks [N]: steps of the trajectory after the
+    prompt, None without."""
 
     ids: Ints
     prompt: int
-    place: str
+    source: str
     ranks: Ints | None = None
 
 
@@ -54,10 +55,10 @@ def load_examples(config: DistillConfig, model: DiffusionModel, tokenizer: Any) 
             raise ConfigError(
                 f"{config.data} holds no trajectories; use --objective sft, or record some with d3mlx trajectories."
             )
-        found = answered(config.data, model, tokenizer)
+        unchecked = answered(config.data, model, tokenizer)
     else:
-        found = recorded(path, config.only_correct, model, tokenizer)
-    examples = [checked(example, config, model) for example in found]
+        unchecked = recorded(path, config.only_correct, model, tokenizer)
+    examples = [checked(example, config, model) for example in unchecked]
     if not examples:
         raise DataError(f"{config.data} holds nothing to train on.")
     return examples
@@ -80,41 +81,41 @@ def recorded(folder: Path, only_correct: bool, model: DiffusionModel, tokenizer:
         stops = np.flatnonzero(np.isin(trajectory.tokens, ends))
         answer = trajectory.tokens[: stops[0] + 1] if len(stops) else np.append(trajectory.tokens, np.int32(ends[0]))
         ids = np.concatenate([trajectory.prompt, answer]).astype(np.int32)
-        place = f"{folder}, row {trajectory.row}"
-        yield Example(ids, len(trajectory.prompt), place, trajectory.ranks.astype(np.int32))
+        source = f"{folder}, row {trajectory.row}"
+        yield Example(ids, len(trajectory.prompt), source, trajectory.ranks.astype(np.int32))
     if only_correct and not judged:
         raise ConfigError(
             f"{folder} holds no verdicts on its answers; leave --only-correct out, or record with --check."
         )
 
 
-def answered(source: str, model: DiffusionModel, tokenizer: Any) -> Iterator[Example]:
+def answered(data: str, model: DiffusionModel, tokenizer: Any) -> Iterator[Example]:
     """Rows with a prompt and a completion, or chat messages that end with the assistant's."""
-    path = Path(source)
-    if source == EMBEDDED:
+    path = Path(data)
+    if data == EMBEDDED:
         rows = embedded_rows(EMBEDDED_ROWS)
     else:
         rows = read_rows(path / "train.jsonl" if path.is_dir() else path)
     end = turn_end(model, tokenizer)
-    for place, row in rows:
+    for source, row in rows:
         answer: Any
         if "messages" in row:
-            *shown, last = messages_of(place, row["messages"])
+            *shown, last = messages_of(source, row["messages"])
             if last["role"] != "assistant" or not shown:
-                raise DataError(f"{place}: the messages must end with the assistant's answer to train on.")
-            prompt, answer = ids_of(place, tokenizer, shown), last["content"]
+                raise DataError(f"{source}: the messages must end with the assistant's answer to train on.")
+            prompt, answer = ids_of(source, tokenizer, shown), last["content"]
         else:
-            prompt, answer = ids_of(place, tokenizer, prompt_of(place, row, raw=False)), row.get("completion")
+            prompt, answer = ids_of(source, tokenizer, prompt_of(source, row, raw=False)), row.get("completion")
         if not isinstance(answer, str) or not answer.strip():
-            raise DataError(f"{place}: the row has no completion to train on.")
+            raise DataError(f"{source}: the row has no completion to train on.")
         ids = [*prompt, *tokenizer.encode(answer, add_special_tokens=False), end]
-        yield Example(np.array(ids, np.int32), len(prompt), place)
+        yield Example(np.array(ids, np.int32), len(prompt), source)
 
 
 def turn_end(model: DiffusionModel, tokenizer: Any) -> int:
     """What ends an answer: the family's end of a turn if the tokenizer has one, else config.json's end token."""
-    found = tokenizer.get_vocab().get(traits_of(model.family).turn_end)
-    return int(end_ids(model, tokenizer)[0] if found is None else found)
+    token = tokenizer.get_vocab().get(traits_of(model.family).turn_end)
+    return int(end_ids(model, tokenizer)[0] if token is None else token)
 
 
 def checked(example: Example, config: DistillConfig, model: DiffusionModel) -> Example:
@@ -122,16 +123,16 @@ def checked(example: Example, config: DistillConfig, model: DiffusionModel) -> E
     width, mask_id = model.args.logit_width, model.args.mask_token_id
     if example.prompt >= config.max_length:
         raise DataError(
-            f"{example.place}: the prompt ({example.prompt} tokens) leaves no room for an answer in max-length "
+            f"{example.source}: the prompt ({example.prompt} tokens) leaves no room for an answer in max-length "
             f"{config.max_length}."
         )
     if example.ids.min() < 0 or example.ids.max() >= width:
-        raise DataError(f"{example.place}: an id is outside 0 to {width - 1}; the row is of another tokenizer.")
+        raise DataError(f"{example.source}: an id is outside 0 to {width - 1}; the row is of another tokenizer.")
     if (example.ids == mask_id).any():
-        raise DataError(f"{example.place}: the mask token (id {mask_id}) is among the tokens to be learned.")
+        raise DataError(f"{example.source}: the mask token (id {mask_id}) is among the tokens to be learned.")
     if config.max_length > model.args.context:
         raise DataError(f"max-length {config.max_length} exceeds the model's context of {model.args.context}.")
-    return Example(example.ids[: config.max_length], example.prompt, example.place, example.ranks)
+    return Example(example.ids[: config.max_length], example.prompt, example.source, example.ranks)
 
 
 def content_hash(examples: list[Example]) -> str:
@@ -160,8 +161,8 @@ class Order:
         return [self.row(number) for number in range(first, first + size)]
 
     def row(self, number: int) -> int:
-        epoch, place = divmod(number, self.rows)
-        return int(permutation(self.config.seed, epoch, self.rows)[place])
+        epoch, index = divmod(number, self.rows)
+        return int(permutation(self.config.seed, epoch, self.rows)[index])
 
 
 @lru_cache(2)

@@ -8,6 +8,7 @@ positions count from the end of the row's own prompt, and the prompt that traini
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,45 +22,47 @@ from d3mlx.errors import DataError
 from d3mlx.models import DiffusionModel
 
 
-def states_of(place: str, row: dict[str, Any]) -> tuple[list[int], NDArray[np.int32]]:
-    """The row's own prompt, and its states after the prompt [steps, N]. Raises DataError."""
+def states_of(location: str, row: dict[str, Any]) -> tuple[list[int], NDArray[np.int32]]:
+    """Return the row's own prompt, and its states after the prompt [steps, N]. Raises DataError."""
     trajectory, prompt = row.get("trajectory"), row.get("prompt_ids")
     if not isinstance(trajectory, list) or not trajectory:
-        raise DataError(f"{place}: the row has no trajectory.")
+        raise DataError(f"{location}: the row has no trajectory.")
     if isinstance(prompt, list) and prompt and isinstance(prompt[0], list):
         prompt = prompt[0]
     if not isinstance(prompt, list) or not prompt:
-        raise DataError(f"{place}: the row has no prompt_ids.")
+        raise DataError(f"{location}: the row has no prompt_ids.")
     try:
         states = np.array(trajectory, np.int32)
     except (ValueError, TypeError, OverflowError):
-        raise DataError(f"{place}: the states of the trajectory are no lists of ids of one length.") from None
+        raise DataError(f"{location}: the states of the trajectory are no lists of ids of one length.") from None
     if states.ndim == 3 and states.shape[1] == 1:
         states = states[:, 0]
     if states.ndim != 2 or states.shape[1] <= len(prompt) or states[0, : len(prompt)].tolist() != prompt:
-        raise DataError(f"{place}: the states of the trajectory do not begin with prompt_ids.")
+        raise DataError(f"{location}: the states of the trajectory do not begin with prompt_ids.")
     return prompt, states[:, len(prompt) :]
 
 
 def trajectory_of_states(
-    place: str, number: int, prompt: list[int], states: NDArray[np.int32], mask_id: int
+    location: str, number: int, prompt: list[int], states: NDArray[np.int32], mask_id: int
 ) -> Trajectory:
-    """Ranks are the number of states in which a position is still masked."""
+    """Return the trajectory of a row; a position's rank is the number of states in which it is masked."""
     if (states[-1] == mask_id).any():
-        raise DataError(f"{place}: the last state still holds mask tokens (id {mask_id}); the decode was not finished.")
+        raise DataError(
+            f"{location}: the last state still holds mask tokens (id {mask_id}); the decode was not finished."
+        )
     ranks = (states == mask_id).sum(axis=0).astype(np.int16)
     return Trajectory(number, np.array(prompt, np.int32), states[-1].copy(), ranks)
 
 
 def published_trajectories(path: Path, model: DiffusionModel, tokenizer: Any, raw: bool) -> Iterator[Trajectory]:
-    """Every row of a JSONL or parquet file in the published layout. Raises DataError."""
+    """Yield every row of a JSONL or parquet file in the published layout. Raises DataError."""
     width = model.args.logit_width
-    for number, (place, row) in enumerate(read_rows(path)):
-        own_prompt, states = states_of(place, row)
-        prompt = ids_of(place, tokenizer, prompt_of(place, row, raw)) if row.get("question") else own_prompt
+    for number, (location, row) in enumerate(read_rows(path)):
+        own_prompt, states = states_of(location, row)
+        prompt = ids_of(location, tokenizer, prompt_of(location, row, raw)) if row.get("question") else own_prompt
         if not ((states >= 0) & (states < width)).all() or max(prompt) >= width:
-            raise DataError(f"{place}: the row holds ids outside 0 to {width - 1}; it is of another tokenizer.")
-        check_length(place, model, prompt, states.shape[1])
-        found = trajectory_of_states(place, number, prompt, states, model.args.mask_token_id)
+            raise DataError(f"{location}: the row holds ids outside 0 to {width - 1}; it is of another tokenizer.")
+        check_length(location, model, prompt, states.shape[1])
         correct = row.get("is_correct")
-        yield Trajectory(number, found.prompt, found.tokens, found.ranks, None if correct is None else bool(correct))
+        trajectory = trajectory_of_states(location, number, prompt, states, model.args.mask_token_id)
+        yield replace(trajectory, correct=None if correct is None else bool(correct))

@@ -42,7 +42,7 @@ class LossConfig:
 class LossRows:
     """One forward and the rows of it that carry the loss; rows that only pad have weight 0.
 
-    ids [B, T]; rows [N] index the flattened hidden rows [B * T]; targets [N]; weights [N]; total: what the sum of
+    ids [B, L]; rows [N] index the flattened hidden rows [B * L]; targets [N]; weights [N]; total: what the sum of
     losses is divided by, over all processes. name: what its terms end in. scale: how much this forward weighs.
     """
 
@@ -57,8 +57,8 @@ class LossRows:
 
 def cross_entropy(logits: mx.array, targets: mx.array) -> mx.array:
     """logits [N, V], targets [N] -> negative log-likelihoods [N]."""
-    chosen = mx.take_along_axis(logits, targets[:, None], axis=-1)[:, 0]
-    return mx.logsumexp(logits, axis=-1) - chosen
+    target_logits = mx.take_along_axis(logits, targets[:, None], axis=-1)[:, 0]
+    return mx.logsumexp(logits, axis=-1) - target_logits
 
 
 Labelled = tuple[Noisy, NDArray[np.int32]]
@@ -75,12 +75,12 @@ def loss_rows(
     ids = np.stack([noisy.ids for noisy, _ in batch])
     lost = np.stack([noisy.lost for noisy, _ in batch])
     labels = np.stack([label for _, label in batch])
-    found = np.flatnonzero(lost)
-    size = max(-(-len(found) // ROW_MULTIPLE), 1) * ROW_MULTIPLE
+    where = np.flatnonzero(lost)
+    size = max(-(-len(where) // ROW_MULTIPLE), 1) * ROW_MULTIPLE
     rows, targets, carried = np.zeros(size, np.int32), np.zeros(size, np.int32), np.zeros(size, np.float32)
-    rows[: len(found)] = found - shift
-    targets[: len(found)] = labels.flat[found]
-    carried[: len(found)] = np.repeat(np.array(weights, np.float32), lost.sum(axis=1))
+    rows[: len(where)] = where - shift
+    targets[: len(where)] = labels.flat[where]
+    carried[: len(where)] = np.repeat(np.array(weights, np.float32), lost.sum(axis=1))
     return LossRows(on_device(ids), on_device(rows), on_device(targets), on_device(carried), total, name, scale)
 
 
@@ -91,7 +91,9 @@ def certainty(logits: mx.array, targets: mx.array, temperature: float) -> tuple[
     return entropy, (mx.argmax(logits, axis=-1) == targets).astype(mx.float32)
 
 
-def row_sums(model: DiffusionModel, one: LossRows, temperature: float | None) -> tuple[mx.array, mx.array, mx.array]:
+def row_sums(
+    model: DiffusionModel, forward: LossRows, temperature: float | None
+) -> tuple[mx.array, mx.array, mx.array]:
     """Weighted sums over this process's rows: cross-entropy, entropy of right predictions, their weight."""
 
     def sums(logits: mx.array, targets: mx.array, weights: mx.array) -> list[mx.array]:
@@ -105,13 +107,13 @@ def row_sums(model: DiffusionModel, one: LossRows, temperature: float | None) ->
         return [nll, (entropy * right).sum(), right.sum()]
 
     again: Any = mx.checkpoint(sums)
-    hidden = model.hidden(one.ids)
-    rows = hidden.reshape(-1, hidden.shape[-1])[one.rows]
+    hidden = model.hidden(forward.ids)
+    rows = hidden.reshape(-1, hidden.shape[-1])[forward.rows]
     totals = [mx.zeros(())] * 3
-    for i in range(0, len(one.rows), ROW_MULTIPLE):
+    for i in range(0, len(forward.rows), ROW_MULTIPLE):
         part = slice(i, i + ROW_MULTIPLE)
-        found = again(model.logits(rows[part]), one.targets[part], one.weights[part])
-        totals = [a + b for a, b in zip(totals, found, strict=True)]
+        sums_of_part = again(model.logits(rows[part]), forward.targets[part], forward.weights[part])
+        totals = [a + b for a, b in zip(totals, sums_of_part, strict=True)]
     return totals[0], totals[1], totals[2]
 
 
@@ -121,19 +123,19 @@ def total_over_processes(value: mx.array) -> mx.array:
 
 
 def d3llm_loss(
-    model: DiffusionModel, one: LossRows, config: LossConfig, entropy_weight: float
+    model: DiffusionModel, forward: LossRows, config: LossConfig, entropy_weight: float
 ) -> tuple[mx.array, Terms]:
     """(CE + entropy_weight x entropy) x share of one forward, means being over the rows of all processes."""
-    nll, entropy, right = row_sums(model, one, config.temperature)
+    nll, entropy, right = row_sums(model, forward, config.temperature)
     size = mx.distributed.init().size()
-    ce = nll * (size / max(one.total, 1.0))
+    ce = nll * (size / max(forward.total, 1.0))
     certain = entropy * size / mx.maximum(total_over_processes(right), 1.0)
-    loss = (ce + entropy_weight * certain) * (config.share * one.scale)
-    return loss, {f"ce{one.name}": ce * one.scale, f"entropy{one.name}": certain * one.scale}
+    loss = (ce + entropy_weight * certain) * (config.share * forward.scale)
+    return loss, {f"ce{forward.name}": ce * forward.scale, f"entropy{forward.name}": certain * forward.scale}
 
 
-def plain_loss(model: DiffusionModel, one: LossRows) -> tuple[mx.array, Terms]:
+def plain_loss(model: DiffusionModel, forward: LossRows) -> tuple[mx.array, Terms]:
     """The weighted sum of cross-entropies over `total`: LLaDA's bound on the likelihood (LLaDA, equation 5)."""
-    nll, _, _ = row_sums(model, one, None)
-    loss = nll * (mx.distributed.init().size() / one.total)
-    return loss * one.scale, {"ce": loss * one.scale}
+    nll, _, _ = row_sums(model, forward, None)
+    loss = nll * (mx.distributed.init().size() / forward.total)
+    return loss * forward.scale, {"ce": loss * forward.scale}

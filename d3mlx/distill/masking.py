@@ -1,4 +1,4 @@
-"""Which positions a training sequence hides, and the schedules behind it (d3LLM's pseudo-trajectory distillation).
+"""How training sequences are masked, and how that changes over a run (d3LLM's pseudo-trajectory distillation).
 
 A sequence is prompt, response, end token, padding. One segment of it, mostly one block, is partly hidden in the order
 in which the teacher committed its positions; everything after the segment is hidden and carries no loss.
@@ -66,8 +66,8 @@ class Sequence:
 
 
 @dataclass(frozen=True)
-class NoiseConfig:
-    """How sequences are hidden.
+class MaskingConfig:
+    """How sequences are masked.
 
     lowest, highest: bounds of the mask ratio; the lower bound rises from the first to the second over the run.
     blockwise: hide one block, or the whole response. random_masks: ignore the trajectory. selection: how a mask ratio
@@ -81,7 +81,7 @@ class NoiseConfig:
     selection: Selection = "published"
 
 
-def lowest_ratio(config: NoiseConfig, step: int, steps: int) -> float:
+def lowest_ratio(config: MaskingConfig, step: int, steps: int) -> float:
     """The progressive lower bound of the mask ratio; the upper bound stays."""
     progress = min(step / steps, 1.0) if steps > 0 else 0.0
     return config.lowest + progress * (config.highest - config.lowest)
@@ -118,7 +118,7 @@ def hidden_by_order(sequence: Sequence, start: int, end: int, ratio: float, sele
     return hidden
 
 
-def segment(sequence: Sequence, config: NoiseConfig, size: int, to_padding: bool, draws: Draws) -> tuple[int, int]:
+def segment(sequence: Sequence, config: MaskingConfig, size: int, to_padding: bool, draws: Draws) -> tuple[int, int]:
     """[start, end) of the positions that may carry the loss; empty where there is no response.
 
     One block of the response, drawn evenly. The one after the last whole block runs to the end of the padding, which is
@@ -138,7 +138,7 @@ def segment(sequence: Sequence, config: NoiseConfig, size: int, to_padding: bool
 
 @dataclass(frozen=True)
 class Noisy:
-    """A hidden sequence: ids [L] as the model sees them, lost [L] where the loss is taken."""
+    """A masked sequence: ids int32 [L] as the model sees them; lost bool [L], True where the loss is taken."""
 
     ids: Ints
     lost: Bools
@@ -155,7 +155,7 @@ def hide(sequence: Sequence, start: int, end: int, hidden: Bools, mask_id: int) 
 
 
 def noisy_pair(
-    sequence: Sequence, config: NoiseConfig, size: int, ratio: float, draws: Draws, mask_id: int, to_padding: bool
+    sequence: Sequence, config: MaskingConfig, size: int, ratio: float, draws: Draws, mask_id: int, to_padding: bool
 ) -> tuple[Noisy, Noisy]:
     """The sequence hidden at `ratio`, and its complement: the same segment with the other positions hidden."""
     start, end = segment(sequence, config, size, to_padding, draws)

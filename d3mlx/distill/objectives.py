@@ -26,7 +26,7 @@ class Objective(Protocol):
 
     def passes(self, step: int) -> list[Any]: ...
 
-    def loss(self, model: Any, one: Any) -> tuple[mx.array, Terms]: ...
+    def loss(self, model: Any, forward: Any) -> tuple[mx.array, Terms]: ...
 
     def figures(self, step: int) -> dict[str, float]:
         """What the step was drawn with, for the log."""
@@ -58,9 +58,10 @@ class OnExamples:
         return items[self.world.rank() :: self.world.size()]
 
     def origin(self, step: int) -> str:
-        places = [e.place for micro in range(self.config.grad_accumulation_steps) for e in self.batch(step, micro)]
-        shown = "; ".join(dict.fromkeys(places[:4]))
-        return f"{shown} and {len(places) - 4} more" if len(places) > 4 else shown
+        micros = range(self.config.grad_accumulation_steps)
+        sources = [example.source for micro in micros for example in self.batch(step, micro)]
+        shown = "; ".join(dict.fromkeys(sources[:4]))
+        return f"{shown} and {len(sources) - 4} more" if len(sources) > 4 else shown
 
     @property
     def scale(self) -> float:
@@ -68,11 +69,11 @@ class OnExamples:
 
 
 class Distillation(OnExamples):
-    """d3LLM's pseudo-trajectory distillation: see `noise` and `losses`."""
+    """d3LLM's pseudo-trajectory distillation: see `masking` and `losses`."""
 
     def ratio(self, step: int, draws: Generator) -> float:
-        noise = self.config.noise
-        return draws.uniform(lowest_ratio(noise, step, self.steps), noise.highest)
+        masking = self.config.masking
+        return draws.uniform(lowest_ratio(masking, step, self.steps), masking.highest)
 
     def size(self, step: int) -> int:
         return block_size(self.config.block_sizes, self.order.epoch(step))
@@ -84,7 +85,7 @@ class Distillation(OnExamples):
             ratio, size = self.ratio(step, draws), self.size(step)
             sequences = self.sequences(step, micro)
             mask_id, to_padding = self.args.mask_token_id, traits_of(self.model.family).counts_padding
-            pairs = [noisy_pair(s, self.config.noise, size, ratio, draws, mask_id, to_padding) for s in sequences]
+            pairs = [noisy_pair(s, self.config.masking, size, ratio, draws, mask_id, to_padding) for s in sequences]
             for part, name in enumerate(("", "_rev") if self.config.complementary else ("",)):
                 batch = [(pair[part], sequence.ids) for pair, sequence in zip(pairs, sequences, strict=True)]
                 out.append(self.rows(batch, name))
@@ -95,10 +96,10 @@ class Distillation(OnExamples):
         mine = self.share(batch)
         return loss_rows(mine, self.shift, [1.0] * len(mine), total, name, self.scale)
 
-    def loss(self, model: DiffusionModel, one: LossRows) -> tuple[mx.array, Terms]:
+    def loss(self, model: DiffusionModel, forward: LossRows) -> tuple[mx.array, Terms]:
         config = self.config.loss
-        weight = config.entropy_weight if not one.name or config.complement_entropy else 0.0
-        return d3llm_loss(model, one, config, weight)
+        weight = config.entropy_weight if not forward.name or config.complement_entropy else 0.0
+        return d3llm_loss(model, forward, config, weight)
 
     def figures(self, step: int) -> dict[str, float]:
         ratios = [
@@ -135,8 +136,8 @@ class PlainTraining(OnExamples):
         start, end = sequence.prompt, len(sequence.ids)
         return hide(sequence, start, end, draws.uniforms(end - start) < np.float32(time), self.args.mask_token_id)
 
-    def loss(self, model: DiffusionModel, one: LossRows) -> tuple[mx.array, Terms]:
-        return plain_loss(model, one)
+    def loss(self, model: DiffusionModel, forward: LossRows) -> tuple[mx.array, Terms]:
+        return plain_loss(model, forward)
 
     def figures(self, step: int) -> dict[str, float]:
         times = [t for micro in range(self.config.grad_accumulation_steps) for t in self.times(step, micro)]

@@ -21,8 +21,8 @@ EMBEDDED = "embedded"
 EMBEDDED_ROWS = 2500
 
 
-def messages_of(place: str, value: Any) -> list[dict[str, str]]:
-    """Chat messages of a row. Raises DataError unless each has a role and a content."""
+def messages_of(location: str, value: Any) -> list[dict[str, str]]:
+    """Return the chat messages of a row. Raises DataError unless each has a role and a content."""
     if (
         not isinstance(value, list)
         or not value
@@ -30,70 +30,74 @@ def messages_of(place: str, value: Any) -> list[dict[str, str]]:
             isinstance(m, dict) and isinstance(m.get("role"), str) and isinstance(m.get("content"), str) for m in value
         )
     ):
-        raise DataError(f"{place}: messages must be a list of objects with a role and a content.")
+        raise DataError(f"{location}: messages must be a list of objects with a role and a content.")
     return [{"role": m["role"], "content": m["content"]} for m in value]
 
 
-def prompt_of(place: str, row: dict[str, Any], raw: bool) -> Prompt:
-    """The prompt of a row: messages, or a text that becomes one user message unless `raw`."""
+def prompt_of(location: str, row: dict[str, Any], raw: bool) -> Prompt:
+    """Return the prompt of a row: messages, or a text that becomes one user message unless `raw`."""
     if "messages" in row:
         if raw:
-            raise DataError(f"{place}: chat messages cannot be taken raw; give a prompt, or leave --raw out.")
-        messages = messages_of(place, row["messages"])
+            raise DataError(f"{location}: chat messages cannot be taken raw; give a prompt, or leave --raw out.")
+        messages = messages_of(location, row["messages"])
         if messages[-1]["role"] == "assistant":
-            raise DataError(f"{place}: the messages end with the assistant's; a prompt ends with the user's.")
+            raise DataError(f"{location}: the messages end with the assistant's; a prompt ends with the user's.")
         return messages
     text = row.get("prompt", row.get("question"))
     if not isinstance(text, str) or not text.strip():
-        raise DataError(f"{place}: the row has no prompt text and no messages.")
+        raise DataError(f"{location}: the row has no prompt text and no messages.")
     return text if raw else [{"role": "user", "content": text}]
 
 
-def ids_of(place: str, tokenizer: Any, prompt: Prompt) -> list[int]:
+def ids_of(location: str, tokenizer: Any, prompt: Prompt) -> list[int]:
+    """Return the token ids of a prompt. Raises DataError if it cannot be encoded."""
     try:
         return encode(tokenizer, prompt)
     except PromptError as error:
-        raise DataError(f"{place}: {error}") from error
+        raise DataError(f"{location}: {error}") from error
 
 
-def check_length(place: str, model: DiffusionModel, ids: list[int], new_tokens: int) -> None:
+def check_length(location: str, model: DiffusionModel, ids: list[int], new_tokens: int) -> None:
     """Raise DataError unless prompt and answer fit the model's context and the prompt holds no mask."""
     if len(ids) + new_tokens > model.args.context:
         raise DataError(
-            f"{place}: the prompt ({len(ids)} tokens) and {new_tokens} new tokens exceed the model's context of "
+            f"{location}: the prompt ({len(ids)} tokens) and {new_tokens} new tokens exceed the model's context of "
             f"{model.args.context}."
         )
     if model.args.mask_token_id in ids:
-        raise DataError(f"{place}: the prompt holds the mask token.")
+        raise DataError(f"{location}: the prompt holds the mask token.")
 
 
 def questions(
     source: str, model: DiffusionModel, tokenizer: Any, new_tokens: int, raw: bool, limit: int | None
 ) -> list[Question]:
-    """The prompts of a JSONL or parquet file, or the embedded problems, tokenized with the chat template."""
+    """Return the prompts of a JSONL or parquet file, or embedded problems, tokenized with the chat template."""
     if source == EMBEDDED:
         rows: Iterator[tuple[str, dict[str, Any]]] = embedded_rows(limit or EMBEDDED_ROWS)
     else:
         rows = read_rows(Path(source))
     out = []
-    for number, (place, row) in enumerate(rows):
+    for number, (location, row) in enumerate(rows):
         if limit is not None and number >= limit:
             break
-        ids = ids_of(place, tokenizer, prompt_of(place, row, raw))
-        check_length(place, model, ids, new_tokens)
+        ids = ids_of(location, tokenizer, prompt_of(location, row, raw))
+        check_length(location, model, ids, new_tokens)
         answer = row.get("answer", row.get("gt_answer"))
         out.append(Question(number, ids, None if answer is None else str(answer)))
     return out
 
 
 def embedded_rows(count: int) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Training problems as rows with a prompt, a completion and an answer."""
+    """Yield training problems as rows with a prompt, a completion and an answer."""
     for i in range(count):
         task = problem(i)
         yield f"problem {i}", {"prompt": task.question, "completion": task.solution, "answer": task.answer}
 
 
-def fingerprint(tokenizer: Any) -> str:
-    """Tells two vocabularies apart: a hash of every token and its id."""
+def vocabulary_fingerprint(tokenizer: Any) -> str:
+    """Return a hash of every token and its id; it differs between vocabularies."""
     pairs = sorted(tokenizer.get_vocab().items())
     return hashlib.sha256(json.dumps(pairs).encode()).hexdigest()[:16]
+
+
+fingerprint = vocabulary_fingerprint

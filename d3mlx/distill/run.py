@@ -84,6 +84,6 @@ def distill(
 
 def prepare(config: DistillConfig, force: bool) -> Estimate:
     """The estimate; MemoryLimitError if it exceeds what this machine can give, unless `force`."""
-    found = memory_needed(config)
-    refuse_if_over_limit(found, force)
-    return found
+    needed = memory_needed(config)
+    refuse_if_over_limit(needed, force)
+    return needed

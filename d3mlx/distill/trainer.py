@@ -20,7 +20,6 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 from mlx.utils import tree_flatten, tree_unflatten
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from d3mlx.checkpoints.headers import read_header
 from d3mlx.checkpoints.loader import compute_dtype
@@ -82,32 +81,11 @@ def load_checkpoint(folder: Path) -> tuple[State, int] | None:
         return None
     try:
         read_header(path)
-        found: Any = mx.load(str(path), return_metadata=True)
-        arrays, metadata = found
+        loaded: Any = mx.load(str(path), return_metadata=True)
+        arrays, metadata = loaded
         return State.of_flat(arrays), int(metadata["step"])
     except (CheckpointError, RuntimeError, ValueError, KeyError) as error:
         raise CheckpointError(f"{path} is damaged, so the run cannot be resumed; train into another folder.") from error
-
-
-class Bar:
-    """A progress bar with the loss."""
-
-    def __init__(self) -> None:
-        columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-        self.progress = Progress(*columns, TextColumn("loss {task.fields[loss]:.3f}"))
-
-    def __enter__(self) -> Bar:
-        self.progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.progress.stop()
-
-    def begin(self, first: int, steps: int) -> None:
-        self.task = self.progress.add_task("training", total=steps, completed=first, loss=math.nan)
-
-    def step(self, report: Report) -> None:
-        self.progress.update(self.task, completed=report.step, loss=report.loss)
 
 
 class Log:
@@ -168,8 +146,8 @@ class Trainer:
 
     def own_state(self, resume: bool) -> tuple[State, int]:
         """The state that this process knows of. Raises CheckpointError if a checkpoint is not of this model."""
-        found: Any = tree_flatten(self.model.trainable_parameters())
-        weights = {name: value.astype(mx.float32) for name, value in found}
+        trainable: Any = tree_flatten(self.model.trainable_parameters())
+        weights = {name: value.astype(mx.float32) for name, value in trainable}
         start = State.start(weights, averaged=self.config.optimizer.average is not None)
         checkpoint = load_checkpoint(self.folder) if resume and self.writes else None
         state, step = checkpoint or (start, 0)
@@ -188,10 +166,10 @@ class Trainer:
         mx.eval(shared)
         return State.of_flat(shared), int(float(mx.distributed.all_sum(mx.array(step * share))))
 
-    def gradients(self, one: Any, state: State) -> tuple[tuple[mx.array, Terms], Arrays]:
+    def gradients(self, forward: Any, state: State) -> tuple[tuple[mx.array, Terms], Arrays]:
         def loss(weights: Arrays) -> tuple[mx.array, Terms]:
             self.put(weights)
-            return self.objective.loss(self.model, one)
+            return self.objective.loss(self.model, forward)
 
         return mx.value_and_grad(loss)(state.weights)
 
@@ -199,10 +177,10 @@ class Trainer:
         """The sums of all passes: loss and its terms, and the gradients, over all processes."""
         values: dict[str, mx.array] = {}
         total: Arrays = {}
-        for i, one in enumerate(passes):
-            (value, terms), gradients = self.gradients(one, state)
-            for name, found in {"loss": value, **terms}.items():
-                values[name] = values[name] + found if name in values else found
+        for i, forward in enumerate(passes):
+            (value, terms), gradients = self.gradients(forward, state)
+            for name, part in {"loss": value, **terms}.items():
+                values[name] = values[name] + part if name in values else part
             total = {name: total[name] + g for name, g in gradients.items()} if total else gradients
             # One pass at a time, so that its activations are freed before the next one's exist; and apart from the
             # optimizer, in whose graph MLX would recompute all checkpointed layers before it needs the first.
@@ -221,8 +199,9 @@ class Trainer:
         stop_after: int | None = None,
         watcher: AbstractContextManager[Watcher] | None = None,
     ) -> int:
-        """Train to the last step, or stop after `stop_after` steps of this call; the number of steps it did.
+        """Train to the last step, or stop after `stop_after` steps of this call; return the number of steps it did.
 
+        watcher: the display of the run, told of every step by the process that writes; none shows nothing.
         Raises DataError, before anything of that step is saved, if the loss is not a number.
         """
         state, first = self.begin(resume)
@@ -231,15 +210,19 @@ class Trainer:
             # A run that was killed behind its checkpoint has not been told of it.
             self.saver(state.result, first)
         with ExitStack() as stack:
-            watch: Any = stack.enter_context(watcher or Bar()) if self.writes else None
+            watch = stack.enter_context(watcher) if watcher is not None and self.writes else None
             log = Log(self.folder / "log.jsonl", self.config.log_every) if self.writes else None
             if log is not None:
                 stack.callback(log.close)
+            if watch is not None:
                 watch.begin(first, self.config.steps)
             passes = self.objective.passes(first) if first < last else []
             for step in range(first, last):
                 mx.random.seed(self.seed_of(step))
-                sequences, tokens = sum(len(one.ids) for one in passes), sum(one.ids.size for one in passes)
+                sequences, tokens = (
+                    sum(len(forward.ids) for forward in passes),
+                    sum(forward.ids.size for forward in passes),
+                )
                 values, gradients = self.step(passes, state)
                 state, norm = self.optimizer(state, gradients, step)
                 mx.async_eval(state.flat(), values, norm)  # type: ignore[no-untyped-call]
@@ -255,7 +238,8 @@ class Trainer:
                 figures = self.objective.figures(step)
                 loss = numbers.pop("loss")
                 report = Report(done, loss, numbers, figures, float(norm), rate, sequences * size, tokens * size)
-                watch.step(report)
+                if watch is not None:
+                    watch.step(report)
                 log.step(report, done == last, lambda: self.measured(state, monitor, done))  # noqa: B023
                 if done % self.config.save_every == 0 or done == last:
                     self.save(state, done)

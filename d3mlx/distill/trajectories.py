@@ -67,12 +67,12 @@ class Teacher(Options):
 
     def build(self, family: str) -> Decoder:
         traits = traits_of(family)
-        chosen = self.filled(traits)
-        cache = NoCache() if chosen.cache == "none" else SelectiveCache(source=traits.shift)
+        options = self.filled(traits)
+        cache = NoCache() if options.cache == "none" else SelectiveCache(source=traits.shift)
         # No entropy is below 0, so every step commits what progress is forced with: the lowest entropy of the block.
         lowest = Entropy(0.0, inclusive=False, best_always=False, force_likeliest=False)
         rule = Quota() if traits.sampler == "quota" else lowest
-        return Decoder(SequentialBlocks(chosen.block_size), rule, cache)
+        return Decoder(SequentialBlocks(options.block_size), rule, cache)
 
 
 @dataclass(frozen=True)
@@ -184,10 +184,10 @@ WORDS = re.compile(r"answer is", re.IGNORECASE)
 
 def stated_answer(text: str) -> str | None:
     """The answer that a solution states: the last box, else what "answer is" says, else the last number."""
-    found = last_boxed(text) or after_words(text)
-    if found is None and (numbers := NUMBER.findall(text)):
-        found = numbers[-1]
-    return None if found is None else normal(found)
+    answer = last_boxed(text) or after_words(text)
+    if answer is None and (numbers := NUMBER.findall(text)):
+        answer = numbers[-1]
+    return None if answer is None else normalized(answer)
 
 
 def after_words(text: str) -> str | None:
@@ -196,11 +196,11 @@ def after_words(text: str) -> str | None:
     if not said:
         return None
     sentence = re.split(r"\.(?!\d)|\n", said[-1])[0]
-    found = NUMBER.search(sentence.rsplit("=", 1)[-1])
-    return found.group() if found else None
+    number = NUMBER.search(sentence.rsplit("=", 1)[-1])
+    return number.group() if number else None
 
 
-def normal(answer: str) -> str:
+def normalized(answer: str) -> str:
     """Lower case without commas, dollar signs and spaces; a final full stop goes too, and zeros that say nothing."""
     plain = re.sub(r"[,$\s]", "", answer.lower()).rstrip(".")
     plain = re.sub(r"^(-?)0+(?=\d)", r"\1", plain)
@@ -208,4 +208,4 @@ def normal(answer: str) -> str:
 
 
 def is_right(text: str, answer: str) -> bool:
-    return stated_answer(text) == normal(last_boxed(answer) or answer)
+    return stated_answer(text) == normalized(last_boxed(answer) or answer)

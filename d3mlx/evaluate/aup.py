@@ -46,14 +46,14 @@ def aup(
         raise ConfigError(f"AUP is relative to a best accuracy (y-max) above 0 percent, not {y_max:g}.")
     curve = sorted(points)
     (first_rho, first_y), (_, last_y) = curve[0], curve[-1]
-    kept = near(curve, tolerance)
-    if kept[-1] != curve[-1]:
+    counted = near(curve, tolerance)
+    if counted[-1] != curve[-1]:
         raise ConfigError(
             f"AUP is not defined: the most parallel point has {last_y:.2f} % accuracy, more than {tolerance:g} below "
             f"the {first_y:.2f} % of the least parallel one; leave out the points that are worse."
         )
-    heights = [y * weight(y, y_max, alpha) for _, y in kept]
+    heights = [y * weight(y, y_max, alpha) for _, y in counted]
     area = first_rho * first_y
-    for i in range(1, len(kept)):
-        area += (kept[i][0] - kept[i - 1][0]) * (heights[i] + heights[i - 1]) / 2
+    for i in range(1, len(counted)):
+        area += (counted[i][0] - counted[i - 1][0]) * (heights[i] + heights[i - 1]) / 2
     return area

@@ -38,7 +38,7 @@ LONGEST = 400
 
 def last_boxed(text: str) -> str | None:
     """What the last \\boxed{...} or \\fbox{...} holds, braces matched; None where there is none."""
-    starts = [found.end() for found in re.finditer(r"\\(?:boxed|fbox)\s*\{", text)]
+    starts = [match.end() for match in re.finditer(r"\\(?:boxed|fbox)\s*\{", text)]
     for start in reversed(starts):
         depth = 1
         for i in range(start, len(text)):
@@ -117,11 +117,11 @@ def same_value(left: str, right: str) -> bool:
 
 
 def rational(x: str) -> Fraction | None:
-    """The exact value of a decimal or of a fraction of whole numbers; None for anything else."""
-    found = re.fullmatch(r"(-?)(?:\\frac\{(-?\d+)\}\{(\d+)\}|(\d+)/(\d+)|(\d+\.?\d*|\.\d+))", x)
-    if not found or len(x) > LONGEST:
+    """Return the exact value of a decimal or of a fraction of whole numbers; None for anything else."""
+    match = re.fullmatch(r"(-?)(?:\\frac\{(-?\d+)\}\{(\d+)\}|(\d+)/(\d+)|(\d+\.?\d*|\.\d+))", x)
+    if not match or len(x) > LONGEST:
         return None
-    sign, top, bottom, left, right, decimal = found.groups()
+    sign, top, bottom, left, right, decimal = match.groups()
     if decimal:
         size = Fraction(decimal)
     else:

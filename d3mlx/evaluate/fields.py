@@ -21,27 +21,28 @@ def is_texts(value: object) -> bool:
 
 
 def rows_with(path: Path, fields: Fields) -> list[Row]:
-    """The rows of a JSONL or parquet file with the wanted fields and all others they have.
+    """Return the rows of a JSONL or parquet file with the wanted fields and all others they have.
 
     Raises DataError that names the file and the row.
     """
-    return [checked(place, row, fields) for place, row in read_rows(path)]
+    return [checked(location, row, fields) for location, row in read_rows(path)]
 
 
-def checked(place: str, row: Row, fields: Fields) -> Row:
+def checked(location: str, row: Row, fields: Fields) -> Row:
+    """Return a row with every field of `fields`. Raises DataError that begins with the location."""
     for names, kind in fields.items():
         required = not names.endswith("?")
         names = names.rstrip("?")
-        found = [name for name in names.split("|") if name in row and (required or row[name] is not None)]
-        if not found and not required:
+        present = [name for name in names.split("|") if name in row and (required or row[name] is not None)]
+        if not present and not required:
             row[names] = kind()
             continue
-        if not found:
+        if not present:
             wanted = names.replace("|", "' or '")
-            raise DataError(f"{place}: the field '{wanted}' is missing.")
-        value = row[found[0]]
+            raise DataError(f"{location}: the field '{wanted}' is missing.")
+        value = row[present[0]]
         kind_name = "a list of texts" if kind is list else "a text"
         if not (is_texts(value) if kind is list else isinstance(value, str)):
-            raise DataError(f"{place}: the field '{found[0]}' must be {kind_name}.")
+            raise DataError(f"{location}: the field '{present[0]}' must be {kind_name}.")
         row[names.split("|")[0]] = value
     return row

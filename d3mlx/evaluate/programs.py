@@ -57,21 +57,21 @@ def used(statement: ast.stmt) -> set[str]:
 
 
 def needed(source: str, wanted: Collection[str]) -> str:
-    """Imports and the definitions that the wanted names reach; statements that only act, such as prints, go.
+    """Return the imports and the definitions that the wanted names reach, without statements that only act, as prints.
 
-    Where none of the names is defined, all definitions stay. "" for what is not valid Python.
+    If none of the names is defined, all definitions stay. "" if the source is not valid Python.
     """
     tree = parsed(source)
     body = tree.body if tree else []
     known = set().union(*map(defined, body)) if body else set()
     reached = set(wanted) & known or known
     while True:
-        found = {name for statement in body if defined(statement) & reached for name in used(statement)}
-        if found & known <= reached:
+        names = {name for statement in body if defined(statement) & reached for name in used(statement)}
+        if names & known <= reached:
             break
-        reached |= found & known
-    kept = [s for s in body if isinstance(s, ast.Import | ast.ImportFrom) or defined(s) & reached]
-    return "\n".join(ast.unparse(statement) for statement in kept)
+        reached |= names & known
+    statements = [s for s in body if isinstance(s, ast.Import | ast.ImportFrom) or defined(s) & reached]
+    return "\n".join(ast.unparse(statement) for statement in statements)
 
 
 def sanitised(text: str, wanted: Collection[str]) -> str:
@@ -80,8 +80,8 @@ def sanitised(text: str, wanted: Collection[str]) -> str:
 
 
 def names_in(tests: Collection[str]) -> set[str]:
-    """Every name that test statements use; those that no program defines do no harm."""
-    found: set[str] = set()
+    """Return every name that test statements use; names that no program defines have no effect."""
+    names: set[str] = set()
     for test in tests:
-        found |= {node.id for node in ast.walk(parsed(test) or ast.Module([], [])) if isinstance(node, ast.Name)}
-    return found
+        names |= {node.id for node in ast.walk(parsed(test) or ast.Module([], [])) if isinstance(node, ast.Name)}
+    return names

@@ -1,37 +1,37 @@
-"""What an evaluation leaves on disk: one line a problem, appended when it is scored, and totals over them.
+"""Records of an evaluation on disk: one line per problem, appended when it is scored, and totals over them.
 
-A folder holds `config.json`, everything that the records depend on, and one JSONL file for each point (a setting of the
+A folder has `config.json`, everything that the records depend on, and one JSONL file per point (a setting of the
 decoder). A killed run loses the problems in progress and nothing else.
 """
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from types import NoneType
 from typing import Any
 
+from d3mlx.append_log import AppendLog, Settings
 from d3mlx.errors import ConfigError, DataError
 from d3mlx.evaluate.statistics import wilson
-from d3mlx.files import append, holds_files, json_object, locked, write_text
+from d3mlx.files import holds_files, json_object, locked
 
 CONFIG = "config.json"
 LARGEST = 2**53
-"""Of a count in a record; sums of such are numbers that a float can hold."""
+"""Of a count in a record; a float can represent sums of such counts."""
 
-NOT_COMPARED = ("versions",)
-"""Entries of config.json that are kept for the reader; a run may go on under another version."""
+NOT_COMPARED = frozenset({"versions"})
+"""Entries of config.json that only inform the reader; a run may go on under another version."""
 
 
 @dataclass(frozen=True)
 class Record:
-    """One problem: the verdict, what the generation took (see `Stats`), the seed of its noise, its text.
+    """One problem: the verdict, the cost of the generation (see `Stats`), the seed of its noise, its text.
 
-    tokens: those of the text that counts, so where a stop text cut the answer, none from it on.
+    tokens: those of the text that counts; if a stop text cut the answer, those before it.
     """
 
     index: int
@@ -55,16 +55,16 @@ KINDS: dict[str, set[type]] = {
     "bool | None": {bool, NoneType},
     "str | None": {str, NoneType},
 }
-"""What a field of a record may hold, by its annotation."""
+"""Types that a field of a record may have, by its annotation."""
 
 
 def record_of(values: Any) -> Record:
-    """The record in a line of JSON, which may hold more. Raises ValueError if it holds none."""
+    """Return the record in a line's JSON value, which may have more entries. Raises ValueError with the reason."""
     known = {field.name: KINDS[str(field.type)] for field in fields(Record)}
     if not (isinstance(values, dict) and all(type(values.get(name, ...)) in kinds for name, kinds in known.items())):
-        raise ValueError("no record of an evaluation")
+        raise ValueError("not a record of an evaluation")
     if any(type(values[name]) is int and not 0 <= values[name] <= LARGEST for name in known):
-        raise ValueError("a count that no answer has")
+        raise ValueError("a count is negative or too large")
     return Record(**{name: values[name] for name in known})
 
 
@@ -85,12 +85,12 @@ class Score:
 
     @property
     def accuracy(self) -> float:
-        """Share of correct answers."""
+        """Return the share of correct answers."""
         return self.correct / self.problems if self.problems else 0.0
 
     @property
     def interval(self) -> tuple[float, float]:
-        """95 % interval of the accuracy, as shares."""
+        """Return the 95 % interval of the accuracy, as shares."""
         return wilson(self.correct, self.problems)
 
     @property
@@ -99,16 +99,17 @@ class Score:
 
     @property
     def tokens_per_forward(self) -> float:
-        """TPF."""
+        """Return TPF."""
         return self.tokens / self.forwards if self.forwards else 0.0
 
     @property
     def rows_per_token(self) -> float:
-        """RPT; infinite where no token counted."""
+        """Return RPT; infinite if no token counted."""
         return self.rows / self.tokens if self.tokens else float("inf")
 
 
 def score(records: Sequence[Record]) -> Score:
+    """Return the totals over records."""
     strict = [record.strict for record in records if record.strict is not None]
     return Score(
         problems=len(records),
@@ -123,7 +124,7 @@ def score(records: Sequence[Record]) -> Score:
 
 @dataclass(frozen=True)
 class Setting:
-    """What tells the points of a run apart: an option of the decoder and its value; None is the decoder as it is."""
+    """The difference between the points of a run: an option of the decoder and its value, or None for its defaults."""
 
     option: str | None = None
     value: float | None = None
@@ -138,7 +139,7 @@ class Setting:
 
     @staticmethod
     def named(name: str) -> Setting:
-        """The setting of a file's stem. Raises ValueError for any other file."""
+        """Return the setting of a file's stem. Raises ValueError for any other file."""
         if name == "default":
             return Setting()
         option, _, value = name.partition("-")
@@ -149,51 +150,39 @@ class Setting:
 
 
 def read_points(folder: Path) -> tuple[dict[str, Any], dict[Setting, list[Record]]]:
-    """config.json of an evaluation's folder, and the records of its points. Raises DataError."""
+    """Return config.json of an evaluation's folder, and the records of its points. Raises DataError."""
     path = folder / CONFIG
     if not path.is_file():
-        raise DataError(f"{folder} is no evaluation: it holds no {CONFIG}.")
+        raise DataError(f"{folder} is not an evaluation: it has no {CONFIG}.")
     points = {}
     for file in sorted(folder.glob("*.jsonl")):
         try:
             setting = Setting.named(file.stem)
         except ValueError as error:
-            raise DataError(f"{file} is no point of an evaluation; take it out of the folder.") from error
-        points[setting] = read_records(file)[0]
+            raise DataError(f"{file} is not a point of an evaluation; take it out of the folder.") from error
+        points[setting] = read_records(file)
     config = read_config(path)
     if "task" not in config:
-        raise DataError(f"{folder} is no evaluation: its {CONFIG} names no task.")
+        raise DataError(f"{folder} is not an evaluation: its {CONFIG} names no task.")
     return config, points
 
 
 def read_config(path: Path) -> dict[str, Any]:
+    """Return the object in a config.json. Raises DataError if it is damaged."""
     config = json_object(path)
     if config is None or not isinstance(config.get("task", ""), str):
         raise DataError(f"{path} is damaged; choose another folder.")
     return config
 
 
-def read_records(path: Path) -> tuple[list[Record], int]:
-    """The records of a point in the order of their problems, and the length in bytes of the lines that are whole.
+def log_of(path: Path) -> AppendLog[Record]:
+    """Return the log of a point, with one record per problem."""
+    return AppendLog(path, record_of, "remove the file to redo it.", identity=lambda record: f"problem {record.index}")
 
-    A torn last line is what a killed run leaves; it does not count. Raises DataError for damage anywhere else.
-    """
-    content = path.read_bytes() if path.exists() else b""
-    whole = content.rfind(b"\n") + 1
-    records: dict[int, Record] = {}
-    for number, line in enumerate(content[:whole].splitlines(), 1):
-        try:
-            record = record_of(json.loads(line))
-        except (ValueError, RecursionError) as error:
-            raise DataError(
-                f"{path}, line {number}: no record of an evaluation; remove the file to redo it."
-            ) from error
-        if record.index in records:
-            raise DataError(
-                f"{path}, line {number}: problem {record.index} is there twice; remove the file to redo it."
-            )
-        records[record.index] = record
-    return [records[index] for index in sorted(records)], whole
+
+def read_records(path: Path) -> list[Record]:
+    """Return the records of a point in the order of their problems. Raises DataError if the file is damaged."""
+    return sorted(log_of(path).read().records, key=lambda record: record.index)
 
 
 class Folder:
@@ -204,57 +193,23 @@ class Folder:
 
     @contextmanager
     def opened(self, config: dict[str, Any]) -> Iterator[Folder]:
-        """Claim the folder for `config`, a value of plain JSON. Raises ConfigError if it holds anything else."""
+        """Claim the folder for `config`, a value of plain JSON. Raises ConfigError if it has another one."""
         self.refuse_foreign()
+        settings = Settings(config, "an evaluation", "choose another --out.", NOT_COMPARED)
+        path = self.path / CONFIG
         with locked(self.path):
-            self.settle(config)
+            if path.exists():
+                settings.check(self.path, read_config(path))
+            else:
+                settings.write(path)
             yield self
 
     def refuse_foreign(self) -> None:
-        """Raise ConfigError if the folder holds files and no evaluation."""
+        """Raise ConfigError if the folder has files that are not of an evaluation."""
         path = self.path / CONFIG
         if holds_files(self.path) and not (path.is_file() and "task" in read_config(path)):
             raise ConfigError(f"{self.path} holds other files; choose an empty or a new folder for --out.")
 
-    def settle(self, config: dict[str, Any]) -> None:
-        path = self.path / CONFIG
-        if not path.exists():
-            write_text(path, json.dumps(config, indent=2, sort_keys=True) + "\n")
-            return
-        before = read_config(path)
-        for name in sorted({*before, *config} - set(NOT_COMPARED)):
-            if before.get(name) != config.get(name):
-                raise ConfigError(
-                    f"{self.path} holds an evaluation with another {name.replace('_', ' ')} "
-                    f"({short(before.get(name))}, not {short(config.get(name))}); choose another --out."
-                )
-
-    def point(self, setting: Setting) -> Path:
-        return self.path / f"{setting.name}.jsonl"
-
-    def records(self, setting: Setting) -> list[Record]:
-        return read_records(self.point(setting))[0]
-
-    @contextmanager
-    def appending(self, setting: Setting) -> Iterator[Appender]:
-        """Open a point's file behind its last whole line."""
-        path = self.point(setting)
-        _, whole = read_records(path)
-        with path.open("ab") as file:
-            file.truncate(whole)
-            yield Appender(path, file)
-
-
-class Appender:
-    def __init__(self, path: Path, file: Any):
-        self.path, self.file = path, file
-
-    def add(self, record: Record) -> None:
-        line = json.dumps(asdict(record), ensure_ascii=False, allow_nan=False) + "\n"
-        append(self.file, self.path, line.encode("utf-8", errors="replace"))
-
-
-def short(value: Any) -> str:
-    """A value of a config in a sentence."""
-    text = value if isinstance(value, str) else json.dumps(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+    def log(self, setting: Setting) -> AppendLog[Record]:
+        """Return the log of a setting's records."""
+        return log_of(self.path / f"{setting.name}.jsonl")

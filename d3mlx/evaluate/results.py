@@ -65,7 +65,7 @@ class Area:
 
 
 def area(run: Run, y_max: float) -> Area:
-    """AUP of a run."""
+    """Return the AUP of a run."""
     if not any(point.score.correct for point in run.points):
         return Area(y_max, None, "No AUP: no answer was right.")
     points = [(point.score.tokens_per_forward, 100 * point.score.accuracy) for point in run.points]
@@ -76,16 +76,16 @@ def area(run: Run, y_max: float) -> Area:
 
 
 def read_run(folder: Path) -> Run:
-    """The evaluation in a folder, as far as it got. Raises DataError."""
+    """Return the evaluation in a folder, finished or not. Raises DataError."""
     config, points = read_points(folder)
-    found = [OperatingPoint(setting, records) for setting, records in points.items() if records]
-    if not found:
-        raise DataError(f"{folder} holds no answers yet; run its evaluation first.")
-    return Run(folder.resolve().name, config, found)
+    measured = [OperatingPoint(setting, records) for setting, records in points.items() if records]
+    if not measured:
+        raise DataError(f"{folder} has no answers yet; run its evaluation first.")
+    return Run(folder.resolve().name, config, measured)
 
 
 def read_runs(folders: Sequence[Path]) -> list[Run]:
-    """The evaluations in folders, called by their paths where two folders have the same name."""
+    """Return the evaluations in folders, with paths as names if two folders have the same name."""
     runs = [read_run(folder) for folder in folders]
     if len({run.name for run in runs}) == len(runs):
         return runs
@@ -119,11 +119,11 @@ def difference(reference: OperatingPoint, point: OperatingPoint) -> Difference:
 
 
 def picture(runs: Sequence[Run], areas: Sequence[Area], x: XAxis) -> str:
-    """Accuracy over parallelism, one curve a run, as SVG."""
+    """Return accuracy over parallelism as SVG, one curve per run."""
     curves = []
-    for run, found in zip(runs, areas, strict=True):
+    for run, run_area in zip(runs, areas, strict=True):
         marks = [mark(point, x) for point in run.points if point.score.tokens]
-        name = run.name if found.value is None else f"{run.name} (AUP {found.value:.1f})"
+        name = run.name if run_area.value is None else f"{run.name} (AUP {run_area.value:.1f})"
         curves.append(Curve(name, marks))
     if not any(curve.marks for curve in curves):
         raise ConfigError("No point has a single token, so there is nothing to plot.")
@@ -131,32 +131,34 @@ def picture(runs: Sequence[Run], areas: Sequence[Area], x: XAxis) -> str:
 
 
 def mark(point: OperatingPoint, x: XAxis) -> Mark:
-    found = point.score
-    low, high = found.interval
-    place = found.tokens_per_forward if x == "tpf" else found.rows_per_token
+    """Return a point as a mark of the picture, its accuracy in percent."""
+    totals = point.score
+    low, high = totals.interval
+    parallelism = totals.tokens_per_forward if x == "tpf" else totals.rows_per_token
     label = "" if point.setting.value is None else f"{point.setting.value:g}"
-    return Mark(place, 100 * found.accuracy, 100 * low, 100 * high, label)
+    return Mark(parallelism, 100 * totals.accuracy, 100 * low, 100 * high, label)
 
 
-def summary(run: Run, found: Area) -> dict[str, Any]:
-    """A run as JSON: accuracies as shares, AUP as published (percent)."""
+def summary(run: Run, run_area: Area) -> dict[str, Any]:
+    """Return a run as JSON: accuracies as shares, AUP as published (percent)."""
     return {
         "name": run.name,
         "config": run.config,
-        "aup": found.value,
-        "y_max": found.y_max,
+        "aup": run_area.value,
+        "y_max": run_area.y_max,
         "points": [point_summary(point) for point in run.points],
     }
 
 
 def point_summary(point: OperatingPoint) -> dict[str, Any]:
-    found = point.score
+    """Return a point as JSON; accuracies are shares."""
+    totals = point.score
     return {
         "setting": asdict(point.setting),
-        **asdict(found),
-        "accuracy": found.accuracy,
-        "interval": list(found.interval),
-        "strict_accuracy": found.strict_accuracy,
-        "tokens_per_forward": found.tokens_per_forward,
-        "rows_per_token": found.rows_per_token if found.tokens else None,
+        **asdict(totals),
+        "accuracy": totals.accuracy,
+        "interval": list(totals.interval),
+        "strict_accuracy": totals.strict_accuracy,
+        "tokens_per_forward": totals.tokens_per_forward,
+        "rows_per_token": totals.rows_per_token if totals.tokens else None,
     }

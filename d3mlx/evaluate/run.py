@@ -1,5 +1,5 @@
-"""Run a task: every problem once for each point, several at once, records kept as they come, resumed where a run was
-cut off."""
+"""Run a task: every problem once per point, several at a time, each record written as it comes; a run that was cut off
+goes on."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from d3mlx.models import DiffusionModel
 
 @dataclass(frozen=True)
 class EvalModel:
-    """What is evaluated, apart from its decoder.
+    """The model that is evaluated and its options, apart from the decoder.
 
     max_tokens: None takes the model's own length of an answer. batch_size: problems that share forwards, at most; an
     answer does not depend on it, except in a near tie (see `engine.step`).
@@ -79,8 +79,8 @@ def judged(subject: EvalModel, task: Task, index: int, generation: Generation) -
 
 
 def counted(generation: Generation, committed: int, tokenizer: Any) -> int:
-    """Tokens of the text that counts. Those behind a stop text do not, as in the published evaluations, which tokenize
-    the cut text again."""
+    """Return the number of tokens of the text that counts. Those after a stop text do not, as in the published
+    evaluations, which tokenize the cut text again."""
     if generation.stream is None or not generation.stream.done:
         return committed
     return min(committed, len(tokenizer.encode(generation.text, add_special_tokens=False)))
@@ -92,41 +92,41 @@ def solve(subject: EvalModel, task: Task, preset: Preset, indices: Iterable[int]
     Raises D3Error as `begin` does, after the problems before that one are solved.
     """
     left = iter(indices)
-    asked: dict[Generation, int] = {}
+    indices_of: dict[Generation, int] = {}
 
     def feed() -> Generation | None:
         index = next(left, None)
         if index is None:
             return None
         generation = begin(subject, task, preset, index)
-        asked[generation] = index
+        indices_of[generation] = index
         return generation
 
     for generation, _ in run_batch(subject.model, feed, subject.batch_size):
         if generation.done:
-            yield judged(subject, task, asked.pop(generation), generation)
+            yield judged(subject, task, indices_of.pop(generation), generation)
 
 
 def run_point(
     subject: EvalModel,
     task: Task,
     preset: Preset,
-    place: tuple[Folder, Setting],
+    folder: Folder,
+    setting: Setting,
     count: int,
     on_record: Callable[[Record], None] = lambda record: None,
 ) -> OperatingPoint:
-    """The first `count` problems of a task under one setting: those in the folder as they are, the others solved now.
+    """Return the first `count` problems of a task under one setting: those in the folder, and the others solved now.
 
-    on_record is told of every record, also of those that were there.
+    on_record gets every record, first those in the folder.
     """
-    folder, setting = place
-    there = {record.index: record for record in folder.records(setting) if record.index < count}
-    for index in sorted(there):
-        on_record(there[index])
-    missing = [index for index in range(count) if index not in there]
-    with folder.appending(setting) as file:
+    with folder.log(setting).opened() as log:
+        records = {record.index: record for record in log.records if record.index < count}
+        for index in sorted(records):
+            on_record(records[index])
+        missing = [index for index in range(count) if index not in records]
         for record in solve(subject, task, preset, missing):
-            file.add(record)
-            there[record.index] = record
+            log.append(asdict(record))
+            records[record.index] = record
             on_record(record)
-    return OperatingPoint(setting, [there[index] for index in sorted(there)])
+    return OperatingPoint(setting, [records[index] for index in sorted(records)])

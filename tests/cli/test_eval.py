@@ -190,7 +190,7 @@ def test_a_wrong_request_is_one_sentence(
 
 def test_compare_wants_evaluations(d3mlx: Any, tmp_path: Path) -> None:
     done = d3mlx("compare", str(tmp_path))
-    assert (done.status, "is no evaluation" in done.err) == (1, True)
+    assert (done.status, "is not an evaluation" in done.err) == (1, True)
     assert d3mlx("compare").status == 2
 
 

@@ -13,7 +13,7 @@ from mlx.utils import tree_flatten, tree_unflatten
 from d3mlx.distill.losses import LossConfig, d3llm_loss, loss_rows
 from d3mlx.distill.masking import (
     NEVER_SHOWN,
-    NoiseConfig,
+    MaskingConfig,
     Sequence,
     block_size,
     hidden_by_order,
@@ -64,7 +64,7 @@ def test_masks_losses_and_gradients(family: str, name: str) -> None:
     case = next(case for case in REFERENCE[family]["cases"] if case["name"] == name)
     arrays = np.load(FOLDER / family / "train.npz")
     config, ids = case["config"], arrays[f"{name}_input_ids"].astype(np.int32)
-    noise = NoiseConfig(
+    noise = MaskingConfig(
         config["min_mask_ratio"],
         config["max_mask_ratio"],
         config["blockwise"],
@@ -128,7 +128,7 @@ def test_schedules(family: str) -> None:
     for epoch, size in reference["block_size_schedule"]:
         assert block_size(sizes, epoch or 0.0) == size
     for step, steps, lowest in reference["mask_ratio_schedule"]:
-        assert lowest_ratio(NoiseConfig(), step, steps) == pytest.approx(lowest, abs=1e-12)
+        assert lowest_ratio(MaskingConfig(), step, steps) == pytest.approx(lowest, abs=1e-12)
     for ratio, start, end, states, index in reference["select_trajectory"]:
         assert moment(ratio, start, end, states) == index
 

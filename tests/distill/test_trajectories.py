@@ -27,7 +27,7 @@ from d3mlx.distill.trajectories import (
     record,
     stated_answer,
 )
-from d3mlx.distill.trajectory_store import Writer, read_store, write_shard
+from d3mlx.distill.trajectory_store import journal_line, read_store, write_shard, writing_to
 from d3mlx.errors import ConfigError, DataError
 from d3mlx.files import locked
 from d3mlx.request import Step
@@ -192,9 +192,12 @@ def test_a_killed_run_goes_on(tmp_path: Path, llada: Any, after: int) -> None:
 def test_a_kill_between_shard_and_journal_doubles_nothing(tmp_path: Path, llada: Any) -> None:
     settings = settings_of(*llada, teacher="tiny")
     record_all(llada, asked(2), RecordConfig(max_tokens=3), tmp_path, settings, 9, lambda *_: None)
-    (tmp_path / "journal-0.jsonl").write_text("".join(Writer.line(t) for t in read_store(tmp_path)))
+    lines = [json.dumps(journal_line(trajectory)) + "\n" for trajectory in read_store(tmp_path)]
+    (tmp_path / "journal-0.jsonl").write_text("".join(lines))
     assert [t.row for t in read_store(tmp_path)] == [0, 1]
-    Writer(tmp_path).flush()
+    with writing_to(tmp_path):
+        pass
+    assert not (tmp_path / "journal-0.jsonl").exists()
     assert [t.row for t in read_store(tmp_path)] == [0, 1]
     assert len(list(tmp_path.glob("rows-*.safetensors"))) == 1
 
@@ -205,9 +208,9 @@ ROW = {"row": 2, "prompt": [1], "tokens": [4, 5], "ranks": [0, 1], "correct": No
 @pytest.mark.parametrize(
     ("file", "content", "culprit"),
     [
-        ("journal-0.jsonl", "garbage\n", "row 1: not valid JSON"),
+        ("journal-0.jsonl", "garbage\n", "line 1: not valid JSON"),
         *[
-            ("journal-0.jsonl", json.dumps(ROW) + "\n" + json.dumps({**ROW, **wrong}) + "\n", f"row 2: .*{culprit}")
+            ("journal-0.jsonl", json.dumps(ROW) + "\n" + json.dumps({**ROW, **wrong}) + "\n", f"line 2: .*{culprit}")
             for wrong, culprit in [
                 ({"ranks": [0]}, "ranks"),
                 ({"tokens": [4, 1.5]}, "tokens"),
@@ -217,8 +220,8 @@ ROW = {"row": 2, "prompt": [1], "tokens": [4, 5], "ranks": [0, 1], "correct": No
                 ({"attempts": None}, "attempts"),
             ]
         ],
-        ("rows-00000000.jsonl", "{\n", "row 1: not valid JSON"),
-        ("rows-00000000.jsonl", "[]\n", "row 1"),
+        ("rows-00000000.jsonl", "{\n", "line 1: not valid JSON"),
+        ("rows-00000000.jsonl", "[]\n", "line 1"),
         ("rows-00000000.jsonl", "", "do not belong together"),
         ("rows-00000000.safetensors", "", "truncated or damaged"),
         ("trajectories.json", "{", "damaged"),
@@ -243,12 +246,12 @@ def test_a_folder_keeps_to_its_data_and_its_shards(tmp_path: Path, llada: Any) -
 
     go(tmp_path / "a", data="rows.jsonl", data_fingerprint="1")
     go(tmp_path / "a", data="moved.jsonl", data_fingerprint="1")
-    with pytest.raises(ConfigError, match=r"other settings \(data fingerprint"):
+    with pytest.raises(ConfigError, match=r"trajectories with another data fingerprint \(1, not 2\)"):
         go(tmp_path / "a", data="rows.jsonl", data_fingerprint="2")
     with locked(tmp_path / "a"), pytest.raises(ConfigError, match="Another run is writing"):
         go(tmp_path / "a", data="rows.jsonl", data_fingerprint="1")
     before = (tmp_path / "a" / "rows-00000000.safetensors").read_bytes()
-    with pytest.raises(DataError, match="there already"):
+    with pytest.raises(DataError, match="exists already"):
         write_shard(tmp_path / "a", list(read_store(tmp_path / "a")))
     assert (tmp_path / "a" / "rows-00000000.safetensors").read_bytes() == before
 

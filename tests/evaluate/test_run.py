@@ -73,7 +73,7 @@ def run(subject: EvalModel, path: Path, count: int, stop_after: int | None = Non
             raise KeyboardInterrupt
 
     with opened(path) as folder:
-        point = run_point(subject, Echo(), D3LLM(), (folder, SETTING), count, watch)
+        point = run_point(subject, Echo(), D3LLM(), folder, SETTING, count, watch)
     assert [record.index for record in seen] == list(range(count))
     return point
 
@@ -136,7 +136,7 @@ def test_a_run_that_was_cut_off_goes_on(subject: EvalModel, tmp_path: Path) -> N
     file = tmp_path / "cut" / "threshold-0.5.jsonl"
     assert file.read_bytes().count(b"\n") == 3
     file.write_bytes(file.read_bytes()[:-20])
-    assert [record.index for record in read_records(file)[0]] == [0, 1]
+    assert [record.index for record in read_records(file)] == [0, 1]
     assert run(subject, tmp_path / "cut", 6) == whole
     expected = (tmp_path / "whole" / file.name).read_bytes()
     assert file.read_bytes() == expected
@@ -169,12 +169,13 @@ def test_records_do_not_depend_on_the_batch_size(subject: EvalModel, tmp_path: P
 
     left: list[Record] = []
     with opened(tmp_path) as folder:
-        place = folder, SETTING
         with pytest.raises(KeyboardInterrupt):
-            run_point(replace(subject, batch_size=5), task, preset, place, 8, interrupt)
-        assert sorted(record.index for record in folder.records(SETTING)) == sorted(record.index for record in left)
+            run_point(replace(subject, batch_size=5), task, preset, folder, SETTING, 8, interrupt)
+        assert sorted(record.index for record in folder.log(SETTING).read().records) == sorted(
+            record.index for record in left
+        )
         seen: list[Record] = []
-        point = run_point(replace(subject, batch_size=3), task, preset, place, 8, seen.append)
+        point = run_point(replace(subject, batch_size=3), task, preset, folder, SETTING, 8, seen.append)
     assert list(point.records) == alone
     # Those that were there are reported first, in order, and are not solved again.
     assert seen[:stop_after] == sorted(left, key=lambda record: record.index)
@@ -219,7 +220,7 @@ def test_damage_is_named(subject: EvalModel, tmp_path: Path, damage: str) -> Non
 
 
 def test_folders_that_are_no_evaluation(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="is no evaluation"):
+    with pytest.raises(DataError, match="is not an evaluation"):
         read_run(tmp_path)
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(DataError, match="damaged"):
@@ -231,7 +232,7 @@ def test_folders_that_are_no_evaluation(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no answers yet"):
         read_run(tmp_path)
     (tmp_path / "other.jsonl").write_text("")
-    with pytest.raises(DataError, match=r"other\.jsonl is no point"):
+    with pytest.raises(DataError, match=r"other\.jsonl is not a point"):
         read_run(tmp_path)
 
 

@@ -29,8 +29,9 @@ def gold(row: Row) -> str:
 
 
 def last_number(text: str) -> str | None:
-    found = NUMBER.findall(text)
-    return found[-1][0] or found[-1][1] if found else None
+    """Return the last number in a text, None if it has none."""
+    numbers = NUMBER.findall(text)
+    return numbers[-1][0] or numbers[-1][1] if numbers else None
 
 
 class GSM8K:

@@ -27,9 +27,9 @@ def gold(row: Row) -> str | None:
 
 
 def final_answer(text: str) -> str | None:
-    """What stands in Minerva's last line; the line may be cut off before its second half."""
-    found = FINAL.search(f"{text} {END}")
-    return found[1].strip() if found else None
+    """Return the answer in Minerva's last line; the line may be cut off before its second half."""
+    match = FINAL.search(f"{text} {END}")
+    return match[1].strip() if match else None
 
 
 def worked(row: Row) -> str:

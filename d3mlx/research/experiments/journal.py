@@ -1,12 +1,11 @@
-"""Several decoders on the same problems, side by side, with every answer kept: a run that was cut off goes on.
+"""Several decoders on the same problems, side by side, with every answer on disk: a run that was cut off goes on.
 
-A journal is a folder of JSONL files, one for each process that takes a part of the problems. A file's first line says
-what was measured.
+A journal is a folder of JSONL files, one per process that takes a part of the problems. A file's first line says what
+was measured.
 """
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 import time
@@ -19,17 +18,17 @@ from typing import Any, TypeVar
 import mlx.core as mx
 from rich.progress import track
 
+from d3mlx.append_log import AppendLog, Content, Settings
 from d3mlx.decoding.decoder import Preset
 from d3mlx.errors import ConfigError, DataError
 from d3mlx.evaluate.records import Record, Score, record_of, score
 from d3mlx.evaluate.run import EvalModel, attempt
 from d3mlx.evaluate.statistics import Difference, paired_difference
 from d3mlx.evaluate.tasks import Task
-from d3mlx.files import append, lock_file, writing
 
 Item = TypeVar("Item")
 CLOCK = time.process_time if mx.default_device() == mx.Device(mx.cpu) else time.perf_counter
-"""Of processor time where the model runs on it, which other work on the machine does not lengthen as much."""
+"""Processor time if the model runs on the processor: other work on the machine lengthens it less."""
 
 
 @dataclass(frozen=True)
@@ -41,9 +40,9 @@ class Part:
 
     @staticmethod
     def named(text: str) -> Part:
-        """The part written as 1/2, the first of two. Raises ConfigError."""
-        found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text, re.ASCII)
-        number, count = map(int, found.groups()) if found else (0, 0)
+        """Return the part that is written as 1/2, the first of two. Raises ConfigError."""
+        match = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text, re.ASCII)
+        number, count = map(int, match.groups()) if match else (0, 0)
         if not 1 <= number <= count:
             raise ConfigError(f"A part is written as 1/2, the first of two, not {text[:20]!r}.")
         return Part(number, count)
@@ -72,48 +71,55 @@ class Answers:
         return sum(self.seconds.values()) / len(self.seconds)
 
     def against(self, other: Answers) -> Difference:
-        """This accuracy minus the other's, on the problems of both."""
+        """Return this accuracy minus the other's, on the problems of both."""
         both = sorted(self.records.keys() & other.records.keys())
         return paired_difference([other.records[i].correct for i in both], [self.records[i].correct for i in both])
 
 
-def read_part(path: Path) -> tuple[dict[str, Any] | None, dict[str, Answers], int]:
-    """What was measured, the answers by decoder, and the length in bytes of the lines that are whole.
+@dataclass(frozen=True)
+class Solved:
+    """One line of a journal: a decoder's record of a problem, and the seconds that it took."""
 
-    Raises DataError for damage other than a torn last line.
-    """
-    content = path.read_bytes() if path.exists() else b""
-    whole = content.rfind(b"\n") + 1
-    first, *lines = content[:whole].splitlines() or [b"null"]
-    found: dict[str, Answers] = {}
-    try:
-        for line in lines:
-            values = json.loads(line)
-            record = record_of(values)
-            if not isinstance(values["seconds"], float):
-                raise ValueError
-            answers = found.setdefault(values["decoder"], Answers({}, {}))
-            answers.records[record.index], answers.seconds[record.index] = record, values["seconds"]
-        about = json.loads(first)
-        if whole and not (isinstance(about, dict) and "decoder" not in about):
-            raise ValueError
-        return about, found, whole
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise DataError(f"{path} is damaged; remove it to redo its part.") from error
+    decoder: str
+    seconds: float
+    record: Record
+
+    @staticmethod
+    def of(values: Any) -> Solved:
+        """Return the answer in a line's JSON value. Raises ValueError with the reason."""
+        record = record_of(values)
+        if not (isinstance(values.get("decoder"), str) and isinstance(values.get("seconds"), float)):
+            raise ValueError("decoder or seconds are damaged")
+        return Solved(values["decoder"], values["seconds"], record)
+
+
+def part_log(path: Path) -> AppendLog[Solved]:
+    """Return the log of one part of a journal."""
+    return AppendLog(path, Solved.of, "remove the file to redo its part.", begins_with_settings=True)
+
+
+def read_parts(folder: Path) -> dict[Path, Content[Solved]]:
+    """Return the content of each part that has begun. Raises DataError if a file is damaged."""
+    parts = {path: part_log(path).read() for path in sorted(folder.glob("part-*.jsonl"))}
+    return {path: content for path, content in parts.items() if content.settings is not None}
 
 
 def read(folder: Path) -> tuple[dict[str, Any], dict[str, Answers]]:
-    """A journal's parts as one. Raises DataError if there is none, or if they measured different things."""
-    parts = [read_part(path) for path in sorted(folder.glob("part-*.jsonl"))]
-    begun = [about for about, _, _ in parts if about is not None]
-    if not begun or any(other != begun[0] for other in begun):
-        raise DataError(f"{folder} holds no journal, or parts that measured different things; remove it to start anew.")
-    merged = {}
-    for name in dict.fromkeys(name for _, found, _ in parts for name in found):
-        answers = [found[name] for _, found, _ in parts if name in found]
-        records = {index: record for one in answers for index, record in one.records.items()}
-        merged[name] = Answers(records, {index: s for one in answers for index, s in one.seconds.items()})
-    return begun[0], merged
+    """Return what a journal measured, and the answers of all its parts by decoder.
+
+    Raises DataError if there is no journal, or if its parts measured different things.
+    """
+    parts = list(read_parts(folder).values())
+    if not parts or any(part.settings != parts[0].settings for part in parts):
+        raise DataError(
+            f"{folder} holds no journal, or parts that measured different things; remove it to measure again."
+        )
+    answers: dict[str, Answers] = {}
+    for solved in (solved for part in parts for solved in part.records):
+        decoder = answers.setdefault(solved.decoder, Answers({}, {}))
+        decoder.records[solved.record.index] = solved.record
+        decoder.seconds[solved.record.index] = solved.seconds
+    return parts[0].settings or {}, answers
 
 
 About = dict[str, Any]
@@ -136,48 +142,37 @@ def measure(
 def keep(attempts: Mapping[str, Attempt], indices: Sequence[int], place: tuple[Path, About]) -> None:
     """Solve each problem in every way before the next one, so that all of them see the same machine.
 
-    place: the part's file, and what is measured. Answers that any part in its folder holds are not asked for again.
-    Raises ConfigError if one holds another measurement.
+    place: the part's file, and what is measured. Answers in any part of its folder are not computed again.
+    Raises ConfigError if a part has another measurement.
     """
     path, about = place
-    solved = set()
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("ab")
-    with file:
-        lock_file(file, path)
-        for part in path.parent.glob("part-*.jsonl"):
-            before, there, _ = read_part(part)
-            if before is not None and before != about:
-                raise ConfigError(f"{part} holds another measurement; remove it, or give another folder.")
-            solved |= {(name, index) for name, answers in there.items() for index in answers.records}
-        before, _, whole = read_part(path)
-        file.truncate(whole)
-        # What cannot be asked leaves nothing behind that another attempt would have to fit.
-        head = b"" if before else json.dumps(about).encode() + b"\n"
-        open_ones = [(index, name) for index in indices for name in attempts if (name, index) not in solved]
-        for index, name in track(open_ones, f"solving, {path.parent.name}"):
+    settings = Settings(about, "another measurement,", "remove the file, or give another folder.")
+    with part_log(path).opened(settings) as log:
+        parts = read_parts(path.parent)
+        for part, content in parts.items():
+            settings.check(part, content.settings or {})
+        solved = {(line.decoder, line.record.index) for content in parts.values() for line in content.records}
+        unsolved = [(index, name) for index in indices for name in attempts if (name, index) not in solved]
+        for index, name in track(unsolved, f"solving, {path.parent.name}"):
             began = CLOCK()
             try:
                 record = attempts[name](index)
             except KeyboardInterrupt:
-                sys.stderr.write(f"What is solved is kept in {path.parent}; the same command goes on from there.\n")
+                sys.stderr.write(f"The answers so far are in {path.parent}; the same command goes on from there.\n")
                 raise
-            line = {"decoder": name, "seconds": CLOCK() - began, **asdict(record)}
-            append(file, path, head + json.dumps(line).encode() + b"\n")
-            head = b""
+            log.append({"decoder": name, "seconds": CLOCK() - began, **asdict(record)})
 
 
 def finished(folder: Path, names: Iterable[str], problems: Iterable[int]) -> dict[str, Answers] | None:
-    """The answers of these names to these problems, None where one is missing. Raises DataError."""
-    if all(read_part(path)[0] is None for path in folder.glob("part-*.jsonl")):
+    """Return the answers of these decoders to these problems, None if an answer is missing. Raises DataError."""
+    if not read_parts(folder):
         return None
-    _, found = read(folder)
+    _, answers = read(folder)
     wanted = sorted(problems)
     out = {}
     for name in names:
-        answers = found.get(name, Answers({}, {}))
-        if set(wanted) - answers.records.keys():
+        decoder = answers.get(name, Answers({}, {}))
+        if set(wanted) - decoder.records.keys():
             return None
-        out[name] = Answers({i: answers.records[i] for i in wanted}, {i: answers.seconds[i] for i in wanted})
+        out[name] = Answers({i: decoder.records[i] for i in wanted}, {i: decoder.seconds[i] for i in wanted})
     return out

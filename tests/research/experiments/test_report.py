@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from d3mlx.distill.masking import lowest_ratio
 from d3mlx.errors import ConfigError
 from d3mlx.evaluate.aup import aup
 from d3mlx.evaluate.records import Record, Setting
@@ -230,11 +231,9 @@ def test_an_arm_differs_from_all_parts_in_what_it_says(plan: ablations.Plan) -> 
 
 
 def test_fixed_ratio_is_the_mean_of_the_progressive_one() -> None:
-    from d3mlx.distill.masking import lowest_ratio
-
-    noise = ablations.WHOLE.noise
-    bounds = [lowest_ratio(noise, step, 1000) for step in range(1000)]
-    mean = sum((low + noise.highest) / 2 for low in bounds) / 1000
+    masking = ablations.WHOLE.masking
+    bounds = [lowest_ratio(masking, step, 1000) for step in range(1000)]
+    mean = sum((low + masking.highest) / 2 for low in bounds) / 1000
     assert pytest.approx(mean, abs=1e-3) == ablations.MEAN_RATIO
     for config in ablations.ARMS.values():
         config.check()
