@@ -85,9 +85,8 @@ class Checkpoint:
             return None
         marker, named = mx.array(0), {}
         for name, value in settings.items():
-            if isinstance(value, dict | bool):
-                (name,) = (new.removesuffix(".weight") for new in self.empty.sanitize({f"{name}.weight": marker}))
-            named[name] = value
+            own = self.empty.sanitize({f"{name}.weight": marker}) if isinstance(value, dict | bool) else [name]
+            named |= {new.removesuffix(".weight"): value for new in own}
         return named
 
     @property

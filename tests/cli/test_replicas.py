@@ -1,0 +1,89 @@
+"""Every command on folders like the published ones."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from mlx_lm.utils import load_config
+
+from d3mlx import load
+from tests.builders import DREAM_CONFIG, LLADA_CONFIG, dream_weights, llada_weights, write_weights
+from tests.replicas import REPLICAS, change_config, diffucoder, folder_name, mlx_llada
+
+PARTS = ("weight", "scales", "biases")
+ROW = {"prompt": "2+2", "completion": "4"}
+
+
+@pytest.mark.parametrize("name", REPLICAS)
+def test_every_command_runs(d3mlx: Any, tmp_path: Path, name: str) -> None:
+    folder = REPLICAS[name](tmp_path / folder_name(name))
+    facts = json.loads(d3mlx("info", str(folder), "--json").out)
+    assert facts["family"] == ("llada" if "LLaDA" in name else "dream")
+    assert facts["tokenizer"] and facts["chat_template"]
+    done = d3mlx("generate", "hello", "--model", str(folder), "--max-tokens", "8")
+    assert (done.status, done.err.count("Error")) == (0, 0), done.err
+    plain = tmp_path / "plain"
+    options = ["--dequantize"] if facts["quantization"] else ["--dtype", "float32"]
+    done = d3mlx("convert", "--hf-path", str(folder), "--mlx-path", str(plain), *options)
+    assert done.status == 0, done.err
+    assert json.loads(d3mlx("info", str(plain), "--json").out)["quantization"] is None
+    ids = mx.arange(20)[None]
+    before, after = load(folder)[0], load(plain)[0]
+    assert np.allclose(before.logits(before.hidden(ids)), after.logits(after.hidden(ids)), atol=0.05)
+    data = tmp_path / "train.jsonl"
+    data.write_text(json.dumps(ROW) + "\n")
+    run = ["--data", str(data), "--objective", "sft", "--iters", "1", "--adapter-path", str(tmp_path / "adapters")]
+    done = d3mlx("distill", "--model", str(folder), *run, "--max-length", "64")
+    assert done.status == 0, done.err
+
+
+@pytest.mark.parametrize("bits", [None, 8])
+def test_the_third_layout_is_the_same_model(tmp_path: Path, bits: int | None) -> None:
+    model: Any = load(mlx_llada(tmp_path / "model", bits))[0]
+    expected = llada_weights(LLADA_CONFIG)
+    close = 1e-3 if bits is None else 0.02
+    for ours, theirs in (
+        (model.model.layers[1].mlp.gate_proj.weight, "model.transformer.blocks.1.ff_proj.weight"),
+        (model.model.layers[0].mlp.down_proj.weight, "model.transformer.blocks.0.ff_out.weight"),
+        (model.model.layers[0].self_attn.o_proj.weight, "model.transformer.blocks.0.attn_out.weight"),
+        (model.lm_head.weight, "model.transformer.ff_out.weight"),
+        (model.model.embed_tokens.weight, "model.transformer.wte.weight"),
+    ):
+        assert np.allclose(ours, expected[theirs], atol=close), theirs
+
+
+@pytest.mark.parametrize("layer", ["model.layers.0.q_proj", "model.layers.0.self_attn.q_proj"])
+def test_a_layer_of_other_bits_under_either_name(tmp_path: Path, layer: str) -> None:
+    """The name in `quantization` is that of the file or that of the model."""
+    folder = mlx_llada(tmp_path / "model", 4)
+    weights: Any = mx.load(str(folder / "model.safetensors"))
+    original = llada_weights(LLADA_CONFIG)["model.transformer.blocks.0.q_proj.weight"]
+    parts = mx.quantize(original.astype(mx.float16), 32, 8)
+    weights |= {f"model.layers.0.q_proj.{part}": value for part, value in zip(PARTS, parts, strict=True)}
+    write_weights(folder, weights)
+    settings = load_config(folder)["quantization"]
+    change_config(folder, quantization=settings | {layer: {"group_size": 32, "bits": 8}})
+    model: Any = load(folder)[0]
+    assert np.allclose(model.model.layers[0].self_attn.q_proj.weight, original, atol=0.01)
+
+
+def test_modules_that_are_true_or_false(tmp_path: Path, d3mlx: Any) -> None:
+    """True is the setting of the whole model; false is a layer in floats."""
+    model: Any = load(diffucoder(tmp_path / "model", 8))[0]
+    expected = dream_weights(DREAM_CONFIG)["model.layers.0.mlp.up_proj.weight"]
+    assert np.allclose(model.model.layers[0].mlp.up_proj.weight, expected, atol=0.02)
+    target = tmp_path / "again"
+    assert d3mlx("convert", "--hf-path", str(tmp_path / "model"), "--mlx-path", str(target)).status == 0
+    settings = json.loads((target / "config.json").read_text())["quantization"]
+    assert (settings["bits"], settings["model.norm"], "lm_head" in settings) == (8, False, False)
+
+
+def test_what_pads_an_answer_ends_it(tmp_path: Path) -> None:
+    _, tokenizer = load(diffucoder(tmp_path / "model"))
+    assert tokenizer.eos_token_ids == {256, 258, 261}
+    assert tokenizer.convert_ids_to_tokens(261) == "<|dlm_pad|>"

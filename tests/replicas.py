@@ -1,0 +1,131 @@
+"""Folders like the published ones, small: true key names, JSON fields and tokens, random weights.
+
+Each says what it assumes beyond what is known of the real folder. Sizes are those of `builders`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+from mlx_lm.utils import load_config
+
+from tests.builders import (
+    DREAM_CONFIG,
+    LLADA_CONFIG,
+    dream_weights,
+    llada_weights,
+    write_dream,
+    write_json,
+    write_llada,
+    write_weights,
+)
+
+GROUP = 64
+TOP = {"wte": "model.embed_tokens", "ln_f": "model.norm", "ff_out": "model.lm_head"}
+
+
+def quantized(weights: dict[str, mx.array], bits: int) -> dict[str, mx.array]:
+    """Matrices as MLX packs them in groups of 64, with 16-bit scales; everything else in 16-bit floats."""
+    out: dict[str, mx.array] = {}
+    for name, value in weights.items():
+        value = value.astype(mx.float16)
+        if value.ndim == 2:
+            path = name.removesuffix(".weight")
+            out[name], out[f"{path}.scales"], out[f"{path}.biases"] = mx.quantize(value, GROUP, bits)
+        else:
+            out[name] = value
+    return out
+
+
+def change_config(folder: Path, **changes: Any) -> None:
+    config: dict[str, Any] = load_config(folder)
+    write_json(folder / "config.json", {name: value for name, value in (config | changes).items() if value is not ...})
+
+
+def mlx_llada(folder: Path, bits: int | None) -> Path:
+    """mlx-community/LLaDA-8B-Instruct-mlx-{4bit,8bit,fp16}: a third layout of names. Assumed: groups of 64."""
+    write_llada(folder)
+    weights = {}
+    for name, value in llada_weights(LLADA_CONFIG).items():
+        _, _, *rest = name.split(".")
+        new = f"model.layers.{'.'.join(rest[1:])}" if rest[0] == "blocks" else f"{TOP[rest[0]]}.{rest[1]}"
+        weights[new] = value
+    floats = {name: value.astype(mx.float16) for name, value in weights.items()}
+    write_weights(folder, floats if bits is None else quantized(weights, bits))
+    if bits is not None:
+        settings = {"group_size": GROUP, "bits": bits}
+        change_config(folder, quantization=settings, quantization_config=settings)
+    return folder
+
+
+def diffucoder(folder: Path, bits: int | None = None) -> Path:
+    """apple/DiffuCoder-7B-cpGRPO and mlx-community's {4,6,8}bit: Dream with a token of its own that pads an answer.
+
+    The conversions of mlx-lm 0.22 to 0.25 say true or false of every module. Assumed: which modules it lists.
+    """
+    write_dream(folder)
+    weights = dream_weights(DREAM_CONFIG)
+    pad = {"content": "<|dlm_pad|>", "special": True, "lstrip": False, "rstrip": False, "normalized": False}
+    tokens = load_json(folder / "tokenizer_config.json")
+    tokens["added_tokens_decoder"]["261"] = pad
+    write_json(folder / "tokenizer_config.json", tokens | {"pad_token": "<|dlm_pad|>"})
+    wider = {name: mx.pad(value, [(0, 1), (0, 0)]) for name, value in weights.items() if name in EMBEDDINGS}
+    weights |= wider
+    change_config(folder, vocab_size=262, pad_token_id=261)
+    if bits is None:
+        write_weights(folder, {name: value.astype(mx.bfloat16) for name, value in weights.items()})
+        return folder
+    write_weights(folder, quantized(weights, bits))
+    modules = {
+        name.rpartition(".")[0]: value.ndim == 2 for name, value in sorted(weights.items()) if "bias" not in name
+    }
+    settings = {"group_size": GROUP, "bits": bits, **matrices}
+    change_config(folder, quantization=settings, quantization_config=settings)
+    return folder
+
+
+EMBEDDINGS = ("model.embed_tokens.weight", "lm_head.weight")
+
+
+def load_json(path: Path) -> dict[str, Any]:
+    import json
+
+    value: dict[str, Any] = json.loads(path.read_text())
+    return value
+
+
+def dream_coder(folder: Path) -> Path:
+    """Dream-org/Dream-Coder-v0-Instruct-7B and d3LLM_Dream_Coder. Assumed: the same files as Dream's."""
+    return write_dream(folder)
+
+
+def saved_by_transformers_5(folder: Path) -> Path:
+    """A Dream that transformers 5 has saved: rope_parameters instead of rope_theta, and layer_types."""
+    write_dream(folder)
+    layers = ["full_attention"] * DREAM_CONFIG["num_hidden_layers"]
+    rope = {"rope_type": "default", "rope_theta": DREAM_CONFIG["rope_theta"]}
+    change_config(folder, rope_theta=..., rope_scaling=..., rope_parameters=rope, layer_types=layers)
+    return folder
+
+
+REPLICAS: dict[str, Callable[[Path], Path]] = {
+    "GSAI-ML/LLaDA-8B-Instruct": write_llada,
+    "mlx-community/LLaDA-8B-Instruct-mlx-4bit": lambda folder: mlx_llada(folder, 4),
+    "mlx-community/LLaDA-8B-Instruct-mlx-8bit": lambda folder: mlx_llada(folder, 8),
+    "mlx-community/LLaDA-8B-Instruct-mlx-fp16": lambda folder: mlx_llada(folder, None),
+    "Dream-org/Dream-v0-Instruct-7B": write_dream,
+    "Dream-org/Dream-Coder-v0-Instruct-7B": dream_coder,
+    "apple/DiffuCoder-7B-cpGRPO": diffucoder,
+    "mlx-community/DiffuCoder-7B-cpGRPO-4bit": lambda folder: diffucoder(folder, 4),
+    "mlx-community/DiffuCoder-7B-cpGRPO-6bit": lambda folder: diffucoder(folder, 6),
+    "mlx-community/DiffuCoder-7B-cpGRPO-8bit": lambda folder: diffucoder(folder, 8),
+    "a Dream saved by transformers 5": saved_by_transformers_5,
+}
+
+
+def folder_name(published: str) -> str:
+    return re.sub(r"[^\w.-]+", "-", published)
