@@ -28,7 +28,7 @@ POOL = 8
 
 END_WEIGHT = 0.1
 FAR_WEIGHT = 0.1
-"""Loss weight of what lies behind the block that is being decoded: much of it cannot be known yet."""
+"""Loss weight of the text after the block that is being decoded: much of it cannot be known yet."""
 
 BLOCKS = (8, 16, 32)
 SHOTS = 5
@@ -111,7 +111,7 @@ class Source:
         return batches
 
     def problems(self, index: int, most_operations: int = 4, split: Split = "train") -> Batch:
-        """Problems of similar length; a quarter of the batches have the whole canvas of end tokens behind them."""
+        """Problems of similar length; a quarter of the batches have the whole canvas of end tokens after them."""
         examples = self.sorted_pool(index // POOL, most_operations, split)[index % POOL]
         rng = random.Random(f"problems/{self.seed}/{index}")
         longest = max(len(example.ids) for example in examples)
@@ -142,7 +142,7 @@ class Source:
         return Example(example.ids, weights, example.prompt)
 
     def blocks(self, index: int, most_operations: int = 4) -> Batch:
-        """Problems as a block decoder meets them: the solution up to a block, some of the block, nothing behind it.
+        """Problems as a block decoder meets them: the solution up to a block, some of the block, nothing after it.
 
         Masks spread evenly over a solution hardly ever look like that.
         """
@@ -162,7 +162,7 @@ class Source:
         return Batch(ids, weights_of, hidden_from=np.array(ends, np.int32))
 
     def worked(self, index: int, most_operations: int = 4) -> Batch:
-        """Problems behind five worked examples, a quarter as many as in other batches, which are that much shorter.
+        """Problems after five worked examples, a quarter as many as in other batches, which are that much shorter.
 
         Half of the batches are as block decoders meet them. In the others the examples have masks as well: so a
         sequence has six solutions to learn from.

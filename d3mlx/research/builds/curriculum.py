@@ -13,7 +13,7 @@ class Phase:
     """Steps before `until`: problems of at most `operations` steps.
 
     For a share of the batches equations alone, for another problems whose next result is asked for, for a third
-    problems with a finished prefix and nothing behind the block at hand, for a fourth problems behind worked examples.
+    problems with a finished prefix and nothing after the block at hand, for a fourth problems after worked examples.
     """
 
     until: int
@@ -32,7 +32,7 @@ class Curriculum:
     Arithmetic on its own does not carry over to problems by itself: there a result is mostly visible again further on,
     and its length is not given. Hence problems with the rest of the solution masked. By then every equation that is
     reached from left to right comes out right, and those that decoders reach in another order do not: then whole
-    problems with masks anywhere, and at last with masks as block decoders meet them, and behind worked examples. The
+    problems with masks anywhere, and at last with masks as block decoders meet them, and after worked examples. The
     last phase has no end.
     """
 

@@ -143,7 +143,7 @@ def report(
     path = RESULTS / "report.json"
     before = (json_object(path) if path.exists() else {}) if whole else {}
     if before is None:
-        raise DataError(f"{path} is damaged; restore it, or remove it and measure every model anew.")
+        raise DataError(f"{path} is damaged; restore it, or remove it and measure every model again.")
     results = summarize(models, measured, problems, before)
     if whole:
         write_text(path, json.dumps(results, indent=1) + "\n")
