@@ -80,9 +80,7 @@ def diffucoder(folder: Path, bits: int | None = None) -> Path:
         write_weights(folder, {name: value.astype(mx.bfloat16) for name, value in weights.items()})
         return folder
     write_weights(folder, quantized(weights, bits))
-    modules = {
-        name.rpartition(".")[0]: value.ndim == 2 for name, value in sorted(weights.items()) if "bias" not in name
-    }
+    matrices = {name.rpartition(".")[0]: value.ndim == 2 for name, value in weights.items() if "bias" not in name}
     settings = {"group_size": GROUP, "bits": bits, **matrices}
     change_config(folder, quantization=settings, quantization_config=settings)
     return folder
