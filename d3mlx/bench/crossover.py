@@ -75,7 +75,7 @@ def fitted(curve: Curve) -> Fit | None:
 def best_padding_of(curve: Curve) -> int | None:
     """The multiple that row counts are best rounded up to: 8, 16, 32 or 64.
 
-    Its cost is the mean time of 1 to 64 needed rows after rounding; the largest of those within 3 % of the least cost
+    Its cost is the mean time of 1 to 64 rows after rounding; the largest of those within 3 % of the least cost
     is the best, because it makes the fewest shapes. None unless every multiple of 8 up to 64 was measured.
     """
     least, most = PADDINGS[0], PADDINGS[-1]

@@ -209,7 +209,7 @@ def with_oldest(needed: Bools, written: Ints, count: int) -> Ints:
 
 @dataclass(frozen=True)
 class Progress:
-    """Progress of needed rows.
+    """Progress of a selective cache.
 
     step: forwards so far. masked: bool [L], before the last forward. committed_at: int32 [L], the step before which a
     position got its token, far in the past for given ones.

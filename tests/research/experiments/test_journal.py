@@ -18,7 +18,7 @@ from d3mlx.files import lock_file
 from d3mlx.research.builds import control, next_token, pairs, student, teacher
 from d3mlx.research.experiments import decoders, refresh, sweep
 from d3mlx.research.experiments.journal import Part, keep, measure, read
-from d3mlx.research.experiments.readme import put, table
+from d3mlx.research.experiments.pages import put, table
 from d3mlx.research.script import script
 
 ABOUT = {"model": "the embedded one"}

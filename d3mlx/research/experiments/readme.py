@@ -1,5 +1,0 @@
-"""The earlier name of `pages`."""
-
-from d3mlx.research.experiments.pages import put, table
-
-__all__ = ["put", "table"]
