@@ -88,7 +88,7 @@ def test_a_long_limit_shows_256_masks_at_first(size: int) -> None:
 @pytest.mark.parametrize("family", ["llada", "dream"])
 @pytest.mark.parametrize("ahead", [0, 2])
 def test_the_cache_takes_new_positions_exactly(family: str, ahead: int) -> None:
-    """K/V of a single layer hold nothing but their own token, so none is ever stale, and the selective cache is exact."""
+    """K/V of a single layer depend on their own token alone, so none is ever stale and the selective cache is exact."""
     model = golden_model.__wrapped__(family)
     model.model.layers = model.model.layers[:1]
     needed = growing(family, ahead)
