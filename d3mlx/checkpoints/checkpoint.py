@@ -83,7 +83,8 @@ class Checkpoint:
         settings = self.config.get("quantization")
         if settings is None:
             return None
-        marker, named = mx.array(0), {}
+        marker = mx.array(0)
+        named: dict[str, Any] = {}
         for name, value in settings.items():
             own = self.empty.sanitize({f"{name}.weight": marker}) if isinstance(value, dict | bool) else [name]
             named |= {new.removesuffix(".weight"): value for new in own}
