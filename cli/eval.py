@@ -12,6 +12,7 @@ import typer
 from d3mlx import load
 from d3mlx.api import check_decoder, check_request
 from d3mlx.batch import MAX_BATCH
+from d3mlx.checkpoints.adapters import adapter_weights
 from d3mlx.checkpoints.checkpoint import open_checkpoint
 from d3mlx.checkpoints.hub import fetch
 from d3mlx.checkpoints.loader import EMBEDDED
@@ -24,7 +25,6 @@ from d3mlx.cli.render.scores import check_outputs, check_plot, check_y_max, show
 from d3mlx.decoding.options import Options
 from d3mlx.decoding.presets import DEFAULT, preset
 from d3mlx.decoding.sampling import Sampling
-from d3mlx.distill.adapters import WEIGHTS
 from d3mlx.errors import ConfigError
 from d3mlx.evaluate.records import Folder, Record, Setting
 from d3mlx.evaluate.results import OperatingPoint, Run, area, picture, summary
@@ -74,7 +74,7 @@ def configuration(where: Where, subject: EvalModel, task: Task, options: TaskOpt
         "model": where.name,
         "model_fingerprint": fingerprint(where.folder),
         "adapter_path": where.adapter_path,
-        "adapter_fingerprint": fingerprint(Path(where.adapter_path) / WEIGHTS if where.adapter_path else None),
+        "adapter_fingerprint": fingerprint(adapter_weights(where.adapter_path) if where.adapter_path else None),
         "revision": where.revision,
         "task": task.name,
         "data": str(options.data) if options.data else None,

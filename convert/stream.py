@@ -18,6 +18,7 @@ from mlx.utils import tree_flatten
 
 from d3mlx.checkpoints.checkpoint import Checkpoint
 from d3mlx.convert.recipe import Plan
+from d3mlx.errors import CheckpointError
 from d3mlx.quantization import LayerQuantization
 
 Arrays = dict[str, mx.array]
@@ -107,6 +108,13 @@ def dequantize_weight(parts: Arrays, how: LayerQuantization) -> mx.array:
     return by_rows(floats, [parts.pop(part) for part in PARTS if part in parts], pieces_of(how))[0]
 
 
+def refuse_unfinite(path: str, parts: Arrays, what: str) -> None:
+    """Raise CheckpointError if a layer has a number that is none: everything computed with it would be none."""
+    for leaf, value in parts.items():
+        if mx.issubdtype(value.dtype, mx.floating) and not mx.isfinite(value).all().item():
+            raise CheckpointError(f"{what} {path}.{leaf}.")
+
+
 class Stream:
     """The converted arrays of a checkpoint, layer by layer."""
 
@@ -125,6 +133,7 @@ class Stream:
         """What is written for a layer, by full names. Its source is let go."""
         plan = self.plan
         parts = self.source.pop(unit.path)
+        refuse_unfinite(unit.path, parts, "The source contains NaN or infinity in")
         parts = self.cast(parts)
         if unit.path in plan.dequantize:
             # Scales are cast before and the weight after: in the mx modes it comes as bfloat16 whatever they are.
@@ -133,6 +142,7 @@ class Stream:
         if unit.path in plan.quantize:
             parts |= quantize_weight(parts.pop("weight"), plan.quantize[unit.path])
         mx.eval(parts)
+        refuse_unfinite(unit.path, parts, "float16 is too small for the numbers of; convert with --dtype bfloat16:")
         return {f"{unit.path}.{leaf}": value for leaf, value in parts.items()}
 
     def cast(self, parts: Arrays) -> Arrays:

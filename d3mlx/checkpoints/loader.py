@@ -9,10 +9,10 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
-from mlx_lm.utils import dequantize_model, get_total_parameters, load_adapters, load_model
+from mlx_lm.utils import dequantize_model, get_total_parameters, load_model
 
+from d3mlx.checkpoints.adapters import with_adapters
 from d3mlx.checkpoints.checkpoint import SMALL, Checkpoint, open_checkpoint
-from d3mlx.checkpoints.config import read_json
 from d3mlx.checkpoints.hub import SHIPPED, fetch
 from d3mlx.checkpoints.tokenizer import load_tokenizer
 from d3mlx.errors import CheckpointError, MemoryLimitError
@@ -37,7 +37,7 @@ def load(
     """Model and tokenizer of a checkpoint, as mlx-lm's `load` gives them.
 
     path_or_repo: a folder, a hub id that is downloaded once, or embedded, teacher or pairs, which ship. adapter_path: a
-    folder of LoRA adapters in mlx-lm's layout. lazy: leave the weights on disk until they are used. revision: branch,
+    folder of adapters of mlx-lm or PEFT. lazy: leave the weights on disk until they are used. revision: branch,
     tag or commit on the hub. Raises CheckpointError, MemoryLimitError, and ConfigError for a revision of a folder.
     """
     checkpoint = open_checkpoint(fetch(str(path_or_repo), revision))
@@ -76,34 +76,6 @@ def in_float32(model: nn.Module) -> nn.Module:
     model = dequantize_model(model)
     model.set_dtype(mx.float32)
     return model
-
-
-def with_adapters(model: nn.Module, adapter_path: str | Path) -> nn.Module:
-    folder = Path(adapter_path)
-    for name in ("adapter_config.json", "adapters.safetensors"):
-        if not (folder / name).is_file():
-            raise CheckpointError(f"{folder} is no adapter folder: it holds no {name}.")
-    config = read_json(folder / "adapter_config.json")
-    needed = () if config.get("fine_tune_type") == "full" else ("num_layers", "lora_parameters")
-    for name in needed:
-        if name not in config:
-            raise CheckpointError(f"{folder / 'adapter_config.json'} has no {name}; train the adapters again.")
-    try:
-        model = load_adapters(model, str(folder))
-    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
-        raise CheckpointError(f"The adapters in {folder} do not fit this model: {misfit(error, config)}") from error
-    model.eval()
-    return model
-
-
-def misfit(error: Exception, config: dict[str, Any]) -> str:
-    """Why adapters do not fit, with one tensor of those that mlx-lm lists, a line each behind a colon."""
-    _, *listed = str(error).splitlines() or [""]
-    why = one_line(error)
-    if listed:
-        why = f"{listed[0].strip()}" + (f", and {len(listed) - 1} tensors more" if len(listed) > 1 else "")
-    trained = config.get("model")
-    return f"{why}; they were trained for {trained}." if trained else f"{why.rstrip('.')}."
 
 
 def one_line(error: Exception) -> str:

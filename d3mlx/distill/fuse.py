@@ -11,10 +11,11 @@ import mlx.nn as nn
 from mlx.utils import tree_unflatten
 from mlx_lm.utils import dequantize_model, save_model
 
+from d3mlx.checkpoints.adapters import with_adapters
 from d3mlx.checkpoints.checkpoint import open_checkpoint
 from d3mlx.checkpoints.config import read_json
 from d3mlx.checkpoints.hub import fetch
-from d3mlx.checkpoints.loader import lazy_model, with_adapters
+from d3mlx.checkpoints.loader import lazy_model
 from d3mlx.checkpoints.tokenizer import load_tokenizer
 from d3mlx.convert.card import Origin
 from d3mlx.convert.converter import write_small_files

@@ -13,7 +13,9 @@ from xml.etree import ElementTree
 
 import pytest
 
+from tests.builders import LLADA_CONFIG, llada_weights
 from tests.cli.conftest import COMMAND
+from tests.loading.test_peft import write_peft
 
 SHORT = ["--count", "3", "--max-tokens", "12"]
 GSM = '{"question": "How many?", "answer": "#### 42"}\n{"question": "Which?", "answer": "#### 1,000"}\n'
@@ -246,3 +248,11 @@ def test_a_terminal_sees_progress(llada: str, tmp_path: Path) -> None:
     assert "correct" in seen.decode()
     assert "2/2" in re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", seen.decode())
     assert printed.split()[0] == "decoder"
+
+
+def test_adapters_of_peft_are_known_apart(d3mlx: Any, llada: str, tmp_path: Path) -> None:
+    write_peft(tmp_path / "peft", "llada", llada_weights(LLADA_CONFIG))
+    run = ["eval", "--model", llada, "--adapter-path", str(tmp_path / "peft"), "--count", "1", "--max-tokens", "8"]
+    done = d3mlx(*run, "--out", str(tmp_path / "run"))
+    assert done.status == 0, done.err
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["adapter_fingerprint"]
