@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from d3mlx import load
+from d3mlx.cli.main import run
 from d3mlx.distill.import_d3llm import published_trajectories
 from d3mlx.distill.prompts import questions
 from d3mlx.distill.recording import import_all, record_all, settings_of
@@ -119,10 +120,10 @@ def test_a_trajectory_does_not_depend_on_the_batch_size(
     assert [trajectory.row for trajectory in runs[0]] == list(range(8))
     assert len({trajectory.attempts for trajectory in runs[0]}) > 2
     assert [trajectory.correct for trajectory in runs[0]].count(None) == 1
-    for run in runs[1:]:
-        run.sort(key=lambda trajectory: trajectory.row)
-        assert len(run) == len(questions)
-        assert all(same(a, b) for a, b in zip(runs[0], run, strict=True))
+    for trajectories in runs[1:]:
+        trajectories.sort(key=lambda trajectory: trajectory.row)
+        assert len(trajectories) == len(questions)
+        assert all(same(a, b) for a, b in zip(runs[0], trajectories, strict=True))
 
 
 @pytest.mark.parametrize(
@@ -254,6 +255,21 @@ def test_a_folder_keeps_to_its_data_and_its_shards(tmp_path: Path, llada: Any) -
     with pytest.raises(DataError, match="exists already"):
         write_shard(tmp_path / "a", list(read_store(tmp_path / "a")))
     assert (tmp_path / "a" / "rows-00000000.safetensors").read_bytes() == before
+
+
+def test_a_limit_below_the_recorded_number_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    said = []
+    for limit in (3, 2, 3):
+        arguments = ["trajectories", str(tmp_path / "out"), "--max-tokens", "4", "--limit", str(limit)]
+        monkeypatch.setattr("sys.argv", ["d3mlx", *arguments])
+        with pytest.raises(SystemExit) as end:
+            run()
+        assert not end.value.code
+        said.append(capfd.readouterr().err.splitlines()[-1])
+    plain = f"3 trajectories in {tmp_path / 'out'}"
+    assert said == [f"{plain}.", f"{plain}; --limit 2 does not remove those of earlier runs.", f"{plain}."]
 
 
 def test_an_import_is_whole_or_nothing(tmp_path: Path, llada: Any) -> None:
