@@ -93,7 +93,7 @@ def trajectories(
     source = str(published) if published is not None else data or PROBLEMS
     if source != PROBLEMS and not Path(source).is_file():
         raise DataError(f"There is no file {source}.")
-    loaded, tokenizer = teacher = load(model or EMBEDDED, revision=revision)
+    loaded, tokenizer = load(model or EMBEDDED, revision=revision)
     first = mx.distributed.init().rank() == 0
     marks = {
         "teacher_fingerprint": fingerprint(fetch(model or EMBEDDED, revision)),
@@ -102,13 +102,13 @@ def trajectories(
     settings = settings_of(loaded, tokenizer, teacher=model or "embedded", data=source, raw=raw, **marks)
     if published is not None:
         with RecordingProgress("importing") as progress:
-            import_all(published, teacher, raw, out, settings, shard, progress)
+            import_all(published, loaded, tokenizer, raw, out, settings, shard, progress)
     else:
         length = max_tokens or loaded.args.max_new_tokens
         config = RecordConfig(length, Teacher(**options), early_stop, check, seed or 0)
         prompts = questions(source, loaded, tokenizer, config.max_tokens, raw, limit)
         with RecordingProgress("recording", shown=first) as progress:
-            record_all(teacher, prompts, config, out, settings, shard, progress, batch_size)
+            record_all(loaded, tokenizer, prompts, config, out, settings, shard, progress, batch_size)
     if first:
         recorded = list(read_store(out))
         verdicts = [trajectory.correct for trajectory in recorded if trajectory.correct is not None]

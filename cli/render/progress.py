@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Self
 
 from rich import progress as rich
-from rich.console import Console
+from rich.console import Console, ConsoleDimensions
 
 from d3mlx.distill.trajectories import Trajectory
 
@@ -17,12 +17,25 @@ LINE_SECONDS = 30
 """Between two lines of progress."""
 
 
+class BarConsole(Console):
+    """Standard error, narrower by the two characters "^C" that a terminal shows at Ctrl-C.
+
+    A line as wide as the terminal would wrap at them, and its last refresh would print it a second time.
+    """
+
+    @property  # type: ignore[misc]
+    def size(self) -> ConsoleDimensions:
+        """Return the size of the terminal without the last two columns."""
+        size = super().size
+        return ConsoleDimensions(max(1, size.width - 2), size.height)
+
+
 def bar(*, in_bytes: bool = False, shown: bool = True) -> rich.Progress:
     """Return a bar with a count, the time left and a note; a bar that is not `shown` prints nothing."""
     counts = (rich.DownloadColumn(), rich.TransferSpeedColumn()) if in_bytes else (rich.MofNCompleteColumn(),)
     columns = (rich.TextColumn("{task.description}"), rich.BarColumn(), *counts, rich.TimeElapsedColumn())
     note = rich.TextColumn("{task.fields[note]}", markup=False)
-    return rich.Progress(*columns, rich.TimeRemainingColumn(), note, console=Console(stderr=True), disable=not shown)
+    return rich.Progress(*columns, rich.TimeRemainingColumn(), note, console=BarConsole(stderr=True), disable=not shown)
 
 
 class Progress:

@@ -20,10 +20,10 @@ from d3mlx.distill.prompts import (
     EMBEDDED,
     EMBEDDED_ROWS,
     embedded_rows,
-    fingerprint,
     ids_of,
     messages_of,
     prompt_of,
+    vocabulary_fingerprint,
 )
 from d3mlx.distill.trajectory_store import read_settings, read_store
 from d3mlx.errors import ConfigError, DataError
@@ -69,7 +69,7 @@ def recorded(folder: Path, only_correct: bool, model: DiffusionModel, tokenizer:
     if not folder.is_dir():
         raise DataError(f"There is no data at {folder}: neither a file nor a folder of trajectories.")
     settings = read_settings(folder)
-    if settings["tokenizer"] != fingerprint(tokenizer) or settings["mask_id"] != model.args.mask_token_id:
+    if settings["tokenizer"] != vocabulary_fingerprint(tokenizer) or settings["mask_id"] != model.args.mask_token_id:
         raise DataError(f"The trajectories in {folder} were recorded with another tokenizer than this model's.")
     ends = end_ids(model, tokenizer)
     judged = False

@@ -98,6 +98,3 @@ def vocabulary_fingerprint(tokenizer: Any) -> str:
     """Return a hash of every token and its id; it differs between vocabularies."""
     pairs = sorted(tokenizer.get_vocab().items())
     return hashlib.sha256(json.dumps(pairs).encode()).hexdigest()[:16]
-
-
-fingerprint = vocabulary_fingerprint

@@ -56,7 +56,8 @@ def claim(folder: Path, values: dict[str, Any]) -> set[int]:
 
 
 def record_all(
-    teacher: tuple[DiffusionModel, Any],
+    model: DiffusionModel,
+    tokenizer: Any,
     questions: list[Question],
     config: RecordConfig,
     folder: Path,
@@ -68,12 +69,12 @@ def record_all(
     """Decode the questions that are not in the folder, `batch_size` at a time; this process's share of several."""
     world = mx.distributed.init()
     with alone(folder):
-        done = claim(folder, {**settings, **config.settings(teacher[0].family)})
+        done = claim(folder, {**settings, **config.settings(model.family)})
         missing = [question for question in questions if question.row not in done]
         mine = missing[world.rank() :: world.size()]
         with writing_to(folder, world.rank(), shard) as writer:
             report(None, 0, len(mine))
-            for number, trajectory in enumerate(record(*teacher, mine, config, batch_size), 1):
+            for number, trajectory in enumerate(record(model, tokenizer, mine, config, batch_size), 1):
                 writer.add(trajectory)
                 report(trajectory, number, len(mine))
         wait_for_all()
@@ -81,7 +82,8 @@ def record_all(
 
 def import_all(
     source: Path,
-    teacher: tuple[DiffusionModel, Any],
+    model: DiffusionModel,
+    tokenizer: Any,
     raw: bool,
     folder: Path,
     settings: dict[str, Any],
@@ -90,7 +92,7 @@ def import_all(
 ) -> None:
     """Convert data in the published layout: all rows, or none if a row cannot be used."""
     trajectories = []
-    for number, trajectory in enumerate(published_trajectories(source, *teacher, raw), 1):
+    for number, trajectory in enumerate(published_trajectories(source, model, tokenizer, raw), 1):
         trajectories.append(trajectory)
         report(trajectory, number, 0)
     with alone(folder):

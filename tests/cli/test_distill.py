@@ -102,7 +102,7 @@ def test_a_batch_of_nothing_is_refused(d3mlx: Any, tmp_path: Path) -> None:
         (["distill", "--data", "embedded"], "use --objective sft"),
         (["distill", "--data", "embedded", "--scale", "nan"], "scale must be at least 0"),
         (["eval", "--task", "embedded", "--plot", "-"], "--plot writes a file"),
-        (["fuse", "--adapter-path", "none"], "no adapter folder"),
+        (["fuse", "--adapter-path", "none"], "not an adapter folder"),
     ],
 )
 def test_mistakes_are_one_sentence(

@@ -43,7 +43,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory, llada: Path) -> Path:
     prompts = folder.with_name("prompts.jsonl")
     prompts.write_text("".join(json.dumps({"prompt": word}) + "\n" for word in WORDS))
     asked = questions(str(prompts), *teacher, 40, False, None)
-    record_all(teacher, asked, RecordConfig(max_tokens=40), folder, settings_of(*teacher), 4, lambda *_: None)
+    record_all(*teacher, asked, RecordConfig(max_tokens=40), folder, settings_of(*teacher), 4, lambda *_: None)
     return folder
 
 

@@ -172,27 +172,27 @@ def test_a_killed_run_goes_on(tmp_path: Path, llada: Any, after: int) -> None:
     def ignore(*_: Any) -> None:
         pass
 
-    record_all(llada, asked(7), config, tmp_path / "whole", settings, 3, ignore)
+    record_all(*llada, asked(7), config, tmp_path / "whole", settings, 3, ignore)
     with pytest.raises(KilledError):
-        record_all(llada, asked(7), config, tmp_path / "pieces", settings, 3, kill)
+        record_all(*llada, asked(7), config, tmp_path / "pieces", settings, 3, kill)
     journal = tmp_path / "pieces" / "journal-0.jsonl"
     if after % 3:
         with journal.open("a") as file:
             file.write('{"row": 6, "prompt": [1, 2')
     assert sorted(t.row for t in read_store(tmp_path / "pieces")) == list(range(after))
-    record_all(llada, asked(7), config, tmp_path / "pieces", settings, 3, ignore)
+    record_all(*llada, asked(7), config, tmp_path / "pieces", settings, 3, ignore)
     whole, pieces = (sorted(read_store(tmp_path / name), key=lambda t: t.row) for name in ("whole", "pieces"))
     assert len(whole) == len(pieces) == 7
     assert all(same(a, b) for a, b in zip(whole, pieces, strict=True))
     assert whole[0].ranks.dtype == np.int16
     assert not journal.exists()
     with pytest.raises(ConfigError, match="max tokens"):
-        record_all(llada, asked(7), RecordConfig(max_tokens=5), tmp_path / "pieces", settings, 3, ignore)
+        record_all(*llada, asked(7), RecordConfig(max_tokens=5), tmp_path / "pieces", settings, 3, ignore)
 
 
 def test_a_kill_between_shard_and_journal_doubles_nothing(tmp_path: Path, llada: Any) -> None:
     settings = settings_of(*llada, teacher="tiny")
-    record_all(llada, asked(2), RecordConfig(max_tokens=3), tmp_path, settings, 9, lambda *_: None)
+    record_all(*llada, asked(2), RecordConfig(max_tokens=3), tmp_path, settings, 9, lambda *_: None)
     lines = [json.dumps(journal_line(trajectory)) + "\n" for trajectory in read_store(tmp_path)]
     (tmp_path / "journal-0.jsonl").write_text("".join(lines))
     assert [t.row for t in read_store(tmp_path)] == [0, 1]
@@ -231,10 +231,10 @@ ROW = {"row": 2, "prompt": [1], "tokens": [4, 5], "ranks": [0, 1], "correct": No
 )
 def test_damage_of_a_folder_is_one_sentence(tmp_path: Path, llada: Any, file: str, content: str, culprit: str) -> None:
     settings, config = settings_of(*llada), RecordConfig(max_tokens=3)
-    record_all(llada, asked(2), config, tmp_path, settings, 9, lambda *_: None)
+    record_all(*llada, asked(2), config, tmp_path, settings, 9, lambda *_: None)
     (tmp_path / file).write_text(content)
     with pytest.raises(DataError, match=culprit) as caught:
-        record_all(llada, asked(3), config, tmp_path, settings, 9, lambda *_: None)
+        record_all(*llada, asked(3), config, tmp_path, settings, 9, lambda *_: None)
     assert str(tmp_path / file).split(".")[0] in str(caught.value)
     assert (tmp_path / file).read_text() == content
 
@@ -242,7 +242,7 @@ def test_damage_of_a_folder_is_one_sentence(tmp_path: Path, llada: Any, file: st
 def test_a_folder_keeps_to_its_data_and_its_shards(tmp_path: Path, llada: Any) -> None:
     def go(folder: Path, **marks: str) -> None:
         record_all(
-            llada, asked(2), RecordConfig(max_tokens=3), folder, settings_of(*llada, **marks), 9, lambda *_: None
+            *llada, asked(2), RecordConfig(max_tokens=3), folder, settings_of(*llada, **marks), 9, lambda *_: None
         )
 
     go(tmp_path / "a", data="rows.jsonl", data_fingerprint="1")
@@ -277,10 +277,10 @@ def test_an_import_is_whole_or_nothing(tmp_path: Path, llada: Any) -> None:
     good = published_row([5, 6], [10, 11], [1, 0], llada[0].args.mask_token_id)
     source.write_text(json.dumps(good) + "\n" + json.dumps({"prompt": "x"}) + "\n")
     with pytest.raises(DataError, match="row 2: the row has no trajectory"):
-        import_all(source, llada, False, tmp_path / "out", settings_of(*llada), 9, lambda *_: None)
+        import_all(source, *llada, False, tmp_path / "out", settings_of(*llada), 9, lambda *_: None)
     assert not (tmp_path / "out").exists()
     source.write_text(json.dumps(good) + "\n")
-    import_all(source, llada, False, tmp_path / "out", settings_of(*llada), 9, lambda *_: None)
+    import_all(source, *llada, False, tmp_path / "out", settings_of(*llada), 9, lambda *_: None)
     assert len(list(read_store(tmp_path / "out"))) == 1
 
 

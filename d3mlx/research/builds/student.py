@@ -142,7 +142,7 @@ def record(work: Work, number: int, count: int) -> None:
     prompts = questions(EMBEDDED, *teacher, CANVAS, False, (number + 1) * count)[number * count :]
     settings = settings_of(*teacher, teacher=str(source), teacher_fingerprint=fingerprint(source), data=EMBEDDED)
     with RecordingProgress("recording", shown=first_process()) as report:
-        record_all(teacher, prompts, RECORD, work.trajectories(number), settings, SHARD, report)
+        record_all(*teacher, prompts, RECORD, work.trajectories(number), settings, SHARD, report)
 
 
 def of_round(work: Work, number: int, config: DistillConfig = DISTILL) -> DistillConfig:

@@ -114,7 +114,7 @@ def measure(plan: Plan, folder: Path, about: dict[str, Any], weights: str | None
     attempts: dict[str, Attempt] = {
         setting.name: partial(attempt, subject, held_out, preset) for setting, preset in DECODERS.items()
     }
-    keep(attempts, plan.problems, (folder / Part().file, plan.about | about))
+    keep(attempts, plan.problems, folder / Part().file, plan.about | about)
 
 
 def points(plan: Plan, folder: Path, about: dict[str, Any]) -> list[OperatingPoint] | None:

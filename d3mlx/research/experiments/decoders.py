@@ -110,8 +110,8 @@ def solve(work: Path, name: str, part: Part, count: int, on_curves: int) -> None
     task = Embedded(TaskOptions(shots=variant.shots), "llada", questions=variant.questions)
     for kind, presets, problems in (("table", variant.decoders, count), ("curves", POINTS, min(count, on_curves))):
         about = {"model": fingerprint(variant.model), "task": variant.words, "kind": kind}
-        journal = work / f"{name}-{kind}" / part.file, about
-        measure(model, task, presets, part.of(variant.problems(problems)), journal)
+        path = work / f"{name}-{kind}" / part.file
+        measure(model, task, presets, part.of(variant.problems(problems)), path, about)
 
 
 def percent(share: float) -> str:

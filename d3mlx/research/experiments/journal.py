@@ -130,22 +130,22 @@ Attempt = Callable[[int], Record]
 
 
 def measure(
-    subject: EvalModel, task: Task, presets: Mapping[str, Preset], indices: Sequence[int], place: tuple[Path, About]
+    subject: EvalModel, task: Task, presets: Mapping[str, Preset], indices: Sequence[int], path: Path, about: About
 ) -> None:
     """Solve problems with several decoders: see `keep`. Their settings, defaults too, are part of what is measured."""
-    path, about = place
     built = {name: repr(preset.build(subject.model.family)) for name, preset in presets.items()}
     attempts = {name: partial(attempt, subject, task, preset) for name, preset in presets.items()}
-    keep(attempts, indices, (path, about | {"decoders": built}))
+    keep(attempts, indices, path, about | {"decoders": built})
 
 
-def keep(attempts: Mapping[str, Attempt], indices: Sequence[int], place: tuple[Path, About]) -> None:
+def keep(attempts: Mapping[str, Attempt], indices: Sequence[int], path: Path, about: About) -> None:
     """Solve each problem in every way before the next one, so that all of them see the same machine.
+
+    path: the part's file. about: what is measured.
 
     place: the part's file, and what is measured. Answers in any part of its folder are not computed again.
     Raises ConfigError if a part has another measurement.
     """
-    path, about = place
     settings = Settings(about, "another measurement,", "remove the file, or give another folder.")
     with part_log(path).opened(settings) as log:
         parts = read_parts(path.parent)

@@ -53,7 +53,7 @@ def solve(models: Models, out: Path, problems: range, part: Part) -> None:
         folder = models.folder(contestant.model)
         if folder is not None:
             about = {"contestant": contestant.name, "model": fingerprint(folder), "decoders": contestant.settings}
-            keep(attempts_of(contestant, folder), part.of(problems), (out / contestant.folder / part.file, about))
+            keep(attempts_of(contestant, folder), part.of(problems), out / contestant.folder / part.file, about)
 
 
 def curves(models: Models, out: Path, problems: Iterable[int]) -> dict[str, list[OperatingPoint]] | None:

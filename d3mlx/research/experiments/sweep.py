@@ -106,7 +106,7 @@ def sweep(
         subject = EvalModel(*load(TEACHER), max_tokens=CANVAS)
         task = Embedded(TaskOptions(shots=shots), "llada", "validation")
         about = {"model": fingerprint(TEACHER), "shots": shots}
-        measure(subject, task, settings(), process.of(range(count)), (work / process.file, about))
+        measure(subject, task, settings(), process.of(range(count)), work / process.file, about)
         complete = finished(work, settings(), range(count))
         if complete is None:
             typer.echo("The other parts are not finished; the last one to finish shows the figures.")

@@ -30,7 +30,7 @@ def journals(work: Path, parts: tuple[str, ...]) -> None:
     for kind, decoders in names.items():
         for part in map(Part.named, parts):
             attempts = {name: partial(by, name) for name in decoders}
-            keep(attempts, part.of(range(2)), (work / f"long-{kind}" / part.file, {"kind": kind}))
+            keep(attempts, part.of(range(2)), work / f"long-{kind}" / part.file, {"kind": kind})
 
 
 def by(name: str, index: int) -> Record:

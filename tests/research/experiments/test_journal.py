@@ -34,11 +34,11 @@ def test_a_cut_off_measurement_goes_on_and_parts_add_up(tmp_path: Path, subject:
     task = Embedded(TaskOptions(), "llada")
     for number in (1, 2):
         part = Part.named(f"{number}/2")
-        measure(subject, task, presets, part.of(range(3)), (tmp_path / part.file, ABOUT))
+        measure(subject, task, presets, part.of(range(3)), tmp_path / part.file, ABOUT)
     path = tmp_path / "part-1-of-2.jsonl"
     whole = path.read_bytes()
     path.write_bytes(whole[:-30])
-    measure(subject, task, presets, (0, 2), (path, ABOUT))
+    measure(subject, task, presets, (0, 2), path, ABOUT)
     about, found = read(tmp_path)
     assert about.items() >= ABOUT.items() and "SelectiveCache(" in about["decoders"]["needed"]
     assert {name: sorted(answers.records) for name, answers in found.items()} == {
@@ -53,13 +53,13 @@ def test_a_cut_off_measurement_goes_on_and_parts_add_up(tmp_path: Path, subject:
     with pytest.raises(
         ConfigError, match=r"another measurement, with another model \(the embedded one, not another one\)"
     ):
-        measure(subject, task, presets, (0,), (path, {"model": "another one"}))
+        measure(subject, task, presets, (0,), path, {"model": "another one"})
     with pytest.raises(ConfigError, match=r"another decoders needed \(.*near=\S+, .* not .*near=9"):
-        measure(subject, task, presets | {"needed": Selective(near=9)}, (0,), (path, ABOUT))
+        measure(subject, task, presets | {"needed": Selective(near=9)}, (0,), path, ABOUT)
     with path.open("ab") as other:
         lock_file(other, path)
         with pytest.raises(ConfigError, match="Another run"):
-            measure(subject, task, presets, (0,), (path, ABOUT))
+            measure(subject, task, presets, (0,), path, ABOUT)
     head, *lines = whole.splitlines(keepends=True)
     spoilt = [
         [head.replace(b"{", b"["), *lines],
@@ -81,12 +81,12 @@ def test_what_fails_while_solving_is_no_matter_of_the_file(tmp_path: Path) -> No
         raise RuntimeError("out of memory")
 
     with pytest.raises(RuntimeError, match=r"^out of memory$"):
-        keep({"one": fail}, (0,), (tmp_path / Part().file, ABOUT))
+        keep({"one": fail}, (0,), tmp_path / Part().file, ABOUT)
 
 
 def test_tables_need_every_answer(tmp_path: Path, subject: EvalModel) -> None:
-    place = tmp_path / Part().file
-    measure(subject, Embedded(TaskOptions(), "llada"), {"needed": Selective()}, (0,), (place, ABOUT))
+    path = tmp_path / Part().file
+    measure(subject, Embedded(TaskOptions(), "llada"), {"needed": Selective()}, (0,), path, ABOUT)
     assert decoders.whole(tmp_path, ["needed"], range(1))["needed"].score.problems == 1
     for names, problems in ((["needed", "exact"], range(1)), (["needed"], range(2))):
         with pytest.raises(DataError, match="not finished"):
@@ -106,7 +106,8 @@ def test_the_front_holds_what_nothing_beats(tmp_path: Path, subject: EvalModel) 
         Embedded(TaskOptions(), "llada", "validation"),
         presets,
         (0, 1),
-        (tmp_path / "part-1-of-1.jsonl", ABOUT),
+        tmp_path / "part-1-of-1.jsonl",
+        ABOUT,
     )
     _, found = read(tmp_path)
     for axis, (words, cost) in sweep.AXES.items():

@@ -63,9 +63,9 @@ def test_parts_of_any_number_add_up(tmp_path: Path) -> None:
 
     about = {"model": "none"}
     first = Part.named("1/2")
-    keep({"a": attempt}, first.of(range(9)), (tmp_path / first.file, about))
+    keep({"a": attempt}, first.of(range(9)), tmp_path / first.file, about)
     assert finished(tmp_path, ["a"], range(9)) is None
-    keep({"a": attempt}, range(9), (tmp_path / Part().file, about))
+    keep({"a": attempt}, range(9), tmp_path / Part().file, about)
     solved_by_name = finished(tmp_path, ["a"], range(9))
     assert sorted(solved) == list(range(9))
     assert solved_by_name is not None and list(solved_by_name["a"].records) == list(range(9))
@@ -74,7 +74,7 @@ def test_parts_of_any_number_add_up(tmp_path: Path) -> None:
     assert finished(tmp_path / "empty", ["a"], range(9)) is None
     assert finished(tmp_path, ["a", "b"], range(9)) is None and finished(tmp_path / "none", ["a"], range(9)) is None
     with pytest.raises(ConfigError, match="another measurement"):
-        keep({"a": attempt}, range(9), (tmp_path / "part-2-of-2.jsonl", {"model": "other"}))
+        keep({"a": attempt}, range(9), tmp_path / "part-2-of-2.jsonl", {"model": "other"})
 
 
 def test_results_keep_those_of_absent_models(measured: dict[str, list[OperatingPoint]], tmp_path: Path) -> None:
@@ -207,7 +207,7 @@ def test_ablations_never_mix_measurements(plan: ablations.Plan) -> None:
     trial = ablations.TRIALS[0]
     folder, about = trial.folder(plan.out), {"arm": trial.arm, "seed": trial.seed}
     attempts: dict[str, Attempt] = {s.name: lambda index: record(index, True) for s in ablations.DECODERS}
-    keep(attempts, PROBLEMS, (folder / Part().file, plan.about | about))
+    keep(attempts, PROBLEMS, folder / Part().file, plan.about | about)
     points = ablations.points(plan, folder, about)
     assert points is not None and [point.setting for point in points] == list(ablations.DECODERS)
     assert ablations.points(plan, plan.out / "none", about) is None
