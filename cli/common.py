@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
+from d3mlx.checkpoints.checkpoint import Checkpoint
 from d3mlx.cli.render.progress import status
+from d3mlx.decoding.sampling import Sampling
+from d3mlx.errors import ConfigError
+from d3mlx.models import traits_of
+from d3mlx.models.traits import Recommended
 
 MODEL, DECODER, SAMPLING, OUTPUT = "Model", "Decoder", "Sampling", "Output"
 """Panels of the help pages."""
@@ -36,8 +42,14 @@ MaxTokens = Annotated[
     typer.Option(help="Most tokens of an answer.", show_default="the model's own, else 256", rich_help_panel=DECODER),
 ]
 Temperature = Annotated[
-    float,
-    typer.Option("--temperature", "--temp", help="0 takes the most likely token.", rich_help_panel=SAMPLING),
+    float | None,
+    typer.Option(
+        "--temperature",
+        "--temp",
+        help="0 takes the most likely token.",
+        show_default="0",
+        rich_help_panel=SAMPLING,
+    ),
 ]
 TopP = Annotated[
     float | None,
@@ -46,7 +58,61 @@ TopP = Annotated[
 TopK = Annotated[
     int | None, typer.Option(help="Sample from this many of the most likely tokens.", rich_help_panel=SAMPLING)
 ]
+EndPenalty = Annotated[
+    float | None,
+    typer.Option(
+        help="Subtract this from the logits of the end token, for longer answers; inf forbids it.",
+        show_default="0",
+        rich_help_panel=SAMPLING,
+    ),
+]
+UseRecommended = Annotated[
+    bool,
+    typer.Option(
+        "--recommended",
+        help="Use the settings of the model card, which `d3mlx info` shows; your own flags win.",
+        rich_help_panel=DECODER,
+    ),
+]
 Seed = Annotated[int, typer.Option(help="The same seed gives the same text.", rich_help_panel=SAMPLING)]
+
+
+def recommended_for(name: str, checkpoint: Checkpoint) -> Recommended | None:
+    """Return what is recommended for a checkpoint by the name that the user gave, its folder's, or its config's."""
+    named = checkpoint.config.get("_name_or_path")
+    names = [Path(name).name, checkpoint.folder.name, *([named] if isinstance(named, str) else [])]
+    return traits_of(checkpoint.family).recommended_for(*names)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to decode, as far as flags or a model card say: None is the default.
+
+    options: of the decoder, by name.
+    """
+
+    temperature: float | None
+    top_p: float | None
+    end_penalty: float | None
+    max_tokens: int | None
+    options: dict[str, Any]
+
+    def sampling(self, top_k: int | None, seed: int) -> Sampling:
+        """Return how tokens are drawn. Raises ConfigError."""
+        return Sampling(self.temperature or 0.0, self.top_p, top_k, seed, self.end_penalty or 0.0)
+
+    def filled(self, name: str, checkpoint: Checkpoint, decoder: str) -> Settings:
+        """Return the settings with those that the model card recommends where no flag was given.
+
+        Raises ConfigError if none are known.
+        """
+        card = recommended_for(name, checkpoint)
+        if card is None:
+            raise ConfigError(f"No recommended settings are known for {name}; leave --recommended out.")
+        own = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "options"}
+        merged = {key: getattr(card, key) if value is None else value for key, value in own.items()}
+        return Settings(**merged, options=card.options.get(decoder, {}) | self.options)
+
 
 NOTICE = (
     "This is the built-in demonstration model: it solves word problems in the wordings that README.md shows. "

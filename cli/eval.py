@@ -179,9 +179,10 @@ def evaluate(
             help="Most problems decoded at once; fewer where memory is short.", min=1, rich_help_panel=DECODER
         ),
     ] = MAX_BATCH,
-    temperature: common.Temperature = 0.0,
+    temperature: common.Temperature = None,
     top_p: common.TopP = None,
     top_k: common.TopK = None,
+    end_penalty: common.EndPenalty = None,
     seed: common.Seed = 0,
     out: Annotated[
         Path | None,
@@ -218,7 +219,7 @@ def evaluate(
     check_outputs(json_file, plot)
     check_plot(plot)
     check_request(max_tokens, ())
-    sampling = Sampling(temperature, top_p, top_k, seed)
+    sampling = Sampling(temperature or 0.0, top_p, top_k, seed, end_penalty or 0.0)
     presets = presets_of(decoder, options, settings_of(thresholds, steps))
     if count is not None and count < 1:
         raise ConfigError(f"--count must be at least 1, not {count}.")

@@ -8,8 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
-from d3mlx import Generation, Sampling, load
+from d3mlx import Generation, load
 from d3mlx.api import Prompt, check_request
+from d3mlx.checkpoints.checkpoint import open_checkpoint
+from d3mlx.checkpoints.hub import fetch
 from d3mlx.checkpoints.loader import EMBEDDED
 from d3mlx.cli import common
 from d3mlx.cli.common import MODEL, OUTPUT, loading, notice
@@ -81,9 +83,11 @@ def generate(
             rich_help_panel=common.DECODER,
         ),
     ] = False,
-    temperature: common.Temperature = 0.0,
+    recommended: common.UseRecommended = False,
+    temperature: common.Temperature = None,
     top_p: common.TopP = None,
     top_k: common.TopK = None,
+    end_penalty: common.EndPenalty = None,
     seed: common.Seed = 0,
     plain: Annotated[
         bool,
@@ -112,12 +116,15 @@ def generate(
     given = one_prompt(prompt, prompt_option)
     if json_lines and plain:
         raise ConfigError("Give --json or --plain, not both.")
-    decoder_config, sampling = preset(decoder, **options), Sampling(temperature, top_p, top_k, seed)
+    name = model or EMBEDDED
+    settings = common.Settings(temperature, top_p, end_penalty, max_tokens, options)
+    if recommended:
+        settings = settings.filled(name, open_checkpoint(fetch(name, revision)), decoder)
+    decoder_config, sampling = preset(decoder, **settings.options), settings.sampling(top_k, seed)
     content, stops = read_prompt(given, system, raw), tuple(stop or ())
-    check_request(max_tokens, stops)
+    check_request(settings.max_tokens, stops)
     if model is None:
         notice()
-    name = model or EMBEDDED
     with loading(name):
         loaded, tokenizer = load(name, adapter_path, revision=revision)
     generation = Generation(
@@ -125,7 +132,7 @@ def generate(
         tokenizer,
         content,
         decoder_config,
-        max_tokens=max_tokens,
+        max_tokens=settings.max_tokens,
         sampling=sampling,
         early_stop=not no_early_stop,
         stop=stops,

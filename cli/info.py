@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import asdict
 from typing import Annotated, Any
 
 import mlx.core as mx
@@ -15,13 +16,14 @@ from d3mlx.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from d3mlx.checkpoints.hub import fetch
 from d3mlx.checkpoints.loader import EMBEDDED
 from d3mlx.checkpoints.tokenizer import configured_end_ids, load_tokenizer
-from d3mlx.cli.common import human_size
+from d3mlx.cli.common import human_size, recommended_for
 from d3mlx.errors import CheckpointError
 from d3mlx.quantization import bits_of
 
 
-def describe(checkpoint: Checkpoint) -> dict[str, Any]:
-    """Facts about a checkpoint, sizes in bytes."""
+def describe(checkpoint: Checkpoint, name: str = "") -> dict[str, Any]:
+    """Facts about a checkpoint, sizes in bytes. name: by which the user called it."""
+    card = recommended_for(name, checkpoint)
     args, shape = checkpoint.args, checkpoint.args.shape()
     try:
         tokenizer = load_tokenizer(checkpoint)
@@ -48,6 +50,7 @@ def describe(checkpoint: Checkpoint) -> dict[str, Any]:
         "mask_id": args.mask_token_id,
         "end_ids": sorted(tokenizer.eos_token_ids) if tokenizer else configured_end_ids(checkpoint, None),
         "pad_id": args.pad_token_id,
+        "recommended": None if card is None else {k: v for k, v in asdict(card).items() if v and k != "names"},
         "tokenizer": tokenizer is not None,
         "chat_template": tokenizer is not None and tokenizer.chat_template is not None,
     }
@@ -75,9 +78,20 @@ def labeled_facts(facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("Mask token", str(facts["mask_id"])),
         ("End tokens", ", ".join(map(str, facts["end_ids"]))),
         ("Padding token", str(facts["pad_id"])),
+        ("Recommended", recommended_text(facts["recommended"])),
         ("Tokenizer", "yes" if facts["tokenizer"] else "none that loads"),
         ("Chat template", "yes" if facts["chat_template"] else "no; use --raw"),
     ]
+
+
+def recommended_text(card: dict[str, Any] | None) -> str:
+    """Return the settings of the model card as flags, which --recommended stands for."""
+    if card is None:
+        return "no settings known"
+    flags = [f"--{name.replace('_', '-')} {value}" for name, value in card.items() if name != "options"]
+    for decoder, options in card.get("options", {}).items():
+        flags += [f"--decoder {decoder}", *(f"--{name.replace('_', '-')} {value}" for name, value in options.items())]
+    return f"{' '.join(flags)} (--recommended)"
 
 
 def info(
@@ -91,7 +105,7 @@ def info(
 
     Prints size, memory, context and special tokens.
     """
-    facts = describe(open_checkpoint(fetch(model or EMBEDDED, revision)))
+    facts = describe(open_checkpoint(fetch(model or EMBEDDED, revision)), model or EMBEDDED)
     if as_json:
         sys.stdout.write(json.dumps(facts) + "\n")
         return

@@ -20,6 +20,7 @@ from d3mlx.decoding.sampling import Drawing, Noise, Sampling
 from d3mlx.decoding.schedule import ActiveBlocks, Block, active_end, advance
 from d3mlx.errors import CheckpointError, ConfigError
 from d3mlx.kernels.accept_blocks import Accepted, accept_blocks
+from d3mlx.kernels.dispatch import on_device
 from d3mlx.kernels.token_stats import TokenStats
 from d3mlx.models import DiffusionModel
 
@@ -142,7 +143,7 @@ class Request:
         self.lanes = [Lane(canvas, cache)]
         if decoder.cfg_scale:
             self.lanes.append(Lane(canvas.without_given(), KVCache(len(model.layers), keep=False)))
-        self.greedy = self.drawing.greedy and not decoder.cfg_scale
+        self.greedy = self.drawing.greedy and not decoder.cfg_scale and not sampling.end_penalty
         self.table = decoder.schedule.block_table(canvas)
         self.cache_state = decoder.cache.start(canvas, cache)
         self.acceptance_state = decoder.acceptance.start(canvas)
@@ -179,18 +180,32 @@ class Request:
         self.eligible = self.canvas.masked_before(self.active.end if plan.decides else 0)
 
     def guide(self, logits: list[mx.array]) -> mx.array:
-        """Return logits [N, V] of the request from those of its lanes (LLaDA's classifier-free guidance)."""
+        """Return logits [N, V] of the request from those of its lanes (LLaDA's classifier-free guidance).
+
+        The end token's are lowered by the sampling's penalty.
+        """
         guided, *unprompted = logits
         for other in unprompted:
             guided = other + (self.decoder.cfg_scale + 1) * (guided - other)
+        if self.drawing.sampling.end_penalty and self.canvas.end_ids:
+            is_end = mx.arange(guided.shape[-1]) == self.canvas.end_ids[0]
+            guided = mx.where(is_end, guided - self.drawing.sampling.end_penalty, guided)
         return guided
 
     def accept(self, stats: TokenStats) -> mx.array:
         """Apply the acceptance rule to the statistics of the eligible rows, each [N]; return its packed result."""
         candidates = Candidates(self.eligible, self.active, self.kind, self.committed, self.drawing.noise)
         rule, self.acceptance_state = self.decoder.acceptance.rule(candidates, self.acceptance_state)
+        if self.decoder.acceptance.ends_last:
+            stats = self.with_ends_last(stats)
         focus = self.active.first_full
         return accept_blocks(stats, self.eligible, (focus.start, focus.end), rule)
+
+    def with_ends_last(self, stats: TokenStats) -> TokenStats:
+        """Return statistics in which no row that took an end token is confident (LLaDA's confidence_eos_eot_inf)."""
+        ends = on_device(np.array(self.canvas.end_ids, np.int32))
+        took_end = (stats.sampled[:, None] == ends).any(axis=-1)
+        return stats._replace(p_sampled=mx.where(took_end, -1.0, stats.p_sampled))
 
     def settle(self, packed: Ints) -> Step:
         """Commit what `accept` decided, advance the blocks, and report the step.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -38,10 +38,16 @@ class Candidates:
 
 
 class Acceptance(Protocol):
-    """`filtered_statistics`: the statistics are taken after temperature, top-p and top-k (Dream's own sampler)."""
+    """`filtered_statistics`: the statistics are taken after temperature, top-p and top-k (Dream's own sampler).
+
+    `ends_last`: a row that took an end token is confident of nothing, so it commits last.
+    """
 
     @property
     def filtered_statistics(self) -> bool: ...
+
+    @property
+    def ends_last(self) -> bool: ...
 
     def start(self, canvas: Canvas) -> Any:
         """Return the state before the first step."""
@@ -52,7 +58,13 @@ class Acceptance(Protocol):
         ...
 
 
-class Stateless:
+class EndsInOrder:
+    """Rules for which an end token is a token like others."""
+
+    ends_last: ClassVar[bool] = False
+
+
+class Stateless(EndsInOrder):
     """Rules without state."""
 
     def start(self, canvas: Canvas) -> None:
@@ -113,6 +125,7 @@ class Quota:
     measure: Measure = "confidence"
     steps: int | None = None
     filtered_statistics: bool = False
+    ends_last: bool = False
 
     def __post_init__(self) -> None:
         if self.steps is not None:
@@ -140,7 +153,7 @@ def timesteps(steps: int, eps: float) -> npt.NDArray[np.float32]:
 
 
 @dataclass(frozen=True)
-class DreamSchedule:
+class DreamSchedule(EndsInOrder):
     """Dream's own sampler: the number of tokens follows the noise schedule, and may be 0 (Dream paper, sampling).
 
     `steps` is for the whole answer (None: one per token) and `eps` the last time. With `alg_temp` above 0 the positions
@@ -187,7 +200,7 @@ class DreamSchedule:
 
 
 @dataclass(frozen=True)
-class DreamOrigin:
+class DreamOrigin(EndsInOrder):
     """Dream's "origin": every masked position commits by the toss of a coin that the noise schedule weights."""
 
     steps: int | None = None
@@ -213,7 +226,7 @@ class DreamOrigin:
 
 
 @dataclass(frozen=True)
-class CarryQuota:
+class CarryQuota(EndsInOrder):
     """Fast-dLLM on Dream without a cache: a quota per step; rejected tokens are added to the next step's quota."""
 
     threshold: float = 0.9
@@ -293,7 +306,7 @@ class Entropy(Stateless):
 
 
 @dataclass(frozen=True)
-class FirstPosition:
+class FirstPosition(EndsInOrder):
     """Fast-dLLM on Dream with a cache: a block's full pass commits its first position only, then `inner` decides."""
 
     inner: Acceptance

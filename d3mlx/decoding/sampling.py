@@ -34,13 +34,15 @@ class Sampling:
 
     top_p: keep the smallest set of tokens whose probability reaches this share (0 < p <= 1; None for all).
     top_k: keep this many of the most likely tokens (at least 1; None for all).
-    seed: fixes every draw.
+    seed: fixes every draw. end_penalty: subtracted from the logits of the model's end token, so that answers get longer
+    (Dream-Coder's eos_penalty; infinity is LLaDA's logits_eos_inf).
     """
 
     temperature: float = 0.0
     top_p: float | None = None
     top_k: int | None = None
     seed: int = 0
+    end_penalty: float = 0.0
 
     def __post_init__(self) -> None:
         if self.temperature != 0 and not COLDEST <= self.temperature <= HOTTEST:
@@ -51,6 +53,8 @@ class Sampling:
             raise ConfigError(f"top-k keeps at least 1 token, not {self.top_k}.")
         if not 0 <= self.seed <= MASK32:
             raise ConfigError(f"The seed must be between 0 and {MASK32}, not {self.seed}.")
+        if not self.end_penalty >= 0:
+            raise ConfigError(f"end-penalty must be 0 or more, not {self.end_penalty}.")
 
     @property
     def truncates(self) -> bool:

@@ -35,6 +35,9 @@ class Vanilla(Options):
         lambda traits: "low_confidence" if traits.sampler == "quota" else "entropy",
     )
     cfg_scale: float | None = option("LLaDA: strength of classifier-free guidance, 0 for none.", 0.0, GUIDANCE)
+    ends: Literal["ranked", "last"] | None = option(
+        "LLaDA: whether end tokens commit by their confidence, or last (confidence_eos_eot_inf).", "ranked"
+    )
     alg_temp: float | None = option("Dream: randomness in the choice of positions, 0 for none.", 0.0, TEMPERATURE)
     eps: float | None = option("Dream: final time of the noise schedule.", 1e-3, TIME)
 
@@ -47,13 +50,15 @@ class Vanilla(Options):
             raise ConfigError("alg-temp and eps belong to Dream's sampler; this model is a LLaDA.")
         options = self.filled(traits_of(family))
         check_choice("alg for a LLaDA model", options.alg, tuple(LLADA_ALGS))
-        rule = Quota(LLADA_ALGS[options.alg], self.steps)
+        if options.ends == "last" and options.alg == "random":
+            raise ConfigError("ends last has no effect with alg random, which asks for no confidence.")
+        rule = Quota(LLADA_ALGS[options.alg], self.steps, ends_last=options.ends == "last")
         return Decoder(SequentialBlocks(options.block_size), rule, NoCache(), options.cfg_scale)
 
     def schedule(self, family: str) -> Decoder:
         """Return Dream's sampler. Raises ConfigError for options of LLaDA's."""
-        if self.cfg_scale is not None or self.block_size is not None:
-            raise ConfigError("cfg-scale and block-size belong to LLaDA's sampler; this model is a Dream.")
+        if self.cfg_scale is not None or self.block_size is not None or self.ends is not None:
+            raise ConfigError("cfg-scale, block-size and ends belong to LLaDA's sampler; this model is a Dream.")
         options = self.filled(traits_of(family))
         check_choice("alg for a Dream model", options.alg, (*DREAM_ALGS, "origin"))
         if options.alg == "origin":

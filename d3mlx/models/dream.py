@@ -15,7 +15,7 @@ from mlx_lm.models.base import BaseModelArgs
 
 from d3mlx.errors import CheckpointError
 from d3mlx.models.fields import refuse_other_values, rope_fields
-from d3mlx.models.traits import D3LLMDefaults, Traits
+from d3mlx.models.traits import D3LLMDefaults, Recommended, Traits
 from d3mlx.models.transformer import LayerCache, Positions, Shape, Transformer
 
 PUBLISHED: dict[str, tuple[Any, ...]] = {
@@ -126,6 +126,14 @@ TRAITS = Traits(
     plain_questions=False,
     hides_padding=False,
     counts_padding=True,
+    recommended=(
+        Recommended("d3llm.dream.?coder", options={"d3llm": {"threshold": 0.5, "cache_delay": 32}}),
+        Recommended("d3llm.dream", options={"d3llm": {"threshold": 0.5, "cache_delay": 10000}}),
+        Recommended("dream.?coder", temperature=0.1, end_penalty=3.0, max_tokens=512),
+        Recommended("diffucoder.*base", temperature=0.2, top_p=0.95),
+        Recommended("diffucoder", temperature=0.4, top_p=0.95),
+        Recommended("dream", temperature=0.2, top_p=0.95, max_tokens=512),
+    ),
 )
 
 

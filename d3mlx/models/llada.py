@@ -17,7 +17,7 @@ from mlx_lm.models.base import BaseModelArgs
 
 from d3mlx.errors import CheckpointError
 from d3mlx.models.fields import refuse_other_values, rope_fields
-from d3mlx.models.traits import D3LLMDefaults, Traits
+from d3mlx.models.traits import D3LLMDefaults, Recommended, Traits
 from d3mlx.models.transformer import LayerCache, Positions, Shape, Transformer
 
 PUBLISHED: dict[str, tuple[Any, ...]] = {
@@ -165,6 +165,7 @@ TRAITS = Traits(
     plain_questions=True,
     hides_padding=True,
     counts_padding=False,
+    recommended=(Recommended("d3llm", options={"d3llm": {"threshold": 0.5}}),),
 )
 
 

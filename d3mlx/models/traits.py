@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+import re
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,22 @@ class D3LLMDefaults:
 
 
 @dataclass(frozen=True)
+class Recommended:
+    """Settings that the model card of a checkpoint recommends.
+
+    names: a regular expression, found in the checkpoint's name whatever its case. temperature, top_p, end_penalty: see
+    `Sampling`. max_tokens: length of an answer. options: of decoders by name.
+    """
+
+    names: str
+    temperature: float | None = None
+    top_p: float | None = None
+    end_penalty: float | None = None
+    max_tokens: int | None = None
+    options: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Traits:
     """One model family. No other file asks which family a model is.
 
@@ -37,6 +54,7 @@ class Traits:
         Otherwise they use the chat template, no examples, and an answer that has begun.
     hides_padding: in distillation, positions that no trajectory reaches count as hidden.
     counts_padding: in distillation, the padding counts as response when its blocks are counted.
+    recommended: what model cards recommend; the first one whose names match counts.
     """
 
     name: str
@@ -50,3 +68,11 @@ class Traits:
     plain_questions: bool
     hides_padding: bool
     counts_padding: bool
+    recommended: tuple[Recommended, ...] = ()
+
+    def recommended_for(self, *names: str) -> Recommended | None:
+        """Return what is recommended for a checkpoint with one of these names."""
+        for each in self.recommended:
+            if any(re.search(each.names, name, re.IGNORECASE) for name in names):
+                return each
+        return None

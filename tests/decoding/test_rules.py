@@ -24,7 +24,7 @@ from d3mlx.decoding.acceptance import (
     FirstPosition,
     Measure,
     Quota,
-    best,
+    most_confident,
     quotas,
     timesteps,
 )
@@ -114,7 +114,7 @@ def test_confidence_rule(case: Any) -> None:
     masked = np.flatnonzero(UNIT["entropy_select"]["mask"])
     if "k" in case:
         rows = rows_of(LOGITS[masked], masked)
-        chosen = list(rows.apply(best("confidence", case["k"], rows.candidates())))
+        chosen = list(rows.apply(most_confident("confidence", case["k"], rows.candidates())))
     else:
         chosen = list(rows_of(LOGITS[masked], masked).accept(Confidence(case["threshold"])))
     assert sorted(masked[chosen].tolist()) == case["accepted"]
@@ -127,7 +127,7 @@ def test_filtered_statistics(case: Any) -> None:
     if options.pop("neg_entropy", False):
         measure = "entropy"
     rows = rows_of(np.array(Sampling(**options).filtered(mx.array(LOGITS))))
-    scores = np.array(scores_of(rows.stats, best(measure, 1, rows.candidates())))
+    scores = np.array(scores_of(rows.stats, most_confident(measure, 1, rows.candidates())))
     assert scores == pytest.approx(np.array(case["confidence"]), abs=2e-6)
     assert np.array(rows.stats.sampled).tolist() == case["tokens"]
 
