@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from d3mlx import Generation, load
-from d3mlx.api import Prompt, check_request
+from d3mlx.api import check_request
 from d3mlx.checkpoints.checkpoint import open_checkpoint
 from d3mlx.checkpoints.hub import fetch
 from d3mlx.checkpoints.loader import EMBEDDED
@@ -22,6 +22,7 @@ from d3mlx.cli.render.profile import show_profile
 from d3mlx.decoding.presets import DEFAULT, preset
 from d3mlx.errors import ConfigError, PromptError
 from d3mlx.profiling import Profile
+from d3mlx.prompt import Prompt
 from d3mlx.version import versions
 
 

@@ -6,6 +6,7 @@ import contextlib
 import inspect
 import io
 import os
+import re
 import signal
 import sys
 import traceback
@@ -14,7 +15,7 @@ from importlib import import_module
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand, TyperGroup
+from typer.core import TyperCommand, TyperGroup, TyperOption
 
 from d3mlx.errors import ConfigError, D3Error
 from d3mlx.version import VERSION
@@ -104,11 +105,43 @@ def command_function(name: str) -> Callable[..., None]:
     return function
 
 
+OPTION = re.compile(r"--?[A-Za-z][\w-]*(=.*)?", re.DOTALL)
+"""What an argument looks like that can be an option: a text such as `-5 + 3` does not."""
+
+
+class Command(TyperCommand):
+    """A command whose arguments may begin with a dash, if they cannot be meant as an option."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> Any:
+        valued = {
+            name
+            for parameter in self.get_params(ctx)
+            if isinstance(parameter, TyperOption) and not parameter.is_flag
+            for name in parameter.opts
+        }
+        return super().parse_args(ctx, texts_last(args, valued))
+
+
+def texts_last(args: list[str], valued: set[str]) -> list[str]:
+    """Return arguments with the texts that begin with a dash after `--`.
+
+    valued: options that take the argument after them, whatever it looks like.
+    """
+    if "--" in args:
+        return args
+    others: list[str] = []
+    texts: list[str] = []
+    for before, arg in zip(["", *args], args, strict=False):
+        text = arg.startswith("-") and arg != "-" and before not in valued and not OPTION.fullmatch(arg)
+        (texts if text else others).append(arg)
+    return [*others, "--", *texts] if texts else args
+
+
 def load_command(name: str) -> Any:
     """Return a command as Typer runs it."""
     function = command_function(name)
     single = typer.Typer(rich_markup_mode="rich", add_completion=False, pretty_exceptions_enable=False)
-    single.command(name, help=flowing(function.__doc__ or ""))(function)
+    single.command(name, cls=Command, help=flowing(function.__doc__ or ""))(function)
     return typer.main.get_command(single)
 
 

@@ -18,11 +18,9 @@ from d3mlx.engine import follow
 from d3mlx.errors import ConfigError, PromptError
 from d3mlx.models import DiffusionModel
 from d3mlx.profiling import current
+from d3mlx.prompt import Prompt, encode
 from d3mlx.request import Request, Stats, Step
 from d3mlx.text import TextStream
-
-Prompt = str | Sequence[int] | Sequence[dict[str, str]]
-"""Text, taken as it is; chat messages, put through the chat template; or token ids."""
 
 
 @dataclass(frozen=True)
@@ -39,47 +37,6 @@ class Result:
     stats: Stats
 
 
-def encode(tokenizer: Any, prompt: Prompt) -> list[int]:
-    """Ids of a text, ids or messages. Raises PromptError for anything else, for nothing, or without a tokenizer."""
-    if not isinstance(prompt, str):
-        items: Any = prompt.tolist() if hasattr(prompt, "tolist") else prompt
-        several = isinstance(items, Sequence) and not isinstance(items, bytes)
-        if several and items and all(isinstance(item, Integral) for item in items):
-            return [int(item) for item in items]
-        if not (several and all(map(is_message, items))):
-            raise PromptError("A prompt is text, token ids, or messages: dicts whose role and content are texts.")
-    if not len(prompt):
-        raise PromptError("The prompt is empty.")
-    if not is_text(prompt):
-        raise PromptError("The prompt holds bytes that are not UTF-8 text.")
-    if tokenizer is None:
-        raise PromptError("Without a tokenizer the prompt must be a list of token ids.")
-    if isinstance(prompt, str):
-        ids = list(tokenizer.encode(prompt, add_special_tokens=False, verbose=False))
-    else:
-        if tokenizer.chat_template is None:
-            raise PromptError("This model has no chat template; give the prompt as text (--raw on the command line).")
-        plain: Any = {"add_generation_prompt": True, "return_dict": False, "tokenizer_kwargs": {"verbose": False}}
-        ids = list(tokenizer.apply_chat_template(list(prompt), **plain))
-    if not ids:
-        raise PromptError("The prompt is empty.")
-    return ids
-
-
-def is_message(item: object) -> bool:
-    return isinstance(item, Mapping) and isinstance(item.get("role"), str) and isinstance(item.get("content"), str)
-
-
-def is_text(prompt: Prompt) -> bool:
-    """False if the prompt holds the stray bytes that Python reads from a command line as lone surrogates."""
-    messages: Any = [{"content": prompt}] if isinstance(prompt, str) else prompt
-    try:
-        "".join(text for message in messages for text in message.values() if isinstance(text, str)).encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
 def end_ids(model: DiffusionModel, tokenizer: Any) -> tuple[int, ...]:
     """Ids that end an answer, those of config.json first (a list where generation_config.json gives several)."""
     configured = model.args.eos_token_id
@@ -91,8 +48,8 @@ def end_ids(model: DiffusionModel, tokenizer: Any) -> tuple[int, ...]:
 
 def make_canvas(model: DiffusionModel, tokenizer: Any, prompt: Prompt, max_tokens: int, early_stop: bool) -> Canvas:
     """Prompt and masks. Raises PromptError if they do not fit the model."""
-    ids = encode(tokenizer, prompt)
     width, context = model.args.logit_width, model.args.context
+    ids = encode(tokenizer, prompt, context)
     if bad := [token for token in ids if not 0 <= token < width]:
         raise PromptError(f"The prompt holds token id {bad[0]}, but this model knows ids 0 to {width - 1}.")
     if len(ids) + max_tokens > context:

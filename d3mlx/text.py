@@ -15,7 +15,8 @@ UNFINISHED = "\ufffd"
 class TextDecoder:
     """The text of token ids: what the tokenizer decodes, without special tokens and ids that have no token.
 
-    A model's vocabulary may be padded beyond the tokenizer's, and may have gaps.
+    A model's vocabulary may be padded beyond the tokenizer's, and may have gaps. longest: most bytes of a
+    token.
     """
 
     def __init__(self, tokenizer: Any):
@@ -24,6 +25,7 @@ class TextDecoder:
         vocabulary = tokenizer.get_vocab()
         self.known = set(vocabulary.values())
         self.written = [text for text, token in vocabulary.items() if token in self.special]
+        self.longest = max(len(text.encode()) for text in vocabulary)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of `ids`."""

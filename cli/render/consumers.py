@@ -95,6 +95,12 @@ def plain_value(value: Any) -> Any:
     return value
 
 
+def json_text(value: Any, indent: int | None = None) -> str:
+    """Return a value as JSON for standard output, in ASCII where that is not UTF-8."""
+    utf8 = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+    return json.dumps(value, indent=indent, ensure_ascii=not utf8, allow_nan=False)
+
+
 def step_record(step: Step) -> dict[str, Any]:
     return {
         "step": step.index,
@@ -147,7 +153,7 @@ class JsonLines:
 
     @staticmethod
     def write(record: dict[str, Any]) -> None:
-        sys.stdout.write(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n")
+        sys.stdout.write(json_text(record) + "\n")
         sys.stdout.flush()
 
 

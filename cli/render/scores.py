@@ -11,7 +11,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from d3mlx.cli.render.consumers import plain_value
+from d3mlx.cli.render.consumers import json_text, plain_value
 from d3mlx.cli.render.printer import printer
 from d3mlx.errors import ConfigError
 from d3mlx.evaluate.results import Area, OperatingPoint, Run, asked_apart, difference
@@ -39,11 +39,10 @@ def check_outputs(*paths: Path | None) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write a value to a file, or to standard output if the path is "-"."""
-    content = json.dumps(plain_value(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     if path == Path("-"):
-        sys.stdout.write(content)
+        sys.stdout.write(json_text(plain_value(value), indent=2) + "\n")
     else:
-        write_text(path, content)
+        write_text(path, json.dumps(plain_value(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def interval(low: float, high: float, sign: str = "") -> str:

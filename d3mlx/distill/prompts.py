@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from d3mlx.api import Prompt, encode
 from d3mlx.data.problems import problem
 from d3mlx.data.records import read_rows
 from d3mlx.distill.trajectories import Question
 from d3mlx.errors import DataError, PromptError
 from d3mlx.models import DiffusionModel
+from d3mlx.prompt import Prompt, encode
 
 EMBEDDED = "embedded"
 """Name of the generated word problems as a source of data."""

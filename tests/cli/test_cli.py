@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -16,6 +17,7 @@ import pytest
 from d3mlx import generate, load
 from d3mlx.decoding.options import options_of
 from d3mlx.decoding.presets import PRESETS
+from d3mlx.errors import PromptError
 from tests.builders import write_llada
 from tests.cli.conftest import COMMAND
 
@@ -302,3 +304,55 @@ def test_info(d3mlx: Any, llada: str, dream: str) -> None:
     assert "258" in table
     assert ESCAPE not in table
     assert d3mlx("info", "./absent").status == 1
+
+
+@pytest.mark.parametrize("prompt", ["-5 + 3 = ?", "- a list\n- of things", "-", "--- a/file.py", "-—"])
+def test_a_prompt_may_begin_with_a_dash(d3mlx: Any, llada: str, prompt: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the argument, as the value of --prompt, before and after options; `-` alone is standard input."""
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"-")))
+    model, tokenizer = load(llada)
+    expected = generate(model, tokenizer, prompt, max_tokens=8).text
+    run = ["--model", llada, "--raw", "--max-tokens", "8"]
+    for arguments in ([prompt, *run], [*run, prompt], [*run, "--stop", "- no", prompt], [*run, "--prompt", prompt]):
+        done = d3mlx("generate", *arguments)
+        assert (done.status, done.out) == (0, expected + "\n"), done.err
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"-")))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1", "ascii", "cp1252"])
+def test_json_is_json_on_every_terminal(llada: str, encoding: str) -> None:
+    environment = os.environ | {"PYTHONIOENCODING": encoding}
+    command = [COMMAND, "generate", "Größe 你好", "--model", llada, "--json", "--max-tokens", "4", "--raw"]
+    done = subprocess.run(command, env=environment, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    last = json.loads(done.stdout.decode(encoding).splitlines()[-1])
+    assert last["config"]["prompt"] == "Größe 你好"
+
+
+TEMPLATES = {
+    "refuses": ("{{ raise_exception('Only user turns, please.') }}", "cannot take these messages: Only user turns"),
+    "does not parse": ("{% if %}", "cannot take these messages"),
+    "fails": ("{{ messages[0]['content'] + 1 }}", "cannot take these messages"),
+}
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_a_template_that_fails_is_one_sentence(d3mlx: Any, tmp_path: Path, name: str) -> None:
+    template, culprit = TEMPLATES[name]
+    folder = write_llada(tmp_path / "model")
+    (folder / "chat_template.jinja").write_text(template)
+    done = d3mlx("generate", "hi", "--model", str(folder), "--max-tokens", "4")
+    assert (done.status, done.out) == (1, "")
+    assert culprit in done.err and re.fullmatch(r"Error: [^\n]+\.\n", done.err)
+    data = tmp_path / "data.jsonl"
+    data.write_text('{"prompt": "hi"}\n')
+    done = d3mlx("trajectories", str(tmp_path / "out"), "--model", str(folder), "--data", str(data))
+    assert done.status == 1
+    assert "data.jsonl, row 1" in done.err and culprit in done.err
+
+
+def test_a_text_far_too_long_is_not_tokenized(d3mlx: Any, llada: str, tmp_path: Path) -> None:
+    model, tokenizer = load(llada)
+    text = "x" * (model.args.context * 20 + 1)
+    with pytest.raises(PromptError, match="10,241 bytes"):
+        generate(model, tokenizer, text)

@@ -19,12 +19,12 @@ from mlx_lm.utils import quantize_model, save_model
 
 from d3mlx import generate, load
 from d3mlx import load as load_checkpoint
-from d3mlx.api import encode
 from d3mlx.checkpoints.checkpoint import open_checkpoint
 from d3mlx.checkpoints.hub import fetch
 from d3mlx.checkpoints.loader import EMBEDDED, PAIRS, TEACHER, memory_limit
 from d3mlx.cli.info import describe
 from d3mlx.errors import CheckpointError, ConfigError, MemoryLimitError, PromptError
+from d3mlx.prompt import encode
 from tests.builders import (
     LLADA_CONFIG,
     byte_tokenizer,

@@ -10,7 +10,7 @@ from d3mlx.errors import ConfigError, DataError
 from d3mlx.evaluate.fields import Fields, Row, rows_with
 
 if TYPE_CHECKING:
-    from d3mlx.api import Prompt
+    from d3mlx.prompt import Prompt
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,6 @@ from mlx_lm import load, stream_generate
 from mlx_lm.models import llama
 from transformers import PreTrainedTokenizerFast
 
-from d3mlx.api import encode
 from d3mlx.checkpoints.loader import TEACHER
 from d3mlx.data.tokens import CONTEXT, build_tokenizer
 from d3mlx.distill.losses import Terms
@@ -27,6 +26,7 @@ from d3mlx.distill.trainer import TrainConfig, Trainer
 from d3mlx.evaluate.records import Record, score
 from d3mlx.evaluate.tasks import Task, task
 from d3mlx.files import fingerprint
+from d3mlx.prompt import encode
 from d3mlx.research.batches import CANVAS, Batch, Source
 from d3mlx.research.builds.curriculum import Curriculum, Phase
 from d3mlx.research.builds.shipped import HELD_OUT, check_out, float_checkpoint, replacing, save_floats, working
