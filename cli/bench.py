@@ -31,7 +31,7 @@ from d3mlx.cli.render.profile import profile_record
 from d3mlx.cli.render.progress import status
 from d3mlx.cli.render.scores import check_outputs, write_json
 from d3mlx.decoding.decoder import Preset
-from d3mlx.decoding.presets import preset
+from d3mlx.decoding.presets import PRESETS, preset
 from d3mlx.errors import ConfigError
 from d3mlx.profiling import Profile
 from d3mlx.tuning import PADDING, device_name, save_padding
@@ -40,7 +40,7 @@ MODEL, WORK, OUTPUT = "Model", "What is measured", "Output"
 SECONDS = 60.0
 CONTEXT = 512
 MAX_TOKENS = 64
-DECODERS = "selective,d3llm,fast-dllm,vanilla"
+DECODERS = ",".join(PRESETS)
 FORWARD_SHARE = 0.6
 """Of the time, for single forwards; the rest is for whole answers."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,6 +13,8 @@ from rich.console import Console
 
 from d3mlx.checkpoints.checkpoint import Checkpoint
 from d3mlx.cli.render.progress import status
+from d3mlx.decoding.options import Options
+from d3mlx.decoding.presets import DEFAULT, PRESETS, preset
 from d3mlx.decoding.sampling import Sampling
 from d3mlx.errors import ConfigError
 from d3mlx.models import traits_of
@@ -30,10 +32,11 @@ Model = Annotated[
 AdapterPath = Annotated[str | None, typer.Option(help="Folder of LoRA adapters.", rich_help_panel=MODEL)]
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit on the Hub.", rich_help_panel=MODEL)]
 DecoderName = Annotated[
-    str,
+    str | None,
     typer.Option(
         "--decoder",
-        help="How tokens commit: selective, d3llm, fast-dllm or vanilla. `d3mlx decoders` describes them.",
+        help=f"How tokens commit: {', '.join(PRESETS)}. `d3mlx decoders` describes them.",
+        show_default=DEFAULT,
         rich_help_panel=DECODER,
     ),
 ]
@@ -53,10 +56,13 @@ Temperature = Annotated[
 ]
 TopP = Annotated[
     float | None,
-    typer.Option(help="Sample from the most likely tokens up to this probability.", rich_help_panel=SAMPLING),
+    typer.Option(
+        help="With a temperature: sample from the most likely tokens up to this probability.", rich_help_panel=SAMPLING
+    ),
 ]
 TopK = Annotated[
-    int | None, typer.Option(help="Sample from this many of the most likely tokens.", rich_help_panel=SAMPLING)
+    int | None,
+    typer.Option(help="With a temperature: sample from this many of the most likely tokens.", rich_help_panel=SAMPLING),
 ]
 EndPenalty = Annotated[
     float | None,
@@ -74,7 +80,9 @@ UseRecommended = Annotated[
         rich_help_panel=DECODER,
     ),
 ]
-Seed = Annotated[int, typer.Option(help="The same seed gives the same text.", rich_help_panel=SAMPLING)]
+Seed = Annotated[
+    int, typer.Option(help="With a temperature: the same seed gives the same text.", rich_help_panel=SAMPLING)
+]
 
 
 def recommended_for(name: str, checkpoint: Checkpoint) -> Recommended | None:
@@ -85,12 +93,13 @@ def recommended_for(name: str, checkpoint: Checkpoint) -> Recommended | None:
 
 
 @dataclass(frozen=True)
-class Settings:
+class DecodeSettings:
     """How to decode, as far as flags or a model card say: None is the default.
 
     options: of the decoder, by name.
     """
 
+    decoder: str | None
     temperature: float | None
     top_p: float | None
     end_penalty: float | None
@@ -101,17 +110,22 @@ class Settings:
         """Return how tokens are drawn. Raises ConfigError."""
         return Sampling(self.temperature or 0.0, self.top_p, top_k, seed, self.end_penalty or 0.0)
 
-    def filled(self, name: str, checkpoint: Checkpoint, decoder: str) -> Settings:
+    def build(self) -> Options:
+        """Return the decoder with its options. Raises ConfigError."""
+        return preset(self.decoder or DEFAULT, **self.options)
+
+    def filled(self, name: str, checkpoint: Checkpoint) -> DecodeSettings:
         """Return the settings with those that the model card recommends where no flag was given.
 
-        Raises ConfigError if none are known.
+        A card that recommends options of a decoder recommends that decoder. Raises ConfigError if no card is known.
         """
         card = recommended_for(name, checkpoint)
         if card is None:
-            raise ConfigError(f"No recommended settings are known for {name}; leave --recommended out.")
-        own = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "options"}
+            raise ConfigError(f"No recommended settings are known for {Path(name).name}; leave --recommended out.")
+        own = {name: getattr(self, name) for name in ("temperature", "top_p", "end_penalty", "max_tokens")}
         merged = {key: getattr(card, key) if value is None else value for key, value in own.items()}
-        return Settings(**merged, options=card.options.get(decoder, {}) | self.options)
+        decoder = self.decoder or next(iter(card.options), DEFAULT)
+        return DecodeSettings(decoder, **merged, options=card.options.get(decoder, {}) | self.options)
 
 
 NOTICE = (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -22,9 +22,8 @@ from d3mlx.cli.decoder_flags import takes_decoder_options
 from d3mlx.cli.render.consumers import plain_value
 from d3mlx.cli.render.progress import Progress
 from d3mlx.cli.render.scores import check_outputs, check_plot, check_y_max, show_run, write_json
-from d3mlx.decoding.options import Options
-from d3mlx.decoding.presets import DEFAULT, preset
-from d3mlx.decoding.sampling import Sampling
+from d3mlx.decoding.options import Options, options_of
+from d3mlx.decoding.presets import DEFAULT, PRESETS
 from d3mlx.errors import ConfigError
 from d3mlx.evaluate.records import Folder, Record, Setting
 from d3mlx.evaluate.results import OperatingPoint, Run, area, picture, summary
@@ -57,18 +56,22 @@ def settings_of(thresholds: str | None, steps: str | None) -> list[Setting]:
     return points + [Setting("steps", value) for value in numbers("--steps", steps, int)] or [Setting()]
 
 
-def presets_of(decoder: str, options: dict[str, Any], points: list[Setting]) -> dict[Setting, Options]:
+def presets_of(settings: common.DecodeSettings, points: list[Setting]) -> dict[Setting, Options]:
     """Return the decoder of every point. A run must not depend on its machine, so no option does."""
     presets = {}
     for point in points:
         varied = {point.option: point.value} if point.option else {}
-        presets[point] = preset(decoder, **options, **varied).on_no_machine()
+        presets[point] = replace(settings, options=settings.options | varied).build().on_no_machine()
     return presets
 
 
-def configuration(where: Where, subject: EvalModel, task: Task, options: TaskOptions) -> dict[str, Any]:
-    """What the records depend on, apart from the decoder: two runs with the same may go on in one folder."""
+def decoders_with(name: str) -> str:
+    """Return the names of the decoders with an option, for the help."""
+    return ", ".join(decoder for decoder, kind in PRESETS.items() if name in options_of(kind))
 
+
+def configuration(where: Where, subject: EvalModel, task: Task, options: TaskOptions) -> dict[str, Any]:
+    """Return what the records depend on, apart from the decoder: two runs with the same share a folder."""
     first = task.ask(0)
     return {
         "model": where.name,
@@ -156,22 +159,24 @@ def evaluate(
             rich_help_panel=TASK,
         ),
     ] = False,
-    decoder: common.DecoderName = DEFAULT,
+    decoder: common.DecoderName = None,
     thresholds: Annotated[
         str | None,
         typer.Option(
-            help="selective, d3llm, fast-dllm: measure a point for each threshold, for example 0.1,0.3,0.5.",
+            help=f"{decoders_with('threshold')}: measure a point for each threshold, for example 0.1,0.3,0.5.",
             rich_help_panel=DECODER,
         ),
     ] = None,
     steps: Annotated[
         str | None,
         typer.Option(
-            help="vanilla: measure a point for each number of steps, for example 256,128,64.", rich_help_panel=DECODER
+            help=f"{decoders_with('steps')}: measure a point for each number of steps, for example 256,128,64.",
+            rich_help_panel=DECODER,
         ),
     ] = None,
     *,
     options: dict[str, Any],
+    recommended: common.UseRecommended = False,
     max_tokens: common.MaxTokens = None,
     batch_size: Annotated[
         int,
@@ -208,24 +213,32 @@ def evaluate(
 ) -> None:
     """Measure accuracy and parallelism of a model on a task.
 
+    Each decoder has more options than the ones below. `d3mlx decoders NAME` lists them; give them as flags.
+
     Every problem is solved once for each threshold. The table shows accuracy
     with its 95 % interval, tokens per forward (TPF), rows per token (RPT) and
     forwards; AUP sums the curve up. Every answer is kept in the folder --out:
     a run that was cut off goes on, thresholds and problems can be added, and
     d3mlx compare reads it.
     """
-
     check_y_max(y_max)
     check_outputs(json_file, plot)
     check_plot(plot)
     check_request(max_tokens, ())
-    sampling = Sampling(temperature or 0.0, top_p, top_k, seed, end_penalty or 0.0)
-    presets = presets_of(decoder, options, settings_of(thresholds, steps))
+    settings = common.DecodeSettings(decoder, temperature, top_p, end_penalty, max_tokens, options)
+    points_wanted = settings_of(thresholds, steps)
+    presets, sampling = presets_of(settings, points_wanted), settings.sampling(top_k, seed)
     if count is not None and count < 1:
         raise ConfigError(f"--count must be at least 1, not {count}.")
-    folder = out or Path("runs") / "-".join([task, *([f"{num_fewshot}-shot"] if num_fewshot else []), decoder])
-    Folder(folder).refuse_foreign()
+    if out is not None:
+        Folder(out).refuse_foreign()
     checkpoint = open_checkpoint(fetch(model or EMBEDDED, revision))
+    if recommended:
+        settings = settings.filled(model or EMBEDDED, checkpoint)
+        presets, sampling = presets_of(settings, points_wanted), settings.sampling(top_k, seed)
+    name = settings.decoder or DEFAULT
+    folder = out or Path("runs") / "-".join([task, *([f"{num_fewshot}-shot"] if num_fewshot else []), name])
+    Folder(folder).refuse_foreign()
     where = Where(model or "embedded", adapter_path, revision, checkpoint.folder)
     varied = {point.option for point in presets}
     first = next(iter(presets.values()))
@@ -241,10 +254,10 @@ def evaluate(
     if model is None and task != "embedded":
         notice()
     with loading(str(where.folder)):
-        subject = EvalModel(*load(where.folder, adapter_path), sampling, max_tokens, batch_size)
+        subject = EvalModel(*load(where.folder, adapter_path), sampling, settings.max_tokens, batch_size)
     # What cannot be asked leaves no folder behind that another attempt would have to fit.
     begin(subject, chosen_task, first, 0)
-    config = configuration(where, subject, chosen_task, task_options) | {"decoder": decoder, "options": fixed}
+    config = configuration(where, subject, chosen_task, task_options) | {"decoder": name, "options": fixed}
     points = solve_all(subject, chosen_task, presets, folder, config, count)
     run = Run(folder.resolve().name, config, points)
     run_area = area(run, run.best if y_max is None else y_max)

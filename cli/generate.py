@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from d3mlx import Generation, load
-from d3mlx.api import check_request
+from d3mlx.api import check_decoder, check_request
 from d3mlx.checkpoints.checkpoint import open_checkpoint
 from d3mlx.checkpoints.hub import fetch
 from d3mlx.checkpoints.loader import EMBEDDED
@@ -19,7 +19,8 @@ from d3mlx.cli.decoder_flags import takes_decoder_options
 from d3mlx.cli.render.consumers import Consumer, JsonLines, Plain, Trace, follow
 from d3mlx.cli.render.live import LiveView
 from d3mlx.cli.render.profile import show_profile
-from d3mlx.decoding.presets import DEFAULT, preset
+from d3mlx.cli.render.scores import check_outputs
+from d3mlx.decoding.presets import DEFAULT
 from d3mlx.errors import ConfigError, PromptError
 from d3mlx.profiling import Profile
 from d3mlx.prompt import Prompt
@@ -73,7 +74,7 @@ def generate(
         typer.Option(help="End the answer before this text; may be repeated.", rich_help_panel=MODEL),
     ] = None,
     max_tokens: common.MaxTokens = None,
-    decoder: common.DecoderName = DEFAULT,
+    decoder: common.DecoderName = None,
     *,
     options: dict[str, Any],
     no_early_stop: Annotated[
@@ -118,12 +119,18 @@ def generate(
     if json_lines and plain:
         raise ConfigError("Give --json or --plain, not both.")
     name = model or EMBEDDED
-    settings = common.Settings(temperature, top_p, end_penalty, max_tokens, options)
-    if recommended:
-        settings = settings.filled(name, open_checkpoint(fetch(name, revision)), decoder)
-    decoder_config, sampling = preset(decoder, **settings.options), settings.sampling(top_k, seed)
+    settings = common.DecodeSettings(decoder, temperature, top_p, end_penalty, max_tokens, options)
+    chosen, sampling = settings.build(), settings.sampling(top_k, seed)
     content, stops = read_prompt(given, system, raw), tuple(stop or ())
     check_request(settings.max_tokens, stops)
+    if trace is not None:
+        check_outputs(trace)
+    checkpoint = open_checkpoint(fetch(name, revision))
+    if recommended:
+        settings = settings.filled(name, checkpoint)
+        chosen, sampling = settings.build(), settings.sampling(top_k, seed)
+    # Wrong options are refused before the weights are read.
+    check_decoder(chosen.build(checkpoint.family), checkpoint.args)
     if model is None:
         notice()
     with loading(name):
@@ -132,7 +139,7 @@ def generate(
         loaded,
         tokenizer,
         content,
-        decoder_config,
+        chosen,
         max_tokens=settings.max_tokens,
         sampling=sampling,
         early_stop=not no_early_stop,
@@ -143,7 +150,7 @@ def generate(
         "adapter_path": adapter_path,
         "revision": revision,
         "prompt": content,
-        "decoder": decoder,
+        "decoder": settings.decoder or DEFAULT,
         "policies": generation.decoder,
         "sampling": sampling,
         "max_tokens": generation.new_tokens,
@@ -158,7 +165,7 @@ def generate(
         consumers.append(Plain())
     else:
         shown = "demonstration model" if model is None else Path(name).name
-        consumers.append(LiveView(generation, tokenizer, f"{shown} · {decoder}"))
+        consumers.append(LiveView(generation, tokenizer, f"{shown} · {settings.decoder or DEFAULT}"))
     measured = Profile() if profile else None
     follow(generation, consumers, measured)
     if measured is not None:

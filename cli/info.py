@@ -16,7 +16,7 @@ from d3mlx.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from d3mlx.checkpoints.hub import fetch
 from d3mlx.checkpoints.loader import EMBEDDED
 from d3mlx.checkpoints.tokenizer import configured_end_ids, load_tokenizer
-from d3mlx.cli.common import human_size, recommended_for
+from d3mlx.cli.common import MODEL_HELP, human_size, recommended_for
 from d3mlx.errors import CheckpointError
 from d3mlx.quantization import bits_of
 
@@ -95,10 +95,8 @@ def recommended_text(card: dict[str, Any] | None) -> str:
 
 
 def info(
-    model: Annotated[
-        str | None, typer.Argument(help="Folder, hub id, or embedded (default), teacher or pairs, which ship.")
-    ] = None,
-    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the hub.")] = None,
+    model: Annotated[str | None, typer.Argument(help=MODEL_HELP, show_default="embedded")] = None,
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the Hub.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
     """Show what a checkpoint is, without loading its weights.

@@ -76,7 +76,8 @@ def trajectories(
         int, typer.Option(help="Prompts decoded at once, at most; fewer where memory is short.", min=1)
     ] = 8,
     seed: Annotated[
-        int | None, typer.Option(help="Seed of the attempts above temperature 0, 0.", min=0, show_default=False)
+        int | None,
+        typer.Option(help="With --check: seed of the attempts above temperature 0.", min=0, show_default="0"),
     ] = None,
 ) -> None:
     """Record a teacher's decodes for distillation.

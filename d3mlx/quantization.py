@@ -59,8 +59,8 @@ class LayerQuantization(NamedTuple):
 class KVQuantization:
     """K and V with `bits` a number; each `group_size` of a head's numbers share a scale and a bias (affine mode)."""
 
-    bits: int = 8
-    group_size: int = 64
+    bits: int
+    group_size: int
 
     def __post_init__(self) -> None:
         choice = MODES["affine"]

@@ -14,9 +14,9 @@ import numpy as np
 from d3mlx.cache import RowIndex
 from d3mlx.canvas import Canvas, Ints
 from d3mlx.decoding.acceptance import Confidence
-from d3mlx.decoding.cache_policy import SelectiveCache
 from d3mlx.decoding.decoder import Decoder
 from d3mlx.decoding.schedule import WholeCanvas
+from d3mlx.decoding.selective import Selective
 from d3mlx.engine import eligible_logits, forward, read, statistics
 from d3mlx.errors import ConfigError
 from d3mlx.request import Request
@@ -76,7 +76,8 @@ class Workload:
     def fresh(self) -> Request:
         """Return the request with an empty cache."""
         canvas = Canvas.for_prompt([], self.context, self.model.args.mask_token_id)
-        return Request(self.model, canvas, Decoder(WholeCanvas(), Confidence(), SelectiveCache()))
+        cache = Selective().on_no_machine().build(self.model.family).cache
+        return Request(self.model, canvas, Decoder(WholeCanvas(), Confidence(1.0), cache))
 
     def prefill(self) -> None:
         """Compute every position into an empty cache, with the head on the last one."""

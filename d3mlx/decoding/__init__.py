@@ -1,1 +1,1 @@
-"""Decoders: a schedule, an acceptance rule and a row policy, each a frozen config with explicit state."""
+"""Decoders: a schedule, an acceptance rule and a cache policy, each a frozen config with explicit state."""

@@ -122,7 +122,7 @@ class Quota:
     `steps` is for the whole answer and is shared out to the blocks by their length; None is one step per token.
     """
 
-    measure: Measure = "confidence"
+    measure: Measure
     steps: int | None = None
     filtered_statistics: bool = False
     ends_last: bool = False
@@ -161,9 +161,9 @@ class DreamSchedule(EndsInOrder):
     block's first step: 1 where the block's opening pass (`FirstPosition`) was step 0.
     """
 
-    measure: Measure = "entropy"
-    steps: int | None = None
-    eps: float = 1e-3
+    measure: Measure
+    steps: int | None
+    eps: float
     alg_temp: float = 0.0
     first_step: int = 0
     filtered_statistics: bool = True
@@ -203,8 +203,8 @@ class DreamSchedule(EndsInOrder):
 class DreamOrigin(EndsInOrder):
     """Dream's "origin": every masked position commits by the toss of a coin that the noise schedule weights."""
 
-    steps: int | None = None
-    eps: float = 1e-3
+    steps: int | None
+    eps: float
     filtered_statistics: bool = True
 
     def __post_init__(self) -> None:
@@ -229,7 +229,7 @@ class DreamOrigin(EndsInOrder):
 class CarryQuota(EndsInOrder):
     """Fast-dLLM on Dream without a cache: a quota per step; rejected tokens are added to the next step's quota."""
 
-    threshold: float = 0.9
+    threshold: float
     steps: int | None = None
     filtered_statistics: bool = True
 
@@ -258,7 +258,7 @@ class CarryQuota(EndsInOrder):
 class Confidence(Stateless):
     """Fast-dLLM's parallel decoding: every position with probability >= `threshold`, and always the best one."""
 
-    threshold: float = 0.9
+    threshold: float
     filtered_statistics: bool = False
 
     def __post_init__(self) -> None:
@@ -272,7 +272,7 @@ class Confidence(Stateless):
 class Factor(Stateless):
     """Fast-dLLM's factor rule: the n surest positions together, n the largest with (n + 1)(1 - p_n) <= factor."""
 
-    factor: float = 1.0
+    factor: float
     filtered_statistics: bool = False
 
     def __post_init__(self) -> None:
@@ -291,7 +291,7 @@ class Entropy(Stateless):
     forces it with the drawn one (`force_likeliest` is False).
     """
 
-    threshold: float = 0.5
+    threshold: float
     inclusive: bool = True
     best_always: bool = True
     force_likeliest: bool = True

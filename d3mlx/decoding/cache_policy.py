@@ -124,7 +124,7 @@ class DualCache(PrefixCache):
 
 @dataclass(frozen=True)
 class Stamps:
-    """Progress of the delayed cache.
+    """SelectiveState of the delayed cache.
 
     step: forwards so far. base: where a full pass starts, after what the cache contained at first. cached: length of
     the prefix that is no longer recomputed. written: whether any is. done_at: for the prompt and each block in order,
@@ -146,9 +146,9 @@ class DelayedCache:
     starts the clock of a block only when the one before it is cached; otherwise (Dream) several settle together.
     """
 
-    delay: int = 2
-    refresh_interval: int = 10000
-    one_at_a_time: bool = True
+    delay: int
+    refresh_interval: int
+    one_at_a_time: bool
     cached: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -208,8 +208,8 @@ def with_oldest(needed: Bools, written: Ints, count: int) -> Ints:
 
 
 @dataclass(frozen=True)
-class Progress:
-    """Progress of a selective cache.
+class SelectiveState:
+    """SelectiveState of a selective cache.
 
     step: forwards so far. masked: bool [L], before the last forward. committed_at: int32 [L], the step before which a
     position got its token, far in the past for given ones.
@@ -232,11 +232,11 @@ class SelectiveCache:
     is computed every so many steps; 0 for never.
     """
 
-    recent: int = 1
-    near: int = 4
-    multiple: int = 8
-    refresh_interval: int = 0
-    source: int = 0
+    recent: int
+    near: int
+    multiple: int
+    refresh_interval: int
+    source: int
     cached: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -245,13 +245,15 @@ class SelectiveCache:
         MULTIPLE.check("row-multiple", self.multiple)
         INTERVAL_OR_NEVER.check("refresh-interval", self.refresh_interval)
 
-    def start(self, canvas: Canvas, cache: KVCache) -> Progress:
-        return Progress(0, canvas.masked.copy(), np.full(len(canvas), -LONG, np.int32))
+    def start(self, canvas: Canvas, cache: KVCache) -> SelectiveState:
+        return SelectiveState(0, canvas.masked.copy(), np.full(len(canvas), -LONG, np.int32))
 
-    def step(self, canvas: Canvas, active: ActiveBlocks, cache: KVCache, state: Progress) -> tuple[Plan, Progress]:
+    def step(
+        self, canvas: Canvas, active: ActiveBlocks, cache: KVCache, state: SelectiveState
+    ) -> tuple[Plan, SelectiveState]:
         now, end = state.step, canvas.active_length
         committed_at = np.where(state.masked & ~canvas.masked, now, state.committed_at).astype(np.int32)
-        state = Progress(now + 1, canvas.masked.copy(), committed_at)
+        state = SelectiveState(now + 1, canvas.masked.copy(), committed_at)
         if now == 0:
             return consecutive(cache.length, end, "first"), state
         if self.refresh_interval and now % self.refresh_interval == 0:

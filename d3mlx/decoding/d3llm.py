@@ -36,7 +36,7 @@ def entropy_rule(threshold: float | None, traits: Traits) -> Entropy:
 
 @dataclass(frozen=True)
 class D3LLM(CacheOptions):
-    """d3LLM: commit tokens of low entropy in several blocks at once, with a delayed KV cache."""
+    """Commit tokens of low entropy in several blocks at once, with a delayed KV cache."""
 
     cache: Literal["none", "delayed"] | None = option(
         "What a step reads from the KV cache: nothing, or blocks that have been complete for some steps.",

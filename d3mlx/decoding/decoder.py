@@ -51,6 +51,9 @@ class Preset(Protocol):
         ...
 
 
+KV_GROUP = 64
+
+
 @dataclass(frozen=True, kw_only=True)
 class CacheOptions(Options):
     """The options of every decoder with a KV cache."""
@@ -59,11 +62,11 @@ class CacheOptions(Options):
         "Quantize cached keys and values to this many bits.", None, tuple(sorted(MODES["affine"].bits)), note="none"
     )
     kv_group_size: int | None = option(
-        "Numbers of a quantized key or value that share a scale.", 64, tuple(sorted(MODES["affine"].groups))
+        "Numbers of a quantized key or value that share a scale.", KV_GROUP, tuple(sorted(MODES["affine"].groups))
     )
 
     def kv(self) -> KVQuantization | None:
         """Return how the KV cache is quantized. Raises ConfigError for a group size without bits."""
         if self.kv_bits is None and self.kv_group_size is not None:
             raise ConfigError("kv-group-size belongs to a quantized cache; give kv-bits too.")
-        return None if self.kv_bits is None else KVQuantization(self.kv_bits, self.kv_group_size or 64)
+        return None if self.kv_bits is None else KVQuantization(self.kv_bits, self.kv_group_size or KV_GROUP)

@@ -27,7 +27,7 @@ CACHES: dict[str, CachePolicy] = {"none": NoCache(), "prefix": PrefixCache(), "d
 
 @dataclass(frozen=True)
 class FastDLLM(CacheOptions):
-    """Fast-dLLM: commit every confident token of a block, with a prefix or dual KV cache."""
+    """Commit every confident token of a block, with a prefix or dual KV cache."""
 
     cache: Literal["none", "prefix", "dual"] | None = option(
         "What a step reads from the KV cache: nothing, what stands before the block, or all but the block.",

@@ -1,7 +1,7 @@
 """Options of decoders, each declared once: the command line, error texts and `d3mlx decoders` are made from this.
 
     @dataclass(frozen=True)
-    class Greedy(Preset):
+    class Greedy(Options):
         threshold: float | None = option("Commit tokens with at least this probability.", 0.9, PROBABILITY)
 
 A field that is None takes the default of the model's family.
@@ -111,12 +111,12 @@ def option(
     on_machine: Callable[[Any], Any] | None = None,
     common: bool = False,
 ) -> Any:
-    """Declare a field of a Preset; the arguments are those of `Option`. A Literal type declares its own values."""
+    """Declare a field of `Options`; the arguments are those of `Option`. A Literal type declares its own values."""
     return field(default=None, metadata={"option": Option(help, default, allowed, note, on_machine, common)})
 
 
 def options_of(kind: type) -> dict[str, Option]:
-    """Return the options of a preset class by name, inherited ones last."""
+    """Return the options of a decoder's class by name, inherited ones last."""
     hints = get_type_hints(kind)
     options = {}
     own = get_annotations(kind)

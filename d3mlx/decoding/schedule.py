@@ -144,7 +144,7 @@ class WholeCanvas:
 class SequentialBlocks:
     """One block after another: the next one opens when no mask is left before it (semi-autoregressive decoding)."""
 
-    block_size: int = 32
+    block_size: int
     ahead: ClassVar[int | None] = None
 
     def __post_init__(self) -> None:
@@ -164,9 +164,9 @@ class MultiBlock:
     from the start, so a forward sees how long the answer may become.
     """
 
-    block_size: int = 32
-    block_add: float = 0.1
-    activation: float = 0.95
+    block_size: int
+    block_add: float
+    activation: float
     ahead: int | None = None
 
     def __post_init__(self) -> None:

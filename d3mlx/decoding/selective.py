@@ -15,6 +15,7 @@ from d3mlx.decoding.d3llm import ACTIVATION, BLOCK_ADD, THRESHOLD, entropy_rule,
 from d3mlx.decoding.decoder import CacheOptions, Decoder
 from d3mlx.decoding.options import option
 from d3mlx.decoding.schedule import AHEAD, BLOCK_SIZE, SHARE, MultiBlock
+from d3mlx.errors import ConfigError
 from d3mlx.models import traits_of
 from d3mlx.tuning import Favor, best_padding, device_name, favored
 
@@ -70,6 +71,8 @@ class Selective(CacheOptions):
     )
 
     def build(self, family: str) -> Decoder:
+        if self.favor is not None and self.block_add is not None:
+            raise ConfigError("favor chooses block-add; give one of them.")
         traits = traits_of(family)
         options = self.filled(traits)
         ahead = -(-MASKS_AHEAD // options.block_size) if self.ahead is None else self.ahead

@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 from d3mlx.api import Generation, run_batch
 from d3mlx.batch import MAX_BATCH
 from d3mlx.decoding.acceptance import Entropy, Quota
-from d3mlx.decoding.cache_policy import NoCache, SelectiveCache
+from d3mlx.decoding.cache_policy import NoCache
 from d3mlx.decoding.decoder import Decoder
 from d3mlx.decoding.options import Options, option
 from d3mlx.decoding.sampling import Sampling
 from d3mlx.decoding.schedule import BLOCK_SIZE, SequentialBlocks
+from d3mlx.decoding.selective import Selective
 from d3mlx.evaluate.equivalence import last_boxed
 from d3mlx.models import DiffusionModel, traits_of
 from d3mlx.request import Step
@@ -68,10 +69,10 @@ class Teacher(Options):
     def build(self, family: str) -> Decoder:
         traits = traits_of(family)
         options = self.filled(traits)
-        cache = NoCache() if options.cache == "none" else SelectiveCache(source=traits.shift)
+        cache = NoCache() if options.cache == "none" else Selective().on_no_machine().build(family).cache
         # No entropy is below 0, so every step commits what progress is forced with: the lowest entropy of the block.
         lowest = Entropy(0.0, inclusive=False, best_always=False, force_likeliest=False)
-        rule = Quota() if traits.sampler == "quota" else lowest
+        rule = Quota("confidence") if traits.sampler == "quota" else lowest
         return Decoder(SequentialBlocks(options.block_size), rule, cache)
 
 

@@ -284,9 +284,7 @@ def test_help_reads_like_a_manual(d3mlx: Any) -> None:
         for option in options_of(kind).values():
             assert f"--{option.flag} " in described
     assert re.search(r"--threshold +0 or more +0\.5 \(llada\), 0\.4 \(dream\)", d3mlx("decoders", "d3llm").out)
-    assert d3mlx("decoders", "beam").err == (
-        "Error: decoder must be one of selective, d3llm, fast-dllm, vanilla, not 'beam'.\n"
-    )
+    assert d3mlx("decoders", "beam").err == (f"Error: decoder must be one of {', '.join(PRESETS)}, not 'beam'.\n")
     assert re.fullmatch(r"d3mlx \d+\.\d+\.\d+\n", d3mlx("--version").out)
 
 

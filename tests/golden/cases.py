@@ -137,7 +137,7 @@ def dream_decoder(algo: str, p: dict[str, Any]) -> Decoder:
         return Decoder(SequentialBlocks(p["block_length"]), Entropy(p["threshold"], inclusive=False), NoCache())
     if algo in ("vanilla", "fd_vanilla"):
         if p["alg"] == "origin":
-            return Decoder(WholeCanvas(), DreamOrigin(p["steps"]), NoCache())
+            return Decoder(WholeCanvas(), DreamOrigin(p["steps"], 1e-3), NoCache())
         if p["alg"] == "confidence_threshold":
             return Decoder(WholeCanvas(), CarryQuota(p["threshold"], p["steps"]), NoCache())
         return Decoder(WholeCanvas(), DreamSchedule(DREAM_ALGS[p["alg"]], p["steps"], p.get("eps", 1e-3)), NoCache())
@@ -146,7 +146,7 @@ def dream_decoder(algo: str, p: dict[str, Any]) -> Decoder:
     rule: Any = {
         "confidence_threshold": lambda: Confidence(p["threshold"]),
         "entropy_threshold": lambda: Entropy(p["threshold"], inclusive=False),
-        "entropy": lambda: DreamSchedule("entropy", p["steps"] * per_block, first_step=1),
+        "entropy": lambda: DreamSchedule("entropy", p["steps"] * per_block, 1e-3, first_step=1),
     }[p["alg"]]()
     return Decoder(SequentialBlocks(p["block_length"]), FirstPosition(rule), rows)
 

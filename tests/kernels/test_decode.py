@@ -48,10 +48,10 @@ CASES = {
     "quota": (Decoder(SequentialBlocks(8), Quota("confidence", 12), NoCache()), {"accept_confidence_best"}),
     "random quota": (Decoder(SequentialBlocks(8), Quota("random", 12), NoCache()), {"accept_random_best_noisy"}),
     "drawn positions": (
-        Decoder(WholeCanvas(), DreamSchedule("margin", 12, alg_temp=0.5), NoCache()),
+        Decoder(WholeCanvas(), DreamSchedule("margin", 12, 1e-3, alg_temp=0.5), NoCache()),
         {"accept_margin_best_noisy"},
     ),
-    "origin": (Decoder(WholeCanvas(), DreamOrigin(12), NoCache()), {"accept_random_below_noisy"}),
+    "origin": (Decoder(WholeCanvas(), DreamOrigin(12, 1e-3), NoCache()), {"accept_random_below_noisy"}),
 }
 """A decoder, and the kernels that it must run beside `token_stats`."""
 
