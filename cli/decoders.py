@@ -40,8 +40,8 @@ def decoders(
 ) -> None:
     """List the decoders, or every option of one.
 
-    An option is a flag of d3mlx generate and d3mlx eval, such as --decoder d3llm --block-add 0.2, and a keyword in
-    Python, such as d3mlx.D3LLM(block_add=0.2).
+    An option is a flag of d3mlx generate and d3mlx eval, such as --decoder d3llm --threshold 0.4, and a keyword in
+    Python, such as d3mlx.D3LLM(threshold=0.4).
     """
     console = printer()
     if name is None:

@@ -203,7 +203,7 @@ class Request:
 
     def with_ends_last(self, stats: TokenStats) -> TokenStats:
         """Return statistics in which no row that took an end token is confident (LLaDA's confidence_eos_eot_inf)."""
-        ends = on_device(np.array(self.canvas.end_ids, np.int32))
+        ends = on_device(np.array([*self.canvas.end_ids], np.int32))
         took_end = (stats.sampled[:, None] == ends).any(axis=-1)
         return stats._replace(p_sampled=mx.where(took_end, -1.0, stats.p_sampled))
 

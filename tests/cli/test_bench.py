@@ -116,7 +116,7 @@ def test_a_generation_saves_what_its_chip_is_short_of(monkeypatch: pytest.Monkey
     for device, block_add in (("Apple M4 Max", 0.5), ("Apple M5 Max", 0.1)):
         monkeypatch.setattr(selective, "device_name", lambda device=device: device)
         assert api.Generation(model, tokenizer, "hi", "selective").decoder.schedule == MultiBlock(
-            8, block_add, ahead=32
+            8, block_add, 0.95, ahead=32
         )
 
 

@@ -49,9 +49,12 @@ def test_one_flag_takes_them_and_others_win(d3mlx: Any, tmp_path: Path) -> None:
     assert found["max_tokens"] == 8
     assert config(coder, "--temperature", "0", "--max-tokens", "8")["sampling"]["temperature"] == 0
     student = write_dream(tmp_path / "d3LLM_Dream")
-    found = config(student, "--decoder", "d3llm", "--max-tokens", "8")
-    assert (found["policies"]["acceptance"]["threshold"], found["policies"]["cache"]["delay"]) == (0.5, 10000)
-    assert config(student, "--max-tokens", "8")["policies"]["acceptance"]["threshold"] == 0.4
+    found = config(student, "--max-tokens", "8")
+    assert (found["decoder"], found["policies"]["acceptance"]["threshold"]) == ("d3llm", 0.5)
+    assert found["policies"]["cache"]["delay"] == 10000
+    assert config(student, "--threshold", "0.2", "--max-tokens", "8")["policies"]["acceptance"]["threshold"] == 0.2
+    own = config(student, "--decoder", "selective", "--max-tokens", "8")
+    assert (own["decoder"], own["policies"]["acceptance"]["threshold"]) == ("selective", 0.4)
     unknown = d3mlx("generate", "hi", "--model", str(write_llada(tmp_path / "model")), "--recommended")
     assert (unknown.status, unknown.out) == (1, "")
     assert "No recommended settings are known" in unknown.err
