@@ -1,31 +1,50 @@
-"""Programs out of the text that a model wrote: the code in it, and of that code what is needed."""
+"""Programs out of the text that a model wrote: the code in it, and of that code what is needed.
+
+`solution` finds the code in any usual form of answer. `sanitised` follows the published evaluation, rule by rule.
+"""
 
 from __future__ import annotations
 
 import ast
+import builtins
+import re
+import symtable
+import textwrap
 import warnings
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 
 FENCES = ("```python\n", "```\n")
 MOST_LINES = 100
+ALWAYS = {"*", "__future__"}
+FENCE = re.compile(r"`{3,}[^\n`]*\n?|^[ \t]*~{3,}[^\n]*\n?", re.MULTILINE)
+CHANGING = ("append", "add", "update", "extend", "insert", "setdefault", "seed")
+"""Methods that prepare what a function uses later, when a program calls them outside a function."""
 
 
 def fenced(text: str) -> str:
-    """The first code block of a text, or the text itself where it has none; a block may lack its end."""
+    """Return the first code block of a text, or a text without one; a block may lack its end. The published rule."""
     for fence in FENCES:
         if fence in text:
             return text.split(fence, 1)[1].split("```", 1)[0]
     return text
 
 
-def parsed(source: str) -> ast.Module | None:
-    """The syntax tree, None for what is not valid Python. Odd escapes in a model's strings are no news to the user."""
+def parsed(source: str, compiled: bool = False) -> ast.Module | None:
+    """Return the syntax tree; None for text that is not valid Python, and for nesting too deep to print.
+
+    compiled: ask the compiler also. It refuses a `return` outside a function, which the parser accepts.
+    """
+    # Odd escapes in a model's strings do not concern the user.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            return ast.parse(source)
+            tree = ast.parse(source)
+            ast.unparse(tree)
+            if compiled:
+                compile(tree, "", "exec")
         except (SyntaxError, ValueError, RecursionError, MemoryError):
             return None
+    return tree
 
 
 def longest_program(text: str) -> str:
@@ -77,6 +96,109 @@ def needed(source: str, wanted: Collection[str]) -> str:
 def sanitised(text: str, wanted: Collection[str]) -> str:
     """The program in a model's text, cut to what the wanted names need; "" where there is none."""
     return needed(longest_program(text), wanted)
+
+
+def solution(text: str, wanted: Collection[str], prompt: str = "") -> str:
+    """Return the program in a model's text that defines the wanted names, without statements that only act.
+
+    text: prose and code, with or without fences. prompt: the code that the answer completes, "" if there is none.
+    The first code that defines most of the wanted names and returns something is the solution. Names that it lacks
+    come from the prompt and from the other code of the text. "" if there is no such code.
+    """
+    wanted = set(wanted) - set(dir(builtins))
+    candidates = [tree for piece in FENCE.split(text.replace("\r\n", "\n")) for tree in code_in(piece, prompt)]
+    if not candidates:
+        return ""
+    best = max(candidates, key=lambda tree: len(wanted & solved(tree)))
+    begun = [statement for tree in runs(prompt) for statement in tree.body if not is_stub(statement)]
+    body, known = best.body, set().union(*map(bound, best.body))
+    for others in (begun, *(tree.body for tree in candidates if tree is not best)):
+        lacking = [statement for statement in others if bound(statement) and not bound(statement) & known]
+        body, known = lacking + body, known.union(*map(bound, lacking))
+    reached = wanted | ALWAYS
+    while more := {name for s in body if bound(s) & reached for name in free(s)} - reached:
+        reached |= more
+    kept = [s for s in body if bound(s) & reached]
+    kept.sort(key=lambda s: "__future__" not in bound(s))
+    return "\n".join(map(ast.unparse, kept))
+
+
+def code_in(piece: str, prompt: str) -> Iterator[ast.Module]:
+    """Yield the code of a piece of text between two fences.
+
+    A piece that begins indented may be the body of the prompt's last function.
+    """
+    yield from runs(textwrap.dedent(piece))
+    if prompt and re.match(r"(?:[ \t]*\n)*[ \t]+\S", piece):
+        yield from runs(f"{prompt}\n{piece}", MOST_LINES + prompt.count("\n") + 1)
+
+
+def runs(source: str, most: int = MOST_LINES) -> Iterator[ast.Module]:
+    """Yield the runs of lines that are valid Python, each as long as possible, of the first `most` lines."""
+    lines = source.split("\n")[:most]
+    start = 0
+    while start < len(lines):
+        for end in range(len(lines), start, -1):
+            tree = parsed("\n".join(lines[start:end]), compiled=True) if lines[start].strip() else None
+            if tree:
+                yield tree
+                start = end - 1
+                break
+        start += 1
+
+
+def is_stub(statement: ast.stmt) -> bool:
+    """Return whether a statement is a function that never returns a value."""
+    is_function = isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef)
+    returning = (ast.Return, ast.Yield, ast.YieldFrom)
+    return is_function and not any(isinstance(node, returning) and node.value for node in ast.walk(statement))
+
+
+def solved(tree: ast.Module) -> set[str]:
+    """Return the names that a program defines itself, without those of stubs and imports."""
+    return {name for s in tree.body if not is_stub(s) for name in defined(s)}
+
+
+def bound(statement: ast.stmt) -> set[str]:
+    """Return the names that a statement at the top level binds or changes; those in ALWAYS if it must stay."""
+    if isinstance(statement, ast.ImportFrom) and (always := ALWAYS & {statement.module, statement.names[0].name}):
+        return set(always)
+    if isinstance(statement, ast.AnnAssign) and statement.value is None:
+        return set()
+    symbols = symtable.symtable(ast.unparse(statement), "", "exec").get_symbols()
+    names = {symbol.get_name() for symbol in symbols if symbol.is_assigned() or symbol.is_imported()}
+    if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        return names
+    for node in ast.walk(statement):
+        changed: ast.AST = node
+        if isinstance(node, ast.Attribute) and node.attr == "setrecursionlimit":
+            names.add("*")
+        elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
+            function = node.value.func
+            changed = function if isinstance(function, ast.Attribute) and function.attr in CHANGING else node
+        elif not (isinstance(node, ast.Subscript | ast.Attribute) and isinstance(node.ctx, ast.Store)):
+            continue
+        while isinstance(changed, ast.Subscript | ast.Attribute):
+            changed = changed.value
+        names |= {changed.id} if isinstance(changed, ast.Name) else set()
+    return names
+
+
+def free(statement: ast.stmt) -> set[str]:
+    """Return the global names that a statement uses, without the local names of its functions."""
+    tables = [symtable.symtable(ast.unparse(statement), "", "exec")]
+    names = {symbol.get_name() for symbol in tables[0].get_symbols() if symbol.is_referenced()}
+    for table in tables:
+        tables += table.get_children()
+    for table in tables[1:]:
+        names |= {symbol.get_name() for symbol in table.get_symbols() if symbol.is_global()}
+    return names
+
+
+def names_of_tests(source: str) -> set[str]:
+    """Return the global names that tests use and do not define."""
+    body = (parsed(source, compiled=True) or ast.Module([], [])).body
+    return set().union(*map(free, body)) - set().union(*map(bound, body))
 
 
 def names_in(tests: Collection[str]) -> set[str]:

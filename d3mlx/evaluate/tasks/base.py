@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from d3mlx.errors import ConfigError, DataError
 from d3mlx.evaluate.fields import Fields, Row, rows_with
+from d3mlx.evaluate.sandbox import Sandbox
 
 if TYPE_CHECKING:
     from d3mlx.prompt import Prompt
@@ -51,6 +53,13 @@ class Verdict:
     answer: str | None = None
     strict: bool | None = None
     why: str | None = None
+
+
+def tested(sandbox: Sandbox, with_tests: Callable[[str], str], program: str, published: str) -> Verdict:
+    """Return the verdict on a program, whose `strict` is that on the program that the published rules cut out."""
+    outcome = sandbox.run(with_tests(program))
+    strict = outcome if published == program else sandbox.run(with_tests(published))
+    return Verdict(outcome.passed, program, strict.passed, outcome.why)
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,16 @@
 """GSM8K: grade-school word problems, zero-shot with a chain of thought, or after worked examples.
 
 A row has `question` and `answer`, the worked solution that ends in "#### " and the number, as in the public data set.
-Prompts, stop texts and both measures are those of lm-evaluation-harness (gsm8k_cot_zeroshot and gsm8k): `correct` is
-its flexible-extract, the last number of the text; `strict` wants the answer in the form that the prompt asks for.
+Prompts and stop texts are those of lm-evaluation-harness (gsm8k_cot_zeroshot and gsm8k). `strict` is its strict-match,
+character by character: the answer in the form that the prompt asks for. `correct` takes the last number of the text,
+as its flexible-extract does, but compares values: $42.00, 42... and 42 are equal. A range, a power or an unfinished
+calculation is not a number, and the digits in m^2, CO2 and 3rd are not numbers of their own.
 """
 
 from __future__ import annotations
 
 import re
+from fractions import Fraction
 
 from d3mlx.errors import DataError
 from d3mlx.evaluate.fields import Row
@@ -15,12 +18,26 @@ from d3mlx.evaluate.tasks.base import Ask, TaskOptions, Verdict, examples, no_ex
 from d3mlx.models import traits_of
 
 FIELDS = {"question": str, "answer": str}
-NUMBER = re.compile(r"(-?[$0-9.,]{2,})|(-?[0-9]+)")
+LONGEST = 60
+"""Characters of a number that is still read."""
+
 ENDS = ("</s>", "<|im_end|>")
+
+SIGN = r"(?:(?<![A-Za-z])[-−–+]|\b(?:minus|negative)[ ])?"
+CURRENCY = r"(?:(?:USD|EUR|GBP|US\$|[$€£¥])[ ]?)?"
+DIGITS = r"(?!\d+(?:st|nd|rd|th)\b)(?:\d+(?:[.,\u00a0\u2009\u202f]\d+)*|\.\d+)(?:e[+-]?\d+\b)?[½⅓⅔¼¾²³]?"
+SCALES = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "": 1}
+TERM = rf"{SIGN}{CURRENCY}{SIGN}{DIGITS}%?(?:[ ](?:hundred|thousand|million|billion)\b)?"
+JOINT = r"[ \t]*(?:[-−–+*/×÷·^:x]|\\times|\\cdot|\\div|\bor\b)[ \t]*|[ ](?=\d+/\d)"
+NUMBER = re.compile(rf"(?<!\d)(?<!\d[.,])(?<!\^)(?<!\^-)(?<![A-Z])(?<!\b[a-z]){TERM}(?:(?:{JOINT}){TERM})*")
+"""A number with its sign and currency, together with all that an operator, a colon or "or" joins to it."""
+
+FRACTION = re.compile(r"\\[cdt]?frac\s*(?:\{(\d+)\}|(\d))\s*(?:\{(\d+)\}|(\d))")
+VALUE = re.compile(r"([-+]?)(?:(?:(\d+) )?(\d+) ?/ ?(\d+)|(\d+\.?\d*|\.\d+)) ?([a-z]*)")
 
 
 def plain(answer: str) -> str:
-    """A number as exact match compares it: without separators, dollar signs and a final full stop."""
+    """Return a number as the harness compares it: without separators, dollar signs and a final full stop."""
     return re.sub(r"[,$]", "", answer).removesuffix(".")
 
 
@@ -30,8 +47,32 @@ def gold(row: Row) -> str:
 
 def last_number(text: str) -> str | None:
     """Return the last number in a text, None if it has none."""
+    text = FRACTION.sub(r" \1\2/\3\4", text.replace("\\$", "$").replace("^{", "^"))
+    text = re.sub(r"\{,\}|,?\\[!,](?=\d{3})", ",", text)
     numbers = NUMBER.findall(text)
-    return numbers[-1][0] or numbers[-1][1] if numbers else None
+    return numbers[-1].strip() if numbers else None
+
+
+def value(number: str) -> Fraction | None:
+    """Return the value of a decimal, a fraction or a mixed number; None for anything else, and for odd separators."""
+    x = re.sub(r"minus |negative |[−–]", "-", number)
+    x = re.sub(r"USD|EUR|GBP|US\$|[$€£¥%]", "", x).replace("- ", "-").strip()
+    x = re.sub(r"[\u00a0\u2009\u202f]", ",", x)
+    x = re.sub(r"(?<![\d,])[1-9]\d{0,2}(?:,\d{2,3})*,\d{3}(?![\d,])", lambda match: match[0].replace(",", ""), x)
+    match = VALUE.fullmatch(x)
+    if not match or len(x) > LONGEST:
+        return None
+    sign, whole, top, bottom, decimal, scale = match.groups()
+    if scale not in SCALES or (bottom and int(bottom) == 0):
+        return None
+    size = Fraction(decimal) if decimal else int(whole or 0) + Fraction(int(top), int(bottom))
+    return (-size if sign == "-" else size) * SCALES[scale]
+
+
+def same(answer: str, wanted: str) -> bool:
+    """Return whether two numbers have the same value; a wanted answer that is not a number is compared as text."""
+    size = value(wanted)
+    return plain(answer) == wanted if size is None else value(answer) == size
 
 
 class GSM8K:
@@ -55,7 +96,7 @@ class GSM8K:
         wanted = gold(self.rows[index])
         answer, strict = last_number(text), self.strict_form.search(text)
         return Verdict(
-            correct=answer is not None and plain(answer) == wanted,
+            correct=answer is not None and same(answer, wanted),
             answer=answer,
             strict=strict is not None and plain(strict[1]) == wanted,
         )

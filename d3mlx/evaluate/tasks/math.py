@@ -2,8 +2,9 @@
 
 A row has `problem` and `solution`, whose last \\boxed{...} is the answer (`answer` overrides it), as in the public data
 sets (Hendrycks et al. 2021; MATH-500). The prompt is Minerva's (Lewkowycz et al. 2022): four worked examples for LLaDA,
-none and the chat template for Dream. `strict` judges only the answer after "Final Answer: The final answer is";
-`correct` also takes the last boxed expression of a text that has no such line.
+none and the chat template for Dream. `strict` is the published measure: the answer after "Final Answer: The final
+answer is", compared in Minerva's normal form. `correct` also takes the last boxed expression of a text without such a
+line, and compares meanings, so some answers that only Minerva's form makes equal are wrong.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import re
 
 from d3mlx.errors import DataError
-from d3mlx.evaluate.equivalence import equivalent, last_boxed
+from d3mlx.evaluate.equivalence import equivalent, last_boxed, published
 from d3mlx.evaluate.fields import Row
 from d3mlx.evaluate.tasks.base import Ask, TaskOptions, Verdict, examples, problems
 from d3mlx.models import traits_of
@@ -68,6 +69,9 @@ class Math:
         wanted = gold(self.rows[index])
         assert wanted is not None, "rows without an answer were refused"
         stated = final_answer(text)
-        answer = last_boxed(text) if stated is None else stated
-        right = answer is not None and equivalent(answer, wanted)
-        return Verdict(correct=right, answer=answer, strict=right and stated is not None)
+        answer = last_boxed(text) if stated is None else stated.split("\n\n")[0]
+        return Verdict(
+            correct=answer is not None and equivalent(answer, wanted),
+            answer=answer,
+            strict=stated is not None and published(stated, wanted),
+        )

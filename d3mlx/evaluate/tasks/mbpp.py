@@ -2,16 +2,17 @@
 
 A row has `text` (or `prompt`) and `test_list`, and may have `test_setup_code` or `test_imports`; worked examples need
 `code` as well, as in the public data set (Austin et al. 2021), whose test split are the task ids 11 to 510. LLaDA sees
-three worked examples, is asked through its chat template, and its text is sanitised as for HumanEval. Dream sees none,
-and its answer begins a code block.
+three worked examples and is asked through its chat template. Dream sees none, and its answer begins a code block.
+`correct` takes the functions that the tests use out of any usual form of text. `strict` keeps the published rules:
+LLaDA's text is sanitised as for HumanEval, Dream's is the program as it stands.
 """
 
 from __future__ import annotations
 
 from d3mlx.evaluate.fields import Row
-from d3mlx.evaluate.programs import fenced, names_in, sanitised
+from d3mlx.evaluate.programs import fenced, names_in, names_of_tests, sanitised, solution
 from d3mlx.evaluate.sandbox import Sandbox
-from d3mlx.evaluate.tasks.base import Ask, TaskOptions, Verdict, examples, problems
+from d3mlx.evaluate.tasks.base import Ask, TaskOptions, Verdict, examples, problems, tested
 from d3mlx.models import traits_of
 
 FIELDS: dict[str, type] = {"text|prompt": str, "test_list": list, "test_imports?": list, "test_setup_code?": str}
@@ -50,11 +51,18 @@ class MBPP:
         return Ask(self.shown + self.question(self.rows[index]), self.chat, opening)
 
     def program(self, index: int, text: str) -> str:
-        """The solution, without the tests."""
+        """Return the solution, without the tests."""
+        return solution(text, set().union(*map(names_of_tests, self.rows[index]["test_list"])))
+
+    def published(self, index: int, text: str) -> str:
+        """Return the solution as the published evaluation cuts it out."""
         return text if self.begins else sanitised(fenced(text), names_in(self.rows[index]["test_list"]))
 
     def score(self, index: int, text: str) -> Verdict:
-        row, program = self.rows[index], self.program(index, text)
+        row = self.rows[index]
         before = [*row["test_imports"], row["test_setup_code"]]
-        outcome = self.sandbox.run("\n".join([*before, program, *row["test_list"]]) + "\n")
-        return Verdict(outcome.passed, program, why=outcome.why)
+
+        def with_tests(program: str) -> str:
+            return "\n".join([*before, program, *row["test_list"]]) + "\n"
+
+        return tested(self.sandbox, with_tests, self.program(index, text), self.published(index, text))
