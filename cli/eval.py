@@ -14,12 +14,12 @@ from d3mlx.api import check_decoder, check_request
 from d3mlx.batch import MAX_BATCH
 from d3mlx.checkpoints.checkpoint import open_checkpoint
 from d3mlx.checkpoints.hub import fetch
-from d3mlx.checkpoints.loader import EMBEDDED
+from d3mlx.checkpoints.loader import EMBEDDED, get_weights
 from d3mlx.cli import common
-from d3mlx.cli.common import DECODER, OUTPUT, loading, notice, numbers
+from d3mlx.cli.common import DECODER, OUTPUT, notice, numbers
 from d3mlx.cli.decoder_flags import takes_decoder_options
 from d3mlx.cli.render.consumers import plain_value
-from d3mlx.cli.render.progress import Progress
+from d3mlx.cli.render.progress import Progress, status
 from d3mlx.cli.render.scores import check_outputs, check_plot, check_y_max, show_run, write_json
 from d3mlx.decoding.options import Options
 from d3mlx.decoding.presets import DEFAULT, preset
@@ -239,7 +239,8 @@ def evaluate(
     count = count or chosen_task.size or PROBLEMS
     if model is None and task != "embedded":
         notice()
-    with loading(str(where.folder)):
+    get_weights(checkpoint)
+    with status(f"Loading {Path(where.name).name} ..."):
         subject = EvalModel(*load(where.folder, adapter_path), sampling, max_tokens, batch_size)
     # What cannot be asked leaves no folder behind that another attempt would have to fit.
     begin(subject, chosen_task, first, 0)

@@ -8,12 +8,13 @@ from typing import Annotated, Any
 
 import typer
 
-from d3mlx import Generation, Sampling, load
+from d3mlx import Generation, Sampling
 from d3mlx.api import Prompt, check_request
 from d3mlx.checkpoints.loader import EMBEDDED
 from d3mlx.cli import common
-from d3mlx.cli.common import MODEL, OUTPUT, loading, notice
+from d3mlx.cli.common import MODEL, OUTPUT, notice
 from d3mlx.cli.decoder_flags import takes_decoder_options
+from d3mlx.cli.loading import load_model
 from d3mlx.cli.render.consumers import Consumer, JsonLines, Plain, Trace, follow
 from d3mlx.cli.render.live import LiveView
 from d3mlx.cli.render.profile import show_profile
@@ -118,8 +119,7 @@ def generate(
     if model is None:
         notice()
     name = model or EMBEDDED
-    with loading(name):
-        loaded, tokenizer = load(name, adapter_path, revision=revision)
+    loaded, tokenizer, _ = load_model(name, adapter_path, revision)
     generation = Generation(
         loaded,
         tokenizer,
