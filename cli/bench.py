@@ -22,8 +22,9 @@ from d3mlx.bench.roofline import FORMULA, Roofline
 from d3mlx.bench.shapes import SHAPES, Sizes, random_model, skeleton
 from d3mlx.checkpoints.checkpoint import open_checkpoint
 from d3mlx.checkpoints.hub import fetch
-from d3mlx.checkpoints.loader import EMBEDDED, lazy_model, load
-from d3mlx.cli.common import loading, numbers
+from d3mlx.checkpoints.loader import EMBEDDED, lazy_model
+from d3mlx.cli.common import numbers
+from d3mlx.cli.loading import load_model
 from d3mlx.cli.render import measurements
 from d3mlx.cli.render.measurements import show_roofline
 from d3mlx.cli.render.printer import printer
@@ -152,10 +153,10 @@ def predict_forwards(chip: str, source: ModelSource, context: int, rows: list[in
 def load_source(source: ModelSource) -> tuple[Any, Any]:
     """Model and tokenizer; a synthetic model has none."""
 
-    with loading(source.model or EMBEDDED):
-        if source.sizes is not None:
-            return random_model(source.sizes, source.q_bits), None
-        return load(source.model or EMBEDDED, revision=source.revision)
+    if source.sizes is None:
+        return load_model(source.model or EMBEDDED, revision=source.revision)[:2]
+    with status("Making random weights ..."):
+        return random_model(source.sizes, source.q_bits), None
 
 
 def keep_padding(args: Any, padding: int | None, precision: str, repeats: int) -> tuple[Path | None, str]:

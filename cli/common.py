@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,7 +11,6 @@ import typer
 from rich.console import Console
 
 from d3mlx.checkpoints.checkpoint import Checkpoint
-from d3mlx.cli.render.progress import status
 from d3mlx.decoding.options import Options
 from d3mlx.decoding.presets import DEFAULT, PRESETS, preset
 from d3mlx.decoding.sampling import Sampling
@@ -138,11 +136,6 @@ def notice() -> None:
     """Say on standard error that the demonstration model answers, broken between words."""
     console = Console(stderr=True, highlight=False)
     console.print(NOTICE, soft_wrap=not console.is_terminal)
-
-
-def loading(model: str) -> AbstractContextManager[Any]:
-    """Show a sign of life on a terminal while gigabytes are read; a download has the Hub's own progress bars."""
-    return status(f"Loading {Path(model).name} ...") if Path(model).is_dir() else nullcontext()
 
 
 def human_size(count: float) -> str:

@@ -106,7 +106,7 @@ def convert(
     recipe = Recipe(quantization, dequantize, dtype)
     if upload_repo is not None:
         check_login(upload_repo)
-    with Progress("Converting", in_bytes=True) as progress:
+    with Progress("Converting", in_bytes=True, late=True) as progress:
         summary = convert_checkpoint(
             hf_path,
             mlx_path,

@@ -9,7 +9,6 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from d3mlx import load
 from d3mlx.api import check_decoder, check_request
 from d3mlx.batch import MAX_BATCH
 from d3mlx.checkpoints.adapters import adapter_weights
@@ -17,8 +16,9 @@ from d3mlx.checkpoints.checkpoint import open_checkpoint
 from d3mlx.checkpoints.hub import fetch
 from d3mlx.checkpoints.loader import EMBEDDED
 from d3mlx.cli import common
-from d3mlx.cli.common import DECODER, OUTPUT, loading, notice, numbers
+from d3mlx.cli.common import DECODER, OUTPUT, notice, numbers
 from d3mlx.cli.decoder_flags import takes_decoder_options
+from d3mlx.cli.loading import load_opened
 from d3mlx.cli.render.consumers import plain_value
 from d3mlx.cli.render.progress import Progress
 from d3mlx.cli.render.scores import check_outputs, check_plot, check_y_max, show_run, write_json
@@ -253,8 +253,8 @@ def evaluate(
     count = count or chosen_task.size or PROBLEMS
     if model is None and task != "embedded":
         notice()
-    with loading(str(where.folder)):
-        subject = EvalModel(*load(where.folder, adapter_path), sampling, settings.max_tokens, batch_size)
+    opened = load_opened(where.name, checkpoint, adapter_path)
+    subject = EvalModel(*opened, sampling, settings.max_tokens, batch_size)
     # What cannot be asked leaves no folder behind that another attempt would have to fit.
     begin(subject, chosen_task, first, 0)
     config = configuration(where, subject, chosen_task, task_options) | {"decoder": name, "options": fixed}

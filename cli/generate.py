@@ -8,14 +8,15 @@ from typing import Annotated, Any
 
 import typer
 
-from d3mlx import Generation, load
+from d3mlx import Generation
 from d3mlx.api import check_decoder, check_request
 from d3mlx.checkpoints.checkpoint import open_checkpoint
 from d3mlx.checkpoints.hub import fetch
 from d3mlx.checkpoints.loader import EMBEDDED
 from d3mlx.cli import common
-from d3mlx.cli.common import MODEL, OUTPUT, loading, notice
+from d3mlx.cli.common import MODEL, OUTPUT, notice
 from d3mlx.cli.decoder_flags import takes_decoder_options
+from d3mlx.cli.loading import load_opened
 from d3mlx.cli.render.consumers import Consumer, JsonLines, Plain, Trace, follow
 from d3mlx.cli.render.live import LiveView
 from d3mlx.cli.render.profile import show_profile
@@ -133,8 +134,7 @@ def generate(
     check_decoder(chosen.build(checkpoint.family), checkpoint.args)
     if model is None:
         notice()
-    with loading(name):
-        loaded, tokenizer = load(name, adapter_path, revision=revision)
+    loaded, tokenizer = load_opened(name, checkpoint, adapter_path)
     generation = Generation(
         loaded,
         tokenizer,

@@ -101,7 +101,7 @@ def info(
 ) -> None:
     """Show what a checkpoint is, without loading its weights.
 
-    Prints size, memory, context and special tokens.
+    Prints size, memory, context and special tokens. The weights of a Hub id are not downloaded.
     """
     facts = describe(open_checkpoint(fetch(model or EMBEDDED, revision)), model or EMBEDDED)
     if as_json:

@@ -9,11 +9,10 @@ from typing import Annotated, Any
 import mlx.core as mx
 import typer
 
-from d3mlx import load
-from d3mlx.checkpoints.hub import fetch
 from d3mlx.checkpoints.loader import EMBEDDED
 from d3mlx.cli import common
 from d3mlx.cli.decoder_flags import takes_decoder_options
+from d3mlx.cli.loading import load_model
 from d3mlx.cli.render.progress import RecordingProgress
 from d3mlx.distill.prompts import EMBEDDED as PROBLEMS
 from d3mlx.distill.prompts import questions
@@ -94,10 +93,10 @@ def trajectories(
     source = str(published) if published is not None else data or PROBLEMS
     if source != PROBLEMS and not Path(source).is_file():
         raise DataError(f"There is no file {source}.")
-    loaded, tokenizer = load(model or EMBEDDED, revision=revision)
+    loaded, tokenizer, folder = load_model(model or EMBEDDED, revision=revision)
     first = mx.distributed.init().rank() == 0
     marks = {
-        "teacher_fingerprint": fingerprint(fetch(model or EMBEDDED, revision)),
+        "teacher_fingerprint": fingerprint(folder),
         "data_fingerprint": None if source == PROBLEMS else fingerprint(source),
     }
     settings = settings_of(loaded, tokenizer, teacher=model or "embedded", data=source, raw=raw, **marks)

@@ -8,7 +8,7 @@ from pathlib import Path
 from huggingface_hub import HfApi, ModelCard, ModelCardData
 from huggingface_hub.errors import LocalTokenNotFoundError
 
-from d3mlx.checkpoints.hub import SHIPPED
+from d3mlx.checkpoints.hub import SHIPPED, fetch_card
 from d3mlx.errors import CheckpointError, ConfigError
 from d3mlx.version import VERSION
 
@@ -48,11 +48,14 @@ class Origin:
 
 
 def write_card(folder: Path, source: Path, origin: Origin) -> None:
-    """README.md in `folder`; the card in the folder `source` gives licence and languages."""
+    """README.md in `folder`; the card of the folder `source` gives licence and languages."""
     try:
-        metadata = metadata_of(source_data(source / "README.md"), origin)
+        card = source / "README.md"
+        if origin.repo and not card.is_file():
+            card = fetch_card(origin.repo, source.name)
+        metadata = metadata_of(source_data(card), origin)
     except Exception:
-        # Whatever somebody wrote into a card, in a language of its own, must not keep weights from being converted.
+        # Neither a missing card nor the language in which somebody wrote it keeps weights from being converted.
         metadata = metadata_of(ModelCardData(), origin)
     made_from = f"[{origin.repo}](https://huggingface.co/{origin.repo})" if origin.repo else "a local checkpoint"
     text = TEXT.format(name=origin.name, origin=f"Made from {made_from} by d3mlx {VERSION}: {origin.facts}.")

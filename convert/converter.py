@@ -60,7 +60,7 @@ def convert(
     if max_shard_bytes < 1:
         raise ConfigError(f"A file holds at least one byte, not {max_shard_bytes}.")
     source = fetch(str(hf_path), revision)
-    if source.resolve() in target.resolve().parents:
+    if source.folder.resolve() in target.resolve().parents:
         raise ConfigError(f"{target} is inside the checkpoint that is converted; give a folder outside.")
     checkpoint = open_checkpoint(source)
     checkpoint.check_keys()
@@ -71,6 +71,7 @@ def convert(
     with new_folder(target) as folder:
         refuse_full_disk(folder, nbytes + SMALL_FILES)
         write_small_files(folder, checkpoint, tokenizer, plan.config, origin)
+        progress(0, nbytes)
         try:
             files = write_weights(checkpoint, plan, folder, max_shard_bytes, progress)
         except RuntimeError as error:

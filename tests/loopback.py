@@ -13,7 +13,7 @@ import re
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -30,8 +30,9 @@ class Hub:
 
     repos: folder of each repository, by its id. refuse: the status of every answer, None to answer. retry_after:
     seconds that a refusal asks for. stall: seconds before every answer. pace: seconds between chunks of a file.
-    break_at: bytes after which the next file that is longer breaks off, once. asked: method and path of every request.
-    sent: bytes that were sent.
+    break_at: bytes after which the next file that is longer breaks off, once. only: a pattern of the paths that refuse
+    and stall are for. gated: files need a login. asked: method, path and range of every request. sent: bytes that were
+    sent.
     """
 
     repos: dict[str, Path]
@@ -40,6 +41,8 @@ class Hub:
     stall: float = 0.0
     pace: float = 0.0
     break_at: int | None = None
+    only: str = ""
+    gated: bool = False
     asked: list[tuple[str, str]] = field(default_factory=list)
     sent: int = 0
     url: str = ""
@@ -70,10 +73,11 @@ class Handler(BaseHTTPRequestHandler):
 
     def answer(self, body: bool) -> None:
         path = unquote(urlsplit(self.path).path)
-        self.hub.asked.append((self.command, path))
-        if self.hub.stall:
+        self.hub.asked.append((self.command, f"{path} {self.headers.get('Range', '')}".rstrip()))
+        chosen = re.search(self.hub.only, path)
+        if chosen and self.hub.stall:
             time.sleep(self.hub.stall)
-        if self.hub.refuse is not None:
+        if chosen and self.hub.refuse is not None:
             wait = {} if self.hub.retry_after is None else {"Retry-After": str(self.hub.retry_after)}
             self.reply(self.hub.refuse, b'{"error": "refused"}', wait, body)
             return
@@ -109,6 +113,9 @@ class Handler(BaseHTTPRequestHandler):
         if not path.is_file():
             self.missing("EntryNotFound" if repo in self.hub.repos else "RepoNotFound")
             return
+        if self.hub.gated:
+            self.reply(401, b'{"error": "gated"}', {"X-Error-Code": "GatedRepo"}, body)
+            return
         content, status = path.read_bytes(), 200
         headers = {"ETag": f'"{etag(path)}"', "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"}
         if wanted := re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "")):
@@ -125,6 +132,11 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if not body:
             return
+        # A client that has given up is no error of the hub.
+        with suppress(OSError):
+            self.send(status, content)
+
+    def send(self, status: int, content: bytes) -> None:
         for start in range(0, len(content), CHUNK):
             if self.hub.break_at is not None and status in (200, 206) and start >= self.hub.break_at:
                 self.hub.break_at = None

@@ -82,7 +82,7 @@ def test_a_command_is_listed_as_it_describes_itself() -> None:
 
 
 def test_a_room_of_commands_has_files_for_commands_and_helpers_only() -> None:
-    helpers = {"__init__", "main", "entry", "common", "decoder_flags"}
+    helpers = {"__init__", "main", "entry", "common", "decoder_flags", "loading"}
     assert {path.stem for path in (ROOT / "cli").glob("*.py")} == helpers | set(COMMANDS)
 
 

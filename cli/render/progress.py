@@ -41,18 +41,23 @@ def bar(*, in_bytes: bool = False, shown: bool = True) -> rich.Progress:
 class Progress:
     """Progress of one run. Use it in a `with` statement.
 
-    total: None until an update knows it. in_bytes: count bytes. shown: False prints nothing.
+    total: None until an update knows it. in_bytes: count bytes. shown: False prints nothing. late: show the bar with
+    the first update, after downloads that have bars of their own.
     """
 
-    def __init__(self, what: str, total: int | None = None, *, in_bytes: bool = False, shown: bool = True):
+    def __init__(
+        self, what: str, total: int | None = None, *, in_bytes: bool = False, shown: bool = True, late: bool = False
+    ):
         on_terminal = shown and sys.stderr.isatty()
         self.bar = bar(in_bytes=in_bytes, shown=on_terminal)
-        self.task = self.bar.add_task(what, total=total, note="")
+        self.task = self.bar.add_task(what, total=total, start=not late, note="")
+        self.late = late
         self.what, self.total, self.done = what, total, 0
         self.lines, self.last = shown and not on_terminal, time.monotonic()
 
     def __enter__(self) -> Self:
-        self.bar.start()
+        if not self.late:
+            self.bar.start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -61,6 +66,9 @@ class Progress:
     def update(self, done: int, total: int | None = None, note: str = "") -> None:
         """Show that `done` of `total` are done, and a note beside it."""
         self.done, self.total = done, total or self.total
+        if self.late:
+            self.bar.start()
+            self.bar.start_task(self.task)
         self.bar.update(self.task, completed=done, total=self.total, note=note)
         if self.lines and time.monotonic() - self.last > LINE_SECONDS:
             self.last = time.monotonic()

@@ -12,7 +12,8 @@ import mlx.core as mx
 from mlx.utils import tree_flatten
 
 from d3mlx.checkpoints.config import as_list, check_end_ids, check_fields, check_quantization, read_json
-from d3mlx.checkpoints.headers import Tensor, read_header, read_index
+from d3mlx.checkpoints.headers import INDEX, Tensor, read_header, read_index
+from d3mlx.checkpoints.hub import WEIGHTS, Source
 from d3mlx.errors import CheckpointError
 from d3mlx.models import get_model_classes, traits_of
 from d3mlx.quantization import FLOATS, LayerQuantization
@@ -31,11 +32,12 @@ SMALL = 200_000_000
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A folder that holds a model this runtime knows."""
+    """A folder that holds a model this runtime knows. source: where weights that are not in it come from."""
 
     folder: Path
     config: dict[str, Any]
     tensors: dict[str, Tensor]
+    source: Source
 
     @cached_property
     def args(self) -> Any:
@@ -216,8 +218,13 @@ def foreign(config: dict[str, Any]) -> str:
     return "" if not named or named[0] in known else named[0]
 
 
-def open_checkpoint(folder: Path) -> Checkpoint:
-    """Read a folder's config and headers. Raises CheckpointError with the one thing that is wrong."""
+def open_checkpoint(source: Source | Path) -> Checkpoint:
+    """Read the config and headers of a folder, whose weights may still be on the Hub.
+
+    Raises CheckpointError with the one thing that is wrong.
+    """
+    source = Source(source) if isinstance(source, Path) else source
+    folder = source.folder
     if not (folder / "config.json").is_file() and (folder / "adapter_config.json").is_file():
         raise CheckpointError(
             f"{folder} holds LoRA adapters without their model; give the model, and the folder as adapter path."
@@ -233,9 +240,9 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     check_quantization(folder / "config.json", config)
     if (folder / "generation_config.json").is_file():
         read_json(folder / "generation_config.json")
-    index = folder / "model.safetensors.index.json"
-    files = sorted(folder.glob("model*.safetensors"))
-    if not files:
+    index = folder / INDEX
+    names = sorted({path.name for path in folder.glob(WEIGHTS)} | {*source.headers})
+    if not names:
         pickled = [*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.pth")]
         if pickled:
             raise CheckpointError(
@@ -243,18 +250,18 @@ def open_checkpoint(folder: Path) -> Checkpoint:
                 "safetensors first."
             )
         raise CheckpointError(f"{folder} holds no model*.safetensors; d3mlx reads weights from such files only.")
-    weight_map = read_index(index, files) if index.is_file() else {}
+    weight_map = read_index(index, {*names}) if index.is_file() else {}
     tensors: dict[str, Tensor] = {}
-    for file in files:
-        header = read_header(file)
+    for file in names:
+        header = source.headers[file] if file in source.headers else read_header(folder / file)
         if twice := next((name for name in header if name in tensors), None):
             raise CheckpointError(
-                f"{folder} holds the tensor {twice} in {tensors[twice].file} and in {file.name}; remove one of them."
+                f"{folder} holds the tensor {twice} in {tensors[twice].file} and in {file}; remove one of them."
             )
         tensors |= header
     for name, file_name in weight_map.items():
         if name not in tensors or tensors[name].file != file_name:
             raise CheckpointError(f"{index} lists {name} in {file_name}, which does not hold it; download it again.")
-    checkpoint = Checkpoint(folder, config, tensors)
+    checkpoint = Checkpoint(folder, config, tensors, source)
     _ = checkpoint.args
     return checkpoint

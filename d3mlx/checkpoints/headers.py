@@ -10,6 +10,9 @@ from pathlib import Path
 from d3mlx.checkpoints.config import read_json
 from d3mlx.errors import CheckpointError
 
+INDEX = "model.safetensors.index.json"
+"""Lists which tensor is in which weight file."""
+
 DTYPE_BYTES = {
     "F64": 8,
     "F32": 4,
@@ -46,9 +49,20 @@ def read_header(path: Path) -> dict[str, Tensor]:
     """Return the tensors of a safetensors file by name. Raises CheckpointError if the file is cut off or damaged."""
     size = path.stat().st_size
     with path.open("rb") as file:
-        if size < 8 or (length := int.from_bytes(file.read(8), "little")) > size - 8:
-            raise damaged(path)
-        tensors, end = parse_header(path, file.read(length))
+        start = file.read(8)
+        return parse_file(path, size, start + file.read(min(int.from_bytes(start, "little"), size)))
+
+
+def parse_file(path: Path, size: int, start: bytes) -> dict[str, Tensor]:
+    """Return the tensors of a safetensors file by name.
+
+    path: of the file, for errors. size: bytes of the file. start: its first bytes, at least to the end of the header.
+    Raises CheckpointError if the file is cut off or damaged.
+    """
+    length = int.from_bytes(start[:8], "little")
+    if size < 8 or length > size - 8:
+        raise damaged(path)
+    tensors, end = parse_header(path, start[8 : 8 + length])
     if size != 8 + length + end:
         raise damaged(path)
     return tensors
@@ -81,12 +95,18 @@ def parse_header(path: Path, text: bytes) -> tuple[dict[str, Tensor], int]:
     return tensors, end
 
 
-def read_index(index: Path, files: list[Path]) -> dict[str, str]:
-    """Return the file of each tensor. Raises CheckpointError unless the index lists `files` and no others."""
+def read_weight_map(index: Path) -> dict[str, str]:
+    """Return the file of each tensor that an index lists. Raises CheckpointError."""
     weight_map = read_json(index).get("weight_map", {})
     if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
         raise CheckpointError(f"{index} has no valid weight_map; download it again.")
-    names, listed = {file.name for file in files}, set(weight_map.values())
+    return weight_map
+
+
+def read_index(index: Path, names: set[str]) -> dict[str, str]:
+    """Return the file of each tensor. Raises CheckpointError unless the index lists the files `names` and no others."""
+    weight_map = read_weight_map(index)
+    listed = set(weight_map.values())
     for name in sorted(listed - names):
         raise CheckpointError(f"{index} lists {name}, which is not there; download the checkpoint again.")
     for name in sorted(names - listed):

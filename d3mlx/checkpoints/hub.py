@@ -1,24 +1,65 @@
-"""A local folder or a hub id becomes a folder on disk."""
+"""A local folder or a Hub id becomes a folder on disk: small files first, weights only after the checks."""
 
 from __future__ import annotations
 
+import errno
 import os
+import re
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from fnmatch import fnmatch
 from pathlib import Path
+from typing import Any
 
+from d3mlx.checkpoints.headers import INDEX, Tensor, parse_file, read_weight_map
 from d3mlx.errors import CheckpointError, ConfigError
 
-PATTERNS = ["*.json", "README.md", "model*.safetensors", "*.txt", "*.jinja", "*.model"]
-"""Data only: code that lies beside a checkpoint is never downloaded."""
+SMALL_FILES = ["*.json", "*.txt", "*.jinja"]
+"""Configuration, tokenizer and templates. Code beside a checkpoint is never downloaded."""
+
+WEIGHTS = "model*.safetensors"
+
+FIRST_BYTES = 65_536
+"""Bytes of a weight file in the first request for its header. Most headers are shorter."""
+
+PATIENCE = 30
+"""Seconds without an answer after which a download ends; HF_HUB_ETAG_TIMEOUT and HF_HUB_DOWNLOAD_TIMEOUT win."""
 
 SHIPPED = {name: Path(__file__).parents[1] / "data" / name for name in ("embedded", "teacher", "pairs")}
 """The models that come with the package, by the names that stand for their folders."""
 
 
-def fetch(path_or_repo: str, revision: str | None = None) -> Path:
-    """The folder of a checkpoint: on disk, one that ships by its name, or in the hub's cache, downloaded if need be.
+@dataclass(frozen=True)
+class Source:
+    """A checkpoint's folder. repo: its Hub id, None for a local folder. headers: tensors of each weight file that is
+    still on the Hub. sizes: bytes of each of these files."""
 
-    HF_HOME, HF_TOKEN and HF_HUB_OFFLINE work as for every hub tool. Raises CheckpointError, and ConfigError for a
-    revision of a folder.
+    folder: Path
+    repo: str | None = None
+    headers: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+    sizes: dict[str, int] = field(default_factory=dict)
+
+    def download(self) -> None:
+        """Download the weights that are still on the Hub. Raises CheckpointError."""
+        missing = [name for name in self.headers if not (self.folder / name).is_file()]
+        if self.repo is None or not missing:
+            return
+        refuse_full_disk(self.folder, sum(self.sizes[name] for name in missing))
+        with hub_client(self.repo, self.folder.name) as hub:
+            hub.snapshot(self.folder.name, missing, shown=True)
+
+
+def fetch(path_or_repo: str, revision: str | None = None) -> Source:
+    """Return the folder of a checkpoint: on disk, a bundled one by its name, or in the Hub's cache.
+
+    Of a Hub id the small files are downloaded, and the headers of weights that are not in the cache. The weights come
+    with `Source.download`. HF_HOME, HF_TOKEN and HF_HUB_OFFLINE work as for every Hub tool. Raises CheckpointError, and
+    ConfigError for a revision of a folder.
     """
     folder = Path(os.path.expanduser(path_or_repo))  # noqa: PTH111 - Path's own raises for an unknown user
     if not folder.is_dir() and path_or_repo in SHIPPED:
@@ -26,47 +67,248 @@ def fetch(path_or_repo: str, revision: str | None = None) -> Path:
     if folder.is_dir():
         if revision is not None:
             raise ConfigError(f"{path_or_repo} is a folder; a revision belongs to a hub id.")
-        return folder
+        return Source(folder)
     if folder.exists():
         raise CheckpointError(f"{path_or_repo} is a file; give the folder of a checkpoint.")
     if path_or_repo.startswith(("/", ".", "~")) or path_or_repo.count("/") != 1:
         raise CheckpointError(
             f"There is no folder {path_or_repo}, and it is no hub id such as GSAI-ML/LLaDA-8B-Instruct."
         )
-    return download(path_or_repo, revision)
+    return from_hub(path_or_repo, revision)
 
 
-def download(repo: str, revision: str | None) -> Path:
-    # Imported here because the hub's client takes longer to import than the rest of the command line together.
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HFValidationError,
-        LocalEntryNotFoundError,
-        OfflineModeIsEnabled,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
+def from_hub(repo: str, revision: str | None) -> Source:
+    """Return the folder of a Hub id with its small files, and the headers of weights that are not in it."""
+    with hub_client(repo, revision) as hub:
+        folder = hub.small_files()
+        if has_weights(folder):
+            return Source(folder, repo)
+        names = [name for name in hub.names(folder.name) if fnmatch(name, WEIGHTS) and not (folder / name).is_file()]
+        with ThreadPoolExecutor(8) as pool:
+            parsed = list(pool.map(lambda name: hub.header(folder.name, name), names))
+    headers = {name: header for name, (header, _) in zip(names, parsed, strict=True)}
+    return Source(folder, repo, headers, {name: size for name, (_, size) in zip(names, parsed, strict=True)})
 
+
+def fetch_card(repo: str, commit: str) -> Path:
+    """Return the README.md of a Hub id. Raises CheckpointError."""
+    with hub_client(repo, commit) as hub:
+        return hub.snapshot(commit, ["README.md"]) / "README.md"
+
+
+def has_weights(folder: Path) -> bool:
+    """Return whether all weight files are in a folder: those of the index, else those that their names count."""
+    if not (folder / "config.json").is_file():
+        return False
+    if (folder / INDEX).is_file():
+        return all((folder / name).is_file() for name in read_weight_map(folder / INDEX).values())
+    names = [path.name for path in folder.glob(WEIGHTS)]
+    counted = [int(match[1]) for name in names if (match := re.search(r"-of-(\d+)\.", name))]
+    return len(names) >= max(counted, default=1)
+
+
+@dataclass
+class Hub:
+    """The Hub's client for one revision of a repository. folder: the repository's files in the cache, once known."""
+
+    repo: str
+    revision: str | None
+    patience: float
+    folder: Path | None = None
+    bars: list[Any] = field(default_factory=list)
+
+    def snapshot(self, revision: str | None, patterns: list[str], shown: bool = False) -> Path:
+        """Download the files that match. Return their folder in the cache. shown: with the client's bars."""
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.utils import tqdm
+
+        bars = self.bars
+
+        class Bar(tqdm):  # type: ignore[misc]
+            """A bar on a terminal only, which leaves nothing there. The client does not close all of its bars."""
+
+            def __init__(self, *args: Any, **kwargs: Any):
+                # None: shown on a terminal.
+                disable = kwargs.get("disable") if shown else True
+                super().__init__(*args, **kwargs | {"disable": disable, "leave": False})
+                bars.append(self)
+
+        folder = snapshot_download(
+            self.repo, revision=revision, allow_patterns=patterns, etag_timeout=self.patience, tqdm_class=Bar
+        )
+        return Path(folder)
+
+    def small_files(self) -> Path:
+        """Return the folder with all small files, or, without a connection, with those that some tool has cached."""
+        from huggingface_hub.errors import LocalEntryNotFoundError
+
+        try:
+            self.folder = self.snapshot(self.revision, SMALL_FILES)
+        except LocalEntryNotFoundError as error:
+            cached = getattr(error, "snapshot_path", None)
+            if cached is None:
+                raise
+            # The client misses files that nothing here may need. Whether the rest suffices is seen when it is read.
+            self.folder = Path(cached)
+            if not has_weights(self.folder):
+                raise
+        return self.folder
+
+    def names(self, commit: str) -> list[str]:
+        """Return the names of all files of a commit."""
+        from huggingface_hub import HfApi
+
+        found = HfApi().model_info(self.repo, revision=commit, timeout=self.patience).siblings
+        return sorted(file.rfilename for file in found or [])
+
+    def header(self, commit: str, name: str) -> tuple[dict[str, Tensor], int]:
+        """Return the tensors of a weight file on the Hub, and its bytes. Raises CheckpointError if it is damaged."""
+        content, size = self.part(commit, name, 0, FIRST_BYTES)
+        end = 8 + int.from_bytes(content[:8], "little")
+        if len(content) < end <= size:
+            content += self.part(commit, name, len(content), end)[0]
+        try:
+            return parse_file(Path(name), size, content), size
+        except CheckpointError as error:
+            raise CheckpointError(
+                f"{self.repo} contains a damaged file, {name}. Use another revision or another copy of the model."
+            ) from error
+
+    def part(self, commit: str, name: str, start: int, end: int) -> tuple[bytes, int]:
+        """Return the bytes from `start` to `end` of a file on the Hub, and the size of the file."""
+        from huggingface_hub import hf_hub_url
+        from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
+
+        wanted = {"Range": f"bytes={start}-{end - 1}", "Accept-Encoding": "identity"}
+        url = hf_hub_url(self.repo, name, revision=commit)
+        answer = get_session().get(url, headers=build_hf_headers() | wanted, timeout=self.patience)
+        hf_raise_for_status(answer)
+        return answer.content, int(answer.headers["Content-Range"].rpartition("/")[2])
+
+
+@contextmanager
+def hub_client(repo: str, revision: str | None) -> Iterator[Hub]:
+    """Give the Hub's client for a repository. Its bars are closed at the end, and each error is one sentence."""
+    # Imported here because the Hub's client takes longer to import than the rest of the command line together.
+    from huggingface_hub import constants
+
+    own = {"HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT"} & {*os.environ}
+    hub = Hub(repo, revision, max((float(getattr(constants, name)) for name in own), default=PATIENCE))
     try:
-        return Path(snapshot_download(repo, revision=revision, allow_patterns=PATTERNS))
-    except HFValidationError:
-        raise CheckpointError(f"There is no folder {repo}, and it is no valid hub id.") from None
-    except GatedRepoError as error:
-        raise CheckpointError(
-            f"{repo} is gated: accept its terms on the hub, then log in with `hf auth login`."
-        ) from error
-    except RevisionNotFoundError as error:
-        raise CheckpointError(f"{repo} has no revision {revision!r} on the hub.") from error
-    except RepositoryNotFoundError as error:
-        raise CheckpointError(
-            f"There is no folder {repo} and no model of that name on the hub (or it is private: `hf auth login`)."
-        ) from error
-    except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
-        raise CheckpointError(
-            f"{repo} is not in the local cache and the hub cannot be reached; check the network, or HF_HUB_OFFLINE."
-        ) from error
+        with answers_within(hub.patience):
+            yield hub
+    except CheckpointError:
+        raise
     except Exception as error:
-        # Refusals, time-outs and full disks come from several libraries, which share no base class.
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"{repo} could not be downloaded: {reason}") from error
+        raise CheckpointError(sentence(error, hub)) from error
+    finally:
+        # The last to close must be the top one: only it puts the cursor back to the start of the line.
+        for bar in reversed(hub.bars):
+            bar.close()
+
+
+@contextmanager
+def answers_within(patience: float) -> Iterator[None]:
+    """Raise TimeoutError from a request after `patience` seconds without an answer, however often the client retries.
+
+    The client itself waits for ever in some requests, and retries others for minutes.
+    """
+    from huggingface_hub.utils import get_session
+
+    unanswered: dict[int, float] = {}
+
+    def before(request: Any) -> None:
+        since = unanswered.setdefault(threading.get_ident(), time.monotonic())
+        if time.monotonic() - since >= patience:
+            raise TimeoutError
+        limits = request.extensions["timeout"]
+        request.extensions["timeout"] = {name: patience if value is None else value for name, value in limits.items()}
+
+    def after(_: Any) -> None:
+        unanswered.pop(threading.get_ident(), None)
+
+    hooks = get_session().event_hooks
+    hooks["request"].append(before)
+    hooks["response"].append(after)
+    try:
+        yield
+    finally:
+        hooks["request"].remove(before)
+        hooks["response"].remove(after)
+
+
+def sentence(error: Exception, hub: Hub) -> str:
+    """Return what went wrong with the Hub, and what to do."""
+    from huggingface_hub import constants
+
+    repo, causes = hub.repo, list(chain(error))
+    kinds = " ".join(kind.__name__ for cause in causes for kind in type(cause).__mro__)
+    cached = hub.folder is not None or "IncompleteSnapshotError" in kinds
+    state = f"The copy of {repo} in the cache is incomplete" if cached else f"{repo} is not in the cache"
+    status, wait = http_status(causes)
+    numbers = {cause.errno for cause in causes if isinstance(cause, OSError)}
+    if "HFValidationError" in kinds:
+        return f"There is no folder {repo}, and it is no valid hub id."
+    if "GatedRepoError" in kinds:
+        return f"{repo} is gated. Accept its terms on its page on the Hub, then log in with `hf auth login`."
+    if "RevisionNotFoundError" in kinds:
+        return f"{repo} has no revision {hub.revision!r} on the Hub. Use a branch, a tag or a commit of this model."
+    if "RepositoryNotFoundError" in kinds or status in (401, 403):
+        return (
+            f"There is no folder {repo}, and no model of that name on the Hub that you may read. Check the name, or "
+            "log in with `hf auth login` if the model is private."
+        )
+    if "OfflineModeIsEnabled" in kinds:
+        return f"{state}, and HF_HUB_OFFLINE is set. Unset HF_HUB_OFFLINE to download it."
+    if status == 429:
+        waiting = f"Wait {wait} s" if wait else "Wait some minutes"
+        return f"{state}, and the Hub limits the rate of requests (429). {waiting}, then try again."
+    if status >= 500:
+        return f"{state}, and the Hub has a server error ({status}). Try again later."
+    if {errno.ENOSPC, errno.EDQUOT} & numbers or "No space left" in str(error):
+        return (
+            f"The disk of the cache {constants.HF_HUB_CACHE} is full. Make room, or set HF_HOME to a folder on "
+            "another disk."
+        )
+    if {errno.EACCES, errno.EPERM, errno.EROFS} & numbers:
+        return (
+            f"The cache {constants.HF_HUB_CACHE} cannot be written: no permission. Change its permissions, or set "
+            "HF_HOME to another folder."
+        )
+    if "Timeout" in kinds:
+        return (
+            f"{state}, and the Hub does not answer within {hub.patience:g} s. Check the network, then try again; "
+            "complete files are kept."
+        )
+    if re.search("ConnectError|NetworkError|ProtocolError|ConnectionError", kinds):
+        return f"{state}, and the Hub cannot be reached. Check the network, then try again; complete files are kept."
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return f"{repo} could not be downloaded: {reason}"
+
+
+def chain(error: BaseException | None) -> Iterator[BaseException]:
+    """Give an error and those that it comes from."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def http_status(causes: list[BaseException]) -> tuple[int, str]:
+    """Return the status of the Hub's answer, 0 without one, and the seconds to wait that it names, if any."""
+    for cause in causes:
+        answer: Any = getattr(cause, "response", None)
+        if isinstance(status := getattr(answer, "status_code", None), int):
+            limits = re.search(r"\bt=(\d+)", answer.headers.get("ratelimit", ""))
+            wait = answer.headers.get("Retry-After") or (limits[1] if limits else "")
+            return status, wait if str(wait).isdigit() else ""
+    return 0, ""
+
+
+def refuse_full_disk(folder: Path, needed: int) -> None:
+    """Raise CheckpointError if the disk of a folder has less than `needed` bytes free."""
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise CheckpointError(
+            f"The weights take {needed / 1e9:.1f} GB and the disk of the cache {folder.parents[2]} has "
+            f"{free / 1e9:.1f} GB free. Make room, or set HF_HOME to a folder on another disk."
+        )

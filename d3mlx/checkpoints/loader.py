@@ -41,12 +41,23 @@ def load(
     tag or commit on the hub. Raises CheckpointError, MemoryLimitError, and ConfigError for a revision of a folder.
     """
     checkpoint = open_checkpoint(fetch(str(path_or_repo), revision))
-    if not lazy:
-        refuse_if_too_big(checkpoint)
+    get_weights(checkpoint, lazy)
     model = load_weights(checkpoint, lazy)
     if adapter_path is not None:
         model = with_adapters(model, adapter_path)
     return model, load_tokenizer(checkpoint)
+
+
+def get_weights(checkpoint: Checkpoint, lazy: bool = False) -> None:
+    """Download the weights that are still on the Hub, after all checks.
+
+    lazy: do not check the memory. Raises MemoryLimitError, and CheckpointError.
+    """
+    if not lazy:
+        refuse_if_too_big(checkpoint)
+    if checkpoint.source.headers:
+        checkpoint.check_keys()
+        checkpoint.source.download()
 
 
 def load_weights(checkpoint: Checkpoint, lazy: bool = False) -> Any:
@@ -63,6 +74,7 @@ def load_weights(checkpoint: Checkpoint, lazy: bool = False) -> Any:
 def lazy_model(checkpoint: Checkpoint) -> Any:
     """The model as stored; its arrays are read when they are used. Raises CheckpointError."""
     checkpoint.check_keys()
+    checkpoint.source.download()
     try:
         own = {} if checkpoint.quantization is None else {"quantization": checkpoint.quantization}
         model, _ = load_model(checkpoint.folder, lazy=True, model_config=own, get_model_classes=get_model_classes)

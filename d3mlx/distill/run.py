@@ -12,7 +12,7 @@ import mlx.core as mx
 from d3mlx.api import end_ids
 from d3mlx.checkpoints.checkpoint import open_checkpoint
 from d3mlx.checkpoints.hub import fetch
-from d3mlx.checkpoints.loader import compute_dtype, load
+from d3mlx.checkpoints.loader import compute_dtype, get_weights, load
 from d3mlx.distill.adapters import STATE, WEIGHTS, AdapterFolder, checkpointed, make_trainable, read_state
 from d3mlx.distill.config import DistillConfig, check_same_content, check_same_run
 from d3mlx.distill.examples import content_hash, load_examples
@@ -61,7 +61,8 @@ def distill(
         check_folder(config, resume)
     checkpoint = open_checkpoint(fetch(config.model))
     quantized = checkpoint.quantization is not None
-    model, tokenizer = load(config.model)
+    get_weights(checkpoint)
+    model, tokenizer = load(checkpoint.folder)
     network: Any = model
     examples = load_examples(config, model, tokenizer)
     make_trainable(network, config, quantized)

@@ -69,7 +69,8 @@ def test_a_prompt_is_text_or_ids_or_messages(tmp_path: Path) -> None:
 
 
 def test_models_that_ship_have_names() -> None:
-    assert [fetch(name) for name in ("embedded", "teacher", "pairs")] == [Path(EMBEDDED), Path(TEACHER), Path(PAIRS)]
+    for name, folder in {"embedded": EMBEDDED, "teacher": TEACHER, "pairs": PAIRS}.items():
+        assert fetch(name).folder == Path(folder)
     with pytest.raises(ConfigError, match="revision"):
         fetch("teacher", "main")
 
@@ -297,7 +298,8 @@ def test_hub_cache_and_revision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         (errors.RevisionNotFoundError("refused", response=MagicMock()), "no revision 'draft'"),
         (errors.HfHubHTTPError("refused", response=MagicMock()), "could not be downloaded"),
         (RuntimeError("timed out"), "timed out"),
-        (OSError(28, "No space left on device"), "No space left"),
+        (OSError(28, "No space left on device"), "is full"),
+        (PermissionError(13, "Permission denied"), "no permission"),
     ],
 )
 def test_refusals_of_the_hub(error: Exception, culprit: str, monkeypatch: pytest.MonkeyPatch) -> None:
