@@ -22,7 +22,7 @@ from d3mlx.bench.roofline import FORMULA, Roofline
 from d3mlx.bench.shapes import SHAPES, Sizes, random_model, skeleton
 from d3mlx.checkpoints.checkpoint import open_checkpoint
 from d3mlx.checkpoints.hub import fetch
-from d3mlx.checkpoints.loader import EMBEDDED, lazy_model
+from d3mlx.checkpoints.loader import lazy_model
 from d3mlx.cli.common import numbers
 from d3mlx.cli.loading import load_model
 from d3mlx.cli.render import measurements
@@ -154,7 +154,7 @@ def load_source(source: ModelSource) -> tuple[Any, Any]:
     """Model and tokenizer; a synthetic model has none."""
 
     if source.sizes is None:
-        return load_model(source.model or EMBEDDED, revision=source.revision)[:2]
+        return load_model("embedded" if source.model is None else source.model, revision=source.revision)[:2]
     with status("Making random weights ..."):
         return random_model(source.sizes, source.q_bits), None
 

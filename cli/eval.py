@@ -232,9 +232,9 @@ def evaluate(
         raise ConfigError(f"--count must be at least 1, not {count}.")
     if out is not None:
         Folder(out).refuse_foreign()
-    checkpoint = open_checkpoint(fetch(model or EMBEDDED, revision))
+    checkpoint = open_checkpoint(fetch(EMBEDDED if model is None else model, revision))
     if recommended:
-        settings = settings.filled(model or EMBEDDED, checkpoint)
+        settings = settings.filled(EMBEDDED if model is None else model, checkpoint)
         presets, sampling = presets_of(settings, points_wanted), settings.sampling(top_k, seed)
     name = settings.decoder or DEFAULT
     folder = out or Path("runs") / "-".join([task, *([f"{num_fewshot}-shot"] if num_fewshot else []), name])

@@ -31,7 +31,7 @@ def fuse(
     Quantized weights are quantized again, and the error that adds is reported beside what the adapters changed.
     """
 
-    done = fuse_adapters(model or EMBEDDED, adapter_path, save_path, dequantize, revision)
+    done = fuse_adapters(EMBEDDED if model is None else model, adapter_path, save_path, dequantize, revision)
     what = f"{done.layers} adapted layers" if done.layers else "Fully trained weights"
     sys.stderr.write(f"{what} folded into {save_path}.\n")
     if done.error:

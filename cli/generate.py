@@ -119,7 +119,7 @@ def generate(
     given = one_prompt(prompt, prompt_option)
     if json_lines and plain:
         raise ConfigError("Give --json or --plain, not both.")
-    name = model or EMBEDDED
+    name = EMBEDDED if model is None else model
     settings = common.DecodeSettings(decoder, temperature, top_p, end_penalty, max_tokens, options)
     chosen, sampling = settings.build(), settings.sampling(top_k, seed)
     content, stops = read_prompt(given, system, raw), tuple(stop or ())

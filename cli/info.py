@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from d3mlx.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from d3mlx.checkpoints.checkpoint import Checkpoint, architecture_of, open_checkpoint
 from d3mlx.checkpoints.hub import fetch
 from d3mlx.checkpoints.loader import EMBEDDED
 from d3mlx.checkpoints.tokenizer import configured_end_ids, load_tokenizer
@@ -34,7 +34,7 @@ def describe(checkpoint: Checkpoint, name: str = "") -> dict[str, Any]:
     return {
         "folder": str(checkpoint.folder),
         "family": checkpoint.family,
-        "architecture": (checkpoint.config.get("architectures") or [checkpoint.config["model_type"]])[0],
+        "architecture": architecture_of(checkpoint.config),
         "parameters": checkpoint.parameters,
         "bits_per_weight": round(checkpoint.bits_per_weight, 6),
         "quantization": checkpoint.quantization,
@@ -103,7 +103,9 @@ def info(
 
     Prints size, memory, context and special tokens. The weights of a Hub id are not downloaded.
     """
-    facts = describe(open_checkpoint(fetch(model or EMBEDDED, revision)), model or EMBEDDED)
+    facts = describe(
+        open_checkpoint(fetch(EMBEDDED if model is None else model, revision)), EMBEDDED if model is None else model
+    )
     if as_json:
         sys.stdout.write(json.dumps(facts) + "\n")
         return

@@ -12,6 +12,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from importlib import import_module
+from itertools import takewhile
 from typing import Annotated, Any
 
 import typer
@@ -84,17 +85,22 @@ COMMANDS = {
 class LazyCommands(TyperGroup):
     """The commands of `COMMANDS`. Listing them imports none, so `d3mlx --help` needs no MLX."""
 
+    def __init__(self, **attributes: Any):
+        super().__init__(**attributes)
+        # Typer looks for similar names here when a command is unknown.
+        self.commands = {name: TyperCommand(name, help=summary) for name, (_, summary) in COMMANDS.items()}
+
     def list_commands(self, ctx: Any) -> list[str]:
         return list(COMMANDS)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """Return a command for the list, with its first sentence and no parameters; None for an unknown name."""
-        return TyperCommand(cmd_name, help=COMMANDS[cmd_name][1]) if cmd_name in COMMANDS else None
+        return self.commands.get(cmd_name)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Return the name, the command as it runs, and its arguments."""
-        name, _, rest = super().resolve_command(ctx, args)
-        return name, load_command(str(name)), rest
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, command and load_command(str(name)), rest
 
 
 def command_function(name: str) -> Callable[..., None]:
@@ -194,7 +200,10 @@ def abandon_output() -> None:
 
 def run() -> None:
     """Entry point: run the command line, turn every failure into one sentence and an exit status."""
-    debug = "--debug" in sys.argv
+    debug = "--debug" in takewhile(lambda argument: argument.startswith("-"), sys.argv[1:])
+    if sys.stdin is None:
+        # A file that is opened next would get the number of standard input, which some libraries take for an error.
+        os.open(os.devnull, os.O_RDONLY)
     # The default handler, also where a shell started us in the background with interrupts ignored.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     # Ends like an exception, so that whatever is half-written goes.

@@ -93,7 +93,7 @@ def trajectories(
     source = str(published) if published is not None else data or PROBLEMS
     if source != PROBLEMS and not Path(source).is_file():
         raise DataError(f"There is no file {source}.")
-    loaded, tokenizer, folder = load_model(model or EMBEDDED, revision=revision)
+    loaded, tokenizer, folder = load_model(EMBEDDED if model is None else model, revision=revision)
     first = mx.distributed.init().rank() == 0
     marks = {
         "teacher_fingerprint": fingerprint(folder),

@@ -62,8 +62,12 @@ def make_canvas(model: DiffusionModel, tokenizer: Any, prompt: Prompt, max_token
 
 def check_request(max_tokens: int | None, stop: Sequence[str]) -> None:
     """Raise ConfigError for what is wrong before a model is looked at."""
+    if max_tokens is not None and (isinstance(max_tokens, bool) or not isinstance(max_tokens, Integral)):
+        raise ConfigError(f"max-tokens must be a whole number, not {max_tokens!r}.")
     if max_tokens is not None and max_tokens < 1:
         raise ConfigError(f"max-tokens must be at least 1, not {max_tokens}.")
+    if isinstance(stop, str) or not all(isinstance(text, str) for text in stop):
+        raise ConfigError(f"stop must be a list of texts, not {stop!r}.")
     if "" in stop:
         raise ConfigError("A stop text must not be empty.")
 

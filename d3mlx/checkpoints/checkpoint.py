@@ -26,6 +26,9 @@ WRAPPERS = {
 }
 """Beginnings of tensor names, and who puts them before the names of a model."""
 
+MOST_TOKENS = 1 << 24
+"""No vocabulary is larger."""
+
 SMALL = 200_000_000
 """Parameters below which a model is worth running in float32 on a CPU."""
 
@@ -57,12 +60,19 @@ class Checkpoint:
             args = kind.from_dict(self.config)  # type: ignore[attr-defined]
             shape = args.shape()
             empty = min(shape.layers, shape.hidden, shape.ff, shape.kv_heads, args.logit_width, args.context) < 1
+            asks = args.max_new_tokens
             fits = 0 <= args.mask_token_id < args.logit_width
             ends = as_list(args.eos_token_id)
         except (TypeError, ValueError, ZeroDivisionError) as error:
             raise CheckpointError(f"{path} has a field of the wrong type: {error}.") from error
         if empty or not ends:
             raise CheckpointError(f"{path} describes a model without layers, width, context or end token.")
+        if asks < 1:
+            raise CheckpointError(f"{path}: max_new_tokens must be at least 1, not {asks}.")
+        if args.logit_width > MOST_TOKENS:
+            raise CheckpointError(
+                f"{path} describes a vocabulary of {args.logit_width:,} tokens, which cannot be meant."
+            )
         if not fits:
             raise CheckpointError(
                 f"{path} names mask token {args.mask_token_id}, outside the vocabulary of {args.logit_width}."
@@ -212,10 +222,16 @@ class Checkpoint:
 
 def foreign(config: dict[str, Any]) -> str:
     """Return the architecture that config.json names, empty if it is one of the family's."""
-    named = [name for name in as_list(config.get("architectures")) if isinstance(name, str)]
+    name = architecture_of(config)
     kind, _ = get_model_classes(config)
     known = traits_of(str(kind.family)).architectures  # type: ignore[attr-defined]
-    return "" if not named or named[0] in known else named[0]
+    return "" if name in (*known, config["model_type"]) else name
+
+
+def architecture_of(config: dict[str, Any]) -> str:
+    """Return the architecture that config.json names, its model_type if it names none."""
+    named = [name for name in as_list(config.get("architectures")) if isinstance(name, str)]
+    return named[0] if named else str(config["model_type"])
 
 
 def open_checkpoint(source: Source | Path) -> Checkpoint:

@@ -91,6 +91,11 @@ def check_quantization(path: Path, config: dict[str, Any]) -> None:
         return
     entries = [quantization]
     if isinstance(quantization, dict):
+        for name, value in quantization.items():
+            if "." in name and not isinstance(value, dict | bool):
+                raise CheckpointError(
+                    f"{path} has the quantization {value!r} for {name}; it is an object, true or false."
+                )
         entries += [value for value in quantization.values() if isinstance(value, dict)]
     if any(LayerQuantization.read(entry) is None for entry in entries):
         raise CheckpointError(

@@ -72,7 +72,8 @@ def fetch(path_or_repo: str, revision: str | None = None) -> Source:
         raise CheckpointError(f"{path_or_repo} is a file; give the folder of a checkpoint.")
     if path_or_repo.startswith(("/", ".", "~")) or path_or_repo.count("/") != 1:
         raise CheckpointError(
-            f"There is no folder {path_or_repo}, and it is no hub id such as GSAI-ML/LLaDA-8B-Instruct."
+            f"{path_or_repo!r} is neither a folder nor a Hugging Face id such as GSAI-ML/LLaDA-8B-Instruct, nor one of "
+            f"the bundled models ({', '.join(SHIPPED)})."
         )
     return from_hub(path_or_repo, revision)
 

@@ -13,6 +13,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from inspect import get_annotations
+from numbers import Integral, Real
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Literal, Self, get_args, get_origin, get_type_hints
 
@@ -21,6 +22,10 @@ from d3mlx.models.traits import Traits
 
 if TYPE_CHECKING:
     from d3mlx.decoding.decoder import Decoder
+
+
+LARGEST = 2**31 - 1
+"""No option is larger: positions and counts are 32-bit numbers."""
 
 
 @dataclass(frozen=True)
@@ -92,10 +97,12 @@ class Option:
 
     def check(self, value: Any) -> None:
         """Raise ConfigError if the option cannot have this value."""
-        number = int | float if self.kind is float else self.kind
+        number = {int: Integral, float: Real, str: str}[self.kind]
         if isinstance(value, bool) or not isinstance(value, number):
             article = {int: "a whole number", float: "a number", str: "a text"}[self.kind]
             raise ConfigError(f"{self.flag} must be {article}, not {value!r}.")
+        if isinstance(value, Integral) and abs(int(value)) > LARGEST:
+            raise ConfigError(f"{self.flag} must be at most {LARGEST:,}.")
         if isinstance(self.allowed, Range):
             self.allowed.check(self.flag, value)
         elif self.allowed is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Any, ClassVar
 
 import mlx.core as mx
@@ -45,6 +46,14 @@ class Sampling:
     end_penalty: float = 0.0
 
     def __post_init__(self) -> None:
+        for name in ("temperature", "top_p", "end_penalty"):
+            value = getattr(self, name)
+            if not isinstance(value, Real) and not (name == "top_p" and value is None):
+                raise ConfigError(f"{name.replace('_', '-')} must be a number, not {value!r}.")
+        for name in ("top_k", "seed"):
+            value = getattr(self, name)
+            if (isinstance(value, bool) or not isinstance(value, Integral)) and not (name == "top_k" and value is None):
+                raise ConfigError(f"{name.replace('_', '-')} must be a whole number, not {value!r}.")
         if self.temperature != 0 and not COLDEST <= self.temperature <= HOTTEST:
             raise ConfigError(f"The temperature must be 0, or from {COLDEST} to {HOTTEST}, not {self.temperature}.")
         if self.top_p is not None and not 0 < self.top_p <= 1:

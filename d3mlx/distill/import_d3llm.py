@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from d3mlx.data.records import read_rows
 from d3mlx.distill.prompts import check_length, ids_of, prompt_of
-from d3mlx.distill.trajectories import Trajectory
+from d3mlx.distill.trajectories import MOST_STEPS, Trajectory
 from d3mlx.errors import DataError
 from d3mlx.models import DiffusionModel
 
@@ -50,6 +50,8 @@ def trajectory_of_states(
         raise DataError(
             f"{location}: the last state still holds mask tokens (id {mask_id}); the decode was not finished."
         )
+    if len(states) > MOST_STEPS:
+        raise DataError(f"{location}: the trajectory has {len(states):,} states; at most {MOST_STEPS:,} can be stored.")
     ranks = (states == mask_id).sum(axis=0).astype(np.int16)
     return Trajectory(number, np.array(prompt, np.int32), states[-1].copy(), ranks)
 

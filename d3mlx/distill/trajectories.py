@@ -20,6 +20,7 @@ from d3mlx.decoding.options import Options, option
 from d3mlx.decoding.sampling import Sampling
 from d3mlx.decoding.schedule import BLOCK_SIZE, SequentialBlocks
 from d3mlx.decoding.selective import Selective
+from d3mlx.errors import ConfigError
 from d3mlx.evaluate.equivalence import last_boxed
 from d3mlx.models import DiffusionModel, traits_of
 from d3mlx.request import Step
@@ -27,6 +28,10 @@ from d3mlx.request import Step
 Ints = NDArray[np.int32]
 TEMPERATURES = (0.0, 0.1, 0.2, 0.3, 0.4)
 """Of the attempts at a question whose answer can be checked."""
+
+
+MOST_STEPS = 2**15 - 1
+"""Most steps of a decode: ranks are 16-bit numbers."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +94,10 @@ class RecordConfig:
     early_stop: bool = False
     check: bool = False
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.max_tokens <= MOST_STEPS:
+            raise ConfigError(f"max-tokens of a trajectory must be from 1 to {MOST_STEPS:,}, not {self.max_tokens}.")
 
     def settings(self, family: str) -> dict[str, Any]:
         """Return everything that the answers depend on, defaults written out, as a folder records it."""

@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from d3mlx.append_log import AppendLog, OpenLog, Settings
-from d3mlx.distill.trajectories import Trajectory
+from d3mlx.distill.trajectories import MOST_STEPS, Trajectory
 from d3mlx.errors import ConfigError, DataError
 from d3mlx.files import holds_files, json_object, write_bytes, write_text
 
@@ -73,6 +73,8 @@ def shard_arrays(path: Path) -> dict[str, Any]:
         array = arrays.get(name)
         if array is None or array.ndim != 1 or array.dtype.kind != "i" or not array.size or array.min() < 0:
             raise DataError(f"{path} has no usable {name}; {AGAIN}")
+    if arrays["ranks"].max() > MOST_STEPS:
+        raise DataError(f"{path} has no usable ranks; {AGAIN}")
     return arrays
 
 
@@ -91,7 +93,7 @@ def checked_row(values: Any) -> dict[str, Any]:
     if (
         not isinstance(values, dict)
         or not (type(values.get("row")) is int and values["row"] >= 0)
-        or not (values.get("correct", "") is None or isinstance(values["correct"], bool))
+        or not ("correct" in values and (values["correct"] is None or isinstance(values["correct"], bool)))
         or not is_count(values.get("attempts"))
     ):
         raise ValueError("row, correct or attempts are damaged")
@@ -113,6 +115,8 @@ def journal_row(values: Any) -> Trajectory:
         row["ranks"]
     ):
         raise ValueError("prompt, tokens and ranks are not lists of ids that fit")
+    if max(row["ranks"]) > MOST_STEPS:
+        raise ValueError(f"a rank is above {MOST_STEPS}")
     prompt, tokens = (np.array(row[key], np.int32) for key in ("prompt", "tokens"))
     return Trajectory(row["row"], prompt, tokens, np.array(row["ranks"], np.int16), row["correct"], row["attempts"])
 
@@ -148,7 +152,7 @@ def read_shard(path: Path) -> list[Trajectory]:
 
 def journal(path: Path) -> AppendLog[Trajectory]:
     """Return the log of finished prompts that no shard has yet."""
-    return AppendLog(path, journal_row, AGAIN)
+    return AppendLog(path, journal_row, AGAIN, identity=lambda trajectory: f"row {trajectory.row}")
 
 
 def shards(folder: Path) -> list[Path]:

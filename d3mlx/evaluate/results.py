@@ -98,7 +98,7 @@ def on_common_problems(runs: Sequence[Run]) -> list[Run]:
     Raises ConfigError for runs on different tasks or data, or without a common problem.
     """
     for key in ("task", "data_fingerprint"):
-        if len({run.config.get(key) for run in runs}) > 1:
+        if any(run.config.get(key) != runs[0].config.get(key) for run in runs):
             raise ConfigError("The runs solve different tasks or read different data, so they cannot be compared.")
     common = set.intersection(*({record.index for record in p.records} for run in runs for p in run.points))
     if not common:

@@ -15,6 +15,9 @@ ROPE_KINDS: dict[str, tuple[set[str], set[str]]] = {
 }
 """The kinds of rotary positions that every decoder runs with, the fields that each needs, and those it may have."""
 
+LARGEST = 1e30
+"""No field of rotary positions is larger."""
+
 WITHOUT_EFFECT = {"rope_type", "type", "rope_theta"}
 
 
@@ -48,13 +51,21 @@ def rope_fields(config: Mapping[str, Any]) -> dict[str, Any]:
     if len(set(map(repr, thetas))) > 1:
         raise CheckpointError(f"config.json has two values of rope_theta: {thetas[0]} and {thetas[1]}.")
     if thetas:
-        fields["rope_theta"] = thetas[0]
+        fields["rope_theta"] = positive("rope_theta", thetas[0])
     kinds = [checked_rope(value) for value in (scaling, together) if value is not None]
     if len(kinds) == 2 and kinds[0] != kinds[1]:
         raise CheckpointError("config.json has two kinds of rotary positions, in rope_scaling and rope_parameters.")
     if kinds:
         fields["rope_scaling"] = kinds[0]
     return fields
+
+
+def positive(name: str, value: Any) -> float:
+    """Return a number above 0 of the rotary positions. Raises CheckpointError."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not 0 < value < LARGEST:
+        raise CheckpointError(f"config.json has {name} = {value!r} for its rotary positions, not a number above 0.")
+    return value
 
 
 def one_rope(parameters: Any) -> Any:
@@ -88,9 +99,6 @@ def checked_rope(scaling: dict[str, Any]) -> dict[str, Any] | None:
                 f"config.json has rotary positions of kind {kind!r} with {name} = {value!r}, which d3mlx does not "
                 "compute."
             )
-        if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
-            raise CheckpointError(
-                f"config.json has {name} = {value!r} for its rotary positions; it is a number above 0."
-            )
+        positive(name, value)
     values.pop("partial_rotary_factor", None)
     return None if kind == "default" else {"rope_type": kind, **values}

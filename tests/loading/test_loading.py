@@ -318,8 +318,8 @@ def test_places_that_are_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     for place, culprit in [
         (str(tmp_path / "file"), "is a file"),
-        (str(tmp_path / "absent"), "no folder"),
-        ("nowhere", "no hub id"),
+        (str(tmp_path / "absent"), "neither a folder"),
+        ("nowhere", "neither a folder nor a Hugging Face id"),
         ("some/model", "cache"),
     ]:
         with pytest.raises(CheckpointError, match=culprit) as caught:
