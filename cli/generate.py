@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -50,6 +51,18 @@ def one_prompt(argument: str | None, option: str | None) -> str:
             "give it once, as the argument or with --prompt; - reads it from standard input.", param_hint="the prompt"
         )
     return argument if argument is not None else str(option)
+
+
+def prompt_text(prompt: Prompt) -> str:
+    """Return the text of a prompt, or of its last message."""
+    return prompt if isinstance(prompt, str) else str(prompt[-1]["content"])  # type: ignore[index, call-overload]
+
+
+def unknown_words(tokenizer: Any, text: str) -> list[str]:
+    """Return the words that the demonstration model spells in bytes, because it has never seen them."""
+    words = dict.fromkeys(re.findall(r"[^\W\d_]+", text))
+    known = set(tokenizer.get_vocab())
+    return [word for word in words if len(word) > 1 and not {word, f"Ġ{word}"} & known]
 
 
 @takes_decoder_options()
@@ -135,6 +148,8 @@ def generate(
     if model is None:
         notice()
     loaded, tokenizer = load_opened(name, checkpoint, adapter_path)
+    if model is None and (strange := unknown_words(tokenizer, prompt_text(content))):
+        sys.stderr.write(f"It does not know the words {', '.join(strange[:5])}; d3mlx demo shows what it can do.\n")
     generation = Generation(
         loaded,
         tokenizer,

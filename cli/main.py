@@ -68,6 +68,7 @@ def flowing(text: str) -> str:
 
 
 COMMANDS = {
+    "demo": ("d3mlx.cli.demo:demo", "Watch three decoders solve a fresh problem."),
     "generate": ("d3mlx.cli.generate:generate", "Generate text and watch it resolve."),
     "decoders": ("d3mlx.cli.decoders:decoders", "List the decoders, or every option of one."),
     "info": ("d3mlx.cli.info:info", "Show what a checkpoint is, without loading its weights."),

@@ -1,15 +1,19 @@
-"""Writes the parts of the documentation that follow from the code: options of decoders, help pages, sizes of models.
+"""Writes the parts of the documentation that follow from code and results: options, help pages, tables of README.
 
 python docs/generate.py [--check]
 """
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+from d3mlx.bench.shapes import SHAPES, skeleton
+from d3mlx.cache import bytes_per_position
+from d3mlx.checkpoints.loader import nbytes
 from d3mlx.cli.decoders import default_text, first_sentence, values_text
 from d3mlx.cli.main import COMMANDS
 from d3mlx.decoding.options import options_of
@@ -48,17 +52,78 @@ def help_page() -> str:
     return "\n".join(parts)
 
 
-PAGES = {"decoders.md": decoders_page, "help.md": help_page}
+MODELS = (
+    ("GSAI-ML/LLaDA-8B-Instruct", "llada-8b", "general questions"),
+    ("d3LLM/d3LLM_LLaDA", "llada-8b", "the same, distilled: many tokens per step"),
+    ("Dream-org/Dream-v0-Instruct-7B", "dream-7b", "general questions, long context"),
+    ("Dream-org/Dream-Coder-v0-Instruct-7B", "dream-7b", "code"),
+    ("apple/DiffuCoder-7B-cpGRPO", "dream-7b", "code"),
+)
+"""Checkpoints of README: their shape, and what they are for."""
+
+POSITIONS = 1024
+"""Length of the KV cache that the memory of a model includes."""
+
+
+def models_table() -> str:
+    """Return README's table of models, counted from their shapes."""
+    rows = []
+    for name, shape_name, purpose in MODELS:
+        sizes = SHAPES[shape_name]
+        packed = skeleton(sizes, 4)
+        cache = POSITIONS * bytes_per_position(packed.args.shape(), itemsize=2, keep=True)
+        full, small = nbytes(skeleton(sizes)), nbytes(packed)
+        figures = f"{full / 1e9:.1f} GB | {small / 1e9:.1f} GB | {(small + cache) / 1e9:.1f} GB"
+        rows.append(f"| {name} | {figures} | {purpose} |")
+    return "\n".join(["| Model | Download | 4-bit size | Memory | For |", "|---|---|---|---|---|", *rows])
+
+
+CURVES = (
+    ("autoregressive, mlx-lm", None, "autoregressive model of the same size"),
+    ("teacher, one per step, blocks of 8", None, "diffusion, one token per step"),
+    ("teacher, fast-dllm", 0.9, "`fast-dllm`"),
+    ("student, d3llm", 0.5, "`d3llm`, distilled student"),
+    ("student, selective", 0.5, "`selective` (default), distilled student"),
+)
+"""Points of the report that README shows: run, threshold, and what to call it."""
+
+
+def decoders_table() -> str:
+    """Return README's table of decoders, from the results of the report."""
+    report = json.loads((DOCS.parent / "d3mlx/research/experiments/report.json").read_text())
+    points = {(run["name"], point["setting"]["value"]): point for run in report["runs"] for point in run["points"]}
+    rows = []
+    for name, value, label in CURVES:
+        point = points[name, value]
+        accuracy = f"{100 * point['accuracy']:.1f} %"
+        rows.append(f"| {label} | {accuracy} | {point['tokens_per_forward']:.1f} | {point['rows_per_token']:.1f} |")
+    header = ["| Decoder | Correct | Tokens per forward | Rows per token |", "|---|---|---|---|"]
+    return "\n".join([*header, *rows])
+
+
+def readme() -> str:
+    """Return README.md with its tables written again."""
+    text = README.read_text()
+    for name, table in (("models", models_table), ("decoders", decoders_table)):
+        begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+        head, _, rest = text.partition(begin)
+        _, _, tail = rest.partition(end)
+        text = f"{head}{begin}\n{table()}\n{end}{tail}"
+    return text
+
+
+README = DOCS.parent / "README.md"
+PAGES = {DOCS / "decoders.md": decoders_page, DOCS / "help.md": help_page, README: readme}
 
 
 def main() -> None:
     """Write the pages, or with --check exit with status 1 if one of them is out of date."""
     stale = []
-    for name, page in PAGES.items():
-        text, path = page(), DOCS / name
+    for path, page in PAGES.items():
+        text = page()
         if path.exists() and path.read_text() == text:
             continue
-        stale.append(name)
+        stale.append(path.name)
         if "--check" not in sys.argv:
             path.write_text(text)
     if stale:
