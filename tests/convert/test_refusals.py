@@ -82,7 +82,7 @@ DAMAGE = {
     "two names": "two names of the same weights",
     "boolean": "weight_tying must be true or false",
     "width": "d_model must be a whole number",
-    "size": "a model that cannot exist",
+    "size": "cannot be meant",
     "layers": "200,000",
     "base": "rope_theta must be a number",
     "end tokens": "generation_config.json holds no JSON object",
