@@ -5,28 +5,33 @@ python docs/generate.py [--check]
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
+WIDTH = 100
+"""Columns of a help page. Typer reads them when it is imported."""
+
+os.environ |= {"COLUMNS": str(WIDTH), "TERMINAL_WIDTH": str(WIDTH), "NO_COLOR": "1"}
+
+# ruff: noqa: E402
 from d3mlx.bench.shapes import SHAPES, skeleton
 from d3mlx.cache import bytes_per_position
 from d3mlx.checkpoints.loader import nbytes
 from d3mlx.cli.decoders import default_text, first_sentence, values_text
-from d3mlx.cli.main import COMMANDS
+from d3mlx.cli.main import COMMANDS, run
 from d3mlx.decoding.options import options_of
 from d3mlx.decoding.presets import PRESETS
 
 DOCS = Path(__file__).parent
-WIDTH = 100
-"""Columns of a help page."""
 
 
 def decoders_page() -> str:
     """Return docs/decoders.md: the written part, then a table of options for each decoder."""
-    parts = [(DOCS / "decoders.head.md").read_text()]
+    parts = [(DOCS / "parts" / "decoders.md").read_text()]
     for name, kind in PRESETS.items():
         rows = [
             f"| `--{option.flag}` | {values_text(option)} | {default_text(option)} | {option.help} |"
@@ -39,10 +44,11 @@ def decoders_page() -> str:
 
 def help_of(*arguments: str) -> str:
     """Return a help page as a terminal of `WIDTH` columns shows it."""
-    environment = os.environ | {"COLUMNS": str(WIDTH), "TERMINAL_WIDTH": str(WIDTH), "NO_COLOR": "1"}
-    command = [sys.executable, "-m", "d3mlx", *arguments, "--help"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    return "\n".join(line.rstrip() for line in done.stdout.strip("\n").splitlines())
+    sys.argv = ["d3mlx", *arguments, "--help"]
+    shown = io.StringIO()
+    with contextlib.redirect_stdout(shown), contextlib.suppress(SystemExit):
+        run()
+    return "\n".join(line.rstrip() for line in shown.getvalue().strip("\n").splitlines())
 
 
 def help_page() -> str:
@@ -54,8 +60,8 @@ def help_page() -> str:
 
 MODELS = (
     ("GSAI-ML/LLaDA-8B-Instruct", "llada-8b", "general questions"),
-    ("d3LLM/d3LLM_LLaDA", "llada-8b", "the same, distilled: many tokens per step"),
-    ("Dream-org/Dream-v0-Instruct-7B", "dream-7b", "general questions, long context"),
+    ("d3LLM_LLaDA", "llada-8b", "the same, distilled: many tokens per step"),
+    ("Dream-org/Dream-v0-Instruct-7B", "dream-7b", "general questions"),
     ("Dream-org/Dream-Coder-v0-Instruct-7B", "dream-7b", "code"),
     ("apple/DiffuCoder-7B-cpGRPO", "dream-7b", "code"),
 )
@@ -118,17 +124,17 @@ PAGES = {DOCS / "decoders.md": decoders_page, DOCS / "help.md": help_page, READM
 
 def main() -> None:
     """Write the pages, or with --check exit with status 1 if one of them is out of date."""
-    stale = []
+    check, stale = "--check" in sys.argv, []
     for path, page in PAGES.items():
         text = page()
         if path.exists() and path.read_text() == text:
             continue
         stale.append(path.name)
-        if "--check" not in sys.argv:
+        if not check:
             path.write_text(text)
     if stale:
-        sys.stderr.write(f"{'Out of date' if '--check' in sys.argv else 'Written'}: {', '.join(stale)}\n")
-    sys.exit(1 if stale and "--check" in sys.argv else 0)
+        sys.stderr.write(f"{'Out of date' if check else 'Written'}: {', '.join(stale)}\n")
+    sys.exit(1 if stale and check else 0)
 
 
 if __name__ == "__main__":

@@ -37,17 +37,3 @@ def test_the_tables_of_decoders_name_those_that_are_measured(name: str) -> None:
         *("decoder", "---", *decoders),
         *("decoder", "---", *decoders, "autoregression, one row per forward"),
     ]
-
-
-@pytest.mark.parametrize("page", ["README.md", pages.SELECTIVE, pages.DISTILLATION, pages.ABLATIONS])
-def test_links_lead_to_files_and_headings(page: str) -> None:
-    path = ROOT / page
-    for target in re.findall(r"\]\(([^)]+)\)", path.read_text(encoding="utf-8")):
-        if "://" in target:
-            continue
-        file, _, heading = target.partition("#")
-        linked = path.parent / file if file else path
-        assert linked.exists(), target
-        if heading:
-            titles = re.findall(r"^#+ (.+)$", linked.read_text(encoding="utf-8"), re.MULTILINE)
-            assert heading in {title.lower().replace(" ", "-") for title in titles}, target
