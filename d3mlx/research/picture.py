@@ -22,7 +22,7 @@ QUESTION = (
     "Mia makes 10 pencils on each of 6 days and Noah makes 12 on each of 2 days. They share them all among 6 friends. "
     "How many pencils does each friend get?"
 )
-WIDTH, LINES = 92, 13
+WIDTH, LINES = 92, 10
 FRAME_SECONDS, LAST_SECONDS = 0.4, 4.0
 """How long a frame of a run is shown, and the finished answer."""
 
