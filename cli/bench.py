@@ -1,4 +1,4 @@
-"""`d3mlx bench`: how long a forward takes on this machine by its rows, whole answers, and predictions from paper."""
+"""`d3mlx bench`: measure forwards and complete answers on this machine, or predict another machine."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from d3mlx.bench.shapes import SHAPES, Sizes, random_model, skeleton
 from d3mlx.checkpoints.checkpoint import open_checkpoint
 from d3mlx.checkpoints.hub import fetch
 from d3mlx.checkpoints.loader import lazy_model
-from d3mlx.cli.common import numbers
+from d3mlx.cli.common import MODEL, JsonFile, Model, Revision, numbers
 from d3mlx.cli.loading import load_model
 from d3mlx.cli.render import measurements
 from d3mlx.cli.render.measurements import show_roofline
@@ -37,21 +37,21 @@ from d3mlx.errors import ConfigError
 from d3mlx.profiling import Profile
 from d3mlx.tuning import PADDING, device_name, save_padding
 
-MODEL, WORK, OUTPUT = "Model", "What is measured", "Output"
+WORK = "Measurement"
 SECONDS = 60.0
 CONTEXT = 512
 MAX_TOKENS = 64
 DECODERS = ",".join(PRESETS)
 FORWARD_SHARE = 0.6
-"""Of the time, for single forwards; the rest is for whole answers."""
+"""Share of --seconds for single forwards. The rest is for complete answers."""
 
 REPEATS = 5
-"""Measurements of a row count from which a padding is kept: one alone is noise."""
+"""Minimum number of measurements per row count for a row multiple to be saved."""
 
 
 @dataclass(frozen=True)
 class ModelSource:
-    """The model to measure: a checkpoint, or sizes without weights. None of both is the built-in model."""
+    """The model to measure: a checkpoint, or sizes for random weights. Without both, it is the bundled model."""
 
     model: str | None
     revision: str | None
@@ -62,7 +62,7 @@ class ModelSource:
 
 @dataclass(frozen=True)
 class Answers:
-    """What is decoded for whole answers."""
+    """Settings for the measurement of complete answers."""
 
     prompts: Path | None
     presets: dict[str, Preset]
@@ -71,30 +71,27 @@ class Answers:
 
 
 def row_counts_of(text: str | None) -> list[int]:
-    """Row counts of an option like 1,8,32; none where it is not given."""
-
+    """Return the row counts of an option such as 1,8,32."""
     return [int(number) for number in numbers("--row-counts", text, int)]
 
 
 def sizes_of(shape: str | None, sizes: dict[str, int | None]) -> Sizes | None:
-    """A named shape with the given sizes in place of its own; or all of them given."""
-
+    """Return the sizes of a named shape, replaced by the given sizes, or None. Raises ConfigError."""
     given: dict[str, Any] = {name: value for name, value in sizes.items() if value is not None}
     if shape is None and not given:
         return None
     if shape is not None:
         if shape not in SHAPES:
-            raise ConfigError(f"There is no shape {shape!r}; choose {', '.join(SHAPES)}, or give its sizes.")
+            raise ConfigError(f"Unknown shape {shape!r}. Use {', '.join(SHAPES)}, or give all sizes.")
         return replace(SHAPES[shape], **given)
     missing = [f"--{name}" for name in sizes if name not in given and name != "kv_heads"]
     if missing:
-        raise ConfigError(f"A shape also needs {', '.join(missing)}; or start from one with --shape.")
+        raise ConfigError(f"The sizes are incomplete. Add {', '.join(missing)}, or --shape.")
     return Sizes("llada", **({"kv_heads": given["heads"]} | given))
 
 
 def presets_of(names: str) -> dict[str, Preset]:
-    """Decoders by name, with their cache after a colon: d3llm, d3llm:none."""
-
+    """Return the decoders of a list such as d3llm,d3llm:none. The cache policy comes after the colon."""
     presets: dict[str, Preset] = {}
     for name in names.split(","):
         decoder, colon, cache = name.strip().partition(":")
@@ -103,7 +100,7 @@ def presets_of(names: str) -> dict[str, Preset]:
 
 
 def model_facts(model: Any, name: str) -> dict[str, Any]:
-    """What the figures are of."""
+    """Return the name, precision and sizes of a model, for the record."""
     shape = model.args.shape()
     return {
         "name": name,
@@ -120,18 +117,20 @@ def model_facts(model: Any, name: str) -> dict[str, Any]:
 
 
 def model_line(model: dict[str, Any]) -> str:
-    size = f"{model['layers']} layers of width {model['hidden']} ({model['ff']} inside)"
-    heads = f"{model['heads']} heads, {model['kv_heads']} of keys and values"
+    """Return the facts about a model as one line."""
+    size = f"{model['layers']} layers, hidden size {model['hidden']}, feed-forward {model['ff']}"
+    heads = f"{model['heads']} heads, {model['kv_heads']} KV heads"
     count = f"{model['parameters'] / 1e6:,.1f} million parameters, {model['weights']}"
     return f"Model: {model['name']} ({model['family']}), {count}, {size}, {heads}, vocabulary {model['vocab']:,}"
 
 
 def predict_forwards(chip: str, source: ModelSource, context: int, rows: list[int], json_file: Path | None) -> None:
-    """Print, or write, a roofline. No weight is loaded."""
-
+    """Print a roofline, or write it to a file, without loading weights. Raises ConfigError."""
     rows = rows or list(ROWS)
-    if context < 0 or min(rows) < 1:
-        raise ConfigError("--context and --row-counts are numbers of positions, 0 or more and 1 or more.")
+    if context < 0:
+        raise ConfigError(f"Invalid --context {context}. Use 0 or more.")
+    if min(rows) < 1:
+        raise ConfigError(f"Invalid --row-counts {min(rows)}. Use 1 or more.")
     described = chip_named(chip)
     if source.model is not None:
         model, name = lazy_model(open_checkpoint(fetch(source.model, source.revision))), source.name
@@ -151,8 +150,7 @@ def predict_forwards(chip: str, source: ModelSource, context: int, rows: list[in
 
 
 def load_source(source: ModelSource) -> tuple[Any, Any]:
-    """Model and tokenizer; a synthetic model has none."""
-
+    """Return the model and its tokenizer. A model with random weights has no tokenizer."""
     if source.sizes is None:
         return load_model("embedded" if source.model is None else source.model, revision=source.revision)[:2]
     with status("Making random weights ..."):
@@ -160,12 +158,14 @@ def load_source(source: ModelSource) -> tuple[Any, Any]:
 
 
 def keep_padding(args: Any, padding: int | None, precision: str, repeats: int) -> tuple[Path | None, str]:
-    """Save a padding whose row counts were each measured so often: the file, or why there is none."""
+    """Save a row multiple if its measurements are reliable. Return the file, or None and the reason.
 
+    repeats: lowest number of measurements of a row count.
+    """
     if padding is None:
-        return None, "no padding was measured"
+        return None, "no row multiple was measured"
     if repeats < REPEATS:
-        return None, f"some row counts were measured fewer than {REPEATS} times; give more --seconds"
+        return None, f"some row counts were measured fewer than {REPEATS} times, so use more --seconds"
     try:
         return save_padding(args, device_name(), padding, precision), ""
     except ConfigError as error:
@@ -180,15 +180,14 @@ def measure_all(
     answers: Answers | None,
     json_file: Path | None,
 ) -> None:
-    """Load, measure, print or write, and keep the best padding."""
-
+    """Load the model, measure, print or write the results, and save the best row multiple. Raises ConfigError."""
     model, tokenizer = load_source(source)
     longest = model.args.context
     if context is not None and context > longest:
-        raise ConfigError(f"This model has a context of {longest} positions; give a --context up to that.")
+        raise ConfigError(f"Invalid --context {context}. The maximum of this model is {longest}.")
     context = min(CONTEXT, longest) if context is None else context
     if rows and max(rows) > context:
-        raise ConfigError(f"--row-counts are numbers from 1 to the context of {context}.")
+        raise ConfigError(f"Invalid --row-counts {max(rows)}. The maximum is the context, {context}.")
     forwards.check_seconds(seconds)
     command, facts = shlex.join(["d3mlx", *sys.argv[1:]]), model_facts(model, source.name)
     profiles = {name: Profile() for name in answers.presets} if answers and answers.profile else {}
@@ -235,97 +234,96 @@ def measure_all(
 
 
 def bench(
-    model: Annotated[
-        str | None,
-        typer.Option(
-            "--model",
-            "-m",
-            help="Folder, hub id, or embedded (default), teacher or pairs, which ship.",
-            rich_help_panel=MODEL,
-        ),
-    ] = None,
-    revision: Annotated[
-        str | None, typer.Option(help="Branch, tag or commit on the hub.", rich_help_panel=MODEL)
-    ] = None,
+    model: Model = None,
+    revision: Revision = None,
     shape: Annotated[
         str | None,
-        typer.Option(help="Random weights of a shape: llada-8b, llada-1b or dream-7b.", rich_help_panel=MODEL),
+        typer.Option(help="Use random weights: llada-8b, llada-1b or dream-7b.", rich_help_panel=MODEL),
     ] = None,
-    layers: Annotated[int | None, typer.Option(help="Layers, of a shape of your own.", rich_help_panel=MODEL)] = None,
-    hidden: Annotated[int | None, typer.Option(help="Width of a layer.", rich_help_panel=MODEL)] = None,
-    heads: Annotated[int | None, typer.Option(help="Attention heads.", rich_help_panel=MODEL)] = None,
+    layers: Annotated[int | None, typer.Option(help="Random weights: number of layers.", rich_help_panel=MODEL)] = None,
+    hidden: Annotated[int | None, typer.Option(help="Random weights: hidden size.", rich_help_panel=MODEL)] = None,
+    heads: Annotated[
+        int | None, typer.Option(help="Random weights: number of attention heads.", rich_help_panel=MODEL)
+    ] = None,
     kv_heads: Annotated[
-        int | None, typer.Option(help="Heads of keys and values, as many as --heads.", rich_help_panel=MODEL)
+        int | None,
+        typer.Option(help="Random weights: number of KV heads.", show_default="--heads", rich_help_panel=MODEL),
     ] = None,
-    ff: Annotated[int | None, typer.Option(help="Width inside the MLP.", rich_help_panel=MODEL)] = None,
-    vocab: Annotated[int | None, typer.Option(help="Size of the vocabulary.", rich_help_panel=MODEL)] = None,
+    ff: Annotated[int | None, typer.Option(help="Random weights: size of the MLP.", rich_help_panel=MODEL)] = None,
+    vocab: Annotated[
+        int | None, typer.Option(help="Random weights: size of the vocabulary.", rich_help_panel=MODEL)
+    ] = None,
     q_bits: Annotated[
         int | None,
-        typer.Option(help="Quantize random weights to 2, 3, 4, 5, 6 or 8 bits.", rich_help_panel=MODEL),
+        typer.Option(help="Random weights: quantize to 2, 3, 4, 5, 6 or 8 bits.", rich_help_panel=MODEL),
     ] = None,
     seconds: Annotated[
-        float, typer.Option(help="About how long to measure; what is slow comes once or not.", rich_help_panel=WORK)
+        float, typer.Option(help="Approximate duration of the measurement.", rich_help_panel=WORK)
     ] = SECONDS,
     context: Annotated[
         int | None,
-        typer.Option(help="Positions that a forward attends to, 512 or the model's most.", rich_help_panel=WORK),
+        typer.Option(
+            help="Number of cached positions that a forward attends to.", show_default="512", rich_help_panel=WORK
+        ),
     ] = None,
     row_counts: Annotated[
         str | None,
-        typer.Option(help="Row counts: 1,8,32. By default 1 to 512, up to the context.", rich_help_panel=WORK),
+        typer.Option(
+            help="Numbers of rows to measure, for example 1,8,32.", show_default="1 to 512", rich_help_panel=WORK
+        ),
     ] = None,
     decoders: Annotated[
         str | None,
         typer.Option(
-            help=f"Decoders of whole answers, perhaps with a cache (d3llm:none); {DECODERS}.", rich_help_panel=WORK
+            help="Decoders for complete answers. Add a cache policy after a colon, for example d3llm:none.",
+            show_default=DECODERS,
+            rich_help_panel=WORK,
         ),
     ] = None,
     prompts: Annotated[
         Path | None,
         typer.Option(
-            help="JSONL or parquet file with a prompt or question in each row; built-in word problems if not given.",
+            help="JSONL or parquet file with a prompt or question in each row.",
+            show_default="generated word problems",
             rich_help_panel=WORK,
         ),
     ] = None,
     max_tokens: Annotated[
-        int | None, typer.Option(help=f"Length of the canvas of an answer, {MAX_TOKENS}.", rich_help_panel=WORK)
+        int | None,
+        typer.Option(help="Maximum number of tokens of an answer.", show_default=str(MAX_TOKENS), rich_help_panel=WORK),
     ] = None,
-    profile: Annotated[
-        bool, typer.Option("--profile", help="Also the time of whole answers by stage.", rich_help_panel=WORK)
-    ] = False,
+    profile: Annotated[bool, typer.Option("--profile", help="Show the time per stage.", rich_help_panel=WORK)] = False,
     roofline: Annotated[
         str | None,
         typer.Option(
-            metavar="CHIP",
-            help="Measure nothing; predict a chip (M1 to M5 Max) from published figures, llada-8b at 4 bits if no "
-            "model or shape is given.",
+            help="Predict a chip (M1 to M5 Max) from published figures instead of measuring. The default model is "
+            "llada-8b with 4 bits.",
             rich_help_panel=WORK,
         ),
     ] = None,
-    json_file: Annotated[
-        Path | None,
-        typer.Option("--json", help="Write all figures to this file; - for standard output.", rich_help_panel=OUTPUT),
-    ] = None,
+    json_file: JsonFile = None,
 ) -> None:
-    """Measure this machine: forwards by their rows, prefill, whole answers.
+    """Measure the speed of this machine, or predict another.
 
-    Says where more rows begin to cost more time, and which padding of row counts is best, which is kept for later runs.
-    The text is made to be pasted into a report.
+    Measures the time of a forward for several numbers of rows, prefill, and complete answers. Shows the number of rows
+    from which a forward becomes slower, and saves the best row multiple for later runs. You can paste the output into a
+    report.
+
+    Example: d3mlx bench --roofline "M4 Max" --shape llada-8b --q-bits 4
     """
-
     check_outputs(json_file)
     own = {"layers": layers, "hidden": hidden, "heads": heads, "kv_heads": kv_heads, "ff": ff, "vocab": vocab}
     sizes = sizes_of(shape, own)
     if model is not None and sizes is not None:
-        raise ConfigError("Give a model or a shape, not both.")
+        raise ConfigError("Give --model or a shape, not both.")
     if q_bits is not None and sizes is None and (model is not None or roofline is None):
-        raise ConfigError("--q-bits is for random weights; a model is measured as it is stored, so convert it first.")
+        raise ConfigError("--q-bits is for random weights only. To quantize a model, run d3mlx convert first.")
     name = model or ("random weights, " + (shape or "own shape") if sizes else "embedded")
     source = ModelSource(model, revision, sizes, q_bits, name)
     wants_answers = {"--decoders": decoders, "--prompts": prompts, "--max-tokens": max_tokens, "--profile": profile}
     given = [option for option, value in wants_answers.items() if value not in (None, False)]
     if given and (sizes is not None or roofline is not None):
-        raise ConfigError(f"{', '.join(given)}: whole answers need a real model, and are not predicted.")
+        raise ConfigError(f"{', '.join(given)} cannot be combined with random weights or --roofline.")
     if roofline is not None:
         predict_forwards(
             roofline, source, CONTEXT if context is None else context, row_counts_of(row_counts), json_file

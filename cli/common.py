@@ -1,11 +1,11 @@
-"""What several commands need: parameters that mean the same everywhere, numbers and sizes as people write them."""
+"""Code that several commands share: their common parameters, and texts of numbers and sizes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -27,27 +27,31 @@ Model = Annotated[
     str | None,
     typer.Option("--model", "-m", help=MODEL_HELP, show_default="embedded", rich_help_panel=MODEL),
 ]
-AdapterPath = Annotated[str | None, typer.Option(help="Folder of LoRA adapters.", rich_help_panel=MODEL)]
+AdapterPath = Annotated[str | None, typer.Option(help="Folder with LoRA adapters.", rich_help_panel=MODEL)]
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit on the Hub.", rich_help_panel=MODEL)]
 DecoderName = Annotated[
     str | None,
     typer.Option(
         "--decoder",
-        help=f"How tokens commit: {', '.join(PRESETS)}. `d3mlx decoders` describes them.",
+        help=f"Decoding method: {', '.join(PRESETS)}. `d3mlx decoders` describes them.",
         show_default=DEFAULT,
         rich_help_panel=DECODER,
     ),
 ]
 MaxTokens = Annotated[
     int | None,
-    typer.Option(help="Most tokens of an answer.", show_default="the model's own, else 256", rich_help_panel=DECODER),
+    typer.Option(
+        help="Maximum number of tokens of an answer.",
+        show_default="from the model, or 256",
+        rich_help_panel=DECODER,
+    ),
 ]
 Temperature = Annotated[
     float | None,
     typer.Option(
         "--temperature",
         "--temp",
-        help="0 takes the most likely token.",
+        help="Sampling temperature. 0 selects the most likely token.",
         show_default="0",
         rich_help_panel=SAMPLING,
     ),
@@ -55,17 +59,18 @@ Temperature = Annotated[
 TopP = Annotated[
     float | None,
     typer.Option(
-        help="With a temperature: sample from the most likely tokens up to this probability.", rich_help_panel=SAMPLING
+        help="Sample only from the most likely tokens whose probabilities add up to this value.",
+        rich_help_panel=SAMPLING,
     ),
 ]
 TopK = Annotated[
     int | None,
-    typer.Option(help="With a temperature: sample from this many of the most likely tokens.", rich_help_panel=SAMPLING),
+    typer.Option(help="Sample only from this number of most likely tokens.", rich_help_panel=SAMPLING),
 ]
 EndPenalty = Annotated[
     float | None,
     typer.Option(
-        help="Subtract this from the logits of the end token, for longer answers; inf forbids it.",
+        help="Subtract this value from the logits of the end token. inf forbids the end token.",
         show_default="0",
         rich_help_panel=SAMPLING,
     ),
@@ -74,17 +79,44 @@ UseRecommended = Annotated[
     bool,
     typer.Option(
         "--recommended",
-        help="Use the settings of the model card, which `d3mlx info` shows; your own flags win.",
+        help="Use the settings of the model card. `d3mlx info` shows them. Your own flags have priority.",
         rich_help_panel=DECODER,
     ),
 ]
 Seed = Annotated[
-    int, typer.Option(help="With a temperature: the same seed gives the same text.", rich_help_panel=SAMPLING)
+    int, typer.Option(help="Seed of sampling. The same seed gives the same text.", rich_help_panel=SAMPLING)
+]
+
+
+JsonFile = Annotated[
+    Path | None,
+    typer.Option("--json", help="Write the results to this JSON file. - is standard output.", rich_help_panel=OUTPUT),
+]
+Plot = Annotated[
+    Path | None, typer.Option(help="Write the curve of accuracy to this SVG file.", rich_help_panel=OUTPUT)
+]
+Axis = Annotated[
+    Literal["tpf", "rpt"],
+    typer.Option(
+        "--x",
+        help="Axis of the plot: tpf (tokens per forward) or rpt (rows per token).",
+        metavar="<str>",
+        rich_help_panel=OUTPUT,
+    ),
+]
+YMax = Annotated[
+    float | None,
+    typer.Option(
+        help="Reference accuracy of AUP, in percent.", show_default="best of all runs", rich_help_panel=OUTPUT
+    ),
 ]
 
 
 def recommended_for(name: str, checkpoint: Checkpoint) -> Recommended | None:
-    """Return what is recommended for a checkpoint by the name that the user gave, its folder's, or its config's."""
+    """Return the recommended settings of a checkpoint, or None.
+
+    A checkpoint is known by the name that the user gave, the name of its folder, or the name in its config.
+    """
     named = checkpoint.config.get("_name_or_path")
     names = [Path(name).name, checkpoint.folder.name, *([named] if isinstance(named, str) else [])]
     return traits_of(checkpoint.family).recommended_for(*names)
@@ -92,10 +124,7 @@ def recommended_for(name: str, checkpoint: Checkpoint) -> Recommended | None:
 
 @dataclass(frozen=True)
 class DecodeSettings:
-    """How to decode, as far as flags or a model card say: None is the default.
-
-    options: of the decoder, by name.
-    """
+    """Settings from flags or a model card. None means the default. options: options of the decoder, by name."""
 
     decoder: str | None
     temperature: float | None
@@ -105,7 +134,7 @@ class DecodeSettings:
     options: dict[str, Any]
 
     def sampling(self, top_k: int | None, seed: int) -> Sampling:
-        """Return how tokens are drawn. Raises ConfigError."""
+        """Return the sampling settings. Raises ConfigError."""
         return Sampling(self.temperature or 0.0, self.top_p, top_k, seed, self.end_penalty or 0.0)
 
     def build(self) -> Options:
@@ -113,13 +142,13 @@ class DecodeSettings:
         return preset(self.decoder or DEFAULT, **self.options)
 
     def filled(self, name: str, checkpoint: Checkpoint) -> DecodeSettings:
-        """Return the settings with those that the model card recommends where no flag was given.
+        """Return the settings with the values of the model card for flags that were not given.
 
-        A card that recommends options of a decoder recommends that decoder. Raises ConfigError if no card is known.
+        If the card has options for a decoder, it recommends that decoder. Raises ConfigError if there is no card.
         """
         card = recommended_for(name, checkpoint)
         if card is None:
-            raise ConfigError(f"No recommended settings are known for {Path(name).name}; leave --recommended out.")
+            raise ConfigError(f"There are no recommended settings for {Path(name).name}. Run without --recommended.")
         own = {name: getattr(self, name) for name in ("temperature", "top_p", "end_penalty", "max_tokens")}
         merged = {key: getattr(card, key) if value is None else value for key, value in own.items()}
         decoder = self.decoder or next(iter(card.options), DEFAULT)
@@ -127,19 +156,19 @@ class DecodeSettings:
 
 
 NOTICE = (
-    "This is the built-in demonstration model: it solves word problems in the wordings that README.md shows. "
-    "Use a real one with --model GSAI-ML/LLaDA-8B-Instruct."
+    "This is the bundled demonstration model. It solves word problems like those in README.md. "
+    "For a real model, add --model GSAI-ML/LLaDA-8B-Instruct."
 )
 
 
 def notice() -> None:
-    """Say on standard error that the demonstration model answers, broken between words."""
+    """Write to standard error that the answer comes from the demonstration model."""
     console = Console(stderr=True, highlight=False)
     console.print(NOTICE, soft_wrap=not console.is_terminal)
 
 
 def human_size(count: float) -> str:
-    """Return a number of bytes as a person reads it."""
+    """Return a number of bytes as text, in bytes, kB, MB or GB."""
     for unit in ("bytes", "kB", "MB"):
         if count < 1000:
             return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
@@ -148,11 +177,13 @@ def human_size(count: float) -> str:
 
 
 def numbers(option: str, text: str | None, kind: Callable[[str], float]) -> list[float]:
-    """Return the numbers of an option like 0.1,0.3,0.5, each once. Raises BadParameter."""
+    """Return the distinct numbers of an option such as 0.1,0.3,0.5. Raises BadParameter."""
     if text is None:
         return []
     try:
         return list(dict.fromkeys(kind(item) for item in text.split(",")))
     except ValueError:
         example = "64,32" if kind is int else "0.1,0.3"
-        raise typer.BadParameter(f"{text!r} is not a list of numbers such as {example}.", param_hint=option) from None
+        raise typer.BadParameter(
+            f"{text!r} is not a list of numbers, for example {example}.", param_hint=option
+        ) from None

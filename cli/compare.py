@@ -1,38 +1,32 @@
-"""`d3mlx compare`: finished evaluations side by side."""
+"""`d3mlx compare`: compare evaluations of one task."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
+from d3mlx.cli.common import Axis, JsonFile, Plot, YMax
 from d3mlx.cli.render.scores import check_outputs, check_plot, check_y_max, show_comparison, write_json
 from d3mlx.evaluate.results import area, difference, on_common_problems, picture, read_runs, summary
 from d3mlx.files import write_text
 
 
 def compare(
-    folders: Annotated[list[Path], typer.Argument(help="Folders that d3mlx eval has written.", show_default=False)],
-    y_max: Annotated[
-        float | None, typer.Option(help="Accuracy in percent that AUP is relative to, by default the best of all runs.")
-    ] = None,
-    plot: Annotated[Path | None, typer.Option(help="Write accuracy over parallelism to this SVG file.")] = None,
-    x: Annotated[
-        Literal["tpf", "rpt"], typer.Option("--x", help="Axis of the plot: tokens per forward, or rows per token.")
-    ] = "tpf",
-    json_file: Annotated[
-        Path | None, typer.Option("--json", help="Write all figures to this file; - for standard output.")
-    ] = None,
+    folders: Annotated[list[Path], typer.Argument(help="Output folders of d3mlx eval.", show_default=False)],
+    y_max: YMax = None,
+    json_file: JsonFile = None,
+    plot: Plot = None,
+    x: Axis = "tpf",
 ) -> None:
     """Compare evaluations of one task.
 
-    Shows accuracies, paired differences, AUP and a plot.
+    Shows accuracies, paired differences, AUP and a plot. Only problems that all folders contain are counted.
+    Differences are relative to the least parallel point of the first folder. Their 95 % intervals are paired.
 
-    Every point is measured on the problems that all of them have. Differences
-    are to the least parallel point of the first folder; their 95 % intervals
-    make use of the problems being the same.
+    Example: d3mlx compare runs/embedded-d3llm runs/embedded-fast-dllm
     """
     check_y_max(y_max)
     check_outputs(plot, json_file)
@@ -50,4 +44,4 @@ def compare(
                 part["difference"] = asdict(difference(reference, point))
         write_json(json_file, {"runs": summaries})
     if json_file != Path("-"):
-        show_comparison(runs, areas, "the best of all runs" if y_max is None else "as given")
+        show_comparison(runs, areas, "best of all runs" if y_max is None else "given")

@@ -1,4 +1,4 @@
-"""`d3mlx convert`: a Hugging Face checkpoint becomes an MLX folder."""
+"""`d3mlx convert`: convert a Hugging Face checkpoint to MLX and quantize it."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from typing import Annotated
 
 import typer
 
-from d3mlx.cli.common import human_size
+from d3mlx.cli.common import MODEL, Revision, human_size
 from d3mlx.cli.render.progress import Progress
 from d3mlx.convert import Quantization, Recipe
 from d3mlx.convert import convert as convert_checkpoint
 from d3mlx.convert.card import check_login, upload
 from d3mlx.errors import ConfigError
 
-SOURCE, PRECISION, TARGET = "Source", "Precision", "Target"
+PRECISION, TARGET = "Precision", "Output"
 UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9}
 
 
 def parse_size(text: str) -> int:
-    """Bytes of a size such as 5GB or 256MB."""
+    """Return the number of bytes of a size such as 5GB or 256MB. Raises BadParameter."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMG]B)", text.strip(), re.IGNORECASE)
     number = float(match[1]) * UNITS[match[2].upper()] if match else 0.0
     if not 1 <= number < float("inf"):
-        raise typer.BadParameter(f"{text!r} is no size; write it as 5GB or 256MB.")
+        raise typer.BadParameter(f"Invalid size {text!r}. Use a unit, for example 5GB or 256MB.")
     return int(number)
 
 
@@ -34,70 +34,72 @@ def convert(
         typer.Option(
             "--hf-path",
             "--model",
-            help="Folder or hub id of the checkpoint.",
+            help="Folder or Hugging Face id of the checkpoint.",
             show_default=False,
-            rich_help_panel=SOURCE,
+            rich_help_panel=MODEL,
         ),
     ],
-    revision: Annotated[
-        str | None, typer.Option(help="Branch, tag or commit on the hub.", rich_help_panel=SOURCE)
-    ] = None,
+    revision: Revision = None,
     quantize: Annotated[
         bool, typer.Option("--quantize", "-q", help="Quantize the weights.", rich_help_panel=PRECISION)
     ] = False,
     q_bits: Annotated[
-        int | None, typer.Option(help="Bits per weight, 4 unless given: 2, 3, 4, 5, 6 or 8.", rich_help_panel=PRECISION)
+        int | None,
+        typer.Option(help="Bits per weight: 2, 3, 4, 5, 6 or 8.", show_default="4", rich_help_panel=PRECISION),
     ] = None,
     q_group_size: Annotated[
         int | None,
-        typer.Option(help="Weights that share a scale, 64 unless given: 32, 64 or 128.", rich_help_panel=PRECISION),
+        typer.Option(
+            help="Number of weights that share a scale: 32, 64 or 128.", show_default="64", rich_help_panel=PRECISION
+        ),
     ] = None,
     q_mode: Annotated[
         str | None,
         typer.Option(
-            help="affine, mxfp4, nvfp4 or mxfp8; the last three fix bits and groups.", rich_help_panel=PRECISION
+            help="Quantization mode: affine, mxfp4, nvfp4 or mxfp8. Only affine has bits and groups to choose.",
+            show_default="affine",
+            rich_help_panel=PRECISION,
         ),
     ] = None,
     quant_predicate: Annotated[
         str | None,
-        typer.Option(
-            help="Recipe of mixed bits: mixed_2_6, mixed_3_4, mixed_3_6 or mixed_4_6.", rich_help_panel=PRECISION
-        ),
+        typer.Option(help="Mixed-bit recipe: mixed_2_6, mixed_3_4, mixed_3_6 or mixed_4_6.", rich_help_panel=PRECISION),
     ] = None,
     dtype: Annotated[
         str | None,
         typer.Option(
-            help="float16, bfloat16 or float32 for weights that stay in floats. What config.json says unless given.",
+            help="Type of weights that are not quantized: float16, bfloat16 or float32.",
+            show_default="from config.json",
             rich_help_panel=PRECISION,
         ),
     ] = None,
     dequantize: Annotated[
         bool,
-        typer.Option("--dequantize", "-d", help="Turn a quantized model back to floats.", rich_help_panel=PRECISION),
+        typer.Option("--dequantize", "-d", help="Dequantize a quantized model.", rich_help_panel=PRECISION),
     ] = False,
     mlx_path: Annotated[
-        str, typer.Option(help="Folder to write; it must not exist.", rich_help_panel=TARGET)
+        str, typer.Option(help="Output folder. It must not exist.", rich_help_panel=TARGET)
     ] = "mlx_model",
     max_shard_size: Annotated[
-        str, typer.Option(help="Largest weight file. One file is held in memory.", rich_help_panel=TARGET)
+        str, typer.Option(help="Maximum size of a weight file. One file is kept in memory.", rich_help_panel=TARGET)
     ] = "5GB",
     upload_repo: Annotated[
-        str | None, typer.Option(help="Hub id to upload the result to.", rich_help_panel=TARGET)
+        str | None, typer.Option(help="Hugging Face id to upload the result to.", rich_help_panel=TARGET)
     ] = None,
 ) -> None:
-    """Convert a checkpoint to MLX, quantized or not, in little memory.
+    """Convert a Hugging Face checkpoint to MLX and quantize it.
 
-    Weights are streamed tensor by tensor, so a checkpoint may be larger than memory.
+    The weights are read one tensor at a time, so a checkpoint can be larger than memory. The embedding and the head are
+    quantized like the layers. With a mixed-bit recipe, the head gets the higher number of bits.
 
-    Embedding and head are quantized like every layer; recipes give the head their higher bits.
+    The output folder appears only when it is complete. An interrupted run leaves no files.
 
-    The folder appears when it is whole; an interrupted run leaves nothing.
+    Example: d3mlx convert --hf-path GSAI-ML/LLaDA-8B-Instruct --mlx-path llada-4bit -q
     """
-
     limit = parse_size(max_shard_size)
     details = (q_bits, q_group_size, q_mode, quant_predicate)
     if not quantize and any(detail is not None for detail in details):
-        raise ConfigError("Bits, groups, modes and recipes belong to a quantization; add --quantize.")
+        raise ConfigError("--q-bits, --q-group-size, --q-mode and --quant-predicate need --quantize. Add it.")
     quantization = (
         Quantization("affine" if q_mode is None else q_mode, q_bits, q_group_size, quant_predicate)
         if quantize

@@ -1,4 +1,4 @@
-"""The options of decoders as flags: every command that decodes takes them, made from what the decoders declare."""
+"""Command-line flags for the options of decoders. They are made from the declarations of the decoders."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from d3mlx.decoding.presets import PRESETS
 
 
 def declarations(classes: dict[str, type[Options]]) -> dict[str, dict[str, Option]]:
-    """Return for every option name the decoders that have it, with their declarations."""
+    """Return, for each option name, the decoders that have the option and their declarations."""
     declared: dict[str, dict[str, Option]] = {}
     for decoder, kind in classes.items():
         for name, option in options_of(kind).items():
@@ -23,9 +23,9 @@ def declarations(classes: dict[str, type[Options]]) -> dict[str, dict[str, Optio
 
 
 def flag_help(by_decoder: dict[str, Option]) -> str:
-    """Return the help of a flag: one sentence for all decoders that say the same, the next for others.
+    """Return the help of a flag. Decoders with the same text share one sentence.
 
-    Where the choices of decoders differ, their names say most.
+    For an option with choices, the text of a decoder is the list of its choices.
     """
     if "" in by_decoder:
         return by_decoder[""].help
@@ -37,33 +37,40 @@ def flag_help(by_decoder: dict[str, Option]) -> str:
 
 
 def annotation(by_decoder: dict[str, Option], panel: str) -> Any:
-    """Return the type and the description of a flag for Typer. A flag that few people use is not listed."""
+    """Return the type and the description of a flag for Typer. The help page hides options that are not common."""
     first = next(iter(by_decoder.values()))
     kind: Any = first.kind
+    metavar = None
     if kind is str:
         allowed = [option.allowed for option in by_decoder.values() if isinstance(option.allowed, tuple)]
         kind = Literal[tuple(dict.fromkeys(choice for choices in allowed for choice in choices))]
+        metavar = "<str>"
     hidden = not any(option.common for option in by_decoder.values())
     return Annotated[
         kind | None,
         typer.Option(
-            f"--{first.flag}", help=flag_help(by_decoder), hidden=hidden, show_default=False, rich_help_panel=panel
+            f"--{first.flag}",
+            help=flag_help(by_decoder),
+            hidden=hidden,
+            metavar=metavar,
+            show_default=False,
+            rich_help_panel=panel,
         ),
     ]
 
 
 class TakesDecoderOptions:
-    """A command whose keyword-only parameter `options` becomes one flag for every option of every decoder.
+    """A command whose keyword-only parameter `options` becomes one flag per option of each decoder.
 
-    command: gets the flags that were given as `options`, a dict. classes: the decoders by name; a single one may have
-    no name. leave_out: options that the command asks for in another way.
+    command: receives the given flags as the dict `options`. classes: the decoders by name; a single one may have the
+    empty name. leave_out: options for which the command has its own flags.
     """
 
     def __init__(self, command: Callable[..., None], classes: dict[str, type[Options]], leave_out: Sequence[str] = ()):
         self.command, self.classes, self.leave_out = command, classes, leave_out
 
     def function(self) -> Callable[..., None]:
-        """Return the function that Typer makes a command of, with the decoders that are registered now."""
+        """Return the function for Typer, with the flags of the decoders that are registered now."""
         flags = {name: by for name, by in declarations(self.classes).items() if name not in self.leave_out}
 
         def call(**values: Any) -> None:
@@ -76,7 +83,7 @@ class TakesDecoderOptions:
         return call
 
     def parameters(self, flags: dict[str, dict[str, Option]]) -> Iterator[inspect.Parameter]:
-        """Yield the parameters of the command, the flags in the place of `options`."""
+        """Yield the parameters of the command, with the flags instead of `options`."""
         for parameter in inspect.signature(self.command, eval_str=True).parameters.values():
             if parameter.name != "options":
                 yield parameter.replace(kind=parameter.KEYWORD_ONLY)
@@ -89,5 +96,5 @@ class TakesDecoderOptions:
 def takes_decoder_options(
     classes: dict[str, type[Options]] = PRESETS, leave_out: Sequence[str] = ()
 ) -> Callable[[Callable[..., None]], TakesDecoderOptions]:
-    """Declare a command that takes the options of decoders as flags; the arguments are those of the class."""
+    """Declare a command that takes the options of decoders as flags. See `TakesDecoderOptions` for the arguments."""
     return lambda command: TakesDecoderOptions(command, classes, leave_out)

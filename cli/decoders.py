@@ -1,4 +1,4 @@
-"""`d3mlx decoders`: how tokens can commit, and every option of each way."""
+"""`d3mlx decoders`: list the decoders and their options."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from d3mlx.models import FAMILIES
 
 
 def first_sentence(kind: Any) -> str:
-    """Return the first sentence of a decoder's docstring, without its name."""
+    """Return the first sentence of the docstring of a decoder."""
     return str(kind.__doc__).split("\n")[0]
 
 
 def default_text(option: Option) -> str:
-    """Return the default as a person reads it, for each family where they differ."""
+    """Return the default as text, with the families if their defaults differ."""
     if option.note:
         return option.note
     values = {module.TRAITS.name: option.default_for(module.TRAITS) for module in FAMILIES.values()}
@@ -29,19 +29,21 @@ def default_text(option: Option) -> str:
 
 
 def values_text(option: Option) -> str:
-    """Return what the option can be."""
+    """Return the allowed values of an option as text."""
     if isinstance(option.allowed, Range):
         return option.allowed.bounds
     return ", ".join(map(str, option.allowed)) if option.allowed else f"any {option.kind.__name__}"
 
 
 def decoders(
-    name: Annotated[str | None, typer.Argument(help="Show every option of this decoder.", show_default=False)] = None,
+    name: Annotated[str | None, typer.Argument(help="Show the options of this decoder.", show_default=False)] = None,
 ) -> None:
-    """List the decoders, or every option of one.
+    """List the decoders and their options.
 
-    An option is a flag of d3mlx generate and d3mlx eval, such as --decoder d3llm --threshold 0.4, and a keyword in
-    Python, such as d3mlx.D3LLM(threshold=0.4).
+    An option is a flag of d3mlx generate and d3mlx eval: --decoder d3llm --threshold 0.4. In Python it is a keyword
+    argument: d3mlx.D3LLM(threshold=0.4).
+
+    Example: d3mlx decoders selective
     """
     console = printer()
     if name is None:
@@ -51,12 +53,12 @@ def decoders(
         for each, kind in PRESETS.items():
             table.add_row(each, first_sentence(kind) + (" [dim]default[/]" if each == DEFAULT else ""))
         console.print(table)
-        console.print("\nd3mlx decoders NAME shows the options of one.", highlight=False)
+        console.print("\nRun d3mlx decoders NAME to see the options of a decoder.", highlight=False)
         return
     check_choice("decoder", name, tuple(PRESETS))
     console.print(f"[bold]{name}[/]: {first_sentence(PRESETS[name])}\n", highlight=False)
     table = Table(box=None, padding=(0, 2, 0, 0))
-    for heading in ("option", "values", "default", "what it does"):
+    for heading in ("option", "values", "default", "meaning"):
         table.add_column(heading, no_wrap=heading == "option", min_width=0 if heading == "option" else 12)
     for option in options_of(PRESETS[name]).values():
         table.add_row(f"--{option.flag}", values_text(option), default_text(option), option.help)

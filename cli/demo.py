@@ -1,4 +1,4 @@
-"""`d3mlx demo`: a fresh problem, solved by several decoders side by side."""
+"""`d3mlx demo`: a new problem, solved by three decoders side by side."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ DECODERS: dict[str, Preset] = {
 }
 
 SIDE_BY_SIDE = 120
-"""Columns of a terminal from which on the canvases stand next to each other."""
+"""Minimum width of a terminal, in columns, to show the canvases next to each other."""
 
 REFRESH_SECONDS = 1 / 30
 
 
 @dataclass
 class Contestant:
-    """One decoder on one problem. seconds: time of its own forwards so far."""
+    """A decoder and its answer to a problem. seconds: time of its own forwards so far."""
 
     name: str
     generation: Generation
@@ -59,13 +59,13 @@ class Contestant:
         self.view.seconds = self.seconds
         return True
 
-    def record(self, asked: Problem) -> dict[str, Any]:
-        """Return the result as plain JSON."""
+    def record(self, task: Problem) -> dict[str, Any]:
+        """Return the result as a JSON-ready dict."""
         stats = self.generation.stats
         return {
             "decoder": self.name,
             "text": self.generation.text,
-            "correct": is_correct(asked, self.generation.text),
+            "correct": is_correct(task, self.generation.text),
             "forwards": stats.forwards,
             "rows": stats.rows,
             "seconds": round(self.seconds, 4),
@@ -73,29 +73,26 @@ class Contestant:
 
 
 def contestants(model: Any, tokenizer: Any, question: str) -> list[Contestant]:
-    """Return every decoder with an empty canvas for the question."""
+    """Return a contestant per decoder, with an empty canvas for the question."""
     chat = [{"role": "user", "content": question}]
-    made = []
-    for name, decoder in DECODERS.items():
-        generation = Generation(model, tokenizer, chat, decoder)
-        made.append(Contestant(name, generation, View(generation, tokenizer, name)))
-    return made
+    generations = {name: Generation(model, tokenizer, chat, decoder) for name, decoder in DECODERS.items()}
+    return [Contestant(name, each, View(each, tokenizer, name)) for name, each in generations.items()]
 
 
 def race(running: list[Contestant], live: Live | None, shown: RenderableType) -> None:
-    """Let all decode. The one that has used the least time makes the next step, as if each had a machine of its own."""
+    """Decode all answers. The contestant with the least time so far runs the next step."""
     left, drawn = list(running), 0.0
     while left:
-        next_one = min(left, key=lambda contestant: contestant.seconds)
-        if not next_one.step():
-            left.remove(next_one)
+        earliest = min(left, key=lambda contestant: contestant.seconds)
+        if not earliest.step():
+            left.remove(earliest)
         if live is not None and time.perf_counter() - drawn > REFRESH_SECONDS:
             live.update(shown, refresh=True)
             drawn = time.perf_counter()
 
 
 def side_by_side(running: list[Contestant], console: Console) -> RenderableType:
-    """Return the canvases of all contestants: next to each other on a wide terminal, else below each other."""
+    """Return the canvases of all contestants. On a narrow terminal they are one below the other."""
     views = [contestant.view for contestant in running]
     if console.width < SIDE_BY_SIDE:
         return Group(*views)
@@ -116,41 +113,41 @@ def results(records: list[dict[str, Any]]) -> Table:
 
 def demo(
     count: Annotated[int, typer.Option(help="Number of problems.", min=1, max=1000)] = 1,
-    seed: Annotated[
-        int | None, typer.Option(help="The same seed gives the same problems.", show_default="a new one", min=0)
-    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the problems.", show_default="random", min=0)] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Write one JSON object per problem.", rich_help_panel=OUTPUT)
     ] = False,
 ) -> None:
-    """Watch three decoders solve a fresh problem.
+    """Watch three decoders solve a new problem.
 
-    The demonstration model solves an arithmetic word problem that it has not seen: with one token per step, with
-    fast-dllm, and with selective, the default decoder. The figures are those of this machine.
+    The bundled model solves a word problem that is not in its training data: with one token per step, with fast-dllm,
+    and with selective, the default decoder. The times are measured on this machine.
+
+    Example: d3mlx demo --seed 7
     """
     console = printer()
     model, tokenizer = load()
-    # The first forward of a process also pays for what is set up once.
+    # The first forward of a process includes one-time setup, so run one before the race.
     contestants(model, tokenizer, "How many?")[0].step()
     chosen = random.randrange(2**31) if seed is None else seed
     for index in range(count):
-        asked = problem(index, "held-out", chosen)
-        running = contestants(model, tokenizer, asked.question)
+        task = problem(index, "held-out", chosen)
+        running = contestants(model, tokenizer, task.question)
         shown = side_by_side(running, console)
         if as_json or not console.is_terminal:
             race(running, None, shown)
         else:
-            console.print(f"\n[bold]{asked.question}[/]\n")
+            console.print(f"\n[bold]{task.question}[/]\n")
             with Live(shown, console=console, auto_refresh=False, vertical_overflow="visible") as live:
                 race(running, live, shown)
                 live.update(shown, refresh=True)
             console.print()
-        records = [contestant.record(asked) for contestant in running]
+        records = [contestant.record(task) for contestant in running]
         if as_json:
-            sys.stdout.write(json_text({"question": asked.question, "answer": asked.answer, "results": records}) + "\n")
+            sys.stdout.write(json_text({"question": task.question, "answer": task.answer, "results": records}) + "\n")
             continue
         if not console.is_terminal:
-            console.print(f"{asked.question}\nAnswer: {asked.answer}\n", soft_wrap=True, markup=False)
+            console.print(f"{task.question}\nAnswer: {task.answer}\n", soft_wrap=True, markup=False)
         console.print(results(records))
     if seed is None and not as_json:
-        console.print(f"[dim]d3mlx demo --seed {chosen} shows the same again.[/]")
+        console.print(f"[dim]To see the same again, run d3mlx demo --seed {chosen}.[/]")

@@ -10,7 +10,7 @@ import mlx.core as mx
 import typer
 
 from d3mlx.checkpoints.loader import EMBEDDED
-from d3mlx.cli.common import human_size
+from d3mlx.cli.common import Model, human_size
 from d3mlx.cli.render.training import watcher
 from d3mlx.distill.config import DistillConfig, build_config, read_config
 from d3mlx.distill.memory import Estimate
@@ -18,12 +18,22 @@ from d3mlx.distill.run import distill as train
 from d3mlx.distill.run import memory_needed, prepare
 from d3mlx.errors import ConfigError
 
-DATA, TRAINED, LOSS, OPTIMIZER = "Model and data", "What is trained", "Objective", "Optimizer"
+DATA, TRAINED, LOSS, OPTIMIZER, RUN = "Data", "Trained weights", "Objective", "Optimizer", "Run"
 
 
-def option(text: str, panel: str, *names: str) -> Any:
-    """An option whose default is that of a preset, a config file, or `DistillConfig`."""
-    return typer.Option(*names, help=text, rich_help_panel=panel, show_default=False)
+def default_text(value: Any) -> str:
+    """Return a default of `DistillConfig` as a user would type it."""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def setting(name: str, text: str, panel: str) -> Any:
+    """Return the option for a setting of `DistillConfig`. The help page shows the default of the setting."""
+    value = getattr(DistillConfig, name, None)
+    return typer.Option(help=text, rich_help_panel=panel, show_default=False if value is None else default_text(value))
 
 
 Text: TypeAlias = str | None
@@ -33,8 +43,8 @@ Flag: TypeAlias = bool | None
 
 
 def memory_line(estimate: Estimate) -> str:
-    """Return the estimate of memory in one line."""
-    parts = {"weights": estimate.weights, "what is trained": estimate.training}
+    """Return an estimate of memory as one line."""
+    parts = {"weights": estimate.weights, "gradients and optimizer": estimate.training}
     parts |= {"activations": estimate.activations, "head": estimate.head}
     detail = ", ".join(f"{name} {human_size(size)}" for name, size in parts.items())
     return f"Training needs about {human_size(estimate.total)}: {detail}."
@@ -42,111 +52,149 @@ def memory_line(estimate: Estimate) -> str:
 
 def distill(
     context: typer.Context,
-    model: Annotated[
-        Text, option("Folder, hub id, or embedded (default), teacher or pairs, which ship.", DATA, "--model", "-m")
-    ] = None,
+    model: Model = None,
     data: Annotated[
         Text,
-        option(
-            "A folder of `d3mlx trajectories`; JSONL or parquet with prompt and completion, or messages; a folder with "
-            "train.jsonl; or `embedded`.",
-            DATA,
+        typer.Option(
+            help="Folder of d3mlx trajectories; JSONL or parquet file with prompt and completion, or with messages; "
+            "folder with train.jsonl; or embedded.",
+            rich_help_panel=DATA,
         ),
     ] = None,
-    adapter_path: Annotated[Text, option("Folder of the adapters, `adapters`.", DATA)] = None,
-    only_correct: Annotated[Flag, option("Train on answers that were found right, and no others.", DATA)] = None,
-    max_length: Annotated[Whole, option("Tokens of a sequence, 384.", DATA)] = None,
+    only_correct: Annotated[
+        Flag, setting("only_correct", "Use only answers that were checked as correct.", DATA)
+    ] = None,
+    max_length: Annotated[Whole, setting("max_length", "Maximum number of tokens per sequence.", DATA)] = None,
     response_length: Annotated[
-        Whole, option("Batches as long as their longest sequence, with at most this after the prompt.", DATA)
+        Whole,
+        setting(
+            "response_length", "Maximum number of tokens after the prompt. Batches then have different lengths.", DATA
+        ),
     ] = None,
-    preset: Annotated[Text, option("Published recipe: llada, dream or coder.", DATA)] = None,
-    config: Annotated[
-        Path | None, option("YAML or TOML file with settings under the names of these options.", DATA, "--config", "-c")
+    fine_tune_type: Annotated[Text, setting("fine_tune_type", "lora or full.", TRAINED)] = None,
+    num_layers: Annotated[
+        Whole, setting("num_layers", "Number of layers to train, counted from the last. -1 trains all.", TRAINED)
     ] = None,
-    fine_tune_type: Annotated[Text, option("lora or full.", TRAINED)] = None,
-    num_layers: Annotated[Whole, option("Layers from the last, -1 for all.", TRAINED)] = None,
-    rank: Annotated[Whole, option("Rank of LoRA, 16.", TRAINED)] = None,
-    scale: Annotated[Real, option("Scale of LoRA (alpha over rank), 2.", TRAINED)] = None,
-    dropout: Annotated[Real, option("Dropout of LoRA, 0.", TRAINED)] = None,
-    targets: Annotated[Text, option("Projections with LoRA: all seven, or names between commas.", TRAINED)] = None,
+    rank: Annotated[Whole, setting("rank", "Rank of LoRA.", TRAINED)] = None,
+    scale: Annotated[Real, setting("scale", "Scale of LoRA (alpha divided by rank).", TRAINED)] = None,
+    dropout: Annotated[Real, setting("dropout", "Dropout of LoRA.", TRAINED)] = None,
+    targets: Annotated[Text, setting("targets", "Projections with LoRA.", TRAINED)] = None,
     grad_checkpoint: Annotated[
-        Flag, option("Recompute layers in the backward pass: less memory, a third more work.", TRAINED)
+        Flag,
+        setting(
+            "grad_checkpoint",
+            "Compute layers again in the backward pass. This needs less memory and a third more work.",
+            TRAINED,
+        ),
     ] = None,
-    objective: Annotated[Text, option("d3llm (trajectory distillation) or sft (plain masked diffusion).", LOSS)] = None,
-    block_sizes: Annotated[Text, option("Tokens in a block, epoch by epoch: 16,16,24,24,32,32.", LOSS)] = None,
-    min_mask_ratio: Annotated[Real, option("Lower bound of the mask ratio at the start of the run, 0.", LOSS)] = None,
+    preset: Annotated[
+        Text, typer.Option(help="Published recipe with all settings: llada, dream or coder.", rich_help_panel=LOSS)
+    ] = None,
+    objective: Annotated[
+        Text, setting("objective", "d3llm (trajectory distillation) or sft (plain masked diffusion).", LOSS)
+    ] = None,
+    block_sizes: Annotated[Text, setting("block_sizes", "Tokens per block, one number per epoch.", LOSS)] = None,
+    min_mask_ratio: Annotated[
+        Real, setting("min_mask_ratio", "Lower limit of the mask ratio at the start of the run.", LOSS)
+    ] = None,
     max_mask_ratio: Annotated[
-        Real, option("Upper bound of the mask ratio, to which the lower one rises, 0.8.", LOSS)
+        Real, setting("max_mask_ratio", "Upper limit of the mask ratio. The lower limit rises to it.", LOSS)
     ] = None,
-    blockwise: Annotated[Flag, option("Hide one block of the answer, or the whole of it.", LOSS)] = None,
-    random_masks: Annotated[Flag, option("Hide at random instead of in the teacher's order.", LOSS)] = None,
+    blockwise: Annotated[Flag, setting("blockwise", "Mask one block of the answer, not all of it.", LOSS)] = None,
+    random_masks: Annotated[
+        Flag, setting("random_masks", "Mask at random, not in the order of the teacher.", LOSS)
+    ] = None,
     selection: Annotated[
         Text,
-        option(
-            "How a mask ratio picks a moment of the trajectory: published, which shows one token too many; or segment, "
-            "which ranks the block's own positions.",
+        setting(
+            "selection",
+            "Choice of the step that a mask ratio means: published (shows one token too many) or segment (ranks the "
+            "positions of the block).",
             LOSS,
         ),
     ] = None,
-    complementary: Annotated[Flag, option("Also learn the positions that were shown.", LOSS)] = None,
-    entropy_weight: Annotated[Real, option("Weight of the entropy of right predictions, 2.", LOSS)] = None,
+    complementary: Annotated[
+        Flag, setting("complementary", "Also train on the positions that were not masked.", LOSS)
+    ] = None,
+    entropy_weight: Annotated[
+        Real, setting("entropy_weight", "Weight of the entropy of correct predictions.", LOSS)
+    ] = None,
     entropy_temperature: Annotated[
-        Real, option("Temperature of the predictions whose entropy counts, 0.5.", LOSS)
+        Real, setting("entropy_temperature", "Temperature of the predictions in the entropy loss.", LOSS)
     ] = None,
     entropy_on_complement: Annotated[
-        Flag, option("Entropy of right predictions also where the shown positions are learned, as for Dream.", LOSS)
+        Flag,
+        setting("entropy_on_complement", "Use the entropy loss also with --complementary, as for Dream.", LOSS),
     ] = None,
-    batch_size: Annotated[Whole, option("Sequences of a forward, all processes together, 4.", OPTIMIZER)] = None,
-    grad_accumulation_steps: Annotated[Whole, option("Batches of a step, 4.", OPTIMIZER)] = None,
-    epochs: Annotated[Real, option("Times that every example is seen, 6.", OPTIMIZER)] = None,
-    iters: Annotated[Whole, option("Steps, instead of epochs.", OPTIMIZER)] = None,
-    learning_rate: Annotated[Real, option("Learning rate after the warm-up, 2e-5.", OPTIMIZER)] = None,
+    batch_size: Annotated[
+        Whole, setting("batch_size", "Sequences per forward, in all processes together.", OPTIMIZER)
+    ] = None,
+    grad_accumulation_steps: Annotated[
+        Whole, setting("grad_accumulation_steps", "Batches per training step.", OPTIMIZER)
+    ] = None,
+    epochs: Annotated[Real, setting("epochs", "Number of passes over the data.", OPTIMIZER)] = None,
+    iters: Annotated[Whole, setting("iters", "Number of training steps, instead of epochs.", OPTIMIZER)] = None,
+    learning_rate: Annotated[Real, setting("learning_rate", "Learning rate after the warm-up.", OPTIMIZER)] = None,
     lr_schedule: Annotated[
-        Text, option("How the rate goes on after the warm-up: constant or cosine.", OPTIMIZER)
+        Text, setting("lr_schedule", "Learning rate after the warm-up: constant or cosine.", OPTIMIZER)
     ] = None,
-    warmup: Annotated[Real, option("Share of the steps in which the rate rises, 0.", OPTIMIZER)] = None,
-    weight_decay: Annotated[Real, option("Weight decay of AdamW, 0.01.", OPTIMIZER)] = None,
-    clip: Annotated[Real, option("Largest norm of the gradient, 1.", OPTIMIZER)] = None,
-    seed: Annotated[Whole, option("Fixes order, masks and start weights, 42.", OPTIMIZER)] = None,
-    save_every: Annotated[Whole, option("Steps between checkpoints, 100.", OPTIMIZER)] = None,
-    log_every: Annotated[Whole, option("Steps between records of the log, 10.", OPTIMIZER)] = None,
+    warmup: Annotated[Real, setting("warmup", "Share of the steps with a rising learning rate.", OPTIMIZER)] = None,
+    weight_decay: Annotated[Real, setting("weight_decay", "Weight decay of AdamW.", OPTIMIZER)] = None,
+    clip: Annotated[Real, setting("clip", "Maximum norm of the gradient.", OPTIMIZER)] = None,
+    seed: Annotated[Whole, setting("seed", "Seed of order, masks and initial weights.", OPTIMIZER)] = None,
+    adapter_path: Annotated[Text, setting("adapter_path", "Output folder of the adapters.", RUN)] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            "--config", "-c", help="YAML or TOML file with settings. Names are those of options.", rich_help_panel=RUN
+        ),
+    ] = None,
+    save_every: Annotated[Whole, setting("save_every", "Steps between two checkpoints.", RUN)] = None,
+    log_every: Annotated[Whole, setting("log_every", "Steps between two log records.", RUN)] = None,
     resume: Annotated[
         bool,
         typer.Option(
-            "--resume", help="Go on from the checkpoint in the adapter folder; give the other options as before."
+            "--resume",
+            help="Continue from the last checkpoint. Give the other options as before.",
+            rich_help_panel=RUN,
         ),
     ] = False,
-    estimate: Annotated[bool, typer.Option("--estimate", help="Say how much memory it needs, and stop.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Train even if the estimate exceeds the memory.")] = False,
+    estimate: Annotated[
+        bool, typer.Option("--estimate", help="Show the memory that the run needs, and stop.", rich_help_panel=RUN)
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Train even if the estimate exceeds the memory.", rich_help_panel=RUN)
+    ] = False,
 ) -> None:
-    """Train LoRA adapters, or all weights, for decoding in parallel.
+    """Train a model to decode in fewer forwards.
 
-    The published objective (d3LLM) hides one block of an answer in the order in which a teacher committed it, learns
-    the hidden tokens, and makes right predictions sure. Writes mlx-lm's adapter folder: adapters.safetensors,
-    adapter_config.json, a numbered copy at each checkpoint; with log.jsonl and the state that --resume needs.
+    The d3LLM objective masks a block of an answer in the order in which a teacher committed it. The student learns the
+    masked tokens, and an entropy loss makes correct predictions more confident. --objective sft needs no teacher.
+
+    The output is an adapter folder of mlx-lm, with a numbered copy per checkpoint, log.jsonl and the state for --resume.
+
+    Example: d3mlx distill --model teacher --data runs/teacher --iters 20 --estimate
     """
     effective = settings(context, config)
-
     if estimate:
         sys.stdout.write(memory_line(memory_needed(effective)) + "\n")
         return
     if not effective.data:
-        raise ConfigError("Say what to train on with --data, for example a folder of d3mlx trajectories.")
+        raise ConfigError("There is no training data. Add --data, for example a folder of d3mlx trajectories.")
     needed = memory_line(prepare(effective, force))
     if mx.distributed.init().rank() == 0:
         sys.stderr.write(needed + "\n")
     steps = train(effective, watcher, resume)
     if mx.distributed.init().rank() == 0:
-        note = "" if steps else "The run had ended before, so nothing was trained. "
+        note = "" if steps else "The run was already complete. "
         sys.stderr.write(f"{note}The adapters are in {effective.adapter_path}.\n")
 
 
 OWN = {"config", "resume", "estimate", "force"}
-"""Options that are no settings of a run."""
+"""Options that are not settings of `DistillConfig`."""
 
 
 def settings(context: typer.Context, file: Path | None) -> DistillConfig:
-    """The effective configuration: defaults, preset, config file, flags."""
-
+    """Return the effective configuration: defaults, then preset, config file and flags. Raises ConfigError."""
     flags = {name: value for name, value in context.params.items() if name not in OWN and value is not None}
     return build_config({"model": EMBEDDED, **(read_config(file) if file else {})}, flags)

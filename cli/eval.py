@@ -1,11 +1,11 @@
-"""`d3mlx eval`: a model and a decoder on a task."""
+"""`d3mlx eval`: measure a model and a decoder on a task."""
 
 from __future__ import annotations
 
 import sys
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
@@ -35,12 +35,12 @@ from d3mlx.version import versions
 
 TASK = "Task"
 PROBLEMS = 200
-"""How many generated problems are solved where no number is asked for."""
+"""Default number of generated problems."""
 
 
 @dataclass(frozen=True)
-class Where:
-    """The model as the user names it, and its folder on this machine."""
+class Source:
+    """A model: the name that the user gave, and its folder on this machine."""
 
     name: str
     adapter_path: str | None
@@ -49,15 +49,15 @@ class Where:
 
 
 def settings_of(thresholds: str | None, steps: str | None) -> list[Setting]:
-    """Return the points to measure: one for each value, or one of the decoder as it is."""
+    """Return the points to measure: one per value, or one with the default of the decoder."""
     if thresholds is not None and steps is not None:
-        raise ConfigError("Give --thresholds or --steps, not both: the points of a run differ in one thing.")
+        raise ConfigError("Give --thresholds or --steps, not both. The points of a run differ in one option.")
     points = [Setting("threshold", value) for value in numbers("--thresholds", thresholds, float)]
     return points + [Setting("steps", value) for value in numbers("--steps", steps, int)] or [Setting()]
 
 
 def presets_of(settings: common.DecodeSettings, points: list[Setting]) -> dict[Setting, Options]:
-    """Return the decoder of every point. A run must not depend on its machine, so no option does."""
+    """Return the decoder of each point. Results must not depend on the machine, so its tuning is not used."""
     presets = {}
     for point in points:
         varied = {point.option: point.value} if point.option else {}
@@ -66,19 +66,19 @@ def presets_of(settings: common.DecodeSettings, points: list[Setting]) -> dict[S
 
 
 def decoders_with(name: str) -> str:
-    """Return the names of the decoders with an option, for the help."""
+    """Return the names of the decoders that have an option, for the help page."""
     return ", ".join(decoder for decoder, kind in PRESETS.items() if name in options_of(kind))
 
 
-def configuration(where: Where, subject: EvalModel, task: Task, options: TaskOptions) -> dict[str, Any]:
-    """Return what the records depend on, apart from the decoder: two runs with the same share a folder."""
+def configuration(source: Source, subject: EvalModel, task: Task, options: TaskOptions) -> dict[str, Any]:
+    """Return the settings that the records depend on, without the decoder. Runs in one folder must have the same."""
     first = task.ask(0)
     return {
-        "model": where.name,
-        "model_fingerprint": fingerprint(where.folder),
-        "adapter_path": where.adapter_path,
-        "adapter_fingerprint": fingerprint(adapter_weights(where.adapter_path) if where.adapter_path else None),
-        "revision": where.revision,
+        "model": source.name,
+        "model_fingerprint": fingerprint(source.folder),
+        "adapter_path": source.adapter_path,
+        "adapter_fingerprint": fingerprint(adapter_weights(source.adapter_path) if source.adapter_path else None),
+        "revision": source.revision,
         "task": task.name,
         "data": str(options.data) if options.data else None,
         "data_fingerprint": fingerprint(options.data),
@@ -95,7 +95,7 @@ def configuration(where: Where, subject: EvalModel, task: Task, options: TaskOpt
 def solve_all(
     subject: EvalModel, task: Task, presets: dict[Setting, Options], out: Path, config: dict[str, Any], count: int
 ) -> list[OperatingPoint]:
-    """Return every point, measured. What is solved stays in the folder whatever happens."""
+    """Solve the problems for each point, and return the points. Finished problems are kept in the folder."""
     points: list[OperatingPoint] = []
     with Folder(out).opened(config) as folder, Progress("solving", count * len(presets)) as progress:
         for setting, chosen in presets.items():
@@ -110,7 +110,7 @@ def solve_all(
                 points.append(run_point(subject, task, chosen, folder, setting, count, on_record))
             except KeyboardInterrupt:
                 progress.bar.stop()
-                sys.stderr.write(f"What is solved is kept in {out}; the same command goes on from there.\n")
+                sys.stderr.write(f"The solved problems are in {out}. Run the same command to continue.\n")
                 raise
     return points
 
@@ -122,40 +122,52 @@ def evaluate(
     revision: common.Revision = None,
     task: Annotated[
         str,
-        typer.Option("--task", "-t", help="embedded, gsm8k-cot, gsm8k, math, humaneval, mbpp.", rich_help_panel=TASK),
+        typer.Option(
+            "--task",
+            "-t",
+            help="Task: embedded, gsm8k-cot, gsm8k, math, humaneval or mbpp.",
+            rich_help_panel=TASK,
+        ),
     ] = "embedded",
     data: Annotated[
         Path | None,
-        typer.Option(help="JSONL file of the problems, in the fields of the public data set.", rich_help_panel=TASK),
+        typer.Option(help="JSONL file with the problems of the public data set.", rich_help_panel=TASK),
     ] = None,
     shots_data: Annotated[
         Path | None,
-        typer.Option(help="JSONL file whose first rows are the worked examples.", rich_help_panel=TASK),
+        typer.Option(help="JSONL file. Its first rows are the worked examples.", rich_help_panel=TASK),
     ] = None,
     num_fewshot: Annotated[
         int | None,
-        typer.Option(help="Worked examples before each problem; by default as published.", rich_help_panel=TASK),
+        typer.Option(
+            help="Number of worked examples before each problem.", show_default="as published", rich_help_panel=TASK
+        ),
     ] = None,
     apply_chat_template: Annotated[
         bool | None,
         typer.Option(
             "--apply-chat-template/--no-apply-chat-template",
-            help="Ask through the chat template, or plain text; by default as published for the family.",
+            help="Use the chat template, or plain text.",
             rich_help_panel=TASK,
-            show_default=False,
+            show_default="as published",
         ),
     ] = None,
     count: Annotated[
         int | None,
         typer.Option(
-            "--count", "--limit", "-n", help=f"Problems to solve: all, or {PROBLEMS} generated.", rich_help_panel=TASK
+            "--count",
+            "--limit",
+            "-n",
+            help="Number of problems to solve.",
+            show_default=f"all, or {PROBLEMS} for embedded",
+            rich_help_panel=TASK,
         ),
     ] = None,
     allow_code_execution: Annotated[
         bool,
         typer.Option(
             "--allow-code-execution",
-            help="Let humaneval and mbpp run programs that the model wrote, in a confined process.",
+            help="Run the programs that the model writes for humaneval and mbpp, in a sandbox.",
             rich_help_panel=TASK,
         ),
     ] = False,
@@ -163,14 +175,14 @@ def evaluate(
     thresholds: Annotated[
         str | None,
         typer.Option(
-            help=f"{decoders_with('threshold')}: measure a point for each threshold, for example 0.1,0.3,0.5.",
+            help=f"{decoders_with('threshold')}: Thresholds to measure, for example 0.1,0.3,0.5.",
             rich_help_panel=DECODER,
         ),
     ] = None,
     steps: Annotated[
         str | None,
         typer.Option(
-            help=f"{decoders_with('steps')}: measure a point for each number of steps, for example 256,128,64.",
+            help=f"{decoders_with('steps')}: Numbers of steps to measure, for example 256,128,64.",
             rich_help_panel=DECODER,
         ),
     ] = None,
@@ -181,7 +193,7 @@ def evaluate(
     batch_size: Annotated[
         int,
         typer.Option(
-            help="Most problems decoded at once; fewer where memory is short.", min=1, rich_help_panel=DECODER
+            help="Maximum number of problems to decode at once, if memory allows.", min=1, rich_help_panel=DECODER
         ),
     ] = MAX_BATCH,
     temperature: common.Temperature = None,
@@ -191,35 +203,23 @@ def evaluate(
     seed: common.Seed = 0,
     out: Annotated[
         Path | None,
-        typer.Option(help="Folder of the answers, by default runs/TASK-DECODER.", rich_help_panel=OUTPUT),
+        typer.Option(help="Output folder of the answers.", show_default="runs/TASK-DECODER", rich_help_panel=OUTPUT),
     ] = None,
-    y_max: Annotated[
-        float | None,
-        typer.Option(
-            help="Accuracy in percent that AUP is relative to, by default the best of this run.", rich_help_panel=OUTPUT
-        ),
-    ] = None,
-    json_file: Annotated[
-        Path | None,
-        typer.Option("--json", help="Write all figures to this file; - for standard output.", rich_help_panel=OUTPUT),
-    ] = None,
-    plot: Annotated[
-        Path | None, typer.Option(help="Write accuracy over parallelism to this SVG file.", rich_help_panel=OUTPUT)
-    ] = None,
-    x: Annotated[
-        Literal["tpf", "rpt"],
-        typer.Option("--x", help="Axis of the plot: tokens per forward, or rows per token.", rich_help_panel=OUTPUT),
-    ] = "tpf",
+    y_max: common.YMax = None,
+    json_file: common.JsonFile = None,
+    plot: common.Plot = None,
+    x: common.Axis = "tpf",
 ) -> None:
-    """Measure accuracy and parallelism of a model on a task.
+    """Measure accuracy and parallelism on a task.
 
-    Each decoder has more options than the ones below. `d3mlx decoders NAME` lists them; give them as flags.
+    d3mlx solves every problem once per threshold. The table shows accuracy with its 95 % interval, tokens per forward
+    (TPF), rows per token (RPT) and forwards. AUP summarizes the curve.
 
-    Every problem is solved once for each threshold. The table shows accuracy
-    with its 95 % interval, tokens per forward (TPF), rows per token (RPT) and
-    forwards; AUP sums the curve up. Every answer is kept in the folder --out:
-    a run that was cut off goes on, thresholds and problems can be added, and
-    d3mlx compare reads it.
+    The folder --out contains all answers. Run the same command again to continue, or to add thresholds and problems.
+
+    Each decoder has more options than this page shows. `d3mlx decoders NAME` lists them. They are flags here.
+
+    Example: d3mlx eval --task embedded --thresholds 0.1,0.3,0.5 --count 20
     """
     check_y_max(y_max)
     check_outputs(json_file, plot)
@@ -229,7 +229,7 @@ def evaluate(
     points_wanted = settings_of(thresholds, steps)
     presets, sampling = presets_of(settings, points_wanted), settings.sampling(top_k, seed)
     if count is not None and count < 1:
-        raise ConfigError(f"--count must be at least 1, not {count}.")
+        raise ConfigError(f"Invalid --count {count}. Use at least 1.")
     if out is not None:
         Folder(out).refuse_foreign()
     checkpoint = open_checkpoint(fetch(EMBEDDED if model is None else model, revision))
@@ -239,7 +239,7 @@ def evaluate(
     name = settings.decoder or DEFAULT
     folder = out or Path("runs") / "-".join([task, *([f"{num_fewshot}-shot"] if num_fewshot else []), name])
     Folder(folder).refuse_foreign()
-    where = Where(model or "embedded", adapter_path, revision, checkpoint.folder)
+    source = Source(model or "embedded", adapter_path, revision, checkpoint.folder)
     varied = {point.option for point in presets}
     first = next(iter(presets.values()))
     fixed = {name: value for name, value in first.given().items() if name not in varied}
@@ -249,15 +249,15 @@ def evaluate(
     task_options = TaskOptions(data, shots_data, num_fewshot, apply_chat_template, allow_code_execution)
     chosen_task = make_task(task, checkpoint.family, task_options)
     if chosen_task.size is not None and count is not None and count > chosen_task.size:
-        raise ConfigError(f"{data} holds {chosen_task.size} problems, fewer than the {count} of --count.")
+        raise ConfigError(f"Invalid --count {count}. {data} contains {chosen_task.size} problems.")
     count = count or chosen_task.size or PROBLEMS
     if model is None and task != "embedded":
         notice()
-    opened = load_opened(where.name, checkpoint, adapter_path)
+    opened = load_opened(source.name, checkpoint, adapter_path)
     subject = EvalModel(*opened, sampling, settings.max_tokens, batch_size)
-    # What cannot be asked leaves no folder behind that another attempt would have to fit.
+    # Check the first problem before the output folder exists: the settings of the next attempt may differ.
     begin(subject, chosen_task, first, 0)
-    config = configuration(where, subject, chosen_task, task_options) | {"decoder": name, "options": fixed}
+    config = configuration(source, subject, chosen_task, task_options) | {"decoder": name, "options": fixed}
     points = solve_all(subject, chosen_task, presets, folder, config, count)
     run = Run(folder.resolve().name, config, points)
     run_area = area(run, run.best if y_max is None else y_max)

@@ -1,4 +1,4 @@
-"""`d3mlx fuse`: fold adapters into the weights."""
+"""`d3mlx fuse`: merge adapters into the weights of a model."""
 
 from __future__ import annotations
 
@@ -9,34 +9,39 @@ from typing import Annotated
 import typer
 
 from d3mlx.checkpoints.loader import EMBEDDED
+from d3mlx.cli.common import MODEL, OUTPUT, Model, Revision
 from d3mlx.distill.fuse import fuse as fuse_adapters
 
 
 def fuse(
-    adapter_path: Annotated[Path, typer.Option(help="Folder of the adapters.")] = Path("adapters"),
-    save_path: Annotated[Path, typer.Option(help="Folder of the new model; it must not exist.")] = Path("fused_model"),
-    model: Annotated[
-        str | None,
-        typer.Option("--model", "-m", help="Folder, hub id or shipped model that the adapters are for."),
-    ] = None,
-    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the hub.")] = None,
+    model: Model = None,
+    adapter_path: Annotated[Path, typer.Option(help="Folder with the adapters.", rich_help_panel=MODEL)] = Path(
+        "adapters"
+    ),
+    revision: Revision = None,
+    save_path: Annotated[Path, typer.Option(help="Output folder. It must not exist.", rich_help_panel=OUTPUT)] = Path(
+        "fused_model"
+    ),
     dequantize: Annotated[
-        bool, typer.Option("--dequantize", help="Write plain floats; nothing of the adapters is lost to rounding.")
+        bool,
+        typer.Option(
+            "--dequantize", help="Write weights that are not quantized, for an exact merge.", rich_help_panel=OUTPUT
+        ),
     ] = False,
 ) -> None:
-    """Fold adapters into a model's weights.
+    """Merge adapters into the weights of a model.
 
-    Writes a model folder with LoRA adapters, or fully trained weights, folded in.
+    The adapters are LoRA adapters or fully trained weights. The output is a model folder. If the model is quantized,
+    the new weights are quantized again, and d3mlx reports the error of this rounding.
 
-    Quantized weights are quantized again, and the error that adds is reported beside what the adapters changed.
+    Example: d3mlx fuse --model llada-4bit --adapter-path adapters --save-path student
     """
-
-    done = fuse_adapters(EMBEDDED if model is None else model, adapter_path, save_path, dequantize, revision)
-    what = f"{done.layers} adapted layers" if done.layers else "Fully trained weights"
-    sys.stderr.write(f"{what} folded into {save_path}.\n")
-    if done.error:
-        advice = " Most of it is lost in rounding: use --dequantize." if done.share >= 1 else ""
+    merged = fuse_adapters(EMBEDDED if model is None else model, adapter_path, save_path, dequantize, revision)
+    subject = f"{merged.layers} adapted layers" if merged.layers else "Fully trained weights"
+    sys.stderr.write(f"{subject} merged into {save_path}.\n")
+    if merged.error:
+        advice = " Most of the change is lost in rounding. Use --dequantize." if merged.share >= 1 else ""
         sys.stderr.write(
-            f"Weights changed by {done.change:.2e} (root mean square); quantizing them again adds an error of "
-            f"{done.error:.2e}, {done.share:.0%} of that.{advice}\n"
+            f"The adapters change the weights by {merged.change:.2e} (root mean square). Quantization adds an error of "
+            f"{merged.error:.2e}, which is {merged.share:.0%} of the change.{advice}\n"
         )

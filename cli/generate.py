@@ -1,4 +1,4 @@
-"""`d3mlx generate`: a prompt becomes text, shown while it resolves."""
+"""`d3mlx generate`: generate text from a prompt and show it while it resolves."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ from d3mlx.version import versions
 
 
 def read_prompt(argument: str, system: str | None, raw: bool) -> Prompt:
-    """Return the prompt as text (--raw) or as chat messages."""
+    """Return the prompt as text (--raw) or as chat messages. Raises PromptError or ConfigError."""
     if argument == "-" and sys.stdin is None:
-        raise PromptError("Standard input is closed; give the prompt as an argument.")
+        raise PromptError("Standard input is closed. Give the prompt as an argument.")
     text = sys.stdin.buffer.read().decode(errors="surrogateescape") if argument == "-" else argument
     if not text.strip():
         raise PromptError("The prompt is empty.")
     if raw and system is not None:
-        raise ConfigError("--system belongs to the chat template, which --raw leaves out.")
+        raise ConfigError("--system needs the chat template. Run without --raw.")
     if raw:
         return text
     messages = [{"role": "system", "content": system}] if system is not None else []
@@ -45,10 +45,10 @@ def read_prompt(argument: str, system: str | None, raw: bool) -> Prompt:
 
 
 def one_prompt(argument: str | None, option: str | None) -> str:
-    """Return the prompt from the argument or --prompt. Raises BadParameter unless exactly one is given."""
+    """Return the prompt from the argument or --prompt. Raises BadParameter if both or none are given."""
     if (argument is None) == (option is None):
         raise typer.BadParameter(
-            "give it once, as the argument or with --prompt; - reads it from standard input.", param_hint="the prompt"
+            "give it as the argument or with --prompt, not both. - reads standard input.", param_hint="the prompt"
         )
     return argument if argument is not None else str(option)
 
@@ -59,7 +59,7 @@ def prompt_text(prompt: Prompt) -> str:
 
 
 def unknown_words(tokenizer: Any, text: str) -> list[str]:
-    """Return the words that the demonstration model spells in bytes, because it has never seen them."""
+    """Return the words that are not in the vocabulary of the demonstration model."""
     words = dict.fromkeys(re.findall(r"[^\W\d_]+", text))
     known = set(tokenizer.get_vocab())
     return [word for word in words if len(word) > 1 and not {word, f"Ġ{word}"} & known]
@@ -68,11 +68,11 @@ def unknown_words(tokenizer: Any, text: str) -> list[str]:
 @takes_decoder_options()
 def generate(
     prompt: Annotated[
-        str | None, typer.Argument(help="The prompt; - reads it from standard input.", show_default=False)
+        str | None, typer.Argument(help="Prompt. - reads it from standard input.", show_default=False)
     ] = None,
     prompt_option: Annotated[
         str | None,
-        typer.Option("--prompt", "-p", help="The prompt, as mlx-lm takes it.", rich_help_panel=MODEL),
+        typer.Option("--prompt", "-p", help="Prompt, as an option. - reads standard input.", rich_help_panel=MODEL),
     ] = None,
     model: common.Model = None,
     adapter_path: common.AdapterPath = None,
@@ -81,11 +81,11 @@ def generate(
         str | None, typer.Option("--system", "--system-prompt", help="System message.", rich_help_panel=MODEL)
     ] = None,
     raw: Annotated[
-        bool, typer.Option("--raw", help="Use the prompt as it is, without the chat template.", rich_help_panel=MODEL)
+        bool, typer.Option("--raw", help="Use prompts without the chat template.", rich_help_panel=MODEL)
     ] = False,
     stop: Annotated[
         list[str] | None,
-        typer.Option(help="End the answer before this text; may be repeated.", rich_help_panel=MODEL),
+        typer.Option(help="End the answer before this text. You can repeat this option.", rich_help_panel=MODEL),
     ] = None,
     max_tokens: common.MaxTokens = None,
     decoder: common.DecoderName = None,
@@ -95,7 +95,7 @@ def generate(
         bool,
         typer.Option(
             "--no-early-stop",
-            help="Decode the whole canvas even after an end token; what follows it is never shown.",
+            help="Decode all masks, also those after an end token. Their text is never shown.",
             rich_help_panel=common.DECODER,
         ),
     ] = False,
@@ -107,27 +107,29 @@ def generate(
     seed: common.Seed = 0,
     plain: Annotated[
         bool,
-        typer.Option("--plain", help="Stream text only, as when the output is piped.", rich_help_panel=OUTPUT),
+        typer.Option("--plain", help="Stream text only, without the live view.", rich_help_panel=OUTPUT),
     ] = False,
     json_lines: Annotated[
         bool,
-        typer.Option("--json", help="Write a JSON object per step, then the result.", rich_help_panel=OUTPUT),
+        typer.Option("--json", help="Write one JSON object per step, then the result.", rich_help_panel=OUTPUT),
     ] = False,
     trace: Annotated[
         Path | None,
-        typer.Option(help="Write the whole run to this JSON file.", rich_help_panel=OUTPUT, dir_okay=False),
+        typer.Option(help="Write the complete run to this JSON file.", rich_help_panel=OUTPUT, dir_okay=False),
     ] = None,
     profile: Annotated[
         bool,
-        typer.Option("--profile", help="Show the time of each stage, on standard error.", rich_help_panel=OUTPUT),
+        typer.Option("--profile", help="Show the time per stage.", rich_help_panel=OUTPUT),
     ] = False,
 ) -> None:
     """Generate text and watch it resolve.
 
-    The canvas starts as masked tokens; every forward commits those that the decoder accepts. In a terminal the canvas
-    is shown live, elsewhere the text streams as soon as everything before it is committed.
+    The canvas starts as masked tokens. Every forward commits the tokens that the decoder accepts. In a terminal, d3mlx
+    shows the canvas. In a pipe, it streams the text as soon as all tokens before it are committed.
 
-    Each decoder has more options than the ones below. `d3mlx decoders NAME` lists them; give them as flags.
+    Each decoder has more options than this page shows. `d3mlx decoders NAME` lists them. They are flags here.
+
+    Example: d3mlx generate "Mia has 3 bags with 12 apples in each. How many apples are there?"
     """
     given = one_prompt(prompt, prompt_option)
     if json_lines and plain:
@@ -143,13 +145,13 @@ def generate(
     if recommended:
         settings = settings.filled(name, checkpoint)
         chosen, sampling = settings.build(), settings.sampling(top_k, seed)
-    # Wrong options are refused before the weights are read.
+    # Refuse wrong options before the weights are loaded.
     check_decoder(chosen.build(checkpoint.family), checkpoint.args)
     if model is None:
         notice()
     loaded, tokenizer = load_opened(name, checkpoint, adapter_path)
     if model is None and (strange := unknown_words(tokenizer, prompt_text(content))):
-        sys.stderr.write(f"It does not know the words {', '.join(strange[:5])}; d3mlx demo shows what it can do.\n")
+        sys.stderr.write(f"It does not know the words {', '.join(strange[:5])}. Try d3mlx demo for its problems.\n")
     generation = Generation(
         loaded,
         tokenizer,

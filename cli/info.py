@@ -1,4 +1,4 @@
-"""`d3mlx info`: what a checkpoint is, without loading its weights."""
+"""`d3mlx info`: describe a checkpoint without loading its weights."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from d3mlx.checkpoints.checkpoint import Checkpoint, architecture_of, open_check
 from d3mlx.checkpoints.hub import fetch
 from d3mlx.checkpoints.loader import EMBEDDED
 from d3mlx.checkpoints.tokenizer import configured_end_ids, load_tokenizer
-from d3mlx.cli.common import MODEL_HELP, human_size, recommended_for
+from d3mlx.cli.common import MODEL_HELP, Revision, human_size, recommended_for
 from d3mlx.errors import CheckpointError
 from d3mlx.quantization import bits_of
 
 
 def describe(checkpoint: Checkpoint, name: str = "") -> dict[str, Any]:
-    """Facts about a checkpoint, sizes in bytes. name: by which the user called it."""
+    """Return facts about a checkpoint, with sizes in bytes. name: the name that the user gave."""
     card = recommended_for(name, checkpoint)
     args, shape = checkpoint.args, checkpoint.args.shape()
     try:
         tokenizer = load_tokenizer(checkpoint)
     except CheckpointError:
-        # Weights alone can still be described; `load` says what is wrong with the tokenizer.
+        # Describe the weights anyway. `load` reports what is wrong with the tokenizer.
         tokenizer = None
     on_cpu = mx.default_device() == mx.Device(mx.cpu)
     return {
@@ -57,14 +57,14 @@ def describe(checkpoint: Checkpoint, name: str = "") -> dict[str, Any]:
 
 
 def labeled_facts(facts: dict[str, Any]) -> list[tuple[str, str]]:
-    """The facts as a person reads them."""
+    """Return the facts as pairs of a label and a text."""
 
     quantization = facts["quantization"]
     precision = f"{facts['bits_per_weight']:.2f} bits per weight"
     if quantization:
         precision += f", {quantization.get('mode', 'affine')} {' and '.join(map(str, bits_of(quantization)))} bit"
         precision += f", groups of {quantization['group_size']}"
-    heads = f"{facts['heads']} heads, {facts['kv_heads']} of keys and values"
+    heads = f"{facts['heads']} heads, {facts['kv_heads']} KV heads"
     return [
         ("Folder", facts["folder"]),
         ("Family", f"{facts['family']} ({facts['architecture']})"),
@@ -73,21 +73,21 @@ def labeled_facts(facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("Size on disk", human_size(facts["size_on_disk"])),
         ("Memory to load here", human_size(facts["memory_to_load"])),
         ("Context", f"{facts['context']} tokens"),
-        ("Layers", f"{facts['layers']} of width {facts['hidden']} ({facts['feed_forward']} inside), {heads}"),
+        ("Layers", f"{facts['layers']}, hidden size {facts['hidden']}, feed-forward {facts['feed_forward']}, {heads}"),
         ("Vocabulary", f"{facts['vocabulary']:,}"),
         ("Mask token", str(facts["mask_id"])),
         ("End tokens", ", ".join(map(str, facts["end_ids"]))),
         ("Padding token", str(facts["pad_id"])),
         ("Recommended", recommended_text(facts["recommended"])),
-        ("Tokenizer", "yes" if facts["tokenizer"] else "none that loads"),
+        ("Tokenizer", "yes" if facts["tokenizer"] else "cannot be loaded"),
         ("Chat template", "yes" if facts["chat_template"] else "no; use --raw"),
     ]
 
 
 def recommended_text(card: dict[str, Any] | None) -> str:
-    """Return the settings of the model card as flags, which --recommended stands for."""
+    """Return the settings of the model card as the flags that --recommended stands for."""
     if card is None:
-        return "no settings known"
+        return "unknown"
     flags = [f"--{name.replace('_', '-')} {value}" for name, value in card.items() if name != "options"]
     for decoder, options in card.get("options", {}).items():
         flags += [f"--decoder {decoder}", *(f"--{name.replace('_', '-')} {value}" for name, value in options.items())]
@@ -96,16 +96,17 @@ def recommended_text(card: dict[str, Any] | None) -> str:
 
 def info(
     model: Annotated[str | None, typer.Argument(help=MODEL_HELP, show_default="embedded")] = None,
-    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the Hub.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+    revision: Revision = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Write one JSON object.")] = False,
 ) -> None:
-    """Show what a checkpoint is, without loading its weights.
+    """Describe a checkpoint without loading its weights.
 
-    Prints size, memory, context and special tokens. The weights of a Hub id are not downloaded.
+    Shows size, memory, context and special tokens. For a Hugging Face id, the weights are not downloaded.
+
+    Example: d3mlx info GSAI-ML/LLaDA-8B-Instruct
     """
-    facts = describe(
-        open_checkpoint(fetch(EMBEDDED if model is None else model, revision)), EMBEDDED if model is None else model
-    )
+    name = EMBEDDED if model is None else model
+    facts = describe(open_checkpoint(fetch(name, revision)), name)
     if as_json:
         sys.stdout.write(json.dumps(facts) + "\n")
         return

@@ -1,4 +1,4 @@
-"""Models of commands: the download first, then a sign of life while the weights are read."""
+"""Loading of a model for a command: the download first, then a spinner while the weights load."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from d3mlx.cli.render.progress import status
 
 
 def load_opened(name: str, checkpoint: Checkpoint, adapter_path: str | None = None) -> tuple[Any, Any]:
-    """Return model and tokenizer of an opened checkpoint. name: by which the user called it.
+    """Return the model and tokenizer of an opened checkpoint. name: the name that the user gave.
 
-    The bars of a download are closed before anything else is shown.
+    Nothing else is shown before the progress bars of the download are closed.
     """
     get_weights(checkpoint)
     with status(f"Loading {Path(name).name} ..."):
@@ -22,6 +22,6 @@ def load_opened(name: str, checkpoint: Checkpoint, adapter_path: str | None = No
 
 
 def load_model(name: str, adapter_path: str | None = None, revision: str | None = None) -> tuple[Any, Any, Path]:
-    """Return a checkpoint's model, tokenizer and folder. name: folder, Hub id or bundled model."""
+    """Return the model, the tokenizer and the folder of a checkpoint. name: folder, Hub id or bundled model."""
     checkpoint = open_checkpoint(fetch(name, revision))
     return *load_opened(name, checkpoint, adapter_path), checkpoint.folder

@@ -1,4 +1,4 @@
-"""The `d3mlx` command: its commands, and one sentence for everything that goes wrong."""
+"""The `d3mlx` program: its list of commands, and one sentence for every error."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib import import_module
 from itertools import takewhile
 from typing import Annotated, Any
@@ -21,105 +22,131 @@ from typer.core import TyperCommand, TyperGroup, TyperOption
 from d3mlx.errors import ConfigError, D3Error
 from d3mlx.version import VERSION
 
-MANUAL = """Diffusion language models on Apple silicon: LLaDA, Dream and their d3LLM students, decoded as published.
+MANUAL = """Run diffusion language models on Apple silicon: LLaDA, Dream and their distilled d3LLM students.
 
 A diffusion language model starts from a canvas of masked tokens and commits several of them in every forward. d3mlx
-runs such checkpoints with MLX and shows the canvas while it resolves.
+shows the canvas while it resolves.
+"""
 
-[bold]Examples[/bold]
+EPILOG = """[bold]Examples[/bold]
 
-  d3mlx generate "Anna has 3 bags with 12 apples in each. How many apples are there?"
+  d3mlx demo
 
   d3mlx generate "Why is the sky blue?" --model GSAI-ML/LLaDA-8B-Instruct
 
-  d3mlx generate - --model Dream-org/Dream-v0-Instruct-7B --decoder fast-dllm --cache prefix < question.txt
-
-  d3mlx info GSAI-ML/LLaDA-8B-Instruct
-
   d3mlx convert --hf-path GSAI-ML/LLaDA-8B-Instruct --mlx-path llada-4bit -q
 
-  d3mlx trajectories runs/teacher --model GSAI-ML/LLaDA-8B-Instruct --data prompts.jsonl
-
-  d3mlx distill --model path/to/LLaDA-8B-4bit --data runs/teacher --grad-checkpoint
-
-  d3mlx eval --task embedded --decoder d3llm --thresholds 0.1,0.3,0.5 --count 200 --plot curve.svg
-
-  d3mlx compare runs/embedded-d3llm runs/embedded-fast-dllm
-
-  d3mlx bench --shape llada-8b --q-bits 4
+  d3mlx eval --task embedded --thresholds 0.1,0.3,0.5 --count 200
 
 [bold]Environment[/bold]
 
-HF_HOME, HF_TOKEN and HF_HUB_OFFLINE steer downloads as in every Hugging Face tool. NO_COLOR turns colors off.
+HF_HOME, HF_TOKEN and HF_HUB_OFFLINE control downloads, as in other Hugging Face tools. NO_COLOR turns colors off.
 
 [bold]Exit status[/bold]
 
-0 done, 1 the request cannot be met (one sentence says why), 2 the command line cannot be read, 130 interrupted.
+0 success, 1 error, 2 invalid command line, 130 interrupted.
 """
 
 INTERRUPTED = 130
-"""Exit status after Ctrl-C, as shells have it."""
+"""Exit status after Ctrl-C, as in shells."""
 
 
 def flowing(text: str) -> str:
-    """Paragraphs as one line each, which the terminal breaks where it ends; indented lines stay as they are."""
+    """Return `text` with each paragraph on one line, so that the terminal wraps it. Indented lines stay."""
     paragraphs = inspect.cleandoc(text).split("\n\n")
     return "\n\n".join(p if p.startswith(" ") else " ".join(p.split("\n")) for p in paragraphs)
 
 
+@dataclass(frozen=True)
+class Entry:
+    """A command in the list: its module and function, its panel, and the first sentence of its help."""
+
+    target: str
+    panel: str
+    summary: str
+
+
+GENERATE, MODELS, DISTILL, MEASURE = "Generate text", "Prepare models", "Distill a faster student", "Measure"
+
 COMMANDS = {
-    "demo": ("d3mlx.cli.demo:demo", "Watch three decoders solve a fresh problem."),
-    "generate": ("d3mlx.cli.generate:generate", "Generate text and watch it resolve."),
-    "decoders": ("d3mlx.cli.decoders:decoders", "List the decoders, or every option of one."),
-    "info": ("d3mlx.cli.info:info", "Show what a checkpoint is, without loading its weights."),
-    "convert": ("d3mlx.cli.convert:convert", "Convert a checkpoint to MLX, quantized or not, in little memory."),
-    "trajectories": ("d3mlx.cli.trajectories:trajectories", "Record a teacher's decodes for distillation."),
-    "distill": ("d3mlx.cli.distill:distill", "Train LoRA adapters, or all weights, for decoding in parallel."),
-    "fuse": ("d3mlx.cli.fuse:fuse", "Fold adapters into a model's weights."),
-    "eval": ("d3mlx.cli.eval:evaluate", "Measure accuracy and parallelism of a model on a task."),
-    "compare": ("d3mlx.cli.compare:compare", "Compare evaluations of one task."),
-    "bench": ("d3mlx.cli.bench:bench", "Measure this machine: forwards by their rows, prefill, whole answers."),
+    "demo": Entry("d3mlx.cli.demo:demo", GENERATE, "Watch three decoders solve a new problem."),
+    "generate": Entry("d3mlx.cli.generate:generate", GENERATE, "Generate text and watch it resolve."),
+    "decoders": Entry("d3mlx.cli.decoders:decoders", GENERATE, "List the decoders and their options."),
+    "info": Entry("d3mlx.cli.info:info", MODELS, "Describe a checkpoint without loading its weights."),
+    "convert": Entry("d3mlx.cli.convert:convert", MODELS, "Convert a Hugging Face checkpoint to MLX and quantize it."),
+    "trajectories": Entry("d3mlx.cli.trajectories:trajectories", DISTILL, "Record how a teacher decodes."),
+    "distill": Entry("d3mlx.cli.distill:distill", DISTILL, "Train a model to decode in fewer forwards."),
+    "fuse": Entry("d3mlx.cli.fuse:fuse", DISTILL, "Merge adapters into the weights of a model."),
+    "eval": Entry("d3mlx.cli.eval:evaluate", MEASURE, "Measure accuracy and parallelism on a task."),
+    "compare": Entry("d3mlx.cli.compare:compare", MEASURE, "Compare evaluations of one task."),
+    "bench": Entry("d3mlx.cli.bench:bench", MEASURE, "Measure the speed of this machine, or predict another."),
 }
-"""Where each command is, and the first sentence of its help: it is imported when it is used."""
+"""The commands in the order of the help page. A command is imported when it is used."""
 
 
 class LazyCommands(TyperGroup):
-    """The commands of `COMMANDS`. Listing them imports none, so `d3mlx --help` needs no MLX."""
+    """The commands of `COMMANDS`. The list imports none of them, so `d3mlx --help` needs no MLX."""
 
     def __init__(self, **attributes: Any):
         super().__init__(**attributes)
         # Typer looks for similar names here when a command is unknown.
-        self.commands = {name: TyperCommand(name, help=summary) for name, (_, summary) in COMMANDS.items()}
+        self.commands = {
+            name: TyperCommand(name, help=entry.summary, rich_help_panel=entry.panel)
+            for name, entry in COMMANDS.items()
+        }
 
     def list_commands(self, ctx: Any) -> list[str]:
+        """Return the names in the order of the help page."""
         return list(COMMANDS)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """Return a command for the list, with its first sentence and no parameters; None for an unknown name."""
+        """Return a command for the list, without parameters, or None for an unknown name."""
         return self.commands.get(cmd_name)
 
+    def get_params(self, ctx: Any) -> Any:
+        """Return the parameters as the help page shows them."""
+        return [shown_plainly(parameter) for parameter in super().get_params(ctx)]
+
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Return the name, the command as it runs, and its arguments."""
+        """Return the name, the imported command, and its arguments."""
         name, command, rest = super().resolve_command(ctx, args)
         return name, command and load_command(str(name)), rest
 
 
 def command_function(name: str) -> Callable[..., None]:
-    """Import a command and return its function; a flag of decoders is a parameter of it as they are registered now."""
-    module, attribute = COMMANDS[name][0].split(":")
+    """Import a command and return its function, with a parameter for each option of the registered decoders."""
+    module, attribute = COMMANDS[name].target.split(":")
     command: Any = getattr(import_module(module), attribute)
     function: Callable[..., None] = command.function() if hasattr(command, "function") else command
     return function
 
 
 OPTION = re.compile(r"--?[A-Za-z][\w-]*(=.*)?", re.DOTALL)
-"""What an argument looks like that can be an option: a text such as `-5 + 3` does not."""
+"""Form of an argument that can be an option. A text such as `-5 + 3` has another form."""
+
+
+def shown_plainly(parameter: Any) -> Any:
+    """Return a parameter whose flag is shown without a type and whose default is shown as [default: 16]."""
+    if isinstance(parameter, TyperOption) and parameter.is_flag:
+        parameter.metavar = ""
+    if isinstance(parameter.show_default, str):
+        # Typer would put it in parentheses, for a default that is computed.
+        parameter.help = f"{parameter.help} [dim]\\[default: {parameter.show_default}][/]"
+        parameter.show_default = False
+    return parameter
 
 
 class Command(TyperCommand):
-    """A command whose arguments may begin with a dash, if they cannot be meant as an option."""
+    """A command with texts as arguments. A text may begin with a dash if it cannot be an option."""
+
+    def get_params(self, ctx: Any) -> Any:
+        """Return the parameters as the help page shows them, with --help in the last panel."""
+        *parameters, help_option = [shown_plainly(parameter) for parameter in super().get_params(ctx)]
+        help_option.rich_help_panel = getattr(parameters[-1], "rich_help_panel", None)
+        return [*parameters, help_option]
 
     def parse_args(self, ctx: Any, args: list[str]) -> Any:
+        """Parse the arguments, with texts that begin with a dash after `--`."""
         valued = {
             name
             for parameter in self.get_params(ctx)
@@ -130,9 +157,9 @@ class Command(TyperCommand):
 
 
 def texts_last(args: list[str], valued: set[str]) -> list[str]:
-    """Return arguments with the texts that begin with a dash after `--`.
+    """Return the arguments with those texts that begin with a dash moved after `--`.
 
-    valued: options that take the argument after them, whatever it looks like.
+    valued: options with a value. The argument after such an option is never moved.
     """
     if "--" in args:
         return args
@@ -145,7 +172,7 @@ def texts_last(args: list[str], valued: set[str]) -> list[str]:
 
 
 def load_command(name: str) -> Any:
-    """Return a command as Typer runs it."""
+    """Return the command for Typer, with its function and its parameters."""
     function = command_function(name)
     single = typer.Typer(rich_markup_mode="rich", add_completion=False, pretty_exceptions_enable=False)
     single.command(name, cls=Command, help=flowing(function.__doc__ or ""))(function)
@@ -156,6 +183,7 @@ app = typer.Typer(
     cls=LazyCommands,
     name="d3mlx",
     help=flowing(MANUAL),
+    epilog=EPILOG,
     rich_markup_mode="rich",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -164,6 +192,7 @@ app = typer.Typer(
 
 
 def show_version(wanted: bool) -> None:
+    """Print the version and exit, if it is wanted."""
     if wanted:
         typer.echo(f"d3mlx {VERSION}")
         raise typer.Exit
@@ -176,22 +205,22 @@ def root(
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
-    """Options before the command."""
+    """Accept the options before the command."""
 
 
 def sentence(error: BaseException) -> str:
-    """What a person needs to know of an error."""
+    """Return one sentence about an error."""
     if isinstance(error, D3Error):
         return " ".join(str(error).split())
     if isinstance(error, OSError) and error.strerror:
         file = f" ({error.filename})" if error.filename else ""
         return f"{error.strerror}{file}."
-    first = str(error).splitlines()[0] if str(error) else "no further words"
-    return f"Unexpected {type(error).__name__}: {first}. Run again with --debug before the command to see where."
+    message = f": {str(error).splitlines()[0]}" if str(error) else " (no message)"
+    return f"Unexpected {type(error).__name__}{message}. For a traceback, run d3mlx --debug COMMAND."
 
 
 def abandon_output() -> None:
-    """Drop what standard output could not take: Python would try again at its end, complain, and change the status."""
+    """Discard text that cannot be written. Otherwise Python tries again at exit and changes the exit status."""
     try:
         sys.stdout.flush()
     except (OSError, ValueError, AttributeError):
@@ -200,26 +229,26 @@ def abandon_output() -> None:
 
 
 def run() -> None:
-    """Entry point: run the command line, turn every failure into one sentence and an exit status."""
+    """Run the command line. Every error becomes one sentence and an exit status."""
     debug = "--debug" in takewhile(lambda argument: argument.startswith("-"), sys.argv[1:])
     if sys.stdin is None:
-        # A file that is opened next would get the number of standard input, which some libraries take for an error.
+        # The next open file would get descriptor 0, which some libraries treat as an error.
         os.open(os.devnull, os.O_RDONLY)
-    # The default handler, also where a shell started us in the background with interrupts ignored.
+    # A shell starts background jobs with interrupts ignored, so set the default handler.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    # Ends like an exception, so that whatever is half-written goes.
+    # End with an exception, so that partial files are removed.
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda number, _: sys.exit(128 + number))
     try:
         if sys.stdout is None:
-            raise ConfigError("Standard output is closed; there is nowhere to write to.")
+            raise ConfigError("Standard output is closed. Open it, or redirect it to a file.")
         for stream in (sys.stdout, sys.stderr):
-            # A terminal that knows ASCII only shows what it can.
+            # Escape characters that the terminal cannot show.
             if isinstance(stream, io.TextIOWrapper) and stream.encoding.lower() != "utf-8":
                 stream.reconfigure(errors="backslashreplace")
         app()
     except KeyboardInterrupt:
-        # Before a command has begun: from there on Typer turns it into an exit.
+        # This is before the start of a command. After it, Typer turns an interrupt into an exit.
         sys.stderr.write("Interrupted.\n")
         sys.exit(INTERRUPTED)
     except SystemExit as end:

@@ -1,4 +1,4 @@
-"""`d3mlx trajectories`: record the order in which a teacher commits its answers."""
+"""`d3mlx trajectories`: record how a teacher decodes."""
 
 from __future__ import annotations
 
@@ -22,35 +22,54 @@ from d3mlx.distill.trajectory_store import read_store
 from d3mlx.errors import ConfigError, DataError
 from d3mlx.files import fingerprint
 
+DATA = "Data"
+
 
 @takes_decoder_options({"": Teacher})
 def trajectories(
-    out: Annotated[Path, typer.Argument(help="Folder of the trajectories; a run that was cut off goes on in it.")],
+    out: Annotated[Path, typer.Argument(help="Output folder. An interrupted run continues in it.")],
+    model: common.Model = None,
+    revision: common.Revision = None,
     data: Annotated[
         str | None,
         typer.Option(
-            help='Prompts: JSONL or parquet with rows {"prompt": ...} or {"messages": [...]}, and "answer" if known; '
-            "or `embedded`, the generated word problems.",
+            help="JSONL or parquet file with a prompt or messages in each row, and optionally an answer; or embedded, "
+            "for generated word problems.",
             show_default="embedded",
+            rich_help_panel=DATA,
         ),
     ] = None,
     published: Annotated[
         Path | None,
         typer.Option(
             "--import",
-            help="Convert data in the published layout (JSONL or parquet with trajectory, prompt_ids, question) "
-            "instead of decoding.",
+            help="Convert a file in the published layout instead of decoding. Its rows have trajectory, prompt_ids "
+            "and question.",
             dir_okay=False,
+            rich_help_panel=DATA,
         ),
     ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option("--model", "-m", help=f"The teacher. {common.MODEL_HELP}", show_default="embedded"),
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            help="Number of rows to use.",
+            min=1,
+            show_default="all, or 2500 for embedded",
+            rich_help_panel=DATA,
+        ),
     ] = None,
-    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the Hub.")] = None,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="Use prompts without the chat template.", rich_help_panel=DATA)
+    ] = False,
+    shard: Annotated[int, typer.Option(help="Number of prompts per output file.", min=1, rich_help_panel=DATA)] = 256,
     max_tokens: Annotated[
         int | None,
-        typer.Option(help="Length of an answer's canvas.", min=1, show_default="the model's own, else 256"),
+        typer.Option(
+            help="Maximum number of tokens of an answer.",
+            min=1,
+            show_default="from the model, or 256",
+            rich_help_panel=common.DECODER,
+        ),
     ] = None,
     *,
     options: dict[str, Any],
@@ -58,38 +77,50 @@ def trajectories(
         bool,
         typer.Option(
             "--early-stop",
-            help="Do not decode what follows the end token. Faster; then train with --selection segment.",
+            help="Stop at the end token. This is faster. Then train with --selection segment.",
+            rich_help_panel=common.DECODER,
         ),
     ] = False,
     check: Annotated[
         bool,
         typer.Option(
             "--check",
-            help="Compare answers with the given ones; a wrong one is tried again at temperatures up to 0.4.",
+            help="Compare each answer with the given one. Repeat wrong answers at temperatures up to 0.4.",
+            rich_help_panel=common.DECODER,
         ),
     ] = False,
-    raw: Annotated[bool, typer.Option("--raw", help="Prompts as they are, without the chat template.")] = False,
-    limit: Annotated[int | None, typer.Option(help="Only this many rows; 2500 of the generated ones.", min=1)] = None,
-    shard: Annotated[int, typer.Option(help="Prompts in a file.", min=1)] = 256,
     batch_size: Annotated[
-        int, typer.Option(help="Prompts decoded at once, at most; fewer where memory is short.", min=1)
+        int,
+        typer.Option(
+            help="Maximum number of prompts to decode at once, if memory allows.",
+            min=1,
+            rich_help_panel=common.DECODER,
+        ),
     ] = 8,
     seed: Annotated[
         int | None,
-        typer.Option(help="With --check: seed of the attempts above temperature 0.", min=0, show_default="0"),
+        typer.Option(
+            help="Seed of the repeated answers of --check.",
+            min=0,
+            show_default="0",
+            rich_help_panel=common.DECODER,
+        ),
     ] = None,
 ) -> None:
-    """Record a teacher's decodes for distillation.
+    """Record how a teacher decodes.
 
-    The teacher decodes one token per forward (LLaDA: the likeliest of its block, Dream: the one of lowest entropy).
-    Kept are the prompt, the tokens, and the step at which each was committed. Interrupt it whenever you like: the same
-    command goes on. Under mlx.launch the prompts are shared between the processes.
+    The teacher commits one token per forward: LLaDA the most likely one of its block, Dream the one with the lowest
+    entropy. A trajectory contains the prompt, the tokens, and the step at which each token was committed.
+
+    You can interrupt a recording. Run the same command again to continue. With mlx.launch, processes share the prompts.
+
+    Example: d3mlx trajectories runs/teacher --model teacher --limit 20
     """
     decoding = (data, max_tokens, seed, *options.values())
     if published is not None and (check or early_stop or any(option is not None for option in decoding)):
-        raise ConfigError("--import converts what was decoded elsewhere; --data and options of decoding have no use.")
+        raise ConfigError("--import converts decoded data. Run without --data and without options of decoding.")
     if published is not None and limit is not None:
-        raise ConfigError("--import converts every row of its file; --limit has no use.")
+        raise ConfigError("--import converts all rows of its file. Run without --limit.")
     source = str(published) if published is not None else data or PROBLEMS
     if source != PROBLEMS and not Path(source).is_file():
         raise DataError(f"There is no file {source}.")
@@ -113,5 +144,5 @@ def trajectories(
         recorded = list(read_store(out))
         verdicts = [trajectory.correct for trajectory in recorded if trajectory.correct is not None]
         correct = f", {sum(verdicts)} of {len(verdicts)} correct" if verdicts else ""
-        more = f"; --limit {limit} does not remove those of earlier runs" if limit and len(recorded) > limit else ""
-        sys.stderr.write(f"{len(recorded)} trajectories in {out}{correct}{more}.\n")
+        more = f" --limit {limit} does not remove those of earlier runs." if limit and len(recorded) > limit else ""
+        sys.stderr.write(f"{len(recorded)} trajectories in {out}{correct}.{more}\n")

@@ -1,1 +1,1 @@
-"""What commands show: the live canvas, streams, progress, tables."""
+"""The output of commands: the live canvas, streams, progress and tables."""

@@ -1,4 +1,4 @@
-"""Listeners to a run: each is told of its start, every Step, and its end. None of them decodes anything."""
+"""Consumers of a run. Each gets its start, every Step, and its end. None of them decodes."""
 
 from __future__ import annotations
 
@@ -24,9 +24,10 @@ from d3mlx.request import Stats
 
 @dataclass(frozen=True)
 class Report:
-    """How a run went. Seconds of the first forward, which sees the whole prompt, and of all of them; peak in bytes.
+    """Measurements of a run.
 
-    profile: time by stage, if it was asked for.
+    first_seconds: time of the first forward, which processes the prompt. seconds: time of all forwards. peak_memory: in
+    bytes. profile: time per stage, with --profile only.
     """
 
     prompt_tokens: int
@@ -37,7 +38,7 @@ class Report:
     profile: Profile | None = None
 
     def lines(self) -> list[str]:
-        """mlx-lm's three lines and ours."""
+        """Return the three lines that mlx-lm prints, and one about denoising."""
         stats = self.stats
         return [
             f"Prompt: {self.prompt_tokens} tokens, {self.prompt_tokens / self.first_seconds:.3f} tokens-per-sec",
@@ -49,6 +50,8 @@ class Report:
 
 
 class Consumer(Protocol):
+    """Object that receives the Steps of a run."""
+
     def start(self) -> None: ...
 
     def step(self, step: Step) -> None: ...
@@ -56,12 +59,12 @@ class Consumer(Protocol):
     def finish(self, report: Report) -> None: ...
 
     def close(self) -> None:
-        """Called last, also after an error or Ctrl-C."""
+        """Clean up. This is the last call, also after an error or Ctrl-C."""
         ...
 
 
 class Plain:
-    """The committed prefix as it grows, and nothing else on standard output; the statistics go to standard error."""
+    """Consumer that writes the growing committed prefix to standard output, and statistics to standard error."""
 
     def start(self) -> None:
         pass
@@ -80,7 +83,7 @@ class Plain:
 
 
 def plain_value(value: Any) -> Any:
-    """A value as strict JSON has it: no infinities, no arrays; a config carries the name of its class."""
+    """Return a value for strict JSON: infinities become text, arrays lists, and dataclasses dicts with their type."""
     if is_dataclass(value) and not isinstance(value, type):
         named = {field.name: plain_value(getattr(value, field.name)) for field in fields(value)}
         return {"type": type(value).__name__, **named}
@@ -96,7 +99,7 @@ def plain_value(value: Any) -> Any:
 
 
 def json_text(value: Any, indent: int | None = None) -> str:
-    """Return a value as JSON for standard output, in ASCII where that is not UTF-8."""
+    """Return a value as JSON for standard output. It is ASCII if standard output is not UTF-8."""
     utf8 = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
     return json.dumps(value, indent=indent, ensure_ascii=not utf8, allow_nan=False)
 
@@ -115,7 +118,7 @@ def step_record(step: Step) -> dict[str, Any]:
 
 
 def result_record(config: Mapping[str, Any], generation: Generation, report: Report) -> dict[str, Any]:
-    """The effective configuration, what came out, and what it took."""
+    """Return the effective configuration, the text and tokens, and the statistics of a run."""
     stats = report.stats
     return {
         "config": plain_value(config),
@@ -134,7 +137,7 @@ def result_record(config: Mapping[str, Any], generation: Generation, report: Rep
 
 
 class JsonLines:
-    """One JSON object a step, then one with the configuration and the result."""
+    """Consumer that writes one JSON object per step, then one with the configuration and the result."""
 
     def __init__(self, config: Mapping[str, Any], generation: Generation):
         self.config, self.generation = config, generation
@@ -158,7 +161,7 @@ class JsonLines:
 
 
 class Trace:
-    """The whole run as one JSON file, written when it is complete; a file of that name is replaced."""
+    """Consumer that writes the complete run to one JSON file at the end. It replaces an existing file."""
 
     def __init__(self, path: Path, config: Mapping[str, Any], generation: Generation):
         self.path, self.config, self.generation = path, config, generation
@@ -167,8 +170,8 @@ class Trace:
 
     def start(self) -> None:
         if self.path.exists() and not self.path.is_file():
-            raise ConfigError(f"{self.path} is no file; give --trace another name.")
-        # Opened before the first forward: a folder that cannot be written is no news for after a long run.
+            raise ConfigError(f"{self.path} is not a regular file. Give --trace another name.")
+        # A folder that is not writable must fail now, not after a long run.
         with writing(self.path):
             self.partial.write_text("")
 
@@ -188,7 +191,7 @@ class Trace:
 
 
 def follow(generation: Generation, consumers: list[Consumer], profile: Profile | None = None) -> None:
-    """Run a generation, hand every Step to the consumers, and fill the profile if there is one."""
+    """Run a generation and give every Step to the consumers. Fill the profile if there is one."""
     try:
         for consumer in consumers:
             consumer.start()
@@ -202,7 +205,7 @@ def follow(generation: Generation, consumers: list[Consumer], profile: Profile |
 
 
 def timed(generation: Generation, consumers: list[Consumer]) -> Report:
-    """Hand every Step of a run on, and return how the run went."""
+    """Give every Step of a run to the consumers, and return the measurements."""
     began = time.perf_counter()
     first_seconds = 0.0
     for step in generation:

@@ -1,7 +1,7 @@
 """The live view: a canvas of masked tokens resolving in the terminal.
 
-It listens to Steps. A mask is a quiet cell, a fresh commit is lit and cools over the next steps, its colour tells how
-sure the model was, and a bar shows what each block is doing.
+It is a consumer of Steps. A mask is a gray cell. A new token is bright and fades over the next steps; its color shows
+how confident the model was. A bar shows the state of each block.
 """
 
 from __future__ import annotations
@@ -23,27 +23,29 @@ from d3mlx import Generation, Step
 from d3mlx.cli.render.consumers import Report
 
 COOLING = 4
-"""Steps until a committed token looks like any other text."""
+"""Number of steps until a committed token looks like normal text."""
 
 REFRESH_SECONDS = 1 / 15
 CHROME_LINES = 6
-"""Lines of a frame that are not canvas: two rules, the bar, the footer, and the cursor's own."""
+"""Lines of a frame outside the canvas: two rules, an empty line, the bar with the figures, and two for the cursor."""
 
 ECHO_COLUMNS = 2
-"""Room for the ^C that a terminal shows: where it wraps, the frame above is not taken back whole."""
+"""Columns that stay empty for the ^C of a terminal. If it wrapped, a part of the old frame would remain."""
 
 SIDE_COLUMNS = 4
-"""Columns beside the canvas: the panel's edges and its padding."""
+"""Columns for the edges and the padding of the panel."""
 
 MOST_BLOCKS = 24
-"""Signs of the bar, whose line the statistics share: the newest blocks, and some of those to come."""
+"""Length of the bar, in blocks: the newest active ones and the next waiting ones."""
 
-SURE, UNSURE = (64, 196, 160), (232, 96, 200)
+CONFIDENT, UNCERTAIN = (64, 196, 160), (232, 96, 200)
 MIDDLE = (236, 180, 72)
 
 
 @dataclass(frozen=True)
 class Glyphs:
+    """Characters of the view: masks of active and of waiting blocks, an incomplete character, states of a block."""
+
     mask: str
     waiting: str
     broken: str
@@ -57,26 +59,26 @@ UNICODE = Glyphs(mask="░", waiting="·", broken="·", queued="·", active="▒
 ASCII = Glyphs(mask="_", waiting=".", broken="?", queued=".", active="-", full="=", complete="#")
 
 
-def entropy_colour(entropy: float) -> str:
-    """Green through amber to magenta for 0 to 2 nats and beyond."""
+def entropy_color(entropy: float) -> str:
+    """Return the color of an entropy in nats: green at 0, amber at 1, magenta at 2 and above."""
     share = min(max(entropy, 0.0) / 2, 1.0)
-    low, high, t = (SURE, MIDDLE, share * 2) if share < 0.5 else (MIDDLE, UNSURE, share * 2 - 1)
+    low, high, t = (CONFIDENT, MIDDLE, share * 2) if share < 0.5 else (MIDDLE, UNCERTAIN, share * 2 - 1)
     red, green, blue = (round(a + (b - a) * t) for a, b in zip(low, high, strict=True))
     return f"rgb({red},{green},{blue})"
 
 
 def token_style(entropy: float, age: int) -> Style:
-    """How a token looks `age` steps after it committed."""
+    """Return the style of a token `age` steps after its commit."""
     if age >= COOLING:
         return Style()
-    colour = entropy_colour(entropy)
+    color = entropy_color(entropy)
     if age == 0:
-        return Style(color="black", bgcolor=colour, bold=True)
-    return Style(color=colour, bold=age == 1)
+        return Style(color="black", bgcolor=color, bold=True)
+    return Style(color=color, bold=age == 1)
 
 
 def printable(text: str) -> str:
-    """Text that cannot move the cursor: control characters but the newline become a visible sign."""
+    """Return text without control characters, which could move the cursor. Only the newline stays."""
     flat = text.replace("\t", "    ").replace("\r\n", "\n")
     return "".join("�" if unicodedata.category(c) in ("Cc", "Cf") and c not in "\n\u200d" else c for c in flat)
 
@@ -91,7 +93,7 @@ class Cell:
 
 
 class Pieces:
-    """Text of token runs: a character that is spread over several tokens appears when it is complete."""
+    """Text of consecutive tokens. A character made of several tokens appears when all of them are committed."""
 
     LONGEST_CHARACTER = 4
 
@@ -100,12 +102,13 @@ class Pieces:
         self.known: dict[tuple[int, ...], str] = {}
 
     def text(self, tokens: tuple[int, ...]) -> str:
+        """Return the decoded text of tokens."""
         if tokens not in self.known:
             self.known[tokens] = self.tokenizer.decode(list(tokens))
         return self.known[tokens]
 
     def split(self, cells: list[Cell]) -> Iterator[tuple[str | None, Cell]]:
-        """(text, newest cell) of each character group; None for one that still lacks bytes."""
+        """Yield the text and the newest cell of each group of characters. The text is None if bytes are missing."""
         start = 0
         while start < len(cells):
             for end in range(start + 1, min(start + self.LONGEST_CHARACTER, len(cells)) + 1):
@@ -122,7 +125,7 @@ class Pieces:
 
 
 class View:
-    """A frame of the canvas as rich renders it; `height` limits it to the lines around the action."""
+    """The canvas as a rich renderable. While it is live, it shows the lines around the first mask."""
 
     def __init__(self, generation: Generation, tokenizer: Any, title: str):
         self.canvas, self.generation, self.title = generation.canvas, generation, title
@@ -138,7 +141,7 @@ class View:
         self.over = False
 
     def take(self, step: Step) -> None:
-        """Note what a step committed, filled, where the answer ends now, and how far the canvas has grown."""
+        """Update the view with the tokens of a step, the end of the answer and the active length of the canvas."""
         for position, token, entropy in zip(step.positions, step.tokens, step.entropies, strict=True):
             self.cells[int(position)] = Cell(int(token), float(entropy), step.index)
         self.reach = self.canvas.active_length
@@ -147,7 +150,7 @@ class View:
         self.seconds = time.perf_counter() - self.began
 
     def runs(self) -> Iterator[list[Cell] | int]:
-        """Committed stretches, and between them the positions that are masked."""
+        """Yield consecutive committed cells as a list, and each masked position as a number, in order."""
         stretch: list[Cell] = []
         for position, cell in enumerate(self.cells[self.first : self.visible], self.first):
             if cell is not None:
@@ -161,7 +164,7 @@ class View:
             yield stretch
 
     def text(self, glyphs: Glyphs) -> Text:
-        """The whole canvas as styled text, masks included; once over, an answer that a stop text ended as it is."""
+        """Return the canvas as styled text. After the end of an answer with a stop text, return the final text."""
         stream = self.generation.stream
         if self.over and stream is not None and stream.done:
             return Text(printable(self.generation.text), overflow="fold")
@@ -179,7 +182,7 @@ class View:
         return out
 
     def bar(self, glyphs: Glyphs) -> Text:
-        """One sign for each block that exists: working, pressed for progress, complete; a dot for the rest."""
+        """Return one character per block: active, forced to commit, complete, or waiting."""
         out = Text(no_wrap=True, overflow="ellipsis")
         step = self.latest
         if step is None:
@@ -198,6 +201,7 @@ class View:
         return out[-MOST_BLOCKS:]
 
     def footer(self) -> Text:
+        """Return the figures below the canvas."""
         stats = self.latest.stats if self.latest else None
         if stats is None:
             return Text("first forward ...", style="grey50")
@@ -210,7 +214,7 @@ class View:
         )
 
     def window(self, lines: list[Text], height: int, glyphs: Glyphs) -> list[Text]:
-        """At most `height` lines, the first unfinished one among them."""
+        """Return at most `height` lines, including the first one with a mask."""
         if len(lines) <= height:
             return lines
         marks = (glyphs.mask, glyphs.waiting)
@@ -241,7 +245,7 @@ class View:
 
 
 class LiveView:
-    """Consumer that redraws a `View` in place and leaves the finished answer with its statistics."""
+    """Consumer that redraws a `View` in place, then prints the complete answer and its statistics."""
 
     def __init__(self, generation: Generation, tokenizer: Any, title: str, console: Console | None = None):
         self.console = console or Console(highlight=False)
@@ -260,7 +264,7 @@ class LiveView:
         if self.live is None or now - self.drawn < REFRESH_SECONDS:
             return
         if self.console.size != self.size:
-            # After a resize the terminal has rewrapped the old frame, and nobody knows where it begins.
+            # The terminal has wrapped the old frame again, so its first line is unknown.
             self.size = self.console.size
             self.stop()
             self.console.clear()
@@ -277,7 +281,7 @@ class LiveView:
 
     def close(self) -> None:
         if self.live is not None:
-            # Interrupted: what has come out so far stays on the screen.
+            # After an interrupt, the text so far stays on the screen.
             self.stop()
             self.view.cropped = False
             self.console.print(self.view)

@@ -1,4 +1,4 @@
-"""What `d3mlx bench` found, as text that stays readable where it is pasted."""
+"""The measurements of `d3mlx bench` as plain text, to be pasted into a report."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from d3mlx.profiling import Profile
 
 
 def table_of(*columns: str) -> Table:
-    """Figures under these headings, the first column a name."""
+    """Return an empty table with these headings. Only names are aligned to the left."""
     table = Table(box=None, padding=(0, 2, 0, 0))
     for i, column in enumerate(columns):
         table.add_column(column, justify="right" if i or column == "rows" else "left")
@@ -31,16 +31,16 @@ def counted(count: int, thing: str) -> str:
 
 
 def milliseconds(seconds: float) -> str:
-    """Three figures or more."""
+    """Return seconds as milliseconds, with at least three significant figures."""
     return f"{1000 * seconds:.{0 if seconds >= 1 else 1 if seconds >= 0.1 else 2 if seconds >= 0.01 else 3}f}"
 
 
 def show_forwards(console: Console, forwards: Forwards) -> None:
     smallest = forwards.steps[0]
     console.print(
-        f"\nA forward by its rows, against a cache of {forwards.context} positions, with head and token statistics:"
+        f"\nTime per forward with {forwards.context} cached positions, including the head and the token statistics:"
     )
-    table = table_of("rows", "median ms", "quartiles", "ms a row", f"over {counted(smallest.rows, 'row')}", "times")
+    table = table_of("rows", "median ms", "quartiles", "ms/row", f"relative to {smallest.rows}", "repeats")
     for step in forwards.steps:
         table.add_row(
             str(step.rows),
@@ -54,7 +54,7 @@ def show_forwards(console: Console, forwards: Forwards) -> None:
     if forwards.left_out:
         counts = ", ".join(map(str, forwards.left_out))
         last = counted(forwards.steps[-1].rows, "row")
-        console.print(f"Left out, because {last} already took a large part of --seconds: {counts}.")
+        console.print(f"Not measured: {counts} rows. A forward of {last} already took a large part of --seconds.")
     prefill = forwards.prefill
     console.print(
         f"Prefill: {forwards.context} tokens in {milliseconds(prefill.seconds)} ms, "
@@ -64,32 +64,30 @@ def show_forwards(console: Console, forwards: Forwards) -> None:
 
 def show_crossover(console: Console, crossover: Crossover, fewest_rows: int) -> None:
     console.print(
-        f"Crossover: up to {counted(crossover.rows, 'row')}, a forward takes at most {100 * WITHIN:.0f} % longer than "
-        f"with {fewest_rows}."
+        f"Crossover: {counted(crossover.rows, 'row')}. Up to this count, a forward takes at most {100 * WITHIN:.0f} % "
+        f"longer than with {fewest_rows}."
     )
     if crossover.fit is not None:
         fit = crossover.fit
         console.print(
-            f"Fit: t(rows) = max({milliseconds(fit.floor)} ms, rows * {milliseconds(fit.per_row)} ms), the two meet at "
-            f"{fit.rows:.1f} rows; typical deviation {100 * fit.error:.0f} %."
+            f"Fit: t(rows) = max({milliseconds(fit.floor)} ms, rows * {milliseconds(fit.per_row)} ms). Both terms are "
+            f"equal at {fit.rows:.1f} rows. Typical error: {100 * fit.error:.0f} %."
         )
     if crossover.padding is None:
-        console.print("Best padding: not measured; it takes every multiple of 8 from 8 to 64 among the rows.")
+        console.print("Best row multiple: not measured. It needs every multiple of 8 from 8 to 64 in --row-counts.")
     else:
-        console.print(f"Best padding: row counts rounded up to a multiple of {crossover.padding}.")
+        console.print(f"Best row multiple: {crossover.padding}.")
 
 
 def show_saved(console: Console, path: Path | None, reason: str) -> None:
-    console.print(f"Kept in {path}." if path else f"Not kept: {reason}.", soft_wrap=True, markup=False)
+    console.print(f"Saved to {path}." if path else f"Not saved: {reason}.", soft_wrap=True, markup=False)
 
 
 def show_decoding(console: Console, totals: Mapping[str, Decoded], max_tokens: int, row_multiple: int) -> None:
     prompts = next(iter(totals.values())).prompts
-    padding = f"; selective computes multiples of {row_multiple} rows" if "selective" in totals else ""
-    console.print(
-        f"\nWhole answers: {counted(prompts, 'prompt')}, the same for all, canvas of {max_tokens} tokens{padding}:"
-    )
-    table = table_of("decoder", "tokens/s", "ms a forward", "TPF", "RPT", "tokens", "forwards", "rows", "seconds")
+    padding = f", row multiple {row_multiple} for selective" if "selective" in totals else ""
+    console.print(f"\nComplete answers to {counted(prompts, 'prompt')}, canvas of {max_tokens} tokens{padding}:")
+    table = table_of("decoder", "tokens/s", "ms/forward", "TPF", "RPT", "tokens", "forwards", "rows", "seconds")
     for name, total in totals.items():
         figures = total.figures()
         table.add_row(
@@ -108,17 +106,17 @@ def show_decoding(console: Console, totals: Mapping[str, Decoded], max_tokens: i
 
 def show_profiles(console: Console, profiles: Mapping[str, Profile]) -> None:
     for name, profile in profiles.items():
-        console.print(f"\n{name}, by stage of the loop:")
+        console.print(f"\n{name}, time per stage of the loop:")
         console.print(profile_table(profile))
 
 
 def show_roofline(console: Console, roofline: Roofline, rows: list[int], model: Mapping[str, Any]) -> None:
     chip, cost, giga = roofline.chip, roofline.cost, 1e9
-    origin = "scaled from an M4 Max, assumed" if chip.assumed else "from a published prefill"
-    share = f"{100 * ACHIEVED_BANDWIDTH:.0f} % of the published {chip.bandwidth / giga:g}, assumed"
+    origin = "assumed, scaled from an M4 Max" if chip.assumed else "from a published prefill"
+    share = f"assumed: {100 * ACHIEVED_BANDWIDTH:.0f} % of the published {chip.bandwidth / giga:g}"
     console.print(f"PREDICTION for {chip.name}, not a measurement: {FORMULA}")
     console.print(
-        f"Model: {model['name']}, {model['weights']}, a cache of {model['context']} positions.",
+        f"Model: {model['name']}, {model['weights']}, {model['context']} cached positions.",
         soft_wrap=True,
         markup=False,
     )
@@ -131,12 +129,12 @@ def show_roofline(console: Console, roofline: Roofline, rows: list[int], model: 
         f"{cost.head_flop / giga:.2f} head, {cost.attention_flop / giga:.2f} attention); "
         f"effective = {chip.flops / 1e12:g} TFLOP/s ({origin})"
     )
-    table = table_of("rows", "predicted ms", "ms a row", "bound by")
+    table = table_of("rows", "predicted ms", "ms/row", "limited by")
     for count, seconds in roofline.times(rows):
         bound = "bandwidth" if count <= roofline.crossover else "arithmetic"
         table.add_row(str(count), milliseconds(seconds), milliseconds(seconds / count), bound)
     console.print(table)
     console.print(
-        f"Predicted crossover: {roofline.crossover:.1f} rows. Predicted ceiling of one row and one token a forward, as "
-        f"in autoregression: {roofline.ceiling:.0f} tokens/s."
+        f"Predicted crossover: {roofline.crossover:.1f} rows. Predicted limit with one row and one token per forward, "
+        f"as in autoregression: {roofline.ceiling:.0f} tokens/s."
     )

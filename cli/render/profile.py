@@ -1,4 +1,4 @@
-"""The time of a run by stage, as a person reads it."""
+"""The table of the time that each stage of a run took."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from d3mlx.cli.render.printer import printer
 from d3mlx.profiling import STAGES, Profile, Stage
 
 MEANING: dict[Stage, str] = {
-    "plan": "which rows are computed",
-    "forward": "the model on them, head included; the host waits",
-    "acceptance": "token statistics, which tokens commit; the host waits",
-    "commit": "canvas and Step event",
-    "consumers": "text, rendering, JSON",
+    "plan": "choose the rows to compute",
+    "forward": "run the model and its head, wait for the result",
+    "acceptance": "compute token statistics, choose the tokens to commit, wait for the result",
+    "commit": "update the canvas, make the Step event",
+    "consumers": "write text, draw, write JSON",
 }
 
 
 def profile_record(profile: Profile) -> dict[str, Any]:
-    """For JSON, in seconds."""
+    """Return a profile as a JSON-ready dict, with times in seconds."""
     return {"steps": profile.steps, "seconds": dict(profile.seconds), "total": profile.total}
 
 
 def profile_table(profile: Profile) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0))
     table.add_column("stage")
-    for name in ("ms a step", "seconds", "share"):
+    for name in ("ms/step", "seconds", "share"):
         table.add_column(name, justify="right")
-    table.add_column("what")
+    table.add_column("work")
     total, steps = profile.total, max(profile.steps, 1)
     for stage in STAGES:
         seconds = profile.seconds[stage]
@@ -39,5 +39,5 @@ def profile_table(profile: Profile) -> Table:
 
 
 def show_profile(profile: Profile) -> None:
-    """On standard error, whatever standard output is for."""
+    """Print a profile on standard error. Standard output may be JSON or text for another program."""
     printer(stderr=True).print(profile_table(profile))

@@ -1,4 +1,4 @@
-"""How far a long run is, on standard error: a bar on a terminal, a line now and then elsewhere."""
+"""Progress of a long run on standard error: a bar on a terminal, a line every 30 seconds elsewhere."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from rich.console import Console, ConsoleDimensions
 from d3mlx.distill.trajectories import Trajectory
 
 LINE_SECONDS = 30
-"""Between two lines of progress."""
+"""Time between two lines of progress."""
 
 
 class BarConsole(Console):
-    """Standard error, narrower by the two characters "^C" that a terminal shows at Ctrl-C.
+    """Standard error, two columns narrower than the terminal.
 
-    A line as wide as the terminal would wrap at them, and its last refresh would print it a second time.
+    A terminal shows "^C" at Ctrl-C. A line of full width would then wrap, and the last refresh would print it twice.
     """
 
     @property  # type: ignore[misc]
@@ -31,7 +31,7 @@ class BarConsole(Console):
 
 
 def bar(*, in_bytes: bool = False, shown: bool = True) -> rich.Progress:
-    """Return a bar with a count, the time left and a note; a bar that is not `shown` prints nothing."""
+    """Return a bar with a count, the remaining time and a note. It prints nothing if `shown` is false."""
     counts = (rich.DownloadColumn(), rich.TransferSpeedColumn()) if in_bytes else (rich.MofNCompleteColumn(),)
     columns = (rich.TextColumn("{task.description}"), rich.BarColumn(), *counts, rich.TimeElapsedColumn())
     note = rich.TextColumn("{task.fields[note]}", markup=False)
@@ -41,18 +41,18 @@ def bar(*, in_bytes: bool = False, shown: bool = True) -> rich.Progress:
 class Progress:
     """Progress of one run. Use it in a `with` statement.
 
-    total: None until an update knows it. in_bytes: count bytes. shown: False prints nothing. late: show the bar with
-    the first update, after downloads that have bars of their own.
+    total: None until an update gives it. in_bytes: count bytes. shown: False prints nothing. late: show the bar with
+    the first update, so that it comes after the bars of a download.
     """
 
     def __init__(
-        self, what: str, total: int | None = None, *, in_bytes: bool = False, shown: bool = True, late: bool = False
+        self, title: str, total: int | None = None, *, in_bytes: bool = False, shown: bool = True, late: bool = False
     ):
         on_terminal = shown and sys.stderr.isatty()
         self.bar = bar(in_bytes=in_bytes, shown=on_terminal)
-        self.task = self.bar.add_task(what, total=total, start=not late, note="")
+        self.task = self.bar.add_task(title, total=total, start=not late, note="")
         self.late = late
-        self.what, self.total, self.done = what, total, 0
+        self.title, self.total, self.done = title, total, 0
         self.lines, self.last = shown and not on_terminal, time.monotonic()
 
     def __enter__(self) -> Self:
@@ -64,7 +64,7 @@ class Progress:
         self.bar.stop()
 
     def update(self, done: int, total: int | None = None, note: str = "") -> None:
-        """Show that `done` of `total` are done, and a note beside it."""
+        """Show that `done` of `total` are done, with a note after it."""
         self.done, self.total = done, total or self.total
         if self.late:
             self.bar.start()
@@ -73,20 +73,20 @@ class Progress:
         if self.lines and time.monotonic() - self.last > LINE_SECONDS:
             self.last = time.monotonic()
             of = f" of {self.total}" if self.total else ""
-            sys.stderr.write(f"{self.what}: {done}{of}{f', {note}' if note else ''}\n")
+            sys.stderr.write(f"{self.title}: {done}{of}{f', {note}' if note else ''}\n")
 
     def advance(self, note: str = "") -> None:
-        """Show that one more is done."""
+        """Add one to the count, and show it with a note."""
         self.update(self.done + 1, note=note)
 
 
 class RecordingProgress(Progress):
-    """Progress of a recording, with the share of correct answers among those that were checked."""
+    """Progress of a recording. Its note is the share of correct answers among those checked."""
 
     checked = correct = 0
 
     def __call__(self, trajectory: Trajectory | None, done: int, total: int) -> None:
-        """Show one more trajectory; None at the start."""
+        """Show one more trajectory. At the start of a recording there is none."""
         if trajectory is not None and trajectory.correct is not None:
             self.checked += 1
             self.correct += trajectory.correct
@@ -95,7 +95,7 @@ class RecordingProgress(Progress):
 
 @contextmanager
 def status(text: str) -> Iterator[Callable[[str], None]]:
-    """Show on a terminal what is being done, without a count; yields a function that changes the text."""
+    """Yield a function that changes the status text. The text is shown on a terminal only, with a spinner."""
     if not sys.stderr.isatty():
         yield lambda text: None
         return

@@ -1,4 +1,4 @@
-"""Evaluations as a person reads them, and the files that `eval` and `compare` write."""
+"""Tables of evaluations, and the files that `eval` and `compare` write."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from d3mlx.files import write_text
 
 def check_y_max(y_max: float | None) -> None:
     if y_max is not None and not 0 < y_max <= 100:
-        raise ConfigError(f"--y-max is an accuracy in percent, above 0 and at most 100, not {y_max:g}.")
+        raise ConfigError(f"Invalid --y-max {y_max:g}. Use an accuracy in percent, above 0 and at most 100.")
 
 
 def check_plot(path: Path | None) -> None:
     if path == Path("-"):
-        raise ConfigError("--plot writes a file; name one, such as curve.svg.")
+        raise ConfigError("--plot cannot write to standard output. Give a file name, for example curve.svg.")
 
 
 def check_outputs(*paths: Path | None) -> None:
-    """Raise ConfigError for a file that could not be written: that is no news for after a long run."""
+    """Raise ConfigError if one of the files cannot be written. A long run must not fail at its end."""
     for path in paths:
         if path is not None and path != Path("-") and not path.absolute().parent.is_dir():
-            raise ConfigError(f"There is no folder {path.parent} to write {path.name} to; make it first.")
+            raise ConfigError(f"Cannot write {path}: there is no folder {path.parent}. Create it first.")
         if path is not None and path.is_dir():
-            raise ConfigError(f"{path} is a folder; name a file in it.")
+            raise ConfigError(f"{path} is a folder. Give the name of a file.")
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -50,7 +50,7 @@ def interval(low: float, high: float, sign: str = "") -> str:
 
 
 def cells(point: OperatingPoint, strict: bool) -> list[str]:
-    """Return a point's figures, in the order of the columns."""
+    """Return the figures of a point, in the order of the columns."""
     totals = point.score
     figures = [f"{100 * totals.accuracy:.2f} %", interval(*totals.interval)]
     if strict:
@@ -70,8 +70,8 @@ def has_strict(runs: Sequence[Run]) -> bool:
 def show_run(run: Run, run_area: Area, y_max_given: bool) -> None:
     """Print the table of one evaluation and its AUP on standard output."""
     strict = has_strict([run])
-    knobs = {point.setting.option or "decoder" for point in run.points}
-    table = Table(knobs.pop() if len(knobs) == 1 else "setting", box=None, padding=(0, 2, 0, 0))
+    options = {point.setting.option or "decoder" for point in run.points}
+    table = Table(options.pop() if len(options) == 1 else "setting", box=None, padding=(0, 2, 0, 0))
     add_columns(table, strict, "forwards")
     for point in run.points:
         value = point.setting.value
@@ -79,19 +79,20 @@ def show_run(run: Run, run_area: Area, y_max_given: bool) -> None:
         table.add_row(name, *cells(point, strict), f"{point.score.forwards:,}")
     console = printer()
     console.print(table)
-    console.print(area_line(run_area, "as given" if y_max_given else "the best of this run"), soft_wrap=True)
+    console.print(area_line(run_area, "given" if y_max_given else "best of this run"), soft_wrap=True)
 
 
 def area_line(run_area: Area, origin: str) -> str:
-    """Return AUP as one line, or the reason why there is none. origin: where y-max comes from."""
+    """Return AUP as one line, or the reason why there is none. origin: source of y-max."""
     if run_area.value is None:
         return str(run_area.why)
-    left_out = f"; {run_area.left_out} left out, too far below the first" if run_area.left_out else ""
-    return f"AUP: {run_area.value:.2f} with y-max {run_area.y_max:.2f} % ({origin}){left_out}"
+    points = "point is" if run_area.left_out == 1 else "points are"
+    excluded = f"; {run_area.left_out} {points} not counted (accuracy too low)" if run_area.left_out else ""
+    return f"AUP: {run_area.value:.2f} with y-max {run_area.y_max:.2f} % ({origin}){excluded}"
 
 
 def show_comparison(runs: Sequence[Run], areas: Sequence[Area], origin: str) -> None:
-    """Print all points of all runs, each with its difference to the least parallel point of the first run."""
+    """Print the points of all runs. Each has its difference to the least parallel point of the first run."""
     reference, strict = runs[0].by_parallelism()[0], has_strict(runs)
     table = Table(box=None, padding=(0, 2, 0, 0))
     table.add_column("", overflow="fold")
@@ -107,9 +108,9 @@ def show_comparison(runs: Sequence[Run], areas: Sequence[Area], origin: str) -> 
             table.add_row(f"  {point.setting.label}", *cells(point, strict), change)
     console = printer()
     console.print(table)
-    console.print(f"{reference.score.problems} problems that all of them have; differences in percentage points.")
+    console.print(f"Measured on the {reference.score.problems} problems of all runs. Differences in percentage points.")
     apart = asked_apart(runs)
     if apart:
-        console.print(f"The runs also differ in {', '.join(apart)}, so not all of it is the decoder's or the model's.")
+        console.print(f"The runs also differ in {', '.join(apart)}, which can explain a part of the differences.")
     for run, run_area in zip(runs, areas, strict=True):
         console.print(f"{run.name}: {area_line(run_area, origin)}", soft_wrap=True, markup=False)

@@ -1,4 +1,4 @@
-"""What a training run looks like: a live panel on a terminal, a line now and then elsewhere."""
+"""Display of a training run: a live panel on a terminal, regular lines elsewhere."""
 
 from __future__ import annotations
 
@@ -17,29 +17,30 @@ from d3mlx.distill.trainer import Report
 
 SPARK = "▁▂▃▄▅▆▇█"
 HISTORY = 48
-"""Points of the loss curve that is shown."""
+"""Number of points of the loss curve."""
 
 
 def spark(values: list[float]) -> str:
-    """A curve in one line of text."""
+    """Return a curve as one line of block characters."""
     low, high = min(values), max(values)
     span = (high - low) or 1.0
     return "".join(SPARK[min(int((value - low) / span * len(SPARK)), len(SPARK) - 1)] for value in values)
 
 
 class Speed:
-    """Tokens per second since the last time it was asked, or since the start."""
+    """Mean number of tokens per second since the start of the run."""
 
     def __init__(self) -> None:
         self.tokens, self.began = 0, time.perf_counter()
 
     def add(self, report: Report) -> float:
+        """Add the tokens of a step, and return tokens per second."""
         self.tokens += report.tokens
         return self.tokens / max(time.perf_counter() - self.began, 1e-9)
 
 
 def cells(report: Report, speed: float) -> dict[str, str]:
-    """The figures of a step as a person reads them."""
+    """Return the figures of a step as text, under their names."""
     shown = {"loss": f"{report.loss:.4f}"}
     shown |= {name.replace("_", " "): f"{value:.4f}" for name, value in report.terms.items()}
     shown |= {name.replace("_", " "): f"{value:.3g}" for name, value in report.figures.items()}
@@ -48,7 +49,7 @@ def cells(report: Report, speed: float) -> dict[str, str]:
 
 
 class LivePanel:
-    """Progress with the time left, every figure of the newest step, and the curve of the loss."""
+    """Progress bar, figures of the latest step, and the curve of the loss."""
 
     def __init__(self, title: str):
         self.progress = bar()
@@ -102,7 +103,7 @@ class Lines:
 
 
 def watcher(config: DistillConfig, rows: int) -> Any:
-    """Return the display of a run on this number of examples, as `distill` takes it."""
+    """Return the display of a run. rows: number of examples."""
     if sys.stderr.isatty():
         return LivePanel(f"{config.objective} on {rows} examples")
     return Lines(config.log_every)

@@ -14,7 +14,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from d3mlx.canvas import Canvas
-from d3mlx.cli.render.live import LiveView, View, entropy_colour, printable
+from d3mlx.cli.render.live import LiveView, View, entropy_color, printable
 from d3mlx.decoding.schedule import Block
 from d3mlx.request import Stats, Step
 
@@ -62,8 +62,8 @@ TEXT = st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=3
 
 
 @settings(max_examples=60, deadline=None)
-@given(text=TEXT, width=st.integers(12, 100), seed=st.integers(0, 999), colours=st.booleans())
-def test_no_frame_is_wider_or_taller_than_the_terminal(text: str, width: int, seed: int, colours: bool) -> None:
+@given(text=TEXT, width=st.integers(12, 100), seed=st.integers(0, 999), colors=st.booleans())
+def test_no_frame_is_wider_or_taller_than_the_terminal(text: str, width: int, seed: int, colors: bool) -> None:
     data = text.encode()
     view = view_of(len(data))
     order = np.random.default_rng(seed).permutation(len(data))
@@ -146,14 +146,14 @@ def test_commits_are_lit_and_cool() -> None:
     view.take(step_of(0, [1], [ord("a")], 2))
     options: dict[str, Any] = {"force_terminal": True, "color_system": "truecolor"}
     lit = "".join(frame(view, 40, **options))
-    colour = entropy_colour(0.5).removeprefix("rgb(").removesuffix(")").replace(",", ";")
-    assert f"48;2;{colour}" in lit
+    color = entropy_color(0.5).removeprefix("rgb(").removesuffix(")").replace(",", ";")
+    assert f"48;2;{color}" in lit
     for index in range(1, 6):
         view.take(step_of(index, [], [], 2))
-    assert f"2;{colour}" not in "".join(frame(view, 40, **options))
+    assert f"2;{color}" not in "".join(frame(view, 40, **options))
 
 
-def test_without_colours_a_fresh_commit_is_still_marked(monkeypatch: Any) -> None:
+def test_without_colors_a_fresh_commit_is_still_marked(monkeypatch: Any) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
     view = view_of(2)
     view.canvas.commit(np.array([1]), np.array([ord("a")]))
@@ -165,8 +165,8 @@ def test_without_colours_a_fresh_commit_is_still_marked(monkeypatch: Any) -> Non
 
 
 def test_entropy_has_a_colour_from_sure_to_unsure() -> None:
-    assert len({entropy_colour(e) for e in (0.0, 0.5, 1.0, 1.5, 2.0)}) == 5
-    assert entropy_colour(2.0) == entropy_colour(50.0) == entropy_colour(float("inf"))
+    assert len({entropy_color(e) for e in (0.0, 0.5, 1.0, 1.5, 2.0)}) == 5
+    assert entropy_color(2.0) == entropy_color(50.0) == entropy_color(float("inf"))
 
 
 def test_the_live_view_leaves_the_answer_and_the_statistics() -> None:
