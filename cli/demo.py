@@ -112,7 +112,7 @@ def results(records: list[dict[str, Any]]) -> Table:
 
 
 def demo(
-    count: Annotated[int, typer.Option(help="Number of problems.", min=1, max=1000)] = 1,
+    count: Annotated[int, typer.Option(help="Number of problems to solve.", min=1, max=1000)] = 1,
     seed: Annotated[int | None, typer.Option(help="Seed of the problems.", show_default="random", min=0)] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Write one JSON object per problem.", rich_help_panel=OUTPUT)

@@ -78,7 +78,12 @@ def distill(
     rank: Annotated[Whole, setting("rank", "Rank of LoRA.", TRAINED)] = None,
     scale: Annotated[Real, setting("scale", "Scale of LoRA (alpha divided by rank).", TRAINED)] = None,
     dropout: Annotated[Real, setting("dropout", "Dropout of LoRA.", TRAINED)] = None,
-    targets: Annotated[Text, setting("targets", "Projections with LoRA.", TRAINED)] = None,
+    targets: Annotated[
+        Text,
+        typer.Option(
+            help="Projections with LoRA, for example q_proj,v_proj.", show_default="all seven", rich_help_panel=TRAINED
+        ),
+    ] = None,
     grad_checkpoint: Annotated[
         Flag,
         setting(
@@ -171,7 +176,7 @@ def distill(
     The d3LLM objective masks a block of an answer in the order in which a teacher committed it. The student learns the
     masked tokens, and an entropy loss makes correct predictions more confident. --objective sft needs no teacher.
 
-    The output is an adapter folder of mlx-lm, with a numbered copy per checkpoint, log.jsonl and the state for --resume.
+    The output is an adapter folder as in mlx-lm, with numbered checkpoints, log.jsonl, and the state for --resume.
 
     Example: d3mlx distill --model teacher --data runs/teacher --iters 20 --estimate
     """

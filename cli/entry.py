@@ -1,4 +1,4 @@
-"""What the `d3mlx` script runs: the command line, imported once Ctrl-C ends the process without a traceback."""
+"""Entry point of the `d3mlx` script. It imports the program after it has set the action of Ctrl-C."""
 
 from __future__ import annotations
 

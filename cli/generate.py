@@ -48,7 +48,7 @@ def one_prompt(argument: str | None, option: str | None) -> str:
     """Return the prompt from the argument or --prompt. Raises BadParameter if both or none are given."""
     if (argument is None) == (option is None):
         raise typer.BadParameter(
-            "give it as the argument or with --prompt, not both. - reads standard input.", param_hint="the prompt"
+            "give it either as the argument or with --prompt. - reads standard input.", param_hint="the prompt"
         )
     return argument if argument is not None else str(option)
 

@@ -220,7 +220,7 @@ def sentence(error: BaseException) -> str:
 
 
 def abandon_output() -> None:
-    """Discard text that cannot be written. Otherwise Python tries again at exit and changes the exit status."""
+    """Drop text that cannot be written. Otherwise Python tries again at exit and changes the exit status."""
     try:
         sys.stdout.flush()
     except (OSError, ValueError, AttributeError):

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import ast
 import re
+import shlex
 from functools import cache
 from pathlib import Path
 
-from d3mlx.cli.main import COMMANDS, command_function
+import pytest
+from typer.core import TyperOption
+
+from d3mlx.cli.main import COMMANDS, command_function, load_command
 from d3mlx.decoding.options import options_of
 from d3mlx.decoding.presets import PRESETS
 
@@ -77,8 +81,8 @@ def test_commands_do_not_import_each_other() -> None:
 
 def test_a_command_is_listed_as_it_describes_itself() -> None:
     """The list of commands is read without importing any, so it repeats the first sentence of each."""
-    for name, (_, summary) in COMMANDS.items():
-        assert (command_function(name).__doc__ or "").startswith(summary)
+    for name, entry in COMMANDS.items():
+        assert (command_function(name).__doc__ or "").startswith(entry.summary)
 
 
 def test_a_room_of_commands_has_files_for_commands_and_helpers_only() -> None:
@@ -114,3 +118,31 @@ def test_no_other_file_asks_which_family_a_model_is() -> None:
     assert {name for name in outside(asking, "d3mlx.research") if not name.startswith("d3mlx.models.")} <= {
         "d3mlx.distill.config"
     }
+
+
+OWN_HELP = {"--adapter-path", "--batch-size", "--data", "--dequantize", "--json", "--q-bits", "--seed"}
+"""Options that mean different things in different commands, such as a folder to read and a folder to write."""
+
+
+def test_an_option_has_the_same_help_in_all_commands() -> None:
+    texts: dict[str, set[str]] = {}
+    for name in COMMANDS:
+        for parameter in load_command(name).params:
+            if isinstance(parameter, TyperOption) and not parameter.hidden:
+                texts.setdefault(parameter.opts[0], set()).add(str(parameter.help).split(" [dim]")[0])
+    assert {name for name, helps in texts.items() if len(helps) > 1} <= OWN_HELP | decoder_flags()
+
+
+def decoder_flags() -> set[str]:
+    """Return the flags of decoders, which the commands describe for different sets of decoders."""
+    return {f"--{option.flag}" for kind in PRESETS.values() for option in options_of(kind).values()}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_help_page_has_an_example_of_its_command(name: str) -> None:
+    command = load_command(name)
+    example = str(command.help).rpartition("Example: ")[2]
+    program, subcommand, *arguments = shlex.split(example)
+    assert (program, subcommand) == ("d3mlx", name)
+    # Options that exist and values of their types: the command itself does not run.
+    assert command.make_context(name, arguments).params

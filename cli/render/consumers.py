@@ -59,7 +59,7 @@ class Consumer(Protocol):
     def finish(self, report: Report) -> None: ...
 
     def close(self) -> None:
-        """Clean up. This is the last call, also after an error or Ctrl-C."""
+        """Finish and clean up. This is the last call, also after an error or Ctrl-C."""
         ...
 
 

@@ -75,11 +75,11 @@ def test_a_model_is_measured_and_its_padding_kept(
     table = [line.split() for line in done.out.splitlines() if re.match(r" *\d+ ", line)]
     assert [line[0] for line in table] == [str(step["rows"]) for step in steps]
     assert [line[-1] for line in table] == [str(step["repeats"]) for step in steps]
-    for start in ("Machine: ", "Software: d3mlx ", "Prefill: 64 tokens", "Crossover: up to", "Fit: t(rows) = max("):
+    for start in ("Machine: ", "Software: d3mlx ", "Prefill: 64 tokens", "Crossover: ", "Fit: t(rows) = max("):
         assert f"\n{start}" in done.out
-    assert f"Best padding: row counts rounded up to a multiple of {found['crossover']['padding']}." in done.out
-    assert f"Kept in {cache / 'bench.json'}." in done.out
-    assert f"; selective computes multiples of {found['row_multiple']} rows:" in done.out
+    assert f"Best row multiple: {found['crossover']['padding']}." in done.out
+    assert f"Saved to {cache / 'bench.json'}." in done.out
+    assert f"row multiple {found['row_multiple']} for selective:" in done.out
     assert "d3llm:none, by stage of the loop:" in done.out
 
 
@@ -132,7 +132,7 @@ def test_shapes_need_no_weights(d3mlx: Any, cache: Path) -> None:
     named = d3mlx("bench", "--shape", "dream-7b", *TINY, "--kv-heads", "2", *FEW, *SHORT)
     assert (named.status, named.err) == (0, "")
     assert "Model: random weights, dream-7b (dream)" in named.out
-    assert "Best padding: not measured" in named.out
+    assert "Best row multiple: not measured" in named.out
     assert "Whole answers" not in named.out
 
 
@@ -160,11 +160,11 @@ def test_a_cache_that_cannot_be_written_costs_no_result(
     monkeypatch.setenv("D3MLX_CACHE", str(tmp_path / "file" / "cache"))
     done = d3mlx("bench", *TINY, "--context", "64", *SHORT)
     assert (done.status, done.err) == (0, "")
-    assert "Best padding: row counts rounded up" in done.out
-    assert re.search(r"\nNot kept: \S+ cannot be written to: Not a directory; give another folder\.\n", done.out)
+    assert "Best row multiple: " in done.out
+    assert re.search(r"\nNot saved: \S+ cannot be written to: Not a directory; give another folder\.\n", done.out)
     monkeypatch.setattr("d3mlx.cli.bench.REPEATS", 10**9)
     done = d3mlx("bench", *TINY, "--context", "64", *SHORT)
-    assert "Not kept: some row counts were measured fewer than" in done.out
+    assert "Not saved: some row counts were measured fewer than" in done.out
 
 
 def test_a_prediction_says_so_and_shows_its_inputs(d3mlx: Any, llada: str, cache: Path) -> None:
@@ -198,7 +198,7 @@ WRONG = [
     (["--decoders", "beam"], "beam"),
     (["--decoders", "d3llm:dual"], "dual"),
     (["--decoders", "selective:none"], "does not take cache"),
-    (["--context", "100000"], "context of 512"),
+    (["--context", "100000"], "The maximum of this model is 512."),
     ([*TINY, "--context", "0"], "--context"),
     ([*TINY, "--row-counts", "0,8"], "--row-counts"),
     ([*TINY, "--context", "16", "--row-counts", "8,17"], "--row-counts"),

@@ -37,7 +37,7 @@ def test_record_train_fuse_generate(d3mlx: Any, tmp_path: Path) -> None:
     assert [line.split(":")[0] for line in lines[:-1]] == ["step 1/2", "step 2/2"]
     assert lines[-1] == f"The adapters are in {adapters}."
     status, _, err = d3mlx("distill", *common, *options, "--resume")
-    assert (status, "nothing was trained" in err.splitlines()[-1]) == (0, True)
+    assert (status, "already complete" in err.splitlines()[-1]) == (0, True)
     effective = json.loads((tmp_path / "adapters" / "distill.json").read_text())
     assert (effective["rank"], effective["selection"], effective["iters"]) == (2, "segment", 2)
     status, _, err = d3mlx("distill", *common, *options)
@@ -97,11 +97,11 @@ def test_a_batch_of_nothing_is_refused(d3mlx: Any, tmp_path: Path) -> None:
         (["distill", "--data", "embedded", "--config", "none.yaml"], "no config file"),
         (["distill", "--data", "embedded", "--resume"], "no run to resume"),
         (["trajectories", "out", "--data", "none.jsonl"], "no file none.jsonl"),
-        (["trajectories", "out", "--import", "x.jsonl", "--check"], "have no use"),
-        (["trajectories", "out", "--import", "x.jsonl", "--limit", "3"], "--limit has no use"),
+        (["trajectories", "out", "--import", "x.jsonl", "--check"], "Run without --data and without options"),
+        (["trajectories", "out", "--import", "x.jsonl", "--limit", "3"], "Run without --limit"),
         (["distill", "--data", "embedded"], "use --objective sft"),
         (["distill", "--data", "embedded", "--scale", "nan"], "scale must be at least 0"),
-        (["eval", "--task", "embedded", "--plot", "-"], "--plot writes a file"),
+        (["eval", "--task", "embedded", "--plot", "-"], "--plot cannot write"),
         (["fuse", "--adapter-path", "none"], "not an adapter folder"),
     ],
 )

@@ -210,7 +210,7 @@ def test_ctrl_c_leaves_a_folder_that_goes_on(d3mlx: Any, llada: str, tmp_path: P
     process.send_signal(signal.SIGINT)
     printed, err = process.communicate(timeout=60)
     assert (process.returncode, printed) == (130, "")
-    assert err == f"What is solved is kept in {out}; the same command goes on from there.\nInterrupted.\n"
+    assert err == f"The solved problems are in {out}. Run the same command to continue.\nInterrupted.\n"
     solved = file.read_bytes()
     assert solved.endswith(b"\n")
     count = solved.count(b"\n")

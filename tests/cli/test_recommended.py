@@ -57,7 +57,7 @@ def test_one_flag_takes_them_and_others_win(d3mlx: Any, tmp_path: Path) -> None:
     assert (own["decoder"], own["policies"]["acceptance"]["threshold"]) == ("selective", 0.4)
     unknown = d3mlx("generate", "hi", "--model", str(write_llada(tmp_path / "model")), "--recommended")
     assert (unknown.status, unknown.out) == (1, "")
-    assert "No recommended settings are known" in unknown.err
+    assert "There are no recommended settings" in unknown.err
 
 
 @pytest.mark.parametrize("family", ["llada", "dream"])
