@@ -80,7 +80,7 @@ def test_a_model_is_measured_and_its_padding_kept(
     assert f"Best row multiple: {found['crossover']['padding']}." in done.out
     assert f"Saved to {cache / 'bench.json'}." in done.out
     assert f"row multiple {found['row_multiple']} for selective:" in done.out
-    assert "d3llm:none, by stage of the loop:" in done.out
+    assert "d3llm:none, time per stage of the loop:" in done.out
 
 
 def test_decoders_use_what_was_measured_and_evaluations_do_not(d3mlx: Any, llada: str, tmp_path: Path) -> None:
