@@ -1,1 +1,1 @@
-"""How the demonstration models are built and the measurements in docs/results are made. Not part of the wheel."""
+"""Builds of the demonstration models, and the experiments of docs/results. Not part of the wheel."""

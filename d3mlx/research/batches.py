@@ -1,8 +1,10 @@
 """Training batches of token ids: worded problems, arithmetic drills, and associative recall.
 
-A batch is a pure function of (kind, index, seed), so a resumed run sees what an uninterrupted one would have seen.
-No attention mask exists, so sequences are not padded: a response is followed by end tokens up to the batch's length,
-as its canvas is at generation time.
+A batch is a pure function of (kind, index, seed), so a resumed run gets the same batches as an uninterrupted one.
+There is no attention mask, so sequences are not padded. Instead, end tokens follow a response up to the length of the
+batch, as in the canvas during generation.
+
+Shapes: B sequences of L tokens.
 """
 
 from __future__ import annotations
@@ -21,60 +23,75 @@ from d3mlx.data.problems import SHOT_OPERATIONS, Problem, Split, page, problem
 from d3mlx.data.tokens import BOS, END, TURN, header
 
 CANVAS = 64
-"""Response tokens that the longest solution and its end fit into; the length that the model is evaluated with."""
+"""Tokens of a response. The longest solution and its end token fit. The models are evaluated with this length."""
 
 POOL = 8
-"""Batches drawn together and sorted by length, so that short problems do not pay for long ones."""
+"""Batches that are drawn together and sorted by length, so that a batch has problems of similar length."""
 
 END_WEIGHT = 0.1
+"""Loss weight of the end tokens after a response."""
+
 FAR_WEIGHT = 0.1
-"""Loss weight of the text after the block that is being decoded: much of it cannot be known yet."""
+"""Loss weight of the text after the block that is being decoded. Much of it cannot be known yet."""
 
 BLOCKS = (8, 16, 32)
+"""Sizes of the block that is being decoded."""
+
 SHOTS = 5
+"""Worked examples before a problem."""
 
 EQUATIONS = 8
+"""Equations of a drill."""
+
 PAIRS = 5
+"""Pairs of a recall exercise."""
+
 RESULT = re.compile(r"=(\d+)")
 
 
 @dataclass(frozen=True)
 class Batch:
-    """ids [B, T]; weights [B, T], the loss weight of a masked position, 0 where a position is never masked."""
+    """Token ids [B, L] and loss weights [B, L] of a batch. Positions of weight 0 are never masked."""
 
     ids: NDArray[np.int32]
     weights: NDArray[np.float32]
     lowest_ratio: float = 0.0
-    """Mask ratios are drawn from lowest_ratio to 1."""
+    """Mask ratios are drawn between this and 1."""
     hidden_from: NDArray[np.int32] | None = None
-    """[B], the position from which on everything is masked."""
+    """Position [B] from which on everything is masked."""
 
 
 @dataclass(frozen=True)
 class Example:
-    """One sequence before it is padded with end tokens; `asked` holds loss weights, 0 for what stays visible."""
+    """One sequence, before end tokens are added.
+
+    ids: prompt and response. weights: a loss weight per token, 0 for tokens that stay visible. prompt: prompt tokens.
+    """
 
     ids: list[int]
-    asked: Sequence[float]
+    weights: Sequence[float]
     prompt: int
 
 
 def stack(
     examples: list[Example], length: int, end: int, end_weight: float = END_WEIGHT
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    """Token ids and loss weights [B, T] of examples, then end tokens; T is `length` rounded up to a multiple of 8."""
+    """Return token ids and loss weights of examples, both [B, L], filled with end tokens.
+
+    L is `length`, rounded up to a multiple of 8.
+    """
     shape = len(examples), -(-length // 8) * 8
     ids, weights = np.full(shape, end, np.int32), np.full(shape, end_weight, np.float32)
     for row, example in enumerate(examples):
         ids[row, : len(example.ids)] = example.ids
-        weights[row, : len(example.ids)] = example.asked
+        weights[row, : len(example.ids)] = example.weights
     return ids, weights
 
 
 class Source:
-    """Builds every kind of batch for one tokenizer, batch size and seed.
+    """Builder of every kind of batch for one tokenizer, batch size and seed.
 
-    questions: so many problems are asked at once, and answered on a canvas that is as many times longer.
+    questions: problems in one prompt. The canvas is longer by the same factor.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast, size: int, seed: int, questions: int = 1):
@@ -103,15 +120,15 @@ class Source:
 
     def draw_pool(self, number: int, most_operations: int, split: Split) -> list[list[Example]]:
         count = POOL * self.size
-        asked = range(number * count, (number + 1) * count)
-        drawn = [page(i, self.questions, split, self.seed, most_operations) for i in asked]
+        indices = range(number * count, (number + 1) * count)
+        drawn = [page(i, self.questions, split, self.seed, most_operations) for i in indices]
         examples = sorted(self.examples(drawn), key=lambda example: len(example.ids))
         batches = [examples[i : i + self.size] for i in range(0, count, self.size)]
         random.Random(f"pool/{self.seed}/{number}").shuffle(batches)
         return batches
 
     def problems(self, index: int, most_operations: int = 4, split: Split = "train") -> Batch:
-        """Problems of similar length; a quarter of the batches have the whole canvas of end tokens after them."""
+        """Return problems of similar length. A quarter of the batches include the whole canvas."""
         examples = self.sorted_pool(index // POOL, most_operations, split)[index % POOL]
         rng = random.Random(f"problems/{self.seed}/{index}")
         longest = max(len(example.ids) for example in examples)
@@ -120,10 +137,10 @@ class Source:
         return Batch(*stack(examples, longest, self.end))
 
     def continued(self, index: int, most_operations: int = 4) -> Batch:
-        """Problems of which the solution is shown up to one of its equal signs, and nearly all of the rest is masked.
+        """Return problems whose solution is visible up to one of its equal signs. Nearly all of the rest is masked.
 
-        So a result is computed where it is needed, its length unknown and no copy of it in sight, as in decoding. The
-        result and the token after it carry the loss.
+        As in decoding, the length of the next result is unknown, and no copy of it is visible. Only the result and
+        the token after it have full loss weight.
         """
         pool = self.sorted_pool(index // POOL, most_operations, "train")
         rng = random.Random(f"continued/{self.seed}/{index}")
@@ -132,7 +149,7 @@ class Source:
         return Batch(*stack(examples, longest, self.end), lowest_ratio=0.9)
 
     def cut(self, example: Example, rng: random.Random) -> Example:
-        """The example with one result to be computed next."""
+        """Return the example with one result to compute next."""
         signs = [i for i in range(example.prompt, len(example.ids)) if example.ids[i] == self.equals]
         shown = rng.choice(signs) + 1
         end = shown
@@ -142,30 +159,30 @@ class Source:
         return Example(example.ids, weights, example.prompt)
 
     def blocks(self, index: int, most_operations: int = 4) -> Batch:
-        """Problems as a block decoder meets them: the solution up to a block, some of the block, nothing after it.
+        """Return problems as a block decoder sees them: visible up to a block, partly in it, and masked after it.
 
-        Masks spread evenly over a solution hardly ever look like that.
+        Masks that are spread evenly over a solution rarely look like this.
         """
         pool = self.sorted_pool(index // POOL, most_operations, "train")
         return self.in_blocks(pool[index % POOL], random.Random(f"blocks/{self.seed}/{index}"))
 
-    def in_blocks(self, whole: list[Example], rng: random.Random) -> Batch:
+    def in_blocks(self, solved: list[Example], rng: random.Random) -> Batch:
+        """Return complete examples as a block decoder sees them, each with a random block."""
         examples, ends = [], []
-        for example in whole:
+        for example in solved:
             start = rng.randrange(example.prompt, len(example.ids))
             end = start + rng.choice(BLOCKS)
             weights = [0.0] * start + [1.0 if i < end else FAR_WEIGHT for i in range(start, len(example.ids))]
             examples.append(Example(example.ids, weights, example.prompt))
             ends.append(end)
         longest = max(example.prompt for example in examples) + self.canvas
-        ids, weights_of = stack(examples, longest, self.end)
-        return Batch(ids, weights_of, hidden_from=np.array(ends, np.int32))
+        return Batch(*stack(examples, longest, self.end), hidden_from=np.array(ends, np.int32))
 
     def worked(self, index: int, most_operations: int = 4) -> Batch:
-        """Problems after five worked examples, a quarter as many as in other batches, which are that much shorter.
+        """Return problems after five worked examples.
 
-        Half of the batches are as block decoders meet them. In the others the examples have masks as well: so a
-        sequence has six solutions to learn from.
+        The sequences are long, so these batches have a quarter of the usual number. Half of the batches are masked
+        as block decoders see them. The others mask the worked examples too, so a sequence has six solutions to learn.
         """
         rng = random.Random(f"worked/{self.seed}/{index}")
         questions = self.sorted_pool(index // POOL, most_operations, "train")[index % POOL][: self.size // 4]
@@ -179,20 +196,20 @@ class Source:
         return Batch(*stack(examples, longest, self.end))
 
     def conversation(self, turns: list[Example]) -> Example:
-        """One text, which begins once; its prompt ends where the last answer begins."""
+        """Return the turns as one text with one first token. Its prompt ends where the last answer begins."""
         first, *others = turns
-        ids, asked = list(first.ids), list(first.asked)
+        ids, weights = list(first.ids), list(first.weights)
         for turn in others:
             prompt = len(ids) + turn.prompt - 1
             ids += turn.ids[1:]
-            asked += turn.asked[1:]
-        return Example(ids, asked, prompt)
+            weights += turn.weights[1:]
+        return Example(ids, weights, prompt)
 
     def drills(self, index: int, chained: bool = False) -> Batch:
-        """Equations from the solutions of training problems, their results masked.
+        """Return equations from the solutions of training problems, with their results masked.
 
-        Each comes from another problem. Chained, the equations of a problem stay together: the next one mostly begins
-        with the result of the one before, so a result can be copied. That teaches copying, and little arithmetic.
+        Each equation is from another problem. If `chained`, the equations of a problem stay together. Most then begin
+        with the result of the equation before, so it can be copied. This teaches copying, and little arithmetic.
         """
         rng = random.Random(f"drills/{self.seed}/{index}")
         texts = []
@@ -205,18 +222,19 @@ class Source:
         start = [*self.opening, *self.turn, self.space]
         examples = []
         for text, encoded in zip(texts, self.encode(texts), strict=True):
-            asked = np.zeros(len(text), bool)
+            in_result = np.zeros(len(text), bool)
             for match in RESULT.finditer(text):
-                asked[match.start(1) : match.end(1)] = True
-            marks = [bool(asked[begin]) for begin, _ in encoded.offsets]
+                in_result[match.start(1) : match.end(1)] = True
+            marks = [bool(in_result[begin]) for begin, _ in encoded.offsets]
             examples.append(Example([*start, *encoded.ids], [False] * len(start) + marks, len(start)))
         longest = max(len(example.ids) for example in examples)
         return Batch(*stack(examples, longest, self.end, end_weight=0.0), lowest_ratio=0.8)
 
     def recall(self, index: int) -> Batch:
-        """Pairs of a word and a word or number in the prompt, the same pairs in another order in the response.
+        """Return prompts with pairs of a word and a value; the responses are the same pairs in another order.
 
-        Copying from the prompt does not emerge from problems alone in any reasonable time; from this it does.
+        A value is a word or a number. These exercises teach copying from the prompt. Problems alone do not teach it in
+        a reasonable time.
         """
         rng = random.Random(f"recall/{self.seed}/{index}")
         examples = []

@@ -1,4 +1,4 @@
-"""An animated picture of the live view, from a real run of the demonstration model.
+"""Draw an animated picture of the live view, from a real run of the demonstration model.
 
 python -m d3mlx.research.picture docs/live.svg
 """
@@ -24,7 +24,7 @@ QUESTION = (
 )
 WIDTH, LINES = 92, 10
 FRAME_SECONDS, LAST_SECONDS = 0.4, 4.0
-"""How long a frame of a run is shown, and the finished answer."""
+"""Seconds for which a frame is shown, and the finished answer."""
 
 
 def frame(number: int, prompt: str, *parts: RenderableType) -> str:
@@ -41,7 +41,7 @@ def frame(number: int, prompt: str, *parts: RenderableType) -> str:
 
 
 def animated(frames: list[str]) -> str:
-    """Return frames of one size as one SVG that shows them in turn, again and again."""
+    """Return frames of the same size as one SVG that shows them in a loop."""
     box = re.search(r'viewBox="([^"]+)"', frames[0])
     assert box is not None
     total = FRAME_SECONDS * (len(frames) - 1) + LAST_SECONDS
@@ -54,7 +54,7 @@ def animated(frames: list[str]) -> str:
             f"{{visibility:visible}}{'' if end == 100 else f'{end + 0.001:.3f}%,100%{{visibility:hidden}}'}}}"
             f".k{number}{{animation:k{number} {total:.1f}s step-end infinite}}"
         )
-    groups = "".join(f'<g class="k{number}">{one}</g>' for number, one in enumerate(frames))
+    groups = "".join(f'<g class="k{number}">{svg}</g>' for number, svg in enumerate(frames))
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="{box[1]}" role="img" '
         f'aria-label="The live view of d3mlx"><style>{"".join(rules)}</style>{groups}</svg>\n'
@@ -65,7 +65,7 @@ def draw(
     out: Annotated[Path, typer.Argument(help="SVG file to write.")],
     prompt: Annotated[str, typer.Argument(help="Question for the model.")] = QUESTION,
 ) -> None:
-    """Run once, and keep a frame of every forward."""
+    """Decode one answer and write a picture with a frame per forward."""
     model, tokenizer = load()
     run = Generation(model, tokenizer, [{"role": "user", "content": prompt}], Selective())
     view = View(run, tokenizer, "demonstration model · selective")

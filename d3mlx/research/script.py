@@ -1,4 +1,4 @@
-"""Commands that are run as modules, with `python -m`: builds and experiments."""
+"""Runner of the builds and experiments as modules, with `python -m`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from d3mlx.errors import D3Error
 
 
 def script(command: Callable[..., None]) -> None:
-    """Run a function as a command line of its own; what a user can mend is told in one sentence."""
+    """Run a function as a command line. An error that the user can fix ends it with one sentence."""
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.command()(command)
     try:

@@ -1,4 +1,7 @@
-"""Masked-diffusion training on batches with answers: hide a share of the response, predict it."""
+"""Masked-diffusion training on batches with answers: hide part of the response and predict it.
+
+Shapes: B sequences of L tokens, R computed rows, D hidden width, V vocabulary.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +18,15 @@ from d3mlx.models import DiffusionModel
 from d3mlx.research.batches import Batch
 
 Head = Callable[[mx.array], mx.array]
-"""Hidden rows [N, D] -> logits [N, V]."""
+"""Maps hidden states [R, D] to logits [R, V]."""
 
 
 @dataclass(frozen=True)
 class Masked:
-    """A batch with hidden positions. `rows` index the flattened [B * T]; padding rows have weight 0."""
+    """A batch with masks: ids [B, L] (int32), and per row its index, target token (int32) and loss weight, each [R].
+
+    `rows` are indices into the flattened [B * L] (int32). Rows that only pad to `ROW_MULTIPLE` have weight 0.
+    """
 
     ids: mx.array
     rows: mx.array
@@ -29,15 +35,18 @@ class Masked:
 
 
 def mask_ratios(count: int, lowest: float, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Ratios uniform in [lowest, 1], one from each of `count` equal strata, for less variance between batches."""
+    """Return `count` mask ratios in [lowest, 1], in random order: a uniform one from each of `count` equal strata.
+
+    The strata reduce the variance between batches.
+    """
     strata = (rng.permutation(count) + rng.random(count)) / count
     return lowest + (1 - lowest) * strata
 
 
 def mask_batch(batch: Batch, mask_id: int, rng: np.random.Generator) -> Masked:
-    """Hide each position of positive weight with its sequence's ratio, or for certain from `hidden_from` on.
+    """Hide each position of positive weight with the probability that is drawn for its sequence.
 
-    At least one position in every batch is hidden.
+    All of them are hidden from `hidden_from` on. At least one position per batch is hidden.
     """
     maskable = batch.weights > 0
     ratios = mask_ratios(len(batch.ids), batch.lowest_ratio, rng)
@@ -53,7 +62,7 @@ def mask_batch(batch: Batch, mask_id: int, rng: np.random.Generator) -> Masked:
 def on_rows(
     ids: NDArray[np.int32], positions: NDArray[np.int64], targets: NDArray[np.int32], weights: NDArray[np.float32]
 ) -> Masked:
-    """A pass on `ids` [B, T] with a loss at the flattened positions `found` of targets and weights [B, T]."""
+    """Return a pass on `ids` [B, L] with a loss at flattened `positions` [N]; targets and weights are [B, L]."""
     padded = -(-len(positions) // ROW_MULTIPLE) * ROW_MULTIPLE
     rows = np.zeros(padded, np.int32)
     rows[: len(positions)] = positions
@@ -63,20 +72,20 @@ def on_rows(
 
 
 def mean_loss(hidden: mx.array, head: Head, masked: Masked) -> mx.array:
-    """Weighted mean cross-entropy over the rows of a pass, of hidden states [B, T, D]; the head sees no other row."""
+    """Return the weighted mean cross-entropy over a pass's rows of `hidden` [B, L, D]. The head computes only these."""
     rows = hidden.reshape(-1, hidden.shape[-1])[masked.rows]
     losses = cross_entropy(head(rows), masked.targets)
     return (losses * masked.weights).sum() / masked.weights.sum()
 
 
 def masked_loss(model: DiffusionModel, masked: Masked) -> mx.array:
-    """Weighted mean cross-entropy over the hidden rows."""
+    """Return the weighted mean cross-entropy over the masked positions."""
     return mean_loss(model.hidden(masked.ids), model.logits, masked)
 
 
 @dataclass(frozen=True)
 class Supervised:
-    """One masked batch a step, from a function of the step."""
+    """Objective with one masked batch per step. batch_at: returns the batch of a step."""
 
     batch_at: Callable[[int], Batch]
     mask_id: int

@@ -126,7 +126,7 @@ def test_worked_examples_are_trained_on_in_the_form_they_are_asked_in() -> None:
     assert (
         TOKENIZER.apply_chat_template(asked, add_generation_prompt=True)["input_ids"] == trained.ids[: trained.prompt]
     )
-    shown = [TOKENIZER.decode([token for token, on in zip(trained.ids, trained.asked, strict=True) if on])]
+    shown = [TOKENIZER.decode([token for token, on in zip(trained.ids, trained.weights, strict=True) if on])]
     assert shown == ["<|eot_id|>".join([*(p.solution for p in before), problem(1, "held-out").solution, ""])]
 
 

@@ -1,8 +1,8 @@
-"""Builds the control of the student: the teacher, trained on for as many steps on the problems recorded for it.
+"""Build the student's control: the teacher, trained further for as many steps as the student, on the same problems.
 
     python -m d3mlx.research.builds.control --out FOLDER [--work FOLDER] [--resume]
 
-What distillation gains is what the student has and the control has not.
+The gain of distillation is the difference between the student and its control.
 """
 
 from __future__ import annotations
@@ -26,16 +26,17 @@ from d3mlx.research.builds.student import DISTILL, RECORDED
 from d3mlx.research.script import script
 
 STEPS = 3352
-"""Of the student that ships, in both rounds."""
+"""Steps of the bundled student, in both rounds."""
 
 PROBLEMS = 2 * RECORDED
-"""Those that were recorded for it."""
+"""Problems that were recorded for the bundled student."""
 
 
 class Solutions:
     """The solutions of the first training problems, in an order like the student's.
 
-    Masked anywhere and as block decoders meet them, in turn: most of what the teacher was trained on at last.
+    Every second batch is masked as block decoders see it, the others anywhere. Most batches of the teacher's last phase
+    are of these two kinds.
     """
 
     def __init__(self, count: int, config: DistillConfig):
@@ -44,20 +45,20 @@ class Solutions:
         self.order = Order(count, config)
 
     def batch(self, step: int) -> Batch:
-        whole = [self.examples[i] for i in self.order.batch(step, 0)]
+        examples = [self.examples[i] for i in self.order.batch(step, 0)]
         if step % 2:
-            return self.source.in_blocks(whole, random.Random(f"control/{step}"))
-        longest = max(example.prompt for example in whole) + CANVAS
-        return Batch(*stack(whole, longest, self.source.end))
+            return self.source.in_blocks(examples, random.Random(f"control/{step}"))
+        longest = max(example.prompt for example in examples) + CANVAS
+        return Batch(*stack(examples, longest, self.source.end))
 
 
 def build(
-    out: Annotated[Path, typer.Option(help="Folder of the finished model; one that exists is replaced.")],
+    out: Annotated[Path, typer.Option(help="Folder of the finished model. Replaces an existing model.")],
     work: Annotated[Path, typer.Option(help="Folder of the checkpoint and the log.")] = Path("runs/control"),
     teacher: Annotated[str, typer.Option(help="Folder of the teacher.")] = TEACHER,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in the work folder.")] = False,
-    steps: Annotated[int, typer.Option(min=1, help="Steps of the student.")] = STEPS,
-    recorded: Annotated[int, typer.Option(min=1, help="Problems that were recorded for it.")] = PROBLEMS,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue from the checkpoint in the work folder.")] = False,
+    steps: Annotated[int, typer.Option(min=1, help="Training steps.")] = STEPS,
+    recorded: Annotated[int, typer.Option(min=1, help="Training problems to learn from.")] = PROBLEMS,
     problems: Annotated[int, typer.Option(min=1, help="Held-out problems to measure with.")] = HELD_OUT,
 ) -> None:
     """Train, quantize, measure and write the control."""
@@ -65,8 +66,8 @@ def build(
     plan = TrainConfig(steps, DISTILL.seed, DISTILL.log_every, DISTILL.save_every, optimizer=DISTILL.optimizer(steps))
     floats = train_on(Further(teacher, Solutions(recorded, DISTILL).batch, plan, {"solutions": recorded}), work, resume)
     origin = (
-        f"The teacher beside it, trained on by `python -m d3mlx.research.builds.control` for {steps} steps on the\n"
-        f"solutions of the first {recorded} training problems."
+        f"The teacher, trained further for {steps} steps on the solutions of the first {recorded} training problems,\n"
+        "by `python -m d3mlx.research.builds.control`."
     )
     publish(floats, out, "d3mlx demonstration model: control of the student", origin, problems)
 

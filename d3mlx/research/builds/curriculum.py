@@ -1,4 +1,4 @@
-"""Which batch the teacher sees at which step."""
+"""The batches of the teacher's training, by step."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from d3mlx.research.batches import Batch, Source
 
 @dataclass(frozen=True)
 class Phase:
-    """Steps before `until`: problems of at most `operations` steps.
+    """A phase that ends before step `until`. Its problems have at most `operations` operations.
 
-    For a share of the batches equations alone, for another problems whose next result is asked for, for a third
-    problems with a finished prefix and nothing after the block at hand, for a fourth problems after worked examples.
+    The others are shares of the batches. drills: equations alone. continued: problems with the next result masked.
+    blocks: problems with a visible prefix and everything after one block masked. worked: problems after worked
+    examples. The remaining batches are problems with masks anywhere. chained: keep the equations of a problem together.
     """
 
     until: int
@@ -27,13 +28,12 @@ class Phase:
 
 @dataclass(frozen=True)
 class Curriculum:
-    """Recall first, which teaches copying; then the wording, with chained equations; then arithmetic; then all of it.
+    """The teacher's phases: recall to learn copying, chained equations for the wording, arithmetic, then everything.
 
-    Arithmetic on its own does not carry over to problems by itself: there a result is mostly visible again further on,
-    and its length is not given. Hence problems with the rest of the solution masked. By then every equation that is
-    reached from left to right comes out right, and those that decoders reach in another order do not: then whole
-    problems with masks anywhere, and at last with masks as block decoders meet them, and after worked examples. The
-    last phase has no end.
+    Drills alone do not teach the arithmetic of problems. In a problem, a copy of the result is often visible further
+    on, and the length of the result is not given. Therefore a later phase masks the rest of a solution. After it,
+    equations that are reached from left to right are correct, but not those that decoders reach in another order.
+    Therefore masks are then anywhere, and finally as block decoders see them. The last phase has no end.
     """
 
     recall_steps: int = 700

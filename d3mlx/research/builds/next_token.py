@@ -1,9 +1,10 @@
-"""The autoregressive counterpart of the teacher: mlx-lm's llama of the same size on the same problems.
+"""Build the autoregressive counterpart of the teacher: mlx-lm's llama of the same size, for the same problems.
 
     python -m d3mlx.research.builds.next_token --out FOLDER [--work FOLDER] [--resume]
 
-Same vocabulary, width, layers and heads; it starts from the teacher's weights, whose layers are a llama's without the
-causal mask, and learns the next token of responses. `NextToken` lets it solve problems with mlx-lm's own generation.
+It has the teacher's vocabulary, width, layers and heads. The teacher's layers are a llama's without the causal mask, so
+training starts from the teacher's weights. The model learns the next token of responses. `NextToken` solves problems
+with mlx-lm's own generation.
 """
 
 from __future__ import annotations
@@ -29,37 +30,45 @@ from d3mlx.files import fingerprint
 from d3mlx.prompt import encode
 from d3mlx.research.batches import CANVAS, Batch, Source
 from d3mlx.research.builds.curriculum import Curriculum, Phase
-from d3mlx.research.builds.shipped import HELD_OUT, check_out, float_checkpoint, replacing, save_floats, working
+from d3mlx.research.builds.shipped import (
+    HELD_OUT,
+    check_out,
+    display,
+    float_checkpoint,
+    replacing,
+    save_floats,
+    working,
+)
 from d3mlx.research.builds.teacher import BATCH, FF, HEADS, LAYERS, WIDTH, config_of
 from d3mlx.research.script import script
 from d3mlx.research.supervised import Masked, mean_loss, on_rows
 
 STEPS = 1000
-"""Few beside the teacher's: it begins with what that learned, and a step has every token of a response as a target."""
+"""Far fewer than the teacher's: its weights are the start, and every token of a response is a target."""
 
 PROBLEMS_ONLY = Curriculum(recall_steps=0, phases=(Phase(until=10**9, operations=4, drills=0.0),))
 
 
 def llama_config(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
-    """config.json of a llama of the teacher's sizes."""
-    known = config_of(tokenizer)
+    """Return the config.json of a llama of the teacher's sizes."""
+    teacher = config_of(tokenizer)
     return {
         "model_type": "llama",
         "hidden_size": WIDTH,
         "num_hidden_layers": LAYERS,
         "intermediate_size": FF,
         "num_attention_heads": HEADS,
-        "rms_norm_eps": known["rms_norm_eps"],
-        "vocab_size": known["embedding_size"],
+        "rms_norm_eps": teacher["rms_norm_eps"],
+        "vocab_size": teacher["embedding_size"],
         "max_position_embeddings": CONTEXT,
-        "rope_theta": known["rope_theta"],
+        "rope_theta": teacher["rope_theta"],
         "tie_word_embeddings": False,
-        "eos_token_id": known["eos_token_id"],
+        "eos_token_id": teacher["eos_token_id"],
     }
 
 
 def next_tokens(batch: Batch) -> Masked:
-    """A loss on every token of the responses, up to what ends them, at the position before it."""
+    """Return a pass with a loss on every token of the responses and on their ends, at the position before each."""
     following, weights = np.roll(batch.ids, -1, axis=1), np.roll(batch.weights, -1, axis=1)
     with_loss = weights == 1
     with_loss[:, -1] = False
@@ -68,7 +77,7 @@ def next_tokens(batch: Batch) -> Masked:
 
 @dataclass(frozen=True)
 class NextTokenLoss:
-    """Plain language modelling of responses, one batch a step."""
+    """Objective of next-token prediction on responses, with one batch per step."""
 
     source: Source
     curriculum: Curriculum = PROBLEMS_ONLY
@@ -88,7 +97,7 @@ class NextTokenLoss:
 
 @dataclass(frozen=True)
 class NextToken:
-    """Solves problems greedily with mlx-lm."""
+    """Greedy decoding with mlx-lm: a call returns the record of the problem with that number."""
 
     model: Any
     tokenizer: Any
@@ -117,10 +126,10 @@ class NextToken:
 
 
 def build(
-    out: Annotated[Path, typer.Option(help="Folder of the finished model; one that exists is replaced.")],
+    out: Annotated[Path, typer.Option(help="Folder of the finished model. Replaces an existing model.")],
     work: Annotated[Path, typer.Option(help="Folder of the checkpoint and the log.")] = Path("runs/next-token"),
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in the work folder.")] = False,
-    steps: Annotated[int, typer.Option(min=1, help="Steps of training.")] = STEPS,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue from the checkpoint in the work folder.")] = False,
+    steps: Annotated[int, typer.Option(min=1, help="Training steps.")] = STEPS,
     problems: Annotated[int, typer.Option(min=1, help="Held-out problems to measure with.")] = HELD_OUT,
 ) -> None:
     """Train, measure and write the autoregressive model."""
@@ -132,7 +141,8 @@ def build(
     model.update(teacher.parameters())
     plan = TrainConfig(steps, save_every=250)
     with working(work, resume, {"teacher": fingerprint(TEACHER), "steps": steps}):
-        Trainer(model, NextTokenLoss(Source(tokenizer, BATCH, 0)), plan, work).run(resume=resume)
+        objective = NextTokenLoss(Source(tokenizer, BATCH, 0))
+        Trainer(model, objective, plan, work).run(resume=resume, watcher=display(plan))
     with replacing(out) as folder:
         save_floats(folder, model, tokenizer, config)
     total = score(list(map(NextToken.of(out), range(problems))))

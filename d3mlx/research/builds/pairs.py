@@ -1,9 +1,9 @@
-"""Builds the model of two problems at once: the teacher, trained on for questions in pairs and twice the canvas.
+"""Build the model of pairs: the teacher, trained further for two problems in one prompt and a canvas twice as long.
 
     python -m d3mlx.research.builds.pairs --out FOLDER [--work FOLDER] [--resume]
 
-Its answers are long enough to measure decoders with, which answers of one problem hardly are: there the first pass
-over the prompt is most of the work. Hours on one core, with a fast BLAS preloaded (README.md says how).
+Its answers are long enough to measure decoders. For an answer to one problem, most of the work is the first pass over
+the prompt. The build takes hours on one core with a fast BLAS preloaded (see docs/benchmarking.md).
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ STEPS = 4000
 BATCH = 24
 
 LAST_PHASE = Curriculum(recall_steps=0, phases=Curriculum().phases[-1:])
-"""What the teacher was trained on at last."""
+"""The teacher's last phase."""
 
 
 def build(
-    out: Annotated[Path, typer.Option(help="Folder of the finished model; one that exists is replaced.")],
+    out: Annotated[Path, typer.Option(help="Folder of the finished model. Replaces an existing model.")],
     work: Annotated[Path, typer.Option(help="Folder of the checkpoint and the log.")] = Path("runs/pairs"),
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in the work folder.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue from the checkpoint in the work folder.")] = False,
     problems: Annotated[int, typer.Option(min=1, help="Held-out pairs to measure with.")] = 100,
 ) -> None:
     """Train, quantize, measure and write the model of pairs."""
@@ -45,7 +45,7 @@ def build(
     lengths = {"max_new_tokens": QUESTIONS * CANVAS, "max_sequence_length": CONTEXT + CANVAS}
     floats = train_on(further, work, resume, lengths)
     origin = (
-        f"It is asked two problems at once. The teacher beside it, trained on for {STEPS} steps of {BATCH} by\n"
+        f"Its prompts have two problems. It is the teacher, trained further for {STEPS} steps of {BATCH} by\n"
         "`python -m d3mlx.research.builds.pairs`."
     )
     publish(floats, out, "d3mlx demonstration model: pairs", origin, problems, QUESTIONS)

@@ -1,10 +1,11 @@
-"""What the models that ship with the package have in common: floats, their 8-bit conversion, figures, card, folder."""
+"""Common parts of the builds: folders, float32 checkpoints, 8-bit conversion, measurements and model cards."""
 
 from __future__ import annotations
 
 import json
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,9 +22,11 @@ from d3mlx import D3LLM, FastDLLM, Selective, Vanilla, load
 from d3mlx.checkpoints.checkpoint import open_checkpoint
 from d3mlx.checkpoints.loader import in_float32, lazy_model
 from d3mlx.checkpoints.tokenizer import load_tokenizer
+from d3mlx.cli.render.training import Lines, LivePanel
 from d3mlx.convert import Quantization, Recipe, convert
 from d3mlx.data.tokens import TURN
 from d3mlx.decoding.decoder import Preset
+from d3mlx.distill.trainer import TrainConfig
 from d3mlx.errors import ConfigError
 from d3mlx.evaluate.records import Score, score
 from d3mlx.evaluate.run import EvalModel, solve
@@ -58,12 +61,12 @@ license: mit
 
 # {title}
 
-A masked diffusion language model of {parameters:.1f} million parameters in LLaDA's architecture. It solves arithmetic
-word problems of one to four steps, with numbers up to 200, in the wording it was trained on, and nothing else: it is
-here so that every decoder can be seen, tested and measured without a download.
+A masked diffusion language model of {parameters:.1f} million parameters with LLaDA's architecture. It solves
+arithmetic word problems of one to four steps, with numbers up to 200, in the wording of its training. It can do nothing
+else. With it, you can see, test and measure every decoder without a download.
 
 {origin}
-No training problem has exactly the numbers of a held-out one. Weights of {bits} bits.
+No training problem has exactly the numbers of a held-out problem. The weights have {bits} bits.
 
 {problems}, {canvas} new tokens:
 
@@ -72,7 +75,7 @@ No training problem has exactly the numbers of a held-out one. Weights of {bits}
 
 
 def save_floats(folder: Path, model: nn.Module, tokenizer: Any, config: dict[str, Any]) -> None:
-    """Write a checkpoint as the converter reads it. Raises ConfigError if it cannot be written."""
+    """Write a checkpoint for the converter. Raises ConfigError if it cannot be written."""
     with writing(folder):
         save_model(folder, model)
         save_config(config, folder / "config.json")
@@ -82,7 +85,7 @@ def save_floats(folder: Path, model: nn.Module, tokenizer: Any, config: dict[str
 
 
 def finished(work: Path, model: nn.Module, tokenizer: Any, config: dict[str, Any]) -> Path:
-    """Write what a training ended with; the folder, in its work folder."""
+    """Write the result of a training into a folder in `work`, and return that folder."""
     floats = work / "model-float32"
     shutil.rmtree(floats, ignore_errors=True)
     save_floats(floats, model, tokenizer, config)
@@ -90,14 +93,14 @@ def finished(work: Path, model: nn.Module, tokenizer: Any, config: dict[str, Any
 
 
 def float_checkpoint(folder: Path) -> tuple[Any, Any, dict[str, Any]]:
-    """Model, tokenizer and config.json of a checkpoint, quantized or not, as `save_floats` takes them."""
+    """Return model, tokenizer and config.json of a checkpoint, quantized or not, as `save_floats` takes them."""
     checkpoint = open_checkpoint(folder)
     config = {name: value for name, value in checkpoint.config.items() if not name.startswith("quantization")}
     return in_float32(lazy_model(checkpoint)), load_tokenizer(checkpoint), config
 
 
 def measure(model: Any, tokenizer: Any, decoder: Preset, count: int, questions: int = 1) -> Score:
-    """Solve the first `count` held-out problems, so many at once."""
+    """Return the score on the first `count` held-out tasks, each with this number of questions."""
     subject = EvalModel(model, tokenizer)
     held_out = Embedded(TaskOptions(), "llada", questions=questions)
     return score(list(track(solve(subject, held_out, decoder, range(count)), "solving", total=count)))
@@ -111,15 +114,15 @@ def figures(scores: dict[str, Score]) -> list[list[str]]:
 
 
 def card(title: str, origin: str, scores: dict[str, Score], config: dict[str, Any], questions: int) -> str:
-    """The model card; `origin` says how the model was built."""
+    """Return the model card. origin: how the model was built."""
     count = next(iter(scores.values())).problems
     problems = (
-        f"{count} held-out problems" if questions == 1 else f"{count} times {questions} held-out problems at once"
+        f"{count} held-out problems" if questions == 1 else f"{count} prompts with {questions} held-out problems each"
     )
     skeleton = llada.Model(llada.ModelArgs.from_dict(config))
     parameters = sum(value.size for _, value in tree_flatten(skeleton.parameters())) / 1e6
-    facts = {"parameters": parameters, "bits": BITS, "problems": problems, "canvas": config["max_new_tokens"]}
-    return CARD.format(title=title, origin=origin, figures=table(COLUMNS, figures(scores)), **facts)
+    details = {"parameters": parameters, "bits": BITS, "problems": problems, "canvas": config["max_new_tokens"]}
+    return CARD.format(title=title, origin=origin, figures=table(COLUMNS, figures(scores)), **details)
 
 
 def show(scores: dict[str, Score]) -> None:
@@ -129,19 +132,26 @@ def show(scores: dict[str, Score]) -> None:
     Console().print(shown)
 
 
+def display(plan: TrainConfig) -> LivePanel | Lines:
+    """Return the display of a training run: a panel on a terminal, otherwise lines on standard error."""
+    return LivePanel("training") if sys.stderr.isatty() else Lines(plan.log_every)
+
+
 def check_out(out: Path, work: Path) -> None:
-    """Raise ConfigError if a finished model cannot take the place of `out`: it is or holds anything but a model, one of
-    the two folders lies in the other, or it cannot be made."""
+    """Raise ConfigError if a finished model cannot replace `out`.
+
+    It cannot if `out` is a file or contains other files than a model, or if one folder is inside the other.
+    """
     out, work = absolute(out), absolute(work)
     if out.is_relative_to(work) or work.is_relative_to(out):
-        raise ConfigError(f"One of {out} and {work} lies in the other; give another --out or --work.")
+        raise ConfigError(f"--out {out} and --work {work}: one is inside the other. Choose separate folders.")
     existing = out if os.path.lexists(out) else next(parent for parent in out.parents if os.path.lexists(parent))
     if not existing.is_dir() or out.is_symlink():
-        raise ConfigError(f"{existing} is no folder; choose a new folder for --out.")
+        raise ConfigError(f"{existing} is not a folder. Choose a new folder for --out.")
     names = {path.name for path in out.iterdir()} if out.is_dir() else set()
     is_model = "model_type" in (json_object(out / "config.json") or {}) and any(out.glob("*.safetensors"))
     if names and (not is_model or any(name.startswith(".") for name in names)):
-        raise ConfigError(f"{out} holds other files than a model; choose an empty or a new folder for --out.")
+        raise ConfigError(f"{out} contains other files than a model. Choose an empty or new folder for --out.")
 
 
 def absolute(path: Path) -> Path:
@@ -150,24 +160,25 @@ def absolute(path: Path) -> Path:
 
 @contextmanager
 def working(work: Path, resume: bool, settings: dict[str, Any]) -> Iterator[None]:
-    """The folder of a training, for its checkpoint and log.
+    """Lock the work folder of a training, and write its settings.
 
-    Raises ConfigError if it holds a run that is not to be resumed or had other settings, or another run has it.
+    Raises ConfigError if the folder contains a run and `resume` is false, or a run with other settings, or if another
+    run uses it.
     """
     if holds_files(work) and not resume:
-        raise ConfigError(f"{work} holds a run already; go on with --resume, or give another --work.")
+        raise ConfigError(f"{work} already contains a run. Continue it with --resume, or choose another --work.")
     with locked(work):
         path = work / "settings.json"
         before = json_object(path)
         if before not in (None, settings):
-            raise ConfigError(f"{work} holds a run with other settings ({before}); give another --work.")
+            raise ConfigError(f"{work} contains a run with other settings: {before}. Choose another --work.")
         write_text(path, json.dumps(settings) + "\n")
         yield
 
 
 @contextmanager
 def replacing(out: Path) -> Iterator[Path]:
-    """A folder to fill, which takes the place of `out` once it is whole."""
+    """Yield the path of a new folder, which replaces `out` if the block ends without an error."""
     out = absolute(out)
     partial = out.with_name(f".{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -180,9 +191,9 @@ def replacing(out: Path) -> Iterator[Path]:
 
 
 def publish(floats: Path, out: Path, title: str, origin: str, problems: int, questions: int = 1) -> None:
-    """Convert a checkpoint in floats, measure it, write its card; `out`, replaced if it exists, appears whole.
+    """Quantize a float32 checkpoint, measure it, and write it with its card to `out`, which appears only when complete.
 
-    questions: problems that are asked at once.
+    problems: held-out tasks to measure with. questions: problems per task.
     """
     made = floats.with_name(f"{floats.name}-{BITS}bit")
     shutil.rmtree(made, ignore_errors=True)

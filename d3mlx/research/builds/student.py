@@ -1,8 +1,8 @@
-"""Builds the student, the embedded model, from its teacher: trajectories, distillation, 8 bits, figures, the folder.
+"""Build the student, the default model, from its teacher: trajectories, distillation, 8 bits, measurements.
 
     python -m d3mlx.research.builds.student --out FOLDER [--work FOLDER] [--resume]
 
-The same as `d3mlx trajectories` and `d3mlx distill` do, with the settings below. Two processes under `mlx.launch`
+This is what `d3mlx trajectories` and `d3mlx distill` do, with the settings below. Two processes under `mlx.launch`
 record twice as fast.
 """
 
@@ -35,18 +35,18 @@ from d3mlx.research.builds.shipped import HELD_OUT, check_out, float_checkpoint,
 from d3mlx.research.script import script
 
 RECORDED = 6000
-"""Training problems that the teacher answers: few answers seen often make a student that is confident and wrong."""
+"""Training problems that the teacher answers. With fewer answers, seen more often, students are confident and wrong."""
 
 EPOCHS = 15
 
 RECORD = RecordConfig(max_tokens=CANVAS, teacher=Teacher(8, "selective"), early_stop=True, check=True)
-"""Blocks in which the teacher is correct most often. A wrong answer is tried again, and left out if it stays wrong.
+"""The teacher is correct most often in blocks of 8. A wrong answer is tried again, and skipped if it stays wrong.
 
 Of 100 problems, 87 were solved correctly with the selective cache, and 90 without a cache, in 2.5 times the time.
 """
 
 BLOCK_SIZES = tuple(size for size in (16, 24, 32) for _ in range(EPOCHS // 3))
-"""From half a block to a whole one, in thirds of the run as published (there two of six epochs each)."""
+"""Block size per epoch: it grows from half a block to a whole one, in thirds of the run as published."""
 
 DISTILL = DistillConfig(
     fine_tune_type="full",
@@ -67,23 +67,23 @@ DISTILL = DistillConfig(
     save_every=250,
     log_every=50,
 )
-"""The published objective, one forward a sequence (as published for Dream-Coder), positions ranked within a block.
+"""The published objective with one forward per sequence, as for Dream-Coder, and positions ranked within a block.
 
-Masks up to all of a block, which is how a decoder meets it first, instead of 0.8 of it: in a pilot that gave more
-tokens per forward at equal accuracy.
+Masks cover up to the whole block instead of 0.8 of it, because decoders begin with a masked block. In a pilot run this
+gave more tokens per forward at equal accuracy.
 """
 
 TEMPERATURE = 1.3
-"""Divisor of the student's logits. Its training rewards certainty and made it overconfident.
+"""Divisor of the student's logits. The entropy loss makes the student overconfident.
 
 Chosen on 200 to 300 validation problems, where `selective` with its default threshold was correct in 71 % at 6.3 tokens
-per forward (with 1: 66 % at 6.9; with 1.5: 76 % at 5.8), and the teacher in 61 % at 3.8.
+per forward. With 1 it was correct in 66 % at 6.9, with 1.5 in 76 % at 5.8. The teacher was correct in 61 % at 3.8.
 """
 
 
 @dataclass(frozen=True)
 class Work:
-    """The folders of a build: those of round 0 begin at the teacher, each further one at the round before."""
+    """The folders of a build. Round 0 starts from the teacher, a further round from the student of the round before."""
 
     folder: Path
 
@@ -92,8 +92,8 @@ class Work:
         return self.folder / "teacher-float32"
 
     @property
-    def mark(self) -> Path:
-        """What a build was begun with: the fingerprint of the teacher, the number of problems of a round."""
+    def inputs(self) -> Path:
+        """Return the file with the inputs of the build: fingerprint of the teacher, and problems per round."""
         return self.folder / "begun.txt"
 
     def trajectories(self, number: int) -> Path:
@@ -103,12 +103,12 @@ class Work:
         return self.folder / f"weights-{number}"
 
     def student(self, number: int) -> Path:
-        """The student after a round; the teacher before the first one."""
+        """Return the folder of the student after a round, or of the teacher if `number` is negative."""
         return self.teacher if number < 0 else self.folder / f"student-{number}-float32"
 
     @property
     def calibrated(self) -> Path:
-        """The last student, its logits divided by TEMPERATURE."""
+        """Return the folder of the last student, whose logits are divided by TEMPERATURE."""
         return self.folder / "student-calibrated-float32"
 
 
@@ -117,26 +117,26 @@ def first_process() -> bool:
 
 
 def prepare(work: Work, teacher: str, recorded: int) -> None:
-    """The teacher's weights in float32, which training starts from.
+    """Write the teacher's weights in float32 into the work folder. Training starts from them.
 
-    Raises ConfigError for another teacher or another number of problems than the work folder's, or for no teacher.
+    Raises ConfigError if there is no teacher, or if the work folder belongs to another teacher or number of problems.
     """
     if not (Path(teacher) / "config.json").is_file():
-        raise ConfigError(f"{teacher} holds no model; give the folder of a --teacher.")
-    begun = f"{fingerprint(teacher)} {recorded}"
-    if first_process() and work.teacher.exists() and (not work.mark.exists() or work.mark.read_text() != begun):
-        raise ConfigError(f"{work.folder} was begun with another teacher or another --recorded; give another --work.")
+        raise ConfigError(f"{teacher} does not contain a model. Set --teacher to the folder of the teacher.")
+    inputs = f"{fingerprint(teacher)} {recorded}"
+    if first_process() and work.teacher.exists() and (not work.inputs.exists() or work.inputs.read_text() != inputs):
+        raise ConfigError(f"{work.folder} belongs to another teacher or another --recorded. Choose another --work.")
     if first_process() and not work.teacher.exists():
         floats = float_checkpoint(Path(teacher))
         work.folder.mkdir(parents=True, exist_ok=True)
-        write_text(work.mark, begun)
+        write_text(work.inputs, inputs)
         with new_folder(work.teacher) as folder:
             save_floats(folder, *floats)
     wait_for_all()
 
 
 def record(work: Work, number: int, count: int) -> None:
-    """The answers of a round's teacher to problems that no other round has."""
+    """Record the answers of a round's teacher to problems of this round only."""
     source = work.student(number - 1)
     teacher = load(source)
     prompts = questions(EMBEDDED, *teacher, CANVAS, False, (number + 1) * count)[number * count :]
@@ -152,7 +152,7 @@ def of_round(work: Work, number: int, config: DistillConfig = DISTILL) -> Distil
 
 
 def train(work: Work, number: int) -> None:
-    """Distil a round's trajectories into the model of the round before."""
+    """Train the model of the round before on the trajectories of this round."""
     config = of_round(work, number)
     adapters = work.adapters(number)
     distill(config, watcher, resume=(adapters / CHECKPOINT).is_file())
@@ -162,7 +162,7 @@ def train(work: Work, number: int) -> None:
 
 
 def calibrate(work: Work, number: int) -> Path:
-    """Divide the logits of a round's student, which changes no likeliest token; the folder."""
+    """Divide the logits of a round's student by TEMPERATURE, and return its folder. Greedy decoding stays the same."""
     if first_process():
         model, tokenizer, config = float_checkpoint(work.student(number))
         model.lm_head.weight = model.lm_head.weight / TEMPERATURE
@@ -174,34 +174,34 @@ def calibrate(work: Work, number: int) -> Path:
 
 
 def build(
-    out: Annotated[Path, typer.Option(help="Folder of the finished model; one that exists is replaced.")],
+    out: Annotated[Path, typer.Option(help="Folder of the finished model. Replaces an existing model.")],
     work: Annotated[Path, typer.Option(help="Folder of trajectories, checkpoints and logs.")] = Path("runs/student"),
     teacher: Annotated[str, typer.Option(help="Folder of the teacher.")] = TEACHER,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with what the work folder holds.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the build in the work folder.")] = False,
     recorded: Annotated[
-        int, typer.Option(min=1, help="Training problems that the teacher answers, in each round.")
+        int, typer.Option(min=1, help="Training problems that the teacher answers per round.")
     ] = RECORDED,
     rounds: Annotated[
-        int, typer.Option(min=0, help="Further rounds: the student's own right answers to new problems teach it again.")
+        int, typer.Option(min=0, help="Further rounds on the student's own correct answers to new problems.")
     ] = 0,
     problems: Annotated[int, typer.Option(min=1, help="Held-out problems to measure with.")] = HELD_OUT,
 ) -> None:
-    """Record, distil, quantize, measure and write the student."""
+    """Record, distill, quantize, measure and write the student."""
     check_out(out, work)
     folders = Work(work)
     if first_process() and holds_files(work) and not resume:
-        raise ConfigError(f"{work} holds a build already; go on with --resume, or give another --work.")
+        raise ConfigError(f"{work} already contains a build. Continue it with --resume, or choose another --work.")
     wait_for_all()
     prepare(folders, teacher, recorded)
     for number in range(rounds + 1):
         record(folders, number, recorded)
         train(folders, number)
     floats = calibrate(folders, rounds)
-    again = f"; rounds on the student's own answers: {rounds}" if rounds else ""
+    further = f"\nFurther rounds on the student's own answers: {rounds}." if rounds else ""
     if first_process():
         command = "`python -m d3mlx.research.builds.student`"
-        how = f"distilled by {command} from its right answers to {recorded} problems{again}."
-        publish(floats, out, "d3mlx demonstration model: student", f"The teacher beside it, {how}", problems)
+        origin = f"Distilled from the teacher's correct answers to {recorded} problems, by\n{command}.{further}"
+        publish(floats, out, "d3mlx demonstration model: student", origin, problems)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Builds the teacher from a seed: data, tokenizer, training, quantization, evaluation, the package folder.
+"""Build the teacher from a seed: data, tokenizer, training, quantization and measurements.
 
     python -m d3mlx.research.builds.teacher --out FOLDER [--work FOLDER] [--resume]
 
-Hours on one core, with a fast BLAS preloaded (README.md says how).
+The build takes hours on one core with a fast BLAS preloaded (see docs/benchmarking.md).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from d3mlx.distill.trainer import TrainConfig, Trainer
 from d3mlx.models import llada
 from d3mlx.research.batches import CANVAS, Source
 from d3mlx.research.builds.curriculum import Curriculum
-from d3mlx.research.builds.shipped import HELD_OUT, check_out, finished, publish, working
+from d3mlx.research.builds.shipped import HELD_OUT, check_out, display, finished, publish, working
 from d3mlx.research.script import script
 from d3mlx.research.supervised import Supervised, mask_batch, masked_loss
 
@@ -34,7 +34,7 @@ LOGIT_MULTIPLE = 64
 
 
 def config_of(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
-    """config.json in the published field names."""
+    """Return the config.json, with the published field names."""
     end, size = tokenizer.convert_tokens_to_ids(END), len(tokenizer)
     return {
         "activation_type": "silu",
@@ -61,8 +61,12 @@ def config_of(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
     }
 
 
-def initialise(model: nn.Module, layers: int, seed: int) -> None:
-    """Embeddings of deviation 0.5, linears of width^-0.5, residual outputs smaller by sqrt(2 layers)."""
+def initialize(model: nn.Module, layers: int, seed: int) -> None:
+    """Draw random weights for all matrices of `model`.
+
+    Standard deviations: 0.5 for embeddings and width^-0.5 for linear layers, divided by sqrt(2 layers) where a layer
+    writes into the residual stream.
+    """
     mx.random.seed(seed)
     parameters: Any = tree_flatten(model.parameters())
     start: list[tuple[str, mx.array]] = []
@@ -79,34 +83,34 @@ def initialise(model: nn.Module, layers: int, seed: int) -> None:
 
 def new_model(config: dict[str, Any], seed: int) -> llada.Model:
     model = llada.Model(llada.ModelArgs.from_dict(config))
-    initialise(model, config["n_layers"], seed)
+    initialize(model, config["n_layers"], seed)
     return model
 
 
 def train(
     tokenizer: PreTrainedTokenizerFast, config: dict[str, Any], work: Path, seed: int, resume: bool
 ) -> llada.Model:
-    """The trained model, its weights averaged."""
+    """Return the trained model with averaged weights."""
     model, source, curriculum = new_model(config, seed), Source(tokenizer, BATCH, seed), Curriculum()
     mask_id = config["mask_token_id"]
-    held_back = [
+    validation = [
         mask_batch(source.problems(i, split="validation"), mask_id, np.random.default_rng(i)) for i in range(8)
     ]
 
     def monitor(model: Any) -> dict[str, float]:
-        return {"validation_loss": float(np.mean([masked_loss(model, batch).item() for batch in held_back]))}
+        return {"validation_loss": float(np.mean([masked_loss(model, batch).item() for batch in validation]))}
 
     objective = Supervised(lambda step: curriculum.batch(source, step), mask_id, seed)
     plan = TrainConfig(steps=STEPS, seed=seed, save_every=250, monitor_every=500)
-    Trainer(model, objective, plan, work).run(resume=resume, monitor=monitor)
+    Trainer(model, objective, plan, work).run(resume=resume, monitor=monitor, watcher=display(plan))
     return model
 
 
 def build(
-    out: Annotated[Path, typer.Option(help="Folder of the finished model; one that exists is replaced.")],
+    out: Annotated[Path, typer.Option(help="Folder of the finished model. Replaces an existing model.")],
     work: Annotated[Path, typer.Option(help="Folder of the checkpoint and the log.")] = Path("runs/build-teacher"),
-    seed: Annotated[int, typer.Option(min=0, help="Fixes data, start weights and masks.")] = 0,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in the work folder.")] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of data, initial weights and masks.")] = 0,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue from the checkpoint in the work folder.")] = False,
     problems: Annotated[int, typer.Option(min=1, help="Held-out problems to measure with.")] = HELD_OUT,
 ) -> None:
     """Train, quantize, measure and write the teacher."""
@@ -117,8 +121,8 @@ def build(
         model = train(tokenizer, config, work, seed, resume)
         floats = finished(work, model, tokenizer, config)
     origin = (
-        f"Built from seed {seed} by `python -m d3mlx.research.builds.teacher`: {STEPS} steps of {BATCH} generated "
-        "problems, equations\nand recall exercises."
+        f"Built from seed {seed} by `python -m d3mlx.research.builds.teacher`: {STEPS} steps of {BATCH} generated\n"
+        "problems, equations and recall exercises."
     )
     publish(floats, out, "d3mlx demonstration model: teacher", origin, problems)
 

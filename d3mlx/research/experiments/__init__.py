@@ -1,2 +1,4 @@
-"""What the package claims about decoders and students, re-measured by one command each. The tables in
-docs/results come from here."""
+"""Experiments that measure what the documentation claims about decoders and students. Each is one command.
+
+They write the tables of docs/results.
+"""

@@ -1,9 +1,10 @@
-"""What each part of distillation does on the embedded task: one changed at a time, at equal steps, with three seeds.
+"""Measure the effect of each part of distillation on the embedded task: one change at a time, equal steps, three seeds.
 
     python -m d3mlx.research.experiments.ablations [--work runs/student] [--part 1/2]
 
-Trains on the trajectories that the build of the student recorded, solves 500 held-out problems at three thresholds, and
-writes `ablations.json` and the table of docs/results/ablations.md. An interrupted run goes on.
+The script trains on the trajectories that the build of the student recorded. It solves 500 held-out problems at three
+thresholds, and writes `ablations.json` and the table of docs/results/ablations.md. The same command continues an
+interrupted run.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from d3mlx.files import fingerprint, write_text
 from d3mlx.research.batches import CANVAS
 from d3mlx.research.builds.student import DISTILL, Work, of_round
 from d3mlx.research.experiments.figures import RESULTS, ROOT
-from d3mlx.research.experiments.journal import Attempt, Part, finished, keep, read
+from d3mlx.research.experiments.journal import Attempt, Part, finished, read, solve_missing
 from d3mlx.research.experiments.pages import ABLATIONS, around, put, table
 from d3mlx.research.script import script
 from d3mlx.version import versions
@@ -42,29 +43,32 @@ from d3mlx.version import versions
 STEPS = 400
 SEEDS = (0, 1, 2)
 FIRST, COUNT = 200_000, 500
-"""Held-out problems that neither the report nor anything else asks for."""
+"""Held-out problems of this experiment only."""
 
 THRESHOLDS = (0.1, 0.2, 0.5)
 
-WHOLE = replace(DISTILL, iters=STEPS, block_sizes=(16, 16, 24, 24, 32), save_every=STEPS // 2)
-"""On about 2,800 trajectories blocks grow over half of the run: the first four of its seven or eight epochs."""
+ALL_PARTS = replace(DISTILL, iters=STEPS, block_sizes=(16, 16, 24, 24, 32), save_every=STEPS // 2)
+"""All parts. With about 2,800 trajectories, blocks grow during the first four of the seven or eight epochs."""
 
 MEAN_RATIO = (DISTILL.min_mask_ratio + 3 * DISTILL.max_mask_ratio) / 4
-"""Of the progressive schedule, over a run: ratios uniform above a bound that rises from the lowest to the highest."""
+"""Mean mask ratio of the progressive schedule over a run.
+
+Its ratios are uniform between a rising bound and the maximum. The bound rises from the minimum to the maximum.
+"""
 
 ARMS: Mapping[str, DistillConfig] = {
-    "all parts": WHOLE,
-    "random masks": replace(WHOLE, random_masks=True),
-    f"mask ratio always {MEAN_RATIO:g}": replace(WHOLE, min_mask_ratio=MEAN_RATIO, max_mask_ratio=MEAN_RATIO),
-    "blocks always of 32": replace(WHOLE, block_sizes=(32,)),
-    "no entropy loss": replace(WHOLE, entropy_weight=0.0),
-    "wrong answers too": replace(WHOLE, only_correct=False),
+    "all parts": ALL_PARTS,
+    "random masks": replace(ALL_PARTS, random_masks=True),
+    f"mask ratio always {MEAN_RATIO:g}": replace(ALL_PARTS, min_mask_ratio=MEAN_RATIO, max_mask_ratio=MEAN_RATIO),
+    "blocks always of 32": replace(ALL_PARTS, block_sizes=(32,)),
+    "no entropy loss": replace(ALL_PARTS, entropy_weight=0.0),
+    "wrong answers too": replace(ALL_PARTS, only_correct=False),
 }
 
 
 @dataclass(frozen=True)
 class Trial:
-    """An arm under a seed."""
+    """One training: an arm with a seed."""
 
     arm: str
     seed: int
@@ -80,7 +84,7 @@ DECODERS = {Setting("threshold", threshold): D3LLM(threshold=threshold) for thre
 
 @dataclass(frozen=True)
 class Plan:
-    """What all trials have in common: the student's work folder, the folder of the results, steps, problems."""
+    """Common settings of all trials. work: of the student's build. out: folder of the results."""
 
     work: Work
     out: Path
@@ -94,7 +98,7 @@ class Plan:
 
     @cached_property
     def about(self) -> dict[str, Any]:
-        """What the figures of every trial depend on, beside its arm and its seed."""
+        """Return everything that the figures of a trial depend on, except its arm and seed."""
         return {
             "steps": self.steps,
             "teacher": fingerprint(self.work.teacher),
@@ -104,36 +108,36 @@ class Plan:
 
 
 def train(config: DistillConfig) -> None:
-    """Train as far as it is not done yet."""
+    """Train, or continue from the checkpoint."""
     distill(config, watcher, resume=(Path(config.adapter_path) / CHECKPOINT).is_file())
 
 
 def measure(plan: Plan, folder: Path, about: dict[str, Any], weights: str | None) -> None:
-    """Solve the problems at every threshold, with weights in float32: the teacher's, or those trained from them."""
+    """Solve the problems at every threshold in float32. weights: adapter folder, or None for the teacher itself."""
     subject, held_out = EvalModel(*load(plan.work.teacher, weights), max_tokens=CANVAS), task("embedded", "llada")
     attempts: dict[str, Attempt] = {
         setting.name: partial(attempt, subject, held_out, preset) for setting, preset in DECODERS.items()
     }
-    keep(attempts, plan.problems, folder / Part().file, plan.about | about)
+    solve_missing(attempts, plan.problems, folder / Part().file, plan.about | about)
 
 
 def points(plan: Plan, folder: Path, about: dict[str, Any]) -> list[OperatingPoint] | None:
-    """A trial's points, None where it is not finished. Raises ConfigError if they were measured under another plan."""
+    """Return a trial's points, or None if it is not finished. Raises ConfigError if another plan measured them."""
     settings = {setting.name: setting for setting in DECODERS}
     answers = finished(folder, settings, plan.problems)
     if answers is None:
         return None
     if read(folder)[0] != plan.about | about:
-        raise ConfigError(f"{folder} holds another measurement; remove it, or give another --out.")
+        raise ConfigError(f"{folder} contains another measurement. Remove it, or choose another --out.")
     return [OperatingPoint(settings[name], list(solved.records.values())) for name, solved in answers.items()]
 
 
 def arm_summary(arm: str, measured: Mapping[Trial, list[OperatingPoint]]) -> dict[str, Any]:
-    """An arm's trials, and their accuracies minus those of all parts under the same seed, by threshold and seed."""
+    """Return an arm's trials, and their accuracies minus those of all parts, by threshold and seed."""
     trials = [measured[Trial(arm, seed)] for seed in SEEDS]
-    whole = [measured[Trial(next(iter(ARMS)), seed)] for seed in SEEDS]
+    all_parts = [measured[Trial(next(iter(ARMS)), seed)] for seed in SEEDS]
     changes = [
-        [now[i].score.accuracy - then[i].score.accuracy for now, then in zip(trials, whole, strict=True)]
+        [now[i].score.accuracy - then[i].score.accuracy for now, then in zip(trials, all_parts, strict=True)]
         for i in range(len(THRESHOLDS))
     ]
     return {"arm": arm, "trials": [[point_summary(point) for point in trial] for trial in trials], "changes": changes}
@@ -153,7 +157,7 @@ def summarize(
 
 
 def cell(arm: dict[str, Any], index: int) -> str:
-    """TPF and accuracy, means over seeds; the accuracy's change, mean and range over seeds."""
+    """Return TPF and accuracy as means over seeds, and the change of accuracy with its range over seeds."""
     points_of_seeds = [trial[index] for trial in arm["trials"]]
     shown = f"{mean(point['tokens_per_forward'] for point in points_of_seeds):.2f} @ "
     shown += f"{100 * mean(point['accuracy'] for point in points_of_seeds):.1f}"
@@ -168,32 +172,40 @@ def text(results: dict[str, Any]) -> str:
     before = [f"{point['tokens_per_forward']:.2f} @ {100 * point['accuracy']:.1f}" for point in results["before"]]
     rows = [[arm["arm"], *(cell(arm, i) for i in range(len(THRESHOLDS)))] for arm in results["arms"]]
     about = (
-        f"Tokens per forward @ exact answers in %, means of {len(SEEDS)} seeds, then the difference to all parts with "
-        f"the same seed, mean and range; {results['steps']} steps of {DISTILL.batch_size} on the correct ones of "
-        f"{results['trajectories']:,} answers, {results['problems']} held-out problems, decoder d3llm, float32, logits "
-        "as trained. At one threshold a change moves both, tokens and accuracy. Random masks also show end tokens at "
-        "random; a constant ratio has no full blocks; wrong answers belong to problems that the teacher got wrong "
-        "five times."
+        f"A cell shows tokens per forward @ exact answers in %, as means of {len(SEEDS)} seeds. Then it shows the "
+        'difference of the exact answers to "all parts" with the same seed, in points: mean and range. At a fixed '
+        "threshold, a change affects both tokens and accuracy.\n\n"
+        f"Every run takes {results['steps']} steps of {DISTILL.batch_size} sequences, and learns from the correct "
+        f"answers among {results['trajectories']:,}. Then it solves {results['problems']} held-out problems with "
+        "decoder d3llm in float32. The logits are as trained.\n\n"
+        "Random masks also reveal end tokens at random. A constant mask ratio never masks a full block. Wrong answers "
+        "belong to problems that the teacher answered incorrectly five times."
     )
-    intro = "One part of the distillation changed at a time, at equal steps:"
+    intro = "Each row changes one part of the distillation, at equal steps:"
     return f"{intro}\n\n{table(header, [['the teacher', *before], *rows])}\n\n{about}"
 
 
 def ablations(
-    work: Annotated[Path, typer.Option(help="Work folder of the student's build, for its trajectories.")] = Path(
+    work: Annotated[Path, typer.Option(help="Work folder of the student's build, with its trajectories.")] = Path(
         "runs/student"
     ),
     out: Annotated[Path, typer.Option(help="Folder of weights and answers.")] = Path("runs/ablations"),
-    part: Annotated[str, typer.Option(help="1/2 and 2/2 share the trials between two processes.")] = "1/1",
-    count: Annotated[int, typer.Option(min=1, help="Problems to solve; with fewer, a quick look.")] = COUNT,
-    steps: Annotated[int, typer.Option(min=1, help="Steps of training; likewise.")] = STEPS,
+    part: Annotated[
+        str, typer.Option(help="Part of the trials: 1/2 and 2/2 share the work between two processes.")
+    ] = "1/1",
+    count: Annotated[
+        int, typer.Option(min=1, help="Problems to solve. With fewer than the default, the page stays as it is.")
+    ] = COUNT,
+    steps: Annotated[
+        int, typer.Option(min=1, help="Training steps. With another number than the default, the page stays as it is.")
+    ] = STEPS,
 ) -> None:
-    """Train and measure what is missing. When everything is measured, write the results and the page."""
+    """Train and measure what is missing. The last run also writes the results and the page."""
     plan, mine = Plan(Work(work), out, steps, range(FIRST, FIRST + count)), Part.named(part)
     if not (plan.work.teacher.is_dir() and plan.work.trajectories(0).is_dir()):
-        raise ConfigError(f"{work} holds no trajectories; build the student with --work {work} first.")
-    whole = count == COUNT and steps == STEPS
-    if whole:
+        raise ConfigError(f"{work} does not contain trajectories. Build the student with --work {work} first.")
+    complete = count == COUNT and steps == STEPS
+    if complete:
         around(ROOT / ABLATIONS, "ablations")
     for trial in mine.of(TRIALS):
         config = plan.config(trial)
@@ -206,11 +218,11 @@ def ablations(
         trial: trial_points for trial in TRIALS if (trial_points := points(plan, trial.folder(out), asdict(trial)))
     }
     if teacher is None or len(measured) < len(TRIALS):
-        typer.echo("The other parts are not finished; the last one to finish writes the results.")
+        typer.echo("Other parts are not finished. The last part to finish writes the results.")
         return
     results = summarize(plan, measured, teacher)
     typer.echo(text(results))
-    if whole:
+    if complete:
         write_text(RESULTS / "ablations.json", json.dumps(results, indent=1) + "\n")
         put(ROOT / ABLATIONS, "ablations", text(results))
 

@@ -1,4 +1,4 @@
-"""AUP of the report's curves, with the interval that resampling the problems gives."""
+"""AUP of the report's curves, with intervals from resampled problems."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from d3mlx.research.experiments.contestants import Y_MAX
 
 RESAMPLES = 2000
 
-Place = tuple[float, float]
+Coordinates = tuple[float, float]
 """Tokens per forward, accuracy in percent."""
 
 
 @dataclass(frozen=True)
 class Area:
-    """AUP with its 95 % interval, and how many of the curve's points it counts."""
+    """AUP with its 95 % interval, and the number of the curve's points that it includes."""
 
     value: float
     low: float
@@ -28,8 +28,8 @@ class Area:
     counted: int
 
 
-def resampled(records: Sequence[Record]) -> list[Place]:
-    """A point's places had the problems been others like these, drawn alike for every point."""
+def resampled(records: Sequence[Record]) -> list[Coordinates]:
+    """Return the coordinates of a point for every bootstrap sample of the problems. All points use the same samples."""
     ordered = sorted(records, key=lambda record: record.index)
     drawn = np.random.default_rng(0).integers(0, len(ordered), (RESAMPLES, len(ordered)))
     columns = [(record.tokens, record.forwards, record.correct) for record in ordered]
@@ -38,14 +38,14 @@ def resampled(records: Sequence[Record]) -> list[Place]:
 
 
 def area(points: Sequence[OperatingPoint], start: OperatingPoint | None = None) -> Area:
-    """AUP of a curve of a decoder relative to Y_MAX (d3LLM).
+    """Return the AUP of a decoder's curve relative to Y_MAX (d3LLM).
 
-    start: where the curve begins instead, on the same problems, so that all curves are held to one accuracy; a single
-    point stands alone.
+    start: a first point for the curve, on the same problems, so that all curves are compared with the same accuracy. It
+    has no effect on a curve of one point.
     """
     own = len(points)
     curve = [start, *points] if start is not None and own > 1 else points
     coordinates = [(point.score.tokens_per_forward, 100 * point.score.accuracy) for point in curve]
-    again = zip(*(resampled(point.records) for point in curve), strict=True)
-    low, high = np.percentile([aup(near(curve_of_sample), Y_MAX) for curve_of_sample in again], (2.5, 97.5)).tolist()
+    samples = zip(*(resampled(point.records) for point in curve), strict=True)
+    low, high = np.percentile([aup(near(curve_of_sample), Y_MAX) for curve_of_sample in samples], (2.5, 97.5)).tolist()
     return Area(aup(near(coordinates), Y_MAX), low, high, len(near(coordinates)) - (len(curve) - own))

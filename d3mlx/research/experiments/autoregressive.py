@@ -1,10 +1,10 @@
-"""The embedded model's decoders against autoregression: mlx-lm's llama of the same size and its own greedy loop.
+"""Compare the embedded model's decoders with autoregression: mlx-lm's llama of the same size in its own greedy loop.
 
 python -m d3mlx.research.experiments.autoregressive [--count N]
 
-The llama has random weights, since only its time is of interest: it generates as many tokens as `selective` answered,
-from the same prompts. All take turns on each prompt, and times are those of the processor, so that other programs on
-the machine take no part. On the CPU mlx-lm needs a C++ compiler.
+The llama has random weights, because only its time matters. From the same prompts it generates as many tokens as the
+answers of `selective` have. All decoders take turns on each prompt. On a CPU, times are processor times, so other
+programs on the machine do not count. On a CPU, mlx-lm needs a C++ compiler.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ DECODERS: dict[str, Preset] = {
 
 
 class Counted(llama.Model):
-    """mlx-lm's model, which counts what it is asked for."""
+    """mlx-lm's model, which counts its forwards and rows."""
 
     forwards = rows = 0
 
@@ -56,15 +56,15 @@ class Counted(llama.Model):
 
 
 def twin(model: Any) -> Counted:
-    """A llama of the embedded model's sizes, in the precision that `model` has here."""
-    made = Counted(llama.ModelArgs.from_dict(llama_config(build_tokenizer())))
-    made.set_dtype(float_dtype(model))
-    mx.eval(made.parameters())
-    return made
+    """Return a llama of the embedded model's sizes, in the precision of `model`."""
+    llama_model = Counted(llama.ModelArgs.from_dict(llama_config(build_tokenizer())))
+    llama_model.set_dtype(float_dtype(model))
+    mx.eval(llama_model.parameters())
+    return llama_model
 
 
 def diffuse(total: Decoded, generation: Generation) -> int:
-    """Count one answer in; its tokens."""
+    """Add one answer to `total`, and return its number of tokens."""
     began = CLOCK()
     *_, last = generation
     total.seconds += CLOCK() - began
@@ -75,7 +75,7 @@ def diffuse(total: Decoded, generation: Generation) -> int:
 
 
 def generate_left_to_right(total: Decoded, model: Counted, prompt: mx.array, tokens: int) -> None:
-    """Count one answer of so many tokens in. mlx-lm's loop runs one forward ahead of what it gives."""
+    """Add one answer of this length to `total`. mlx-lm's loop computes one forward more than it yields tokens."""
     model.forwards = model.rows = 0
     began = CLOCK()
     total.tokens += sum(1 for _ in generate_step(prompt, model, max_tokens=tokens))
@@ -85,12 +85,12 @@ def generate_left_to_right(total: Decoded, model: Counted, prompt: mx.array, tok
 
 
 def measured(folder: str, count: int) -> dict[str, Decoded]:
-    """Totals of the model in `folder` over the first `count` held-out problems, by decoder."""
+    """Return the totals over the first `count` held-out problems, by decoder."""
     model, tokenizer = load(folder)
     other = twin(model)
     for index in (0, *range(count)):
         if index == 0:
-            # The first problem comes twice, and counts the second time.
+            # The first problem is solved twice. Only the second time counts, so that warm-up costs nothing.
             totals = {name: Decoded() for name in (AR, *DECODERS)}
         question = [{"role": "user", "content": problem(index, "held-out").question}]
         tokens = 0
@@ -107,7 +107,7 @@ def compare(
     model: Annotated[str, typer.Option(help="Folder of the diffusion model.")] = EMBEDDED,
     count: Annotated[int, typer.Option(min=1, help="Held-out problems.")] = 50,
 ) -> None:
-    """Answer problems with every decoder and with autoregression, side by side."""
+    """Solve problems with every decoder and with autoregression, and print a table."""
     totals = measured(model, count)
     reference = totals[AR].figures()["tokens_per_second"]
     rows = []
@@ -124,7 +124,7 @@ def compare(
                 str(total.tokens),
             ]
         )
-    header = ["", "speed", "tokens a CPU second", "TPF", "RPT", "ms a forward", "tokens"]
+    header = ["", "speed", "tokens per CPU second", "TPF", "RPT", "ms per forward", "tokens"]
     typer.echo(f"{count} held-out problems:\n\n{table(header, rows)}")
 
 

@@ -1,10 +1,10 @@
-"""Measure what sharing forwards saves: problems one at a time and several at once, in turn, per decoder.
+"""Measure what shared forwards save: problems one at a time and several at once, for each decoder.
 
 python -m d3mlx.research.experiments.batching [--count 48] [--batch-size 8]
 
 A problem arrives before every second forward of the batch, so requests join and leave all the time. Groups of problems
-are decoded alone and together in turn, so that other work on the machine slows down both alike. On a CPU the seconds
-are processor time.
+are decoded alone and together, alternately, so that other work on the machine slows both. On a CPU, seconds are
+processor time.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ GROUP = 16
 """Problems decoded alone before the same ones are decoded together."""
 
 EVERY = 2
-"""Forwards of the batch between two arrivals."""
+"""Forwards of the batch per arrival of a request."""
 
 
 @dataclass
 class Run:
-    """Totals of one way to decode, and every answer."""
+    """Totals of one way to decode, and the tokens of every answer."""
 
     forwards: int = 0
     seconds: float = 0.0
@@ -77,7 +77,7 @@ def together(model: Any, requests: list[Request], run: Run, batch_size: int) -> 
 
 def measure(
     count: Annotated[int, typer.Option(min=1, help="Problems per decoder.")] = 48,
-    batch_size: Annotated[int, typer.Option(min=1, help="Requests in one forward, at most.")] = MAX_BATCH,
+    batch_size: Annotated[int, typer.Option(min=1, help="Maximum number of requests in a forward.")] = MAX_BATCH,
 ) -> None:
     """Decode held-out problems with every decoder, alone and together, and print a table."""
     model, tokenizer = load(TEACHER)

@@ -1,4 +1,4 @@
-"""What the report says in words: how parallel the student is where it is as accurate as something else."""
+"""Claims of the report: how parallel the student is where it is as accurate as a reference."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ from typing import Any
 from d3mlx.cli.render.scores import interval
 from d3mlx.evaluate.results import OperatingPoint, difference
 from d3mlx.research.experiments.contestants import ONE_PER_STEP, SMALL_BLOCKS, Contestant, d3llm, fast, selective
+from d3mlx.research.experiments.pages import table
+
+COLUMNS = ["reference", "threshold", "tokens per forward", "rows per token", "accuracy, points (95 %)"]
 
 ALLOWED = 0.02
-"""How much accuracy, as a share, the student's parallelism may cost."""
+"""Accuracy that the student may lose against a reference, as a share."""
 
 ALONE: tuple[tuple[Contestant, float | None], ...] = ((ONE_PER_STEP, None), (SMALL_BLOCKS, None))
 
@@ -19,13 +22,13 @@ REFERENCES: tuple[tuple[Contestant, Sequence[tuple[Contestant, float | None]]], 
     (d3llm("student"), (*ALONE, (fast("teacher"), 0.9), (d3llm("teacher"), 0.5), (d3llm("control"), 0.5))),
     (selective("student"), (*ALONE, (selective("teacher"), 0.5), (selective("control"), 0.5))),
 )
-"""What the student under each decoder is held to: a contestant, at its default threshold."""
+"""References for the student under each decoder: a contestant and its default threshold."""
 
 
 def claim(student: Sequence[OperatingPoint], reference: OperatingPoint) -> dict[str, Any]:
-    """The most parallel point of the student that is at most 2 points less accurate than the reference.
+    """Return the student's most parallel point that is at most 2 percentage points less accurate than the reference.
 
-    times, rows: its tokens per forward and its rows per token, as multiples of the reference's.
+    times, rows: tokens per forward and rows per token, as multiples of the reference's.
     """
     close = [point for point in student if difference(reference, point).value >= -ALLOWED]
     if not close:
@@ -40,7 +43,7 @@ def claim(student: Sequence[OperatingPoint], reference: OperatingPoint) -> dict[
 
 
 def claims(measured: Mapping[str, Sequence[OperatingPoint]]) -> list[dict[str, Any]]:
-    """The student under its decoders, each beside every reference that was measured."""
+    """Return the claims about the student under its decoders, for every reference that was measured."""
     out = []
     for student, references in REFERENCES:
         for contestant, threshold in references:
@@ -52,26 +55,28 @@ def claims(measured: Mapping[str, Sequence[OperatingPoint]]) -> list[dict[str, A
     return out
 
 
-def sentence(claimed: Mapping[str, Any]) -> str:
-    """A claim in words."""
+def cells(claimed: Mapping[str, Any]) -> list[str]:
+    """Return a claim as a row of the table."""
     if claimed["threshold"] is None:
-        return f"{claimed['against']}: at none of its thresholds."
+        return [claimed["against"], "none", "", "", ""]
     change = claimed["difference"]
-    return (
-        f"{claimed['against']}: at {claimed['threshold']:g}, with {claimed['times']:.2f} times the tokens per forward, "
-        f"{claimed['rows']:.2f} times the rows per token and accuracy {100 * change['value']:+.1f} points "
-        f"{interval(change['low'], change['high'], '+')}."
-    )
+    return [
+        claimed["against"],
+        f"{claimed['threshold']:g}",
+        f"{claimed['times']:.2f} times",
+        f"{claimed['rows']:.2f} times",
+        f"{100 * change['value']:+.1f} {interval(change['low'], change['high'], '+')}",
+    ]
 
 
 def text(all_claims: Sequence[Mapping[str, Any]]) -> str:
-    """All claims, as Markdown."""
-    out = []
+    """Return all claims as Markdown: a table for each decoder of the student."""
+    parts = [
+        "These tables compare the student with references. The threshold shown gives the most tokens per forward with "
+        f"a loss of at most {100 * ALLOWED:g} points of accuracy. If it is `none`, every threshold loses more. "
+        "Multiples are relative to the reference."
+    ]
     for student in dict.fromkeys(claimed["student"] for claimed in all_claims):
-        out.append(
-            f"The most parallel threshold at which the student under {student} is within {100 * ALLOWED:g} points of "
-            "each reference, on these problems:\n"
-        )
-        out += [f"- {sentence(claimed)}" for claimed in all_claims if claimed["student"] == student]
-        out.append("")
-    return "\n".join(out).rstrip()
+        rows = [cells(claimed) for claimed in all_claims if claimed["student"] == student]
+        parts.append(f"Student under {student}:\n\n{table(COLUMNS, rows)}")
+    return "\n\n".join(parts)

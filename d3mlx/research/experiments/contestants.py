@@ -1,6 +1,6 @@
-"""Which models and decoders the report compares, with every choice that could favour one fixed beforehand.
+"""The models and decoders of the report. All choices that could favor one of them were made before the measurement.
 
-Thresholds were chosen on validation problems, before the student that ships and the control existed.
+Thresholds were chosen on validation problems, before the bundled student and the control existed.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from d3mlx.errors import ConfigError
 from d3mlx.evaluate.records import Setting
 
 FIRST, COUNT = 100_000, 2000
-"""The held-out problems of the report, which nothing else asks for."""
+"""Held-out problems of the report only."""
 
 Y_MAX = 100.0
-"""AUP is relative to no error at all, which every problem allows and which depends on no model."""
+"""Reference accuracy of AUP in percent: no errors. It does not depend on any model."""
 
 FAST_THRESHOLDS = (0.98, 0.95, 0.9, 0.8, 0.6)
-"""Around the published 0.9: from where little is gained to where much is lost."""
+"""Confidences around the published 0.9, from little parallelism to a large loss of accuracy."""
 
 ENTROPIES = (0.1, 0.2, 0.3, 0.4, 0.5)
-"""The published 0.5, and down to a fifth of it; beyond, the teacher loses more than AUP counts."""
+"""Entropies in nats, from a fifth of the published 0.5 up to it. Above 0.5 the teacher loses too much for AUP."""
 
 Name = Literal["teacher", "student", "control", "autoregressive"]
 
 
 @dataclass(frozen=True)
 class Contestant:
-    """A model under a decoder: a curve of the plot. A preset of None stands for mlx-lm's own decoding."""
+    """A model under a decoder: a curve of the plot. A preset of None means mlx-lm's own decoding."""
 
     model: Name
     decoder: str
@@ -51,7 +51,7 @@ class Contestant:
 
     @property
     def settings(self) -> dict[str, str]:
-        """What each point decodes with, defaults too."""
+        """Return the decoder of each point, with its defaults."""
         return {
             setting.name: "mlx-lm" if preset is None else repr(preset.build("llada"))
             for setting, preset in self.presets.items()
@@ -71,10 +71,10 @@ def selective(model: Name) -> Contestant:
 
 
 ONE_PER_STEP = Contestant("teacher", "one per step, blocks of 32", {Setting(): Vanilla()})
-"""The reference: accuracies are compared with its, and AUP is also measured from it on."""
+"""The reference for differences of accuracy, and the first point of the second AUP."""
 
 SMALL_BLOCKS = Contestant("teacher", "one per step, blocks of 8", {Setting(): Vanilla(block_size=8)})
-"""What the teacher can do at its best."""
+"""The teacher's most accurate decoder."""
 
 AUTOREGRESSIVE = Contestant("autoregressive", "mlx-lm", {Setting(): None})
 
@@ -95,7 +95,7 @@ CONTESTANTS = (
 
 @dataclass(frozen=True)
 class Models:
-    """Folders of the models; those without one keep their committed results."""
+    """Folders of the models. A model without a folder keeps its committed results."""
 
     teacher: Path
     student: Path
@@ -107,7 +107,7 @@ class Models:
         return path
 
     def check(self) -> None:
-        """Raise ConfigError for a folder that is not there."""
+        """Raise ConfigError if a folder does not contain a model."""
         for name, folder in vars(self).items():
             if folder is not None and not (folder / "config.json").is_file():
-                raise ConfigError(f"{folder} holds no model; build it, or give another --{name}.")
+                raise ConfigError(f"{folder} does not contain a model. Build the model, or set --{name} to its folder.")

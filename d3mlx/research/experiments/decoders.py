@@ -1,6 +1,6 @@
-"""All decoders on the embedded task, and on a longer form of it: the tables of docs/results/selective.md.
+"""Measure all decoders on the embedded task and on a longer form of it: the tables of docs/results/selective.md.
 
-The models are the teacher and the model of pairs. Neither was distilled for any of the decoders.
+The models are the teacher and the model of pairs. Neither was distilled for any decoder.
 
 python -m d3mlx.research.experiments.decoders [--work FOLDER] [--task long] [--part 1/2] [--count N]
 python -m d3mlx.research.experiments.decoders --write docs/results/selective.md
@@ -55,19 +55,19 @@ SHORT_ONLY: dict[str, Preset] = {
     "vanilla": Vanilla(),
     "d3llm, no cache, blocks of selective": D3LLM("none", block_size=8, block_add=0.5),
 }
-"""What is slow and not held to a target."""
+"""Slow decoders, which only the short task includes."""
 
 CURVES: dict[str, dict[float, Preset]] = {
     "fast-dllm": {value: FastDLLM(threshold=value) for value in (0.98, 0.9, 0.8, 0.6)},
     "d3llm": {value: D3LLM(threshold=value) for value in (0.1, 0.2, 0.4, 0.7)},
     FINE: {value: Selective(value, row_multiple=4) for value in (0.1, 0.2, 0.4, 0.7)},
 }
-"""Decoders by threshold, for AUP."""
+"""Presets of each decoder by threshold, for AUP."""
 
 
 @dataclass(frozen=True)
 class Variant:
-    """So many questions at once, after so many worked examples; the folder of the model that is asked, and how."""
+    """One form of the task. questions: problems per prompt. shots: worked examples before them. model: folder."""
 
     questions: int
     shots: int
@@ -79,9 +79,11 @@ class Variant:
         return self.questions * CANVAS
 
     def problems(self, count: int) -> range:
-        """So many held-out problems, as what is asked at once. Raises ConfigError if they are too few."""
+        """Return the prompts' numbers for `count` held-out problems. Raises ConfigError if `count` is too small."""
         if count < self.questions:
-            raise ConfigError(f"The task asks {self.questions} problems at once; give at least as many.")
+            raise ConfigError(
+                f"Invalid --count {count}. Use at least {self.questions}, the number of problems in a prompt."
+            )
         return range(count // self.questions)
 
     @property
@@ -91,7 +93,7 @@ class Variant:
 
 
 TASKS = {"short": Variant(1, 0, TEACHER, DECODERS | SHORT_ONLY), "long": Variant(QUESTIONS, SHOTS, PAIRS, DECODERS)}
-"""The long one has longer answers too, so that what follows the first pass over the prompt counts."""
+"""The long form also has longer answers, so that the forwards after the first pass over the prompt count."""
 
 CHIPS = ("M4 Max", "M5 Max")
 
@@ -104,7 +106,7 @@ POINTS = {point(decoder, at): preset for decoder, points in CURVES.items() for a
 
 
 def solve(work: Path, name: str, part: Part, count: int, on_curves: int) -> None:
-    """The table's decoders on `count` problems of a task, the curves' on the first `on_curves` of them."""
+    """Solve `count` problems with the decoders of the table, and the first `on_curves` with those of the curves."""
     variant = TASKS[name]
     model = EvalModel(*load(variant.model), max_tokens=variant.canvas)
     task = Embedded(TaskOptions(shots=variant.shots), "llada", questions=variant.questions)
@@ -119,16 +121,16 @@ def percent(share: float) -> str:
 
 
 def main_table(measured: Mapping[str, Answers]) -> str:
-    """Accuracy, the paired difference to the reference, TPF, RPT, seconds."""
+    """Return a table of accuracy, paired difference to the reference, TPF, RPT and seconds."""
     rows = []
     for name, answers in measured.items():
-        score, apart = answers.score, answers.against(measured[REFERENCE])
+        score, change = answers.score, answers.against(measured[REFERENCE])
         low, high = score.interval
         rows.append(
             [
                 name,
                 f"{percent(score.accuracy)} ({100 * low:.1f} to {100 * high:.1f})",
-                "" if name == REFERENCE else f"{100 * apart.low:+.1f} to {100 * apart.high:+.1f}",
+                "" if name == REFERENCE else f"{100 * change.low:+.1f} to {100 * change.high:+.1f}",
                 f"{score.tokens_per_forward:.2f}",
                 f"{score.rows_per_token:.1f}",
                 f"{answers.seconds_per_problem:.3f}",
@@ -139,7 +141,7 @@ def main_table(measured: Mapping[str, Answers]) -> str:
 
 
 def areas(measured: Mapping[str, Answers]) -> dict[str, float]:
-    """AUP of each curve, relative to the best accuracy of any, without points too far below its first."""
+    """Return the AUP of each curve, relative to the best accuracy. It excludes points far below the first point."""
     best = 100 * max(answers.score.accuracy for answers in measured.values())
     values = {}
     for name, points in CURVES.items():
@@ -150,10 +152,10 @@ def areas(measured: Mapping[str, Answers]) -> dict[str, float]:
 
 
 def prediction(measured: Mapping[str, Answers], canvas: int) -> str:
-    """Return the predicted milliseconds per token of a 4-bit LLaDA-8B that decodes like this.
+    """Return the predicted milliseconds per token of a 4-bit LLaDA-8B with these forwards and rows.
 
-    The prediction is a first pass over prompt and canvas, then forwards of equal rows. The last line is an
-    autoregressive model of its size: the prompt, then one row per token.
+    The prediction assumes a first pass over prompt and canvas, then forwards with equal numbers of rows. The last line
+    is an autoregressive model of the same size: the prompt, then one row per token.
     """
     paper = cost(skeleton(SHAPES["llada-8b"], q_bits=4), context=0)
     chips = [Roofline(chip_named(chip), paper) for chip in CHIPS]
@@ -171,50 +173,55 @@ def prediction(measured: Mapping[str, Answers], canvas: int) -> str:
     return table(["decoder", *(f"{chip}, ms per token" for chip in CHIPS)], rows)
 
 
-def whole(folder: Path, names: Iterable[str], problems: range) -> dict[str, Answers]:
-    """What every decoder answered to these problems. Raises DataError if an answer is missing."""
+def complete_answers(folder: Path, names: Iterable[str], problems: range) -> dict[str, Answers]:
+    """Return the answers of every decoder to these problems. Raises DataError if an answer is missing."""
     measured = finished(folder, names, problems)
     if measured is None:
         raise DataError(
-            f"{folder} is not finished; run the same measurement, every part of it, to its end, and give --count and "
-            "--curves as there."
+            f"{folder} is not finished. Run all parts of the measurement to the end, with equal --count and --curves."
         )
     return measured
 
 
 def section(work: Path, name: str, count: int, on_curves: int) -> str:
-    """Return what the page contains about one task."""
+    """Return the generated text of the page about one task."""
     variant = TASKS[name]
-    measured = whole(work / f"{name}-table", variant.decoders, variant.problems(count))
-    curves = whole(work / f"{name}-curves", POINTS, variant.problems(min(count, on_curves)))
+    measured = complete_answers(work / f"{name}-table", variant.decoders, variant.problems(count))
+    curves = complete_answers(work / f"{name}-curves", POINTS, variant.problems(min(count, on_curves)))
     answers, tokens = measured[REFERENCE].score.problems, measured[REFERENCE].score.prefill_rows
-    asked = f"{answers * variant.questions:,} held-out problems{variant.words}"
+    problems = f"The table is for {answers * variant.questions:,} held-out problems{variant.words}."
     if variant.questions > 1:
-        asked += f": {answers:,} answers, correct if all {variant.questions} are"
-    area = "; ".join(f"{name}: {value:.0f}" for name, value in areas(curves).items())
-    return f"""{asked},
-prompts of {tokens / answers:.0f} tokens, canvas of {variant.canvas}:
+        problems += f" Each of the {answers:,} answers is correct only if all its results are."
+    listed = "\n".join(f"- {name}: {value:.0f}" for name, value in areas(curves).items())
+    return f"""{problems} Prompts have {tokens / answers:.0f} tokens, and the canvas has {variant.canvas}.
 
 {main_table(measured)}
 
-AUP on the first {min(count, on_curves)} of them, four thresholds each, without those that lose more than {TOLERANCE:g}
-points: {area}.
+These AUP values are for the first {min(count, on_curves)} problems, with four thresholds each. They exclude thresholds
+that lose more than {TOLERANCE:g} points of accuracy.
 
-Predicted for a LLaDA-8B of 4 bits that decoded with these forwards and rows, by the formula of `bench --roofline` for a
-first pass over prompt and canvas and forwards of equal rows after it (not measured, attention left out):
+{listed}
+
+The next table predicts the time of a 4-bit LLaDA-8B with these forwards and rows. Nothing in it was measured. The
+formula is the one of `d3mlx bench --roofline`: a first pass over prompt and canvas, then forwards with equal numbers of
+rows. It leaves out attention.
 
 {prediction(measured, variant.canvas)}"""
 
 
 def compare(
     work: Annotated[Path, typer.Option(help="Folder of the answers.")] = Path("runs/decoders"),
-    only: Annotated[str | None, typer.Option("--task", help="short or long; both unless given.")] = None,
-    part: Annotated[str, typer.Option(help="1/2 for the first of two processes that share the work.")] = "1/1",
+    only: Annotated[str | None, typer.Option("--task", show_default="both", help="short or long.")] = None,
+    part: Annotated[
+        str, typer.Option(help="Part of the problems: 1/2 and 2/2 share the work between two processes.")
+    ] = "1/1",
     count: Annotated[int, typer.Option(min=1, help="Held-out problems of each task.")] = 1000,
-    on_curves: Annotated[int, typer.Option("--curves", min=1, help="How many of them the curves take.")] = 300,
-    write: Annotated[Path | None, typer.Option(help="Page to write the tables into.")] = None,
+    on_curves: Annotated[
+        int, typer.Option("--curves", min=1, help="Held-out problems for the curves, the first of each task.")
+    ] = 300,
+    write: Annotated[Path | None, typer.Option(help="Write the tables into this page, and measure nothing.")] = None,
 ) -> None:
-    """Measure every decoder, or write what was measured."""
+    """Measure every decoder, or write the measured tables into a page."""
     names, mine = (only,) if only else tuple(TASKS), Part.named(part)
     for name in names:
         check_choice("The task", name, tuple(TASKS))

@@ -1,4 +1,4 @@
-"""The report's table and plot, from the results in `report.json`."""
+"""Text, table and plot of the report, from the results in `report.json`."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def threshold(point: dict[str, Any]) -> str:
 
 
 def area(run: dict[str, Any], kind: str) -> str:
-    """AUP, its interval, and of how many points where some are left out."""
-    summary, of = run[kind], len(run["points"])
-    left_out = "" if summary["counted"] == of else f", {summary['counted']} of {of} points"
+    """Return AUP with its interval, and the number of points in it if some are excluded."""
+    summary, total = run[kind], len(run["points"])
+    left_out = "" if summary["counted"] == total else f", {summary['counted']} of {total} points"
     return f"{summary['value']:.0f} [{summary['low']:.0f}, {summary['high']:.0f}]{left_out}"
 
 
@@ -56,48 +56,52 @@ def rows(run: dict[str, Any]) -> list[list[str]]:
 
 
 def points(results: dict[str, Any]) -> str:
-    """The table of every point, as Markdown."""
+    """Return the Markdown table of every point."""
     return table([*COLUMNS, *AREAS.values()], [row for run in results["runs"] for row in rows(run)])
 
 
 def order(results: dict[str, Any], kind: str) -> str:
-    """AUP in the order of the paper, and whether it rises and stays below the student's on the control."""
+    """Return AUP in the order of the paper, and whether it rises up to the student and is lower for the control."""
     values = {run["name"]: run[kind]["value"] for run in results["runs"]}
     control, student = values.get(d3llm("control").name), values[d3llm("student").name]
     rising = [*(values[contestant.name] for contestant in (ONE_PER_STEP, fast("teacher"), d3llm("teacher"))), student]
-    holds = all(a < b for a, b in pairwise(rising)) and (control is None or control < student)
+    same_order = all(a < b for a, b in pairwise(rising)) and (control is None or control < student)
     shown = ", ".join(f"{value:.0f}" for value in rising)
-    beside = "" if control is None else f", on the control {control:.0f}"
-    return f"{shown}{beside}, {'the' if holds else 'not the'} order of the paper"
+    of_control = "" if control is None else f", control {control:.0f}"
+    return f"{shown}{of_control}. This {'is' if same_order else 'is not'} the order of the paper"
 
 
-def beside(results: dict[str, Any]) -> str:
-    """How often the autoregressive model is right, beside the best of the others; empty where it was not measured."""
+def autoregressive(results: dict[str, Any]) -> str:
+    """Return a paragraph about the accuracies of the autoregressive model and of the best of the others.
+
+    It is empty if the autoregressive model was not measured.
+    """
     accuracies = {run["name"]: max(point["accuracy"] for point in run["points"]) for run in results["runs"]}
     alone = accuracies.pop(AUTOREGRESSIVE.name, None)
     if alone is None:
         return ""
     best = max(accuracies, key=lambda name: accuracies[name])
-    others = f"Of the diffusion decoders above, {best} is correct most often, in {100 * accuracies[best]:.1f} %"
-    return f"{AUTOREGRESSIVE.name} is correct in {100 * alone:.1f} %. {others}.\n\n"
+    others = f"The most accurate diffusion decoder is correct in {100 * accuracies[best]:.1f} % ({best})"
+    return f"The autoregressive model is correct in {100 * alone:.1f} %. {others}.\n\n"
 
 
 def text(results: dict[str, Any]) -> str:
-    """What was found in sentences, as Markdown."""
+    """Return the results in words, as Markdown."""
     areas = (
-        "The paper's order of AUP is one per step, fast-dllm on the teacher, d3llm on the teacher, d3llm on the "
-        f"student, and the control below the student. AUP of each curve alone: {order(results, 'aup')}. AUP as "
-        f"planned, where every curve starts at one per step, without points more than {TOLERANCE:g} below it: "
-        f"{order(results, 'aup_from_one_per_step')}."
+        "In the paper, AUP rises in this order: one token per step, fast-dllm on the teacher, d3llm on the teacher, "
+        "d3llm on the student. The control is below the student.\n\n"
+        f"- AUP of each curve alone: {order(results, 'aup')}.\n"
+        f"- AUP as planned: {order(results, 'aup_from_one_per_step')}. Here every curve starts at one token per step. "
+        f"Points are excluded if their accuracy is more than {TOLERANCE:g} percentage points lower."
     )
     about = (
-        f"{results['problems']} held-out problems from number {results['first']} on. Every model was trained once, so "
-        "intervals are over problems. Differences are paired. Under fast-dllm, tokens with a confidence above the "
-        "threshold commit; under d3llm and selective, tokens with an entropy below it. AUP is relative to "
-        f"{Y_MAX:g} %, so it is not comparable with published figures. AUP of a single point is its accuracy times its "
-        "TPF, and the first point of a curve counts as much."
+        f"The {results['problems']:,} held-out problems start at number {results['first']:,}. Every model was trained "
+        "once, so the intervals only describe the choice of problems. Differences are paired. fast-dllm commits tokens "
+        "with a confidence above the threshold. d3llm and selective commit tokens with an entropy below it. AUP is "
+        f"relative to {Y_MAX:g} %, so it is not comparable with published figures. The AUP of a single point is its "
+        "accuracy times its TPF. The first point of a curve counts in the same way."
     )
-    return f"{claims.text(results['claims'])}\n\n{beside(results)}{areas}\n\n{about}"
+    return f"{claims.text(results['claims'])}\n\n{autoregressive(results)}{areas}\n\n{about}"
 
 
 def plot(results: dict[str, Any]) -> str:
@@ -112,13 +116,13 @@ def plot(results: dict[str, Any]) -> str:
 
 
 def section(results: dict[str, Any]) -> str:
-    """Return the generated part of the page: the picture, the sentences, the table."""
-    folded = f"<details>\n<summary>Every point</summary>\n\n{points(results)}\n\n</details>"
-    return f"![Accuracy over tokens per forward](../{Path(PLOT).name})\n\n{text(results)}\n\n{folded}"
+    """Return the generated part of the page: picture, text and table."""
+    details = f"<details>\n<summary>Every point</summary>\n\n{points(results)}\n\n</details>"
+    return f"![Accuracy over tokens per forward](../{Path(PLOT).name})\n\n{text(results)}\n\n{details}"
 
 
 def publish(results: dict[str, Any], root: Path | None) -> None:
-    """Show the results; with a root also write the plot and the page below it."""
+    """Print the results. With `root`, also write the plot and the page below it."""
     typer.echo(f"{points(results)}\n\n{text(results)}")
     if root is not None:
         write_text(root / PLOT, plot(results))

@@ -1,7 +1,7 @@
-"""Several decoders on the same problems, side by side, with every answer on disk: a run that was cut off goes on.
+"""Answers of several decoders to the same problems, on disk, so that an interrupted measurement can continue.
 
-A journal is a folder of JSONL files, one per process that takes a part of the problems. A file's first line says what
-was measured.
+A journal is a folder of JSONL files, one per process that solves a part of the problems. The first line of a file
+contains the settings of the measurement.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from d3mlx.evaluate.tasks import Task
 
 Item = TypeVar("Item")
 CLOCK = time.process_time if mx.default_device() == mx.Device(mx.cpu) else time.perf_counter
-"""Processor time if the model runs on the processor: other work on the machine lengthens it less."""
+"""Processor time in seconds if the model runs on the CPU, because other programs affect it less; else wall time."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +40,11 @@ class Part:
 
     @staticmethod
     def named(text: str) -> Part:
-        """Return the part that is written as 1/2, the first of two. Raises ConfigError."""
+        """Return the part for a text such as 1/2, the first of two. Raises ConfigError."""
         match = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text, re.ASCII)
         number, count = map(int, match.groups()) if match else (0, 0)
         if not 1 <= number <= count:
-            raise ConfigError(f"A part is written as 1/2, the first of two, not {text[:20]!r}.")
+            raise ConfigError(f"Invalid part {text[:20]!r}. Use, for example, 1/2 for the first of two parts.")
         return Part(number, count)
 
     def of(self, items: Sequence[Item]) -> Sequence[Item]:
@@ -57,7 +57,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Answers:
-    """One decoder's records, by problem, and the seconds that each took."""
+    """One decoder's records and their seconds, by problem."""
 
     records: dict[int, Record]
     seconds: dict[int, float]
@@ -71,14 +71,14 @@ class Answers:
         return sum(self.seconds.values()) / len(self.seconds)
 
     def against(self, other: Answers) -> Difference:
-        """Return this accuracy minus the other's, on the problems of both."""
+        """Return the accuracy minus that of `other`, on the problems that both solved."""
         both = sorted(self.records.keys() & other.records.keys())
         return paired_difference([other.records[i].correct for i in both], [self.records[i].correct for i in both])
 
 
 @dataclass(frozen=True)
 class Solved:
-    """One line of a journal: a decoder's record of a problem, and the seconds that it took."""
+    """One line of a journal: a decoder's record of a problem, and its seconds."""
 
     decoder: str
     seconds: float
@@ -99,20 +99,20 @@ def part_log(path: Path) -> AppendLog[Solved]:
 
 
 def read_parts(folder: Path) -> dict[Path, Content[Solved]]:
-    """Return the content of each part that has begun. Raises DataError if a file is damaged."""
+    """Return the content of each part that has settings. Raises DataError if a file is damaged."""
     parts = {path: part_log(path).read() for path in sorted(folder.glob("part-*.jsonl"))}
     return {path: content for path, content in parts.items() if content.settings is not None}
 
 
 def read(folder: Path) -> tuple[dict[str, Any], dict[str, Answers]]:
-    """Return what a journal measured, and the answers of all its parts by decoder.
+    """Return a journal's settings, and the answers of all its parts by decoder.
 
     Raises DataError if there is no journal, or if its parts measured different things.
     """
     parts = list(read_parts(folder).values())
     if not parts or any(part.settings != parts[0].settings for part in parts):
         raise DataError(
-            f"{folder} holds no journal, or parts that measured different things; remove it to measure again."
+            f"{folder} does not contain a journal, or its parts measured different things. Remove it to measure again."
         )
     answers: dict[str, Answers] = {}
     for solved in (solved for part in parts for solved in part.records):
@@ -123,28 +123,29 @@ def read(folder: Path) -> tuple[dict[str, Any], dict[str, Answers]]:
 
 
 About = dict[str, Any]
-"""What a measurement depends on, as plain JSON."""
+"""Everything that a measurement depends on, as plain JSON."""
 
 Attempt = Callable[[int], Record]
-"""Solves the problem of a number."""
+"""Solves the problem with a number, and returns the record."""
 
 
 def measure(
     subject: EvalModel, task: Task, presets: Mapping[str, Preset], indices: Sequence[int], path: Path, about: About
 ) -> None:
-    """Solve problems with several decoders: see `keep`. Their settings, defaults too, are part of what is measured."""
+    """Solve problems with several decoders, as `solve_missing` does.
+
+    The settings of the decoders and their defaults are part of the measurement's settings.
+    """
     built = {name: repr(preset.build(subject.model.family)) for name, preset in presets.items()}
     attempts = {name: partial(attempt, subject, task, preset) for name, preset in presets.items()}
-    keep(attempts, indices, path, about | {"decoders": built})
+    solve_missing(attempts, indices, path, about | {"decoders": built})
 
 
-def keep(attempts: Mapping[str, Attempt], indices: Sequence[int], path: Path, about: About) -> None:
-    """Solve each problem in every way before the next one, so that all of them see the same machine.
+def solve_missing(attempts: Mapping[str, Attempt], indices: Sequence[int], path: Path, about: About) -> None:
+    """Solve each problem with every attempt before the next problem, so that load on the machine affects all alike.
 
-    path: the part's file. about: what is measured.
-
-    place: the part's file, and what is measured. Answers in any part of its folder are not computed again.
-    Raises ConfigError if a part has another measurement.
+    path: file of the part. about: settings of the measurement. Answers in any part of the folder are not computed
+    again. Raises ConfigError if a part has other settings.
     """
     settings = Settings(about, "another measurement,", "remove the file, or give another folder.")
     with part_log(path).opened(settings) as log:
@@ -158,13 +159,13 @@ def keep(attempts: Mapping[str, Attempt], indices: Sequence[int], path: Path, ab
             try:
                 record = attempts[name](index)
             except KeyboardInterrupt:
-                sys.stderr.write(f"The answers so far are in {path.parent}; the same command goes on from there.\n")
+                sys.stderr.write(f"The answers so far are in {path.parent}. The same command continues from there.\n")
                 raise
             log.append({"decoder": name, "seconds": CLOCK() - began, **asdict(record)})
 
 
 def finished(folder: Path, names: Iterable[str], problems: Iterable[int]) -> dict[str, Answers] | None:
-    """Return the answers of these decoders to these problems, None if an answer is missing. Raises DataError."""
+    """Return the answers of these decoders to these problems, or None if one is missing. Raises DataError."""
     if not read_parts(folder):
         return None
     _, answers = read(folder)

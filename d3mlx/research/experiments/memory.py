@@ -1,4 +1,4 @@
-"""What a request holds in memory while it decodes, one token a step: K/V from their shapes, and MLX's own count.
+"""Measure the memory of a request that commits one token per step: from the shapes of K and V, and by MLX's count.
 
 python -m d3mlx.research.experiments.memory [--steps 2000]
 """
@@ -27,30 +27,30 @@ from d3mlx.research.script import script
 SIZES = Sizes("llada", layers=2, hidden=64, heads=1, kv_heads=1, ff=64, vocab=64)
 PROMPT = 64
 ALONE: dict[str, Any] = {"threshold": 0.0, "block_size": 8, "block_add": 1.0, "activation": 1.0}
-"""One block at a time, and one token a step."""
+"""One block at a time, and one token per step."""
 
 DECODERS: dict[str, Preset] = {
     "selective": Selective(**ALONE, row_multiple=8),
     "selective, all masks from the start": Selective(**ALONE, row_multiple=8, ahead=LONG),
     "selective, 8-bit K/V": Selective(**ALONE, row_multiple=8, kv_bits=8),
 }
-"""The canvas grows with the answer, and the cache with it, unless all masks take part from the start."""
+"""Canvas and cache grow with the answer, unless all masks are active from the start."""
 
 
 def stored(positions: int, kv_bits: int | None) -> int:
-    """Bytes of K, V and the last hidden rows in float32, from their shapes; groups of 64 have two floats each."""
+    """Return the bytes of K, V and the last hidden rows in float32, from their shapes. A group of 64 has two floats."""
     number = 4 if kv_bits is None else kv_bits / 8 + 2 * 4 / 64
     width = SIZES.hidden // SIZES.heads * SIZES.kv_heads
     return int(positions * (2 * SIZES.layers * width * number + 4 * SIZES.hidden))
 
 
 def live(steps: Iterator[Step], before: int) -> list[int]:
-    """Bytes more than `before` after each step."""
+    """Return the bytes in use after each step, minus `before`."""
     return [mx.get_active_memory() - before for _ in steps]
 
 
 def measure(steps: Annotated[int, typer.Option(min=2, help="Steps, and new tokens.")] = 2000) -> None:
-    """Decode with the selective cache, and print the memory in use after the second, the middle and the last step."""
+    """Decode with the selective cache, and print the memory after the second, the middle and the last step."""
     model = random_model(SIZES)
     mx.eval(model.parameters())
     rows = []
@@ -60,11 +60,11 @@ def measure(steps: Annotated[int, typer.Option(min=2, help="Steps, and new token
         gc.collect()
         before = mx.get_active_memory()
         canvas = Canvas.for_prompt(prompt, steps, model.args.mask_token_id)
-        bytes_held = live(islice(decode(model, canvas, decoder), steps), before)
+        in_use = live(islice(decode(model, canvas, decoder), steps), before)
         gc.collect()
-        marks = (bytes_held[1], bytes_held[len(bytes_held) // 2], bytes_held[-1], mx.get_active_memory() - before)
-        held = stored(PROMPT + steps, decoder.kv.bits if decoder.kv else None)
-        rows.append([name, str(len(bytes_held)), *(f"{count / 1e6:.3f}" for count in (held, *marks))])
+        marks = (in_use[1], in_use[len(in_use) // 2], in_use[-1], mx.get_active_memory() - before)
+        computed = stored(PROMPT + steps, decoder.kv.bits if decoder.kv else None)
+        rows.append([name, str(len(in_use)), *(f"{count / 1e6:.3f}" for count in (computed, *marks))])
     header = ["", "steps", "from shapes", "after step 2", "after half of them", "after the last", "afterwards"]
     typer.echo(f"MB above the model; prompt of {PROMPT}, {steps} new tokens, {SIZES}:\n\n{table(header, rows)}")
 

@@ -1,10 +1,11 @@
-"""What the decode loop costs beside the model's forward, at the shape of a real model's layers.
+"""Measure the time of the decode loop beside the model's forward, at the width of a real model.
 
 python -m d3mlx.research.experiments.overhead [--steps N]
 
-Random weights are never confident of a token, so the rule commits in each step as many tokens as a run of the embedded
-teacher did: the most confident ones, by the factor rule on the device and the engine's own loop. The decoders take
-turns step by step, so that other work on the machine slows down all of them alike. On a CPU, times are processor time.
+Random weights are never confident, so an ordinary rule would commit too few tokens. Instead, each step commits the most
+confident tokens, as many as the embedded teacher did in a recorded run. The engine's own loop and the factor rule on
+the device do this. The decoders take turns step by step, so that other work on the machine affects all alike. On a CPU,
+times are processor times.
 """
 
 from __future__ import annotations
@@ -45,11 +46,11 @@ DECODERS: dict[str, Preset] = {
     "no cache": D3LLM("none"),
 }
 REPEATS = 20
-"""Of what is timed apart; the median counts."""
+"""Repetitions of what is timed alone. The median counts."""
 
 
 def recorded(tokens: int) -> list[int]:
-    """How many tokens each step commits when the embedded teacher solves problems, until there are `tokens` of them."""
+    """Return the tokens that the embedded teacher commits in each step, until their sum is at least `tokens`."""
     model, tokenizer = load(TEACHER)
     commits: list[int] = []
     for index in range(tokens):
@@ -62,9 +63,10 @@ def recorded(tokens: int) -> list[int]:
 
 @dataclass(frozen=True)
 class Replay(Stateless):
-    """Commits the most confident positions of a step, as many as the trace says, and one as long as it says nothing.
+    """Acceptance that commits the most confident positions of a step. counts: the number of positions per step.
 
-    The factor rule takes the n-th where p_n >= 1 - factor / (n + 1): with n + 1.01, where p is next to 0, the first n.
+    The factor rule accepts the n-th position if p_n >= 1 - factor / (n + 1). With a factor of n + 1.01 and p near 0,
+    it accepts exactly n positions.
     """
 
     counts: Iterator[int]
@@ -75,7 +77,7 @@ class Replay(Stateless):
 
 
 class Run:
-    """One decoder on the random model, and where its time went."""
+    """One decoder on the random model, with the time of each stage."""
 
     def __init__(self, model: Any, preset: Preset, trace: list[int]):
         prompt = np.random.default_rng(0).integers(0, SIZES.vocab - 2, PROMPT).tolist()
@@ -86,26 +88,26 @@ class Run:
         self.steps = decode(model, self.canvas, self.decoder)
 
     def first(self) -> None:
-        """The pass over everything that every decoder begins with, which does not count."""
+        """Run the first pass over prompt and canvas, and reset the times, because it does not count."""
         with profiled(self.profile):
             next(self.steps)
         self.profile.seconds = dict.fromkeys(STAGES, 0.0)
         self.profile.steps = 0
 
     def step(self) -> Step | None:
-        """One more step; None at the end."""
+        """Run one step and return it, or None at the end."""
         step = next(self.steps, None)
         if step is not None:
             self.rows.append(step.rows)
         return step
 
     def seconds(self, stage: Any) -> float:
-        """A step's mean."""
+        """Return the mean seconds per step of a stage."""
         return self.profile.seconds[stage] / self.profile.steps
 
 
 def median(act: Callable[[], list[mx.array]]) -> float:
-    """Seconds until the arrays that `act` asks for are there."""
+    """Return the median seconds in which the arrays that `act` returns are computed."""
     samples = []
     for _ in range(REPEATS):
         began = CLOCK()
@@ -115,35 +117,37 @@ def median(act: Callable[[], list[mx.array]]) -> float:
 
 
 def writing(decoder: Decoder, rows: int) -> float:
-    """Return the seconds in which a step's rows are written into the cache: K and V of each layer and the last hidden
-    rows. Where K and V are quantized, all of them are dequantized too."""
+    """Return the seconds to write a step's rows into the cache: K and V of each layer, and the last hidden rows.
+
+    Quantized K and V are also dequantized completely, as in a step.
+    """
     length, heads, width = PROMPT + NEW, SIZES.kv_heads, SIZES.hidden // SIZES.kv_heads
     cache = KVCache(SIZES.layers, decoder.cache.cached, decoder.kv)
-    everything = RowIndex(np.arange(length, dtype=np.int32), length)
-    some = RowIndex((np.arange(rows) * length // rows).astype(np.int32), length)
+    all_rows = RowIndex(np.arange(length, dtype=np.int32), length)
+    step_rows = RowIndex((np.arange(rows) * length // rows).astype(np.int32), length)
     fresh, hidden = mx.ones((1, heads, rows, width)), mx.ones((1, rows, SIZES.hidden))
-    whole = mx.zeros((1, heads, length, width))
-    for layer in cache.open(everything, np.zeros(length, np.int32)):
-        layer.attend(whole[:, :, :1], whole, whole, 1.0)
-    cache.write_hidden(everything, mx.zeros((1, length, SIZES.hidden)))
+    zeros = mx.zeros((1, heads, length, width))
+    for layer in cache.open(all_rows, np.zeros(length, np.int32)):
+        layer.attend(zeros[:, :, :1], zeros, zeros, 1.0)
+    cache.write_hidden(all_rows, mx.zeros((1, length, SIZES.hidden)))
     mx.eval(fresh, hidden)
 
     def act() -> list[mx.array]:
         written: list[mx.array] = []
-        for layer in cache.open(some, np.zeros(rows, np.int32)):
+        for layer in cache.open(step_rows, np.zeros(rows, np.int32)):
             if isinstance(layer, QuantizedLayer):
                 layer.write([*layer.quantize(fresh), *layer.quantize(fresh)])
                 written += [layer.dequantize(layer.arrays[:3]), layer.dequantize(layer.arrays[3:])]
             elif isinstance(layer, CachedLayer):
                 layer.write([fresh, fresh])
                 written += layer.arrays
-        return [*written, cache.write_hidden(some, hidden)]
+        return [*written, cache.write_hidden(step_rows, hidden)]
 
     return median(act)
 
 
 def line(name: str, run: Run) -> list[str]:
-    """A decoder's row of the table: milliseconds a step, and the share of all but the model's forward."""
+    """Return a decoder's row of the table: milliseconds per step, and the share of everything but the forward."""
     rows = int(np.median(run.rows))
     cache = writing(run.decoder, rows)
     forward = run.seconds("forward") - cache
@@ -155,25 +159,25 @@ def line(name: str, run: Run) -> list[str]:
 
 def measure(
     steps: Annotated[
-        int | None, typer.Option(min=1, help="Steps of each decoder after the first; all, if not given.")
+        int | None, typer.Option(min=1, show_default="all", help="Steps of each decoder after the first.")
     ] = None,
 ) -> None:
-    """Decode with every decoder side by side, and print where the time of a step goes."""
+    """Decode with every decoder, and print the time of each stage of a step."""
     trace = recorded(NEW)
     model = random_model(SIZES)
     runs = {name: Run(model, preset, trace) for name, preset in DECODERS.items()}
     for run in runs.values():
         run.first()
-    left = dict(runs)
+    unfinished = dict(runs)
     for _ in range(steps or NEW):
-        for name, run in list(left.items()):
+        for name, run in list(unfinished.items()):
             if run.step() is None:
-                del left[name]
-        if not left:
+                del unfinished[name]
+        if not unfinished:
             break
     header = ["rows of a step", "steps", "rows", "forward", "plan", "cache"]
     header += ["statistics and acceptance", "commit", "all but the forward"]
-    typer.echo(f"Milliseconds a step; prompt of {PROMPT}, {NEW} new tokens, {SIZES}; trace {trace}:\n")
+    typer.echo(f"Milliseconds per step; prompt of {PROMPT}, {NEW} new tokens, {SIZES}; trace {trace}:\n")
     typer.echo(table(header, [line(name, run) for name, run in runs.items()]))
 
 

@@ -1,4 +1,4 @@
-"""The result pages in docs/results. Experiments write the parts between two marks; the rest is written by hand."""
+"""The result pages in docs/results. Experiments write the parts between two marks. The rest is written by hand."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ def around(page: Path, name: str) -> tuple[str, str]:
     content = page.read_text(encoding="utf-8")
     begin, end = f"<!-- {name} -->\n", f"<!-- /{name} -->\n"
     if content.count(begin) != 1 or content.count(end) != 1 or content.index(begin) > content.index(end):
-        raise DataError(f"{page} needs one line {begin.strip()} and one line {end.strip()} after it, to write between.")
+        raise DataError(f"{page} must contain {begin.strip()} and, below it, {end.strip()} once, each on its own line.")
     return content.split(begin)[0] + begin, end + content.split(end)[1]
 
 
 def between(page: Path, name: str) -> str:
-    """Return the generated text of that name. Raises DataError as `around` does."""
+    """Return the generated text between the lines of that name. Raises DataError as `around` does."""
     before, after = around(page, name)
     return page.read_text(encoding="utf-8").removeprefix(before).removesuffix(after).strip()
 

@@ -1,11 +1,11 @@
-"""Which cached rows have to be computed again: accuracy, TPF and RPT of many choices, compared with no cache.
+"""Measure which cached rows must be computed again: accuracy, TPF and RPT of many policies, compared with no cache.
 
     python -m d3mlx.research.experiments.refresh [--count N] [--only PATTERN] [--block-size N] [--threshold T]
                                                  [--max-tokens N] [--out FILE.json]
 
-All variants decode the same validation problems of the teacher; the held-out problems are not used. Accuracy tells
-variants apart only over many problems. A sharper measure is the slip: a committed token that differs from the token
-of a forward over all positions on the same canvas.
+All variants solve the same validation problems with the teacher. Differences in accuracy need many problems. Slips show
+differences sooner. A slip is a committed token that differs from the token of a forward over all positions of the same
+canvas.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ from d3mlx.research.batches import CANVAS
 from d3mlx.research.script import script
 
 Group = Literal["prompt", "active", "complete", "beyond"]
-"""Positions that every step computes in addition: the prompt, tokens of blocks with masks, tokens of blocks without
-masks, or masks of blocks that are not active yet."""
+"""Positions that every step also computes: the prompt, tokens of blocks with masks, tokens of blocks without masks, or
+masks of blocks that are not active yet."""
 
 
 @dataclass(frozen=True)
 class Grouped(SelectiveCache):
-    """The selective cache, with a whole group of positions in addition."""
+    """The selective cache that also computes all positions of a group in every step."""
 
     group: Group = "prompt"
 
@@ -68,7 +68,7 @@ class Grouped(SelectiveCache):
 
 @dataclass(frozen=True)
 class Older(SelectiveCache):
-    """The selective cache, with `more` positions in addition in every step: those computed longest ago."""
+    """The selective cache that computes `more` additional positions in every step: those with the oldest rows."""
 
     more: int = 8
 
@@ -78,7 +78,7 @@ class Older(SelectiveCache):
 
 @dataclass(frozen=True)
 class Variant:
-    """The decoder selective with another cache policy."""
+    """The decoder `selective` with another cache policy."""
 
     preset: Selective
     cache: Callable[[SelectiveCache], CachePolicy] = lambda cache: cache
@@ -90,7 +90,7 @@ class Variant:
 
 
 def like(kind: type[SelectiveCache], **more: Any) -> Callable[[SelectiveCache], CachePolicy]:
-    """Return a policy of another kind with the same settings."""
+    """Return a function that makes a policy of another kind with the same settings."""
     return lambda cache: kind(**{field.name: getattr(cache, field.name) for field in fields(SelectiveCache)}, **more)
 
 
@@ -122,9 +122,9 @@ def variants(base: Selective) -> dict[str, Variant]:
 
 @dataclass
 class Slips:
-    """How far cached forwards were from exact ones. commits: tokens committed, slipped: those that are slips.
+    """Differences between cached and exact forwards. commits: committed tokens. slipped: how many of them are slips.
 
-    entropies: eligible positions over all steps, drift: the sum of the differences of their entropies in nats.
+    entropies: number of eligible positions over all steps. drift: sum of their differences in entropy, in nats.
     """
 
     commits: int = 0
@@ -141,7 +141,7 @@ class Slips:
         return self.drift / self.entropies if self.entropies else 0.0
 
     def watch(self, generation: Generation) -> None:
-        """Decode to the end, with a forward of everything beside each step."""
+        """Decode to the end, and compare each step with a forward over all positions."""
         model, canvas = generation.model, generation.canvas
         before = canvas.tokens.copy()
         for step in generation:
@@ -183,7 +183,7 @@ class Finding:
 
 
 def find(subject: EvalModel, task: Task, name: str, variant: Variant, counts: tuple[int, int]) -> Finding:
-    """Solve `counts[0]` problems, and watch `counts[1]` of them for slips. Without a cache there are no slips."""
+    """Solve `counts[0]` problems, and count the slips in `counts[1]` of them. Without a cache there are no slips."""
     count, watched = counts
     slips = Slips()
     cached = variant.build(subject.model.family).cache.cached
@@ -195,13 +195,13 @@ def find(subject: EvalModel, task: Task, name: str, variant: Variant, counts: tu
 
 
 def table(findings: list[Finding]) -> Table:
-    """Return a table. RPT includes the pass over prompt and masks at the beginning of every answer."""
+    """Return the table of all variants. RPT includes the first pass over prompt and masks of every answer."""
     out = Table(box=None)
     for heading in ("cache", "accuracy", "minus no cache", "TPF", "RPT", "slips", "drift, nats"):
         out.add_column(heading, no_wrap=True)
     for finding in findings:
-        total, apart, slips = score(finding.records), finding.against(findings[0]), finding.slips
-        minus = f"{100 * apart.value:+.1f} ({100 * apart.low:+.1f} to {100 * apart.high:+.1f})"
+        total, change, slips = score(finding.records), finding.against(findings[0]), finding.slips
+        minus = f"{100 * change.value:+.1f} ({100 * change.low:+.1f} to {100 * change.high:+.1f})"
         out.add_row(
             finding.name,
             f"{total.accuracy:.1%}",
@@ -216,20 +216,20 @@ def table(findings: list[Finding]) -> Table:
 
 def measure(
     count: Annotated[int, typer.Option(min=1, help="Validation problems for each variant.")] = 100,
-    watched: Annotated[int, typer.Option(min=0, help="How many are watched for slips, which takes longer.")] = 25,
+    watched: Annotated[int, typer.Option(min=0, help="Problems in which slips are counted, which takes longer.")] = 25,
     only: Annotated[
-        str, typer.Option(help="Regular expression: variants to measure, by name; no cache is always measured.")
+        str, typer.Option(help="Regular expression for the names of variants to measure. No cache is always measured.")
     ] = "",
-    block_size: Annotated[int | None, typer.Option(help="Tokens in a block.")] = None,
-    threshold: Annotated[float | None, typer.Option(help="Highest entropy in nats.")] = None,
-    max_tokens: Annotated[int, typer.Option(min=1, help="Limit of an answer's length.")] = CANVAS,
+    block_size: Annotated[int | None, typer.Option(help="Tokens per block.")] = None,
+    threshold: Annotated[float | None, typer.Option(help="Maximum entropy in nats.")] = None,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Maximum tokens of an answer.")] = CANVAS,
     out: Annotated[Path | None, typer.Option(help="Write the figures to this JSON file.")] = None,
 ) -> None:
-    """Measure, and print a table."""
+    """Measure the variants, and print a table."""
     try:
         wanted = re.compile(only)
     except re.error as error:
-        raise ConfigError(f"--only {only!r} is no regular expression: {error}.") from error
+        raise ConfigError(f"Invalid --only {only!r}: {error}. Use a regular expression.") from error
     task = Embedded(TaskOptions(), "llada", "validation")
     subject = EvalModel(*load(TEACHER), max_tokens=max_tokens)
     chosen = variants(Selective(threshold, block_size))

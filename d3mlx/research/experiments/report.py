@@ -1,9 +1,10 @@
-"""The paper's comparison on the embedded task: teacher, student, control and an autoregressive model.
+"""Repeat the paper's comparison on the embedded task: teacher, student, control and an autoregressive model.
 
     python -m d3mlx.research.experiments.report [--control FOLDER] [--autoregressive FOLDER] [--part 1/2]
 
-Solves 2,000 held-out problems with every contestant (`contestants.py`), writes the figures to `report.json`
-and from them the table and the plot of docs/results/distillation.md. An interrupted run goes on.
+The script solves 2,000 held-out problems with every contestant (`contestants.py`). It writes the figures to
+`report.json`, and from them the tables and the plot of docs/results/distillation.md. The same command continues an
+interrupted run.
 """
 
 from __future__ import annotations
@@ -29,14 +30,14 @@ from d3mlx.research.experiments.areas import area
 from d3mlx.research.experiments.claims import claims
 from d3mlx.research.experiments.contestants import CONTESTANTS, COUNT, FIRST, ONE_PER_STEP, Contestant, Models
 from d3mlx.research.experiments.figures import RESULTS, ROOT, publish
-from d3mlx.research.experiments.journal import Attempt, Part, finished, keep
+from d3mlx.research.experiments.journal import Attempt, Part, finished, solve_missing
 from d3mlx.research.experiments.pages import DISTILLATION, around
 from d3mlx.research.script import script
 from d3mlx.version import versions
 
 
 def attempts_of(contestant: Contestant, folder: Path) -> dict[str, Attempt]:
-    """What solves a problem at each of the contestant's points."""
+    """Return a function for each of the contestant's points that solves a problem."""
     if contestant.model == "autoregressive":
         return {setting.name: NextToken.of(folder) for setting in contestant.presets}
     subject, held_out = EvalModel(*load(folder), max_tokens=CANVAS), task("embedded", "llada")
@@ -48,16 +49,18 @@ def attempts_of(contestant: Contestant, folder: Path) -> dict[str, Attempt]:
 
 
 def solve(models: Models, out: Path, problems: range, part: Part) -> None:
-    """This part's share of the problems, with every contestant whose model is there."""
+    """Solve this part of the problems with every contestant whose model has a folder."""
     for contestant in CONTESTANTS:
         folder = models.folder(contestant.model)
         if folder is not None:
             about = {"contestant": contestant.name, "model": fingerprint(folder), "decoders": contestant.settings}
-            keep(attempts_of(contestant, folder), part.of(problems), out / contestant.folder / part.file, about)
+            solve_missing(
+                attempts_of(contestant, folder), part.of(problems), out / contestant.folder / part.file, about
+            )
 
 
 def curves(models: Models, out: Path, problems: Iterable[int]) -> dict[str, list[OperatingPoint]] | None:
-    """The points of every contestant whose model is there, None while another part is still at them."""
+    """Return the points of every contestant whose model has a folder, or None if answers are missing."""
     by_contestant = {}
     for contestant in CONTESTANTS:
         if models.folder(contestant.model):
@@ -74,7 +77,7 @@ def curves(models: Models, out: Path, problems: Iterable[int]) -> dict[str, list
 def run_summary(
     contestant: Contestant, points: list[OperatingPoint], reference: OperatingPoint, folder: Path
 ) -> dict[str, Any]:
-    """A curve as JSON: its points, each with the paired difference of its accuracy to the reference, and its AUP."""
+    """Return a curve as JSON: AUP, and points with the paired difference of their accuracy to the reference."""
     return {
         "name": contestant.name,
         "model": contestant.model,
@@ -87,7 +90,7 @@ def run_summary(
 
 
 def comparable(before: dict[str, Any], models: Models, problems: range) -> bool:
-    """Whether results of before were of this teacher and student on these problems."""
+    """Return whether earlier results are of this teacher and student on these problems."""
     measured = {run["model"]: run["model_fingerprint"] for run in before.get("runs", [])}
     same = {"teacher": fingerprint(models.teacher), "student": fingerprint(models.student)}
     before_problems = range(before.get("first", 0), before.get("first", 0) + before.get("problems", 0))
@@ -97,7 +100,7 @@ def comparable(before: dict[str, Any], models: Models, problems: range) -> bool:
 def summarize(
     models: Models, measured: dict[str, list[OperatingPoint]], problems: range, before: dict[str, Any]
 ) -> dict[str, Any]:
-    """All results: those measured now, and those of absent models as they were before, if they are comparable."""
+    """Return all results: those measured now, and earlier ones of models without a folder, if they are comparable."""
     earlier = before if comparable(before, models, problems) else {"runs": [], "claims": []}
     old = {run["name"]: run for run in earlier["runs"]}
     reference = measured[ONE_PER_STEP.name][0]
@@ -122,32 +125,38 @@ def report(
     teacher: Annotated[Path, typer.Option(help="Folder of the teacher.")] = Path(TEACHER),
     student: Annotated[Path, typer.Option(help="Folder of the student.")] = Path(EMBEDDED),
     control: Annotated[
-        Path | None, typer.Option(help="Folder of the control; without it its committed results stay.")
+        Path | None, typer.Option(help="Folder of the control. Without it, its committed results stay.")
     ] = None,
-    autoregressive: Annotated[Path | None, typer.Option(help="Folder of the autoregressive model; likewise.")] = None,
-    count: Annotated[int, typer.Option(min=1, help="Problems to solve; with fewer, a quick look.")] = COUNT,
-    part: Annotated[str, typer.Option(help="1/2 and 2/2 share the problems between two processes.")] = "1/1",
+    autoregressive: Annotated[
+        Path | None, typer.Option(help="Folder of the autoregressive model. Without it, its committed results stay.")
+    ] = None,
+    count: Annotated[
+        int, typer.Option(min=1, help="Problems to solve. With fewer than the default, the page stays as it is.")
+    ] = COUNT,
+    part: Annotated[
+        str, typer.Option(help="Part of the problems: 1/2 and 2/2 share the work between two processes.")
+    ] = "1/1",
     out: Annotated[Path, typer.Option(help="Folder of the answers.")] = Path("runs/report"),
 ) -> None:
-    """Measure what is missing. When everything is measured, write the results, the plot and the page."""
-    models, whole = Models(teacher, student, control, autoregressive), count == COUNT
+    """Measure what is missing. The last run also writes the results, the plot and the page."""
+    models, complete = Models(teacher, student, control, autoregressive), count == COUNT
     models.check()
-    if whole:
+    if complete:
         around(ROOT / DISTILLATION, "report")
     problems = range(FIRST, FIRST + count)
     solve(models, out, problems, Part.named(part))
     measured = curves(models, out, problems)
     if measured is None:
-        typer.echo("The other parts are not finished; the last one to finish writes the results.")
+        typer.echo("Other parts are not finished. The last part to finish writes the results.")
         return
     path = RESULTS / "report.json"
-    before = (json_object(path) if path.exists() else {}) if whole else {}
+    before = (json_object(path) if path.exists() else {}) if complete else {}
     if before is None:
-        raise DataError(f"{path} is damaged; restore it, or remove it and measure every model again.")
+        raise DataError(f"{path} is damaged. Restore it, or remove it and measure every model again.")
     results = summarize(models, measured, problems, before)
-    if whole:
+    if complete:
         write_text(path, json.dumps(results, indent=1) + "\n")
-    publish(results, ROOT if whole else None)
+    publish(results, ROOT if complete else None)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Every setting of the selective cache on the validation problems: accuracy against rows, and against forwards.
+"""Measure settings of the selective cache on validation problems: accuracy over rows, and over forwards.
 
 python -m d3mlx.research.experiments.sweep [--work FOLDER] [--part 1/2] [--count N]
 python -m d3mlx.research.experiments.sweep --draw docs
@@ -41,7 +41,10 @@ AXES: dict[str, tuple[str, Axis]] = {
     "rows": ("rows per token", lambda answers: answers.score.rows_per_token),
     "forwards": ("forwards per token", lambda answers: 1 / answers.score.tokens_per_forward),
 }
-"""The costs in time: rows, if arithmetic bounds a forward (M1 to M4); forwards, if reading the weights does."""
+"""Costs by name. Time grows with rows if arithmetic limits a forward (M1 to M4).
+
+If reading the weights limits it, time grows with forwards.
+"""
 
 
 def settings() -> dict[str, Preset]:
@@ -56,12 +59,12 @@ def settings() -> dict[str, Preset]:
 
 
 def family_of(name: str) -> str:
-    """The curve that a setting belongs to."""
+    """Return the name of the curve that a setting belongs to."""
     return name.split(",")[0]
 
 
 def front(measured: Mapping[str, Answers], cost: Axis) -> list[str]:
-    """The settings that no other one beats in both accuracy and cost, cheapest first."""
+    """Return the settings that no other setting beats in both accuracy and cost, cheapest first."""
     best: list[str] = []
     for name in sorted(measured, key=lambda name: (cost(measured[name]), -measured[name].score.accuracy)):
         if not best or measured[name].score.accuracy > measured[best[-1]].score.accuracy:
@@ -70,7 +73,7 @@ def front(measured: Mapping[str, Answers], cost: Axis) -> list[str]:
 
 
 def picture(measured: Mapping[str, Answers], axis: str) -> str:
-    """The front of each family, as SVG."""
+    """Return the plot of the best settings of each family, as SVG."""
     words, cost = AXES[axis]
     curves = []
     for family in dict.fromkeys(map(family_of, measured)):
@@ -85,7 +88,9 @@ def picture(measured: Mapping[str, Answers], axis: str) -> str:
 
 def show(measured: Mapping[str, Answers], console: Console) -> None:
     for words, cost in AXES.values():
-        table = Table("setting", "accuracy", "TPF", "RPT", title=f"no other setting is better and has fewer {words}")
+        table = Table(
+            "setting", "accuracy", "TPF", "RPT", title=f"settings that no other beats in accuracy and {words}"
+        )
         for name in front(measured, cost):
             score = measured[name].score
             figures = f"{score.accuracy:.1%}", f"{score.tokens_per_forward:.2f}", f"{score.rows_per_token:.1f}"
@@ -95,12 +100,16 @@ def show(measured: Mapping[str, Answers], console: Console) -> None:
 
 def sweep(
     work: Annotated[Path, typer.Option(help="Folder of the answers.")] = Path("runs/sweep"),
-    part: Annotated[str, typer.Option(help="1/2 for the first of two processes that share the work.")] = "1/1",
+    part: Annotated[
+        str, typer.Option(help="Part of the problems: 1/2 and 2/2 share the work between two processes.")
+    ] = "1/1",
     count: Annotated[int, typer.Option(min=1, help="Validation problems.")] = 200,
     shots: Annotated[int, typer.Option("--num-fewshot", min=0, help="Worked examples before each problem.")] = 0,
-    draw_in: Annotated[Path | None, typer.Option("--draw", help="Draw what is there in this folder.")] = None,
+    draw_in: Annotated[
+        Path | None, typer.Option("--draw", help="Draw the measured settings into this folder, and measure nothing.")
+    ] = None,
 ) -> None:
-    """Measure every setting, or draw what was measured."""
+    """Measure every setting, or draw the measured settings."""
     if draw_in is None:
         process = Part.named(part)
         subject = EvalModel(*load(TEACHER), max_tokens=CANVAS)
@@ -109,13 +118,13 @@ def sweep(
         measure(subject, task, settings(), process.of(range(count)), work / process.file, about)
         complete = finished(work, settings(), range(count))
         if complete is None:
-            typer.echo("The other parts are not finished; the last one to finish shows the figures.")
+            typer.echo("Other parts are not finished. The last part to finish shows the figures.")
             return
         measured = complete
     else:
         _, measured = read(work)
         if not measured:
-            raise DataError(f"{work} holds no answers yet; run the sweep without --draw first.")
+            raise DataError(f"{work} does not contain answers yet. Run the sweep without --draw first.")
         for axis in AXES:
             write_text(draw_in / f"selective-{axis}.svg", picture(measured, axis))
     show(measured, Console())

@@ -1,4 +1,4 @@
-"""Builds of the student, its control and the autoregressive counterpart, on models of a few thousand weights."""
+"""Builds of the student, its control, the model of pairs and the autoregressive counterpart, with tiny models."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from d3mlx.evaluate.tasks import task
 from d3mlx.files import fingerprint
 from d3mlx.research.batches import Source
 from d3mlx.research.builds import control, next_token, pairs, shipped, student
-from d3mlx.research.builds.teacher import config_of, initialise, new_model
+from d3mlx.research.builds.teacher import config_of, initialize, new_model
 from tests.distill.runs import Quiet, arrays
 
 
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One layer of width 64, untrained, with the tokenizer of the teacher that ships."""
+    """Return the folder of an untrained teacher with one layer of width 64 and the bundled teacher's tokenizer."""
     tokenizer = build_tokenizer()
     config = config_of(tokenizer) | {"d_model": 64, "n_layers": 1, "n_heads": 1, "mlp_hidden_size": 64}
     config |= {"n_kv_heads": 1}
@@ -39,14 +39,14 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def gap(first_model: Any, second_model: Any) -> float:
-    """The largest difference between the models' embeddings, which no two starts have in common."""
+    """Return the largest difference between the models' embeddings. It is large between two random starts."""
     first, second = (np.array(model.model.embed_tokens.weight) for model in (first_model, second_model))
     return float(np.abs(first - second).max())
 
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every answer counts as right, an epoch is two steps, and one decoder is measured."""
+    """Make builds quick: all answers count as correct, training takes one epoch, and one decoder is measured."""
     monkeypatch.setattr(shipped, "MEASURED", {"fast-dllm": FastDLLM()})
     monkeypatch.setattr("d3mlx.distill.trajectories.is_right", lambda *_: True)
     monkeypatch.setattr(student, "DISTILL", replace(student.DISTILL, batch_size=2, epochs=1))
@@ -59,10 +59,10 @@ def test_a_student_and_its_control_are_built(teacher: Path, quick: None, tmp_pat
     assert [t.row for t in read_store(work.trajectories(0))] == [0, 1]
     start, end = (arrays(work.student(number) / "model.safetensors") for number in (-1, 0))
     assert any((start[name] != end[name]).any() for name in start)
-    cooler = arrays(work.calibrated / "model.safetensors")
-    changed = [name for name in end if (end[name] != cooler[name]).any()]
+    calibrated = arrays(work.calibrated / "model.safetensors")
+    changed = [name for name in end if (end[name] != calibrated[name]).any()]
     assert changed == ["lm_head.weight"]
-    assert np.allclose(end["lm_head.weight"], student.TEMPERATURE * cooler["lm_head.weight"], rtol=1e-6)
+    assert np.allclose(end["lm_head.weight"], student.TEMPERATURE * calibrated["lm_head.weight"], rtol=1e-6)
     model: Any = load(teacher)[0]
     assert np.array_equal(start["model.embed_tokens.weight"], np.array(model.model.embed_tokens.weight))
     assert (out / "config.json").read_text().count('"bits": 8') and "Built from" not in (out / "README.md").read_text()
@@ -76,13 +76,14 @@ def test_a_student_and_its_control_are_built(teacher: Path, quick: None, tmp_pat
         student.build(**arguments | {"teacher": str(out)}, resume=True)
 
 
-def test_a_control_is_trained_on_for_as_many_steps(
-    teacher: Path, quick: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_control_continues_the_training_of_the_teacher(
+    teacher: Path, quick: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(control, "DISTILL", student.DISTILL)
     out, work = tmp_path / "control", tmp_path / "work"
     arguments: dict[str, Any] = {"out": out, "work": work, "teacher": str(teacher), "recorded": 4, "problems": 1}
     control.build(**arguments, steps=2)
+    assert "step 2/2: loss" in capsys.readouterr().err
     log = (work / "log.jsonl").read_text().splitlines()
     assert len(log) == 1 and '"step": 2' in log[0]
     assert 0 < gap(load(teacher)[0], load(out)[0]) < 0.1
@@ -94,12 +95,12 @@ def test_a_control_is_trained_on_for_as_many_steps(
 
 def test_a_control_learns_from_the_first_training_problems() -> None:
     solutions, tokenizer = control.Solutions(6, replace(student.DISTILL, batch_size=2)), build_tokenizer()
-    texts = {problem(i).question for i in range(6)}
+    questions = {problem(i).question for i in range(6)}
     shown = {tokenizer.decode(ids).split("<|eot_id|>")[0] for step in range(6) for ids in solutions.batch(step).ids}
-    assert {text.split("\n\n")[-1] for text in shown} == texts
+    assert {text.split("\n\n")[-1] for text in shown} == questions
 
 
-def test_the_model_of_pairs_goes_on_from_the_teacher(
+def test_the_model_of_pairs_continues_the_training_of_the_teacher(
     teacher: Path, quick: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in {"TEACHER": str(teacher), "STEPS": 2, "BATCH": 4}.items():
@@ -112,7 +113,7 @@ def test_the_model_of_pairs_goes_on_from_the_teacher(
     assert "two problems" in (out / "README.md").read_text()
 
 
-def test_next_tokens_are_those_of_the_responses() -> None:
+def test_next_token_targets_are_the_responses() -> None:
     batch = Source(build_tokenizer(), 4, 0).problems(0)
     masked = next_token.next_tokens(batch)
     real = np.array(masked.weights) > 0
@@ -128,7 +129,7 @@ def test_the_autoregressive_model_learns_and_decodes_greedily(tmp_path: Path) ->
     small = {"hidden_size": 32, "num_hidden_layers": 1, "intermediate_size": 32, "num_attention_heads": 1}
     config = next_token.llama_config(tokenizer) | small
     model = llama.Model(llama.ModelArgs.from_dict(config))
-    initialise(model, 1, 0)
+    initialize(model, 1, 0)
     objective, watcher = next_token.NextTokenLoss(Source(tokenizer, 2, 0)), Quiet()
     plan = TrainConfig(30, optimizer=OptimizerConfig(peak_rate=1e-2, warmup=1, average=None))
     Trainer(model, objective, plan, tmp_path / "work").run(watcher=watcher)
@@ -142,6 +143,6 @@ def test_the_autoregressive_model_learns_and_decodes_greedily(tmp_path: Path) ->
     ids = [*prompt]
     for _ in range(record.tokens):
         ids.append(int(mx.argmax(model(mx.array([ids]))[0, -1])))
-    said = tokenizer.decode([i for i in ids[len(prompt) :] if i not in subject.tokenizer.eos_token_ids])
-    assert record.text.strip() == said.strip()
+    expected = tokenizer.decode([i for i in ids[len(prompt) :] if i not in subject.tokenizer.eos_token_ids])
+    assert record.text.strip() == expected.strip()
     assert record.forwards == record.tokens and record.rows == len(prompt) + record.tokens - 1

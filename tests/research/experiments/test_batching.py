@@ -1,4 +1,4 @@
-"""The measure of shared forwards: the same answers in fewer forwards."""
+"""The measurement of shared forwards: the same answers in fewer forwards."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from d3mlx.distill.trajectories import Teacher
 from d3mlx.research.experiments import batching
 
 
-def test_a_quick_look(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shared_forwards_give_the_same_answers(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(
         batching, "DECODERS", {"selective": Selective(row_multiple=8), "trajectories": Teacher(8, "selective")}
     )

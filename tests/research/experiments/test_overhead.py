@@ -1,4 +1,4 @@
-"""Where the time of a step goes, measured on a model of almost no size."""
+"""The time of each stage of a step, measured with a tiny model."""
 
 from __future__ import annotations
 

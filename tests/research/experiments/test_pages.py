@@ -1,4 +1,4 @@
-"""The result pages: their generated parts are what the experiments write, and their links lead somewhere."""
+"""The generated parts of the result pages equal what the experiments write."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ def results(name: str) -> dict[str, Any]:
     return content
 
 
-def test_the_report_is_the_page_about_distillation() -> None:
+def test_the_page_about_distillation_shows_the_report() -> None:
     report = results("report.json")
     assert pages.between(ROOT / pages.DISTILLATION, "report") == figures.section(report).strip()
     assert (ROOT / figures.PLOT).read_text(encoding="utf-8") == figures.plot(report)
 
 
-def test_the_ablations_are_their_page() -> None:
+def test_the_page_about_ablations_shows_their_results() -> None:
     assert pages.between(ROOT / pages.ABLATIONS, "ablations") == ablations.text(results("ablations.json"))
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_the_tables_of_decoders_name_those_that_are_measured(name: str) -> None:
+def test_the_tables_of_decoders_name_the_measured_ones(name: str) -> None:
     text = pages.between(ROOT / pages.SELECTIVE, f"decoders-{name}")
     first_cells = re.findall(r"^\| ([^|]+) \|", text, re.MULTILINE)
     decoders = list(TASKS[name].decoders)

@@ -1,4 +1,4 @@
-"""The measure of what stale rows do: nothing where everything is computed, something where little is."""
+"""The effect of stale rows: none if everything is computed, and some if little is."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def test_slips_and_drift_come_from_rows_that_are_not_computed() -> None:
     subject = EvalModel(*load(EMBEDDED), max_tokens=24)
     chosen = variants(Selective(block_size=8))
     few = chosen["recent 1"]
-    everything = replace(few, preset=replace(few.preset, row_multiple=512))
-    exact = find(subject, task("embedded", "llada"), "everything", everything, (1, 1)).slips
+    all_rows = replace(few, preset=replace(few.preset, row_multiple=512))
+    exact = find(subject, task("embedded", "llada"), "everything", all_rows, (1, 1)).slips
     stale = find(subject, task("embedded", "llada"), "few", few, (1, 1)).slips
     assert exact.commits > 12
     assert exact.slipped == 0

@@ -1,4 +1,4 @@
-"""The report and the ablations: what goes into their tables, from records of no model."""
+"""The report and the ablations: their tables, made from invented records."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from d3mlx.research.experiments.contestants import (
     d3llm,
     fast,
 )
-from d3mlx.research.experiments.journal import Attempt, Part, finished, keep
+from d3mlx.research.experiments.journal import Attempt, Part, finished, solve_missing
 from d3mlx.research.experiments.pages import DISTILLATION
 from d3mlx.research.script import script
 
@@ -37,13 +37,13 @@ def record(index: int, correct: bool, forwards: int = 40) -> Record:
     return Record(index, correct, None, None, None, 0, 30, 40, forwards, 40 * forwards, 30, "")
 
 
-def answers(right: int, forwards: int) -> list[Record]:
-    return [record(index, index < FIRST + right, forwards) for index in PROBLEMS]
+def answers(correct: int, forwards: int) -> list[Record]:
+    return [record(index, index < FIRST + correct, forwards) for index in PROBLEMS]
 
 
 @pytest.fixture
 def measured() -> dict[str, list[OperatingPoint]]:
-    """One per step 90 %; the others ever faster, the last point of each curve 10 points below."""
+    """Return curves in which every point is faster than the one before. The last point loses 10 points of 90 %."""
     measured = {}
     for contestant in CONTESTANTS:
         count, quick = len(contestant.presets), 2 if contestant.model == "student" else 1
@@ -54,7 +54,7 @@ def measured() -> dict[str, list[OperatingPoint]]:
     return measured
 
 
-def test_parts_of_any_number_add_up(tmp_path: Path) -> None:
+def test_parts_of_different_runs_add_up(tmp_path: Path) -> None:
     solved: list[int] = []
 
     def attempt(index: int) -> Record:
@@ -63,9 +63,9 @@ def test_parts_of_any_number_add_up(tmp_path: Path) -> None:
 
     about = {"model": "none"}
     first = Part.named("1/2")
-    keep({"a": attempt}, first.of(range(9)), tmp_path / first.file, about)
+    solve_missing({"a": attempt}, first.of(range(9)), tmp_path / first.file, about)
     assert finished(tmp_path, ["a"], range(9)) is None
-    keep({"a": attempt}, range(9), tmp_path / Part().file, about)
+    solve_missing({"a": attempt}, range(9), tmp_path / Part().file, about)
     solved_by_name = finished(tmp_path, ["a"], range(9))
     assert sorted(solved) == list(range(9))
     assert solved_by_name is not None and list(solved_by_name["a"].records) == list(range(9))
@@ -74,23 +74,23 @@ def test_parts_of_any_number_add_up(tmp_path: Path) -> None:
     assert finished(tmp_path / "empty", ["a"], range(9)) is None
     assert finished(tmp_path, ["a", "b"], range(9)) is None and finished(tmp_path / "none", ["a"], range(9)) is None
     with pytest.raises(ConfigError, match="another measurement"):
-        keep({"a": attempt}, range(9), tmp_path / "part-2-of-2.jsonl", {"model": "other"})
+        solve_missing({"a": attempt}, range(9), tmp_path / "part-2-of-2.jsonl", {"model": "other"})
 
 
 def test_results_keep_those_of_absent_models(measured: dict[str, list[OperatingPoint]], tmp_path: Path) -> None:
-    everything = Models(tmp_path, tmp_path, tmp_path, tmp_path)
-    whole = report.summarize(everything, measured, PROBLEMS, {})
-    assert [run["name"] for run in whole["runs"]] == [contestant.name for contestant in CONTESTANTS]
+    all_models = Models(tmp_path, tmp_path, tmp_path, tmp_path)
+    complete = report.summarize(all_models, measured, PROBLEMS, {})
+    assert [run["name"] for run in complete["runs"]] == [contestant.name for contestant in CONTESTANTS]
     now = {name: points for name, points in measured.items() if name.startswith(("teacher", "student"))}
-    assert report.summarize(Models(tmp_path, tmp_path), now, PROBLEMS, whole) == whole
+    assert report.summarize(Models(tmp_path, tmp_path), now, PROBLEMS, complete) == complete
     other = tmp_path / "other"
     other.mkdir()
     (other / "model.safetensors").write_bytes(b"another model")
     for before, teacher, student in (
         ({}, tmp_path, tmp_path),
-        (whole, other, tmp_path),
-        (whole, tmp_path, other),
-        (whole | {"problems": 50}, tmp_path, tmp_path),
+        (complete, other, tmp_path),
+        (complete, tmp_path, other),
+        (complete | {"problems": 50}, tmp_path, tmp_path),
     ):
         fewer = report.summarize(Models(teacher, student), now, PROBLEMS, before)
         assert {run["model"] for run in fewer["runs"]} == {"teacher", "student"}
@@ -99,11 +99,14 @@ def test_results_keep_those_of_absent_models(measured: dict[str, list[OperatingP
         Models(tmp_path / "none", tmp_path).check()
 
 
-def test_what_a_user_can_mend_is_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_folder_without_a_model_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("sys.argv", ["report", "--teacher", str(tmp_path), "--out", str(tmp_path / "out")])
     with pytest.raises(SystemExit) as end:
         script(report.report)
-    assert end.value.code == f"Error: {tmp_path} holds no model; build it, or give another --teacher."
+    assert (
+        end.value.code
+        == f"Error: {tmp_path} does not contain a model. Build the model, or set --teacher to its folder."
+    )
     assert not (tmp_path / "out").exists()
 
 
@@ -127,34 +130,34 @@ def test_the_last_part_to_finish_writes_everything(monkeypatch: pytest.MonkeyPat
     assert (root / figures.PLOT).is_file()
 
 
-def test_areas_leave_bad_points_out(measured: dict[str, list[OperatingPoint]], tmp_path: Path) -> None:
+def test_areas_exclude_points_far_below_the_first(measured: dict[str, list[OperatingPoint]], tmp_path: Path) -> None:
     start = measured[ONE_PER_STEP.name][0]
     curve = [(40 / (40 // (i + 1)), 90.0) for i in range(4)]
     usual = measured[fast("teacher").name]
-    alone, held = area(usual), area(usual, start)
+    alone, from_start = area(usual), area(usual, start)
     assert alone.value == pytest.approx(aup(curve, Y_MAX)) and alone.counted == 4
-    assert held.value == pytest.approx(aup([(1.0, 90.0), *curve], Y_MAX)) and held.counted == 4
+    assert from_start.value == pytest.approx(aup([(1.0, 90.0), *curve], Y_MAX)) and from_start.counted == 4
     assert area([start]) == area([start], start) and area([start]).value == pytest.approx(90.0)
     worse = [OperatingPoint(point.setting, answers(84, 20 - i)) for i, point in enumerate(usual)]
     assert area(worse).counted == 5 and area(worse, start).counted == 0
     assert area(worse, start).value == pytest.approx(90.0)
     results = report.summarize(Models(tmp_path, tmp_path), measured, PROBLEMS, {})
     assert "4 of 5 points" in figures.points(results)
-    # Two decoders of the teacher are as good in these records.
-    assert figures.text(results).count(", not the order of the paper") == 2
+    # In these records, two decoders of the teacher are equal.
+    assert figures.text(results).count("This is not the order of the paper") == 2
     next(run for run in results["runs"] if run["name"] == fast("teacher").name)["aup"]["value"] -= 1
-    assert figures.text(results).count(", not the order of the paper") == 1
+    assert figures.text(results).count("This is not the order of the paper") == 1
 
 
 def test_intervals_of_areas_come_from_resampled_problems(measured: dict[str, list[OperatingPoint]]) -> None:
     alone = area(measured[ONE_PER_STEP.name])
-    # A share of 90 % of 100 problems has a standard error of 3 points.
+    # The standard error of 90 % of 100 problems is 3 points.
     assert 90 - 8 < alone.low < 90 - 4 and 90 + 4 < alone.high < 90 + 8
-    sure = area([OperatingPoint(Setting(), answers(100, 40))])
-    assert (sure.low, sure.value, sure.high) == (100.0, 100.0, 100.0)
+    perfect = area([OperatingPoint(Setting(), answers(100, 40))])
+    assert (perfect.low, perfect.value, perfect.high) == (100.0, 100.0, 100.0)
 
 
-def test_claims_take_the_most_parallel_point_that_is_right_enough(measured: dict[str, list[OperatingPoint]]) -> None:
+def test_claims_take_the_most_parallel_point_that_is_accurate_enough(measured: dict[str, list[OperatingPoint]]) -> None:
     student = measured[d3llm("student").name]
     first, _, usual, _, control, *own = claims.claims(measured)
     assert [claim["student"] for claim in own] == ["selective"] * 4
@@ -165,7 +168,7 @@ def test_claims_take_the_most_parallel_point_that_is_right_enough(measured: dict
     assert control["threshold"] == student[4].setting.value
     hopeless = measured | {d3llm("student").name: [OperatingPoint(point.setting, answers(50, 4)) for point in student]}
     assert claims.claims(hopeless)[0]["threshold"] is None
-    assert "at none of its thresholds" in claims.text(claims.claims(hopeless))
+    assert "| none |" in claims.text(claims.claims(hopeless))
 
 
 def test_table_and_plot_show_every_point(measured: dict[str, list[OperatingPoint]], tmp_path: Path) -> None:
@@ -174,11 +177,15 @@ def test_table_and_plot_show_every_point(measured: dict[str, list[OperatingPoint
     (tmp_path / DISTILLATION).write_text("<!-- report -->\n<!-- /report -->\n")
     figures.publish(results, tmp_path)
     written, drawn = (tmp_path / DISTILLATION).read_text(), (tmp_path / figures.PLOT).read_text()
+    points = figures.points(results)
+    assert points in written
     for contestant in CONTESTANTS:
-        assert written.count(f"| {contestant.name} |") == 1 and contestant.name in drawn
-    assert written.count("\n| ") == 2 + sum(len(contestant.presets) for contestant in CONTESTANTS)
+        assert points.count(f"| {contestant.name} |") == 1 and contestant.name in drawn
+    assert points.count("\n| ") == 1 + sum(len(contestant.presets) for contestant in CONTESTANTS)
     assert "(../report.svg)" in written
-    assert "autoregressive, mlx-lm is correct in 90.0 %. Of the diffusion decoders above, teacher, one per" in written
+    assert (
+        "The autoregressive model is correct in 90.0 %. The most accurate diffusion decoder is correct in 90" in written
+    )
 
 
 @pytest.fixture
@@ -190,8 +197,8 @@ def plan(tmp_path: Path) -> ablations.Plan:
 
 
 def test_ablations_compare_arms_under_the_same_seed(plan: ablations.Plan) -> None:
-    def three(right: int) -> list[OperatingPoint]:
-        return [OperatingPoint(setting, answers(right, 10)) for setting in ablations.DECODERS]
+    def three(correct: int) -> list[OperatingPoint]:
+        return [OperatingPoint(setting, answers(correct, 10)) for setting in ablations.DECODERS]
 
     measured = {
         trial: three(90 - (10 + trial.seed) * (trial.arm == "random masks") + trial.seed) for trial in ablations.TRIALS
@@ -207,7 +214,7 @@ def test_ablations_never_mix_measurements(plan: ablations.Plan) -> None:
     trial = ablations.TRIALS[0]
     folder, about = trial.folder(plan.out), {"arm": trial.arm, "seed": trial.seed}
     attempts: dict[str, Attempt] = {s.name: lambda index: record(index, True) for s in ablations.DECODERS}
-    keep(attempts, PROBLEMS, folder / Part().file, plan.about | about)
+    solve_missing(attempts, PROBLEMS, folder / Part().file, plan.about | about)
     points = ablations.points(plan, folder, about)
     assert points is not None and [point.setting for point in points] == list(ablations.DECODERS)
     assert ablations.points(plan, plan.out / "none", about) is None
@@ -215,11 +222,11 @@ def test_ablations_never_mix_measurements(plan: ablations.Plan) -> None:
         ablations.points(replace(plan, steps=10), folder, about)
 
 
-def test_an_arm_differs_from_all_parts_in_what_it_says(plan: ablations.Plan) -> None:
+def test_an_arm_changes_only_the_part_in_its_name(plan: ablations.Plan) -> None:
     configs = {arm: vars(plan.config(ablations.Trial(arm, 1))) for arm in ablations.ARMS}
-    whole = configs.pop("all parts")
-    settings = whole.keys() - {"adapter_path"}
-    changed = [{name for name in settings if config[name] != whole[name]} for config in configs.values()]
+    all_parts = configs.pop("all parts")
+    settings = all_parts.keys() - {"adapter_path"}
+    changed = [{name for name in settings if config[name] != all_parts[name]} for config in configs.values()]
     assert changed == [
         {"random_masks"},
         {"min_mask_ratio", "max_mask_ratio"},
@@ -227,11 +234,11 @@ def test_an_arm_differs_from_all_parts_in_what_it_says(plan: ablations.Plan) -> 
         {"entropy_weight"},
         {"only_correct"},
     ]
-    assert whole["seed"] == 1 and whole["iters"] == ablations.STEPS
+    assert all_parts["seed"] == 1 and all_parts["iters"] == ablations.STEPS
 
 
 def test_fixed_ratio_is_the_mean_of_the_progressive_one() -> None:
-    masking = ablations.WHOLE.masking
+    masking = ablations.ALL_PARTS.masking
     bounds = [lowest_ratio(masking, step, 1000) for step in range(1000)]
     mean = sum((low + masking.highest) / 2 for low in bounds) / 1000
     assert pytest.approx(mean, abs=1e-3) == ablations.MEAN_RATIO
