@@ -9,12 +9,12 @@ QUESTION := Mia makes 10 pencils on each of 6 days and Noah makes 12 on each of 
 OPENBLAS := $(firstword $(wildcard /usr/lib/*/openblas-pthread/libopenblas.so.0))
 ONE_CORE := $(if $(OPENBLAS),LD_PRELOAD=$(OPENBLAS)) OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1
 
-.PHONY: demo test golden lint types student report ablations
+.PHONY: demo test golden words lint types docs student report ablations
 
 demo: $(VENV)/.installed
 	$(BIN)/d3mlx generate "$(QUESTION)"
 
-test: lint types
+test: words lint types
 	@$(BIN)/python -m tests.metal.requirements
 	$(ONE_CORE) $(BIN)/python -m pytest -n 2 --dist worksteal
 
@@ -31,12 +31,18 @@ report: $(VENV)/.installed
 ablations: $(VENV)/.installed
 	$(BIN)/python -m d3mlx.research.experiments.ablations
 
+words: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.check_words
+
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
 types: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.check_types
+
+docs: $(VENV)/.installed-docs
+	$(BIN)/mkdocs build
 
 # Editable: a change in the source needs no new installation, one in pyproject.toml does.
 $(VENV)/.installed: pyproject.toml | $(BIN)/python
@@ -47,6 +53,11 @@ $(VENV)/.installed: pyproject.toml | $(BIN)/python
 $(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
 	@echo "Installing d3mlx and its test tools into $(VENV) ..."
 	@$(BIN)/python -m pip install -q --disable-pip-version-check -e ".[dev]"
+	@touch $@ $(VENV)/.installed
+
+$(VENV)/.installed-docs: pyproject.toml | $(BIN)/python
+	@echo "Installing d3mlx and its documentation tools into $(VENV) ..."
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -e ".[docs]"
 	@touch $@ $(VENV)/.installed
 
 $(BIN)/python:
