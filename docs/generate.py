@@ -1,4 +1,4 @@
-"""Writes the parts of the documentation that follow from code and results: options, help pages, tables of README.
+"""Write the parts of the documentation that follow from code and results: options, help pages, tables of README.
 
 python docs/generate.py [--check]
 """
@@ -12,8 +12,8 @@ import os
 import sys
 from pathlib import Path
 
-WIDTH = 100
-"""Columns of a help page. Typer reads them when it is imported."""
+WIDTH = 76
+"""Width of a help page in characters. Typer reads it during its import."""
 
 os.environ |= {"COLUMNS": str(WIDTH), "TERMINAL_WIDTH": str(WIDTH), "NO_COLOR": "1"}
 
@@ -43,7 +43,7 @@ def decoders_page() -> str:
 
 
 def help_of(*arguments: str) -> str:
-    """Return a help page as a terminal of `WIDTH` columns shows it."""
+    """Return the help page of a command, `WIDTH` characters wide."""
     sys.argv = ["d3mlx", *arguments, "--help"]
     shown = io.StringIO()
     with contextlib.redirect_stdout(shown), contextlib.suppress(SystemExit):
@@ -65,7 +65,7 @@ MODELS = (
     ("Dream-org/Dream-Coder-v0-Instruct-7B", "dream-7b", "code"),
     ("apple/DiffuCoder-7B-cpGRPO", "dream-7b", "code"),
 )
-"""Checkpoints of README: their shape, and what they are for."""
+"""Checkpoints in the table of README: name, shape and purpose."""
 
 POSITIONS = 1024
 """Length of the KV cache that the memory of a model includes."""
@@ -91,7 +91,7 @@ CURVES = (
     ("student, d3llm", 0.5, "`d3llm`, distilled student"),
     ("student, selective", 0.5, "`selective` (default), distilled student"),
 )
-"""Points of the report that README shows: run, threshold, and what to call it."""
+"""Points of the report in the table of README: run, threshold and label."""
 
 
 def decoders_table() -> str:
