@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,10 @@ import pytest
 from mlx_lm.utils import load_config
 
 from d3mlx import load
+from d3mlx.bench.cost import cost
+from d3mlx.checkpoints.checkpoint import open_checkpoint
+from d3mlx.checkpoints.hub import fetch
+from d3mlx.checkpoints.loader import lazy_model
 from tests.builders import DREAM_CONFIG, LLADA_CONFIG, dream_weights, llada_weights, write_weights
 from tests.replicas import REPLICAS, change_config, diffucoder, folder_name, mlx_llada
 
@@ -25,6 +30,8 @@ def test_every_command_runs(d3mlx: Any, tmp_path: Path, name: str) -> None:
     facts = json.loads(d3mlx("info", str(folder), "--json").out)
     assert facts["family"] == ("llada" if "LLaDA" in name else "dream")
     assert facts["tokenizer"] and facts["chat_template"]
+    predicted = json.loads(d3mlx("bench", "--roofline", "M4", "--model", str(folder), "--json", "-").out)["cost"]
+    assert predicted == asdict(cost(lazy_model(open_checkpoint(fetch(str(folder)))), 512))
     done = d3mlx("generate", "hello", "--model", str(folder), "--max-tokens", "8")
     assert (done.status, done.err.count("Error")) == (0, 0), done.err
     plain = tmp_path / "plain"

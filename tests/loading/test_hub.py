@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,9 +19,12 @@ from huggingface_hub import constants, snapshot_download
 from huggingface_hub.utils import close_session
 
 from d3mlx import load
+from d3mlx.bench.cost import cost
 from d3mlx.checkpoints import hub as client
 from d3mlx.checkpoints.checkpoint import open_checkpoint
 from d3mlx.checkpoints.hub import fetch
+from d3mlx.checkpoints.loader import lazy_model
+from d3mlx.cli.bench import ModelSource, predict_forwards
 from d3mlx.cli.info import describe
 from d3mlx.convert import convert
 from d3mlx.errors import CheckpointError, MemoryLimitError
@@ -84,6 +88,18 @@ def test_info_downloads_no_weights(hub: Hub, repo: Path, tmp_path: Path) -> None
     assert not hub.asked_for(WHOLE) and len(hub.asked_for(r"safetensors bytes=0-")) == 3
     assert not hub.asked_for("README|py$")
     assert hub.sent < 4 * client.FIRST_BYTES
+
+
+def test_a_prediction_downloads_no_weights(here: Hub, repo: Path, tmp_path: Path) -> None:
+    """The figures are those of the folder with its weights."""
+    figures = {}
+    for name in ("org/llada", str(repo)):
+        predict_forwards("M4", ModelSource(name, None, None, None, "model"), 512, [1, 8], tmp_path / "figures.json")
+        figures[name] = json.loads((tmp_path / "figures.json").read_text())
+    assert figures["org/llada"] == figures[str(repo)]
+    model: Any = lazy_model(open_checkpoint(fetch(str(repo))))
+    assert figures["org/llada"]["cost"] == asdict(cost(model, 512))
+    assert not here.asked_for(WHOLE) and len(here.asked_for(r"safetensors bytes=0-")) == 3
 
 
 def test_weights_come_after_the_checks(
