@@ -70,6 +70,14 @@ def decoders_with(name: str) -> str:
     return ", ".join(decoder for decoder, kind in PRESETS.items() if name in options_of(kind))
 
 
+def check_examples(count: int | None, context: int) -> None:
+    """Raise ConfigError for more worked examples than can fit: the question and the answer of each take tokens."""
+    if count is not None and 2 * count > context:
+        raise ConfigError(
+            f"--num-fewshot {count} worked examples exceed this model's context of {context} tokens; give fewer."
+        )
+
+
 def configuration(where: Where, subject: EvalModel, task: Task, options: TaskOptions) -> dict[str, Any]:
     """Return what the records depend on, apart from the decoder: two runs with the same share a folder."""
     first = task.ask(0)
@@ -247,6 +255,7 @@ def evaluate(
     for built in decoders.values():
         check_decoder(built, checkpoint.args)
     task_options = TaskOptions(data, shots_data, num_fewshot, apply_chat_template, allow_code_execution)
+    check_examples(num_fewshot, checkpoint.args.context)
     chosen_task = make_task(task, checkpoint.family, task_options)
     if chosen_task.size is not None and count is not None and count > chosen_task.size:
         raise ConfigError(f"{data} holds {chosen_task.size} problems, fewer than the {count} of --count.")
