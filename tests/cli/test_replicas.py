@@ -17,6 +17,7 @@ from d3mlx.bench.cost import cost
 from d3mlx.checkpoints.checkpoint import open_checkpoint
 from d3mlx.checkpoints.hub import fetch
 from d3mlx.checkpoints.loader import lazy_model
+from d3mlx.errors import CheckpointError
 from tests.builders import DREAM_CONFIG, LLADA_CONFIG, dream_weights, llada_weights, write_weights
 from tests.replicas import REPLICAS, change_config, diffucoder, folder_name, mlx_llada
 
@@ -77,6 +78,14 @@ def test_a_layer_of_other_bits_under_either_name(tmp_path: Path, layer: str) -> 
     change_config(folder, quantization=settings | {layer: {"group_size": 32, "bits": 8}})
     model: Any = load(folder)[0]
     assert np.allclose(model.model.layers[0].self_attn.q_proj.weight, original, atol=0.01)
+
+
+def test_a_layer_that_is_not_as_quantized_as_it_says(tmp_path: Path) -> None:
+    folder = diffucoder(tmp_path / "model", 8)
+    settings = load_config(folder)["quantization"]
+    change_config(folder, quantization=settings | {"model.norm": True})
+    with pytest.raises(CheckpointError, match=r"layer model\.norm is quantized, but .* are not; convert"):
+        load(folder)
 
 
 def test_modules_that_are_true_or_false(tmp_path: Path, d3mlx: Any) -> None:
