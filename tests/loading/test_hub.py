@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from huggingface_hub import constants, snapshot_download
-from huggingface_hub.utils import close_session
+from huggingface_hub.utils import close_session, logging
 
 from d3mlx import load
 from d3mlx.bench.cost import cost
@@ -200,6 +200,9 @@ def test_variables_of_the_user_win(hub: Hub, tmp_path: Path) -> None:
         ({"refuse": 429}, "Wait some minutes"),
         ({"refuse": 500}, "has a server error (500). Try again later."),
         ({"gated": True}, "org/llada is gated. Accept its terms"),
+        ({"portal": True}, "The answer about org/llada cannot be read, as if it did not come from the Hub. Check"),
+        ({"ranges": False}, "a part of model-00001-of-00003.safetensors of org/llada is not that part"),
+        ({"refuse": 418}, "Check the network and HF_ENDPOINT, then try again."),
         ({"repos": {}}, "no model of that name on the Hub that you may read"),
     ],
 )
@@ -207,6 +210,23 @@ def test_each_failure_is_a_sentence(here: Hub, behavior: dict[str, Any], said: s
     for name, value in behavior.items():
         setattr(here, name, value)
     assert said in refusal()
+
+
+def test_what_is_gone_from_the_cache_is_downloaded_again(here: Hub, tmp_path: Path) -> None:
+    single = write_llada(tmp_path / "single")
+    here.repos |= {"org/single": single}
+    load("org/single")
+    blob = (fetch("org/single").folder / "model.safetensors").resolve()
+    blob.unlink()
+    load("org/single")
+    assert blob.is_file()
+
+
+def test_retries_are_not_told() -> None:
+    before = logging.get_verbosity()
+    with client.hub_client("org/llada", None):
+        assert logging.get_verbosity() == logging.ERROR
+    assert logging.get_verbosity() == before
 
 
 def test_other_failures(here: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -217,6 +237,11 @@ def test_other_failures(here: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "other"))
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     assert "org/llada is not in the cache, and the Hub cannot be reached. Check the network" in refusal()
+    monkeypatch.setattr(constants, "ENDPOINT", here.url)
+    here.refuse = None
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "file" / "cache"))
+    (tmp_path / "file").touch()
+    assert "file/cache cannot be made. Set HF_HOME" in refusal()
 
 
 def test_only_a_card_needs_the_readme(here: Hub, tmp_path: Path) -> None:
