@@ -22,7 +22,7 @@ from d3mlx.bench.roofline import FORMULA, Roofline
 from d3mlx.bench.shapes import SHAPES, Sizes, random_model, skeleton
 from d3mlx.checkpoints.checkpoint import open_checkpoint
 from d3mlx.checkpoints.hub import fetch
-from d3mlx.checkpoints.loader import lazy_model
+from d3mlx.checkpoints.loader import hollow_model
 from d3mlx.cli.common import MODEL, JsonFile, Model, Revision, numbers
 from d3mlx.cli.loading import load_model
 from d3mlx.cli.render import measurements
@@ -125,7 +125,7 @@ def model_line(model: dict[str, Any]) -> str:
 
 
 def predict_forwards(chip: str, source: ModelSource, context: int, rows: list[int], json_file: Path | None) -> None:
-    """Print a roofline, or write it to a file, without loading weights. Raises ConfigError."""
+    """Print a roofline, or write it to a file. Weights are neither loaded nor downloaded. Raises ConfigError."""
     rows = rows or list(ROWS)
     if context < 0:
         raise ConfigError(f"Invalid --context {context}. Use 0 or more.")
@@ -133,7 +133,7 @@ def predict_forwards(chip: str, source: ModelSource, context: int, rows: list[in
         raise ConfigError(f"Invalid --row-counts {min(rows)}. Use 1 or more.")
     described = chip_named(chip)
     if source.model is not None:
-        model, name = lazy_model(open_checkpoint(fetch(source.model, source.revision))), source.name
+        model, name = hollow_model(open_checkpoint(fetch(source.model, source.revision))), source.name
     elif source.sizes is not None:
         model, name = skeleton(source.sizes, source.q_bits), source.name
     else:

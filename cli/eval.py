@@ -70,6 +70,12 @@ def decoders_with(name: str) -> str:
     return ", ".join(decoder for decoder, kind in PRESETS.items() if name in options_of(kind))
 
 
+def check_examples(count: int | None, context: int) -> None:
+    """Raise ConfigError if there are more worked examples than fit. Each example has at least two tokens."""
+    if count is not None and 2 * count > context:
+        raise ConfigError(f"Invalid --num-fewshot {count}. The context of this model has {context} tokens.")
+
+
 def configuration(source: Source, subject: EvalModel, task: Task, options: TaskOptions) -> dict[str, Any]:
     """Return the settings that the records depend on, without the decoder. Runs in one folder must have the same."""
     first = task.ask(0)
@@ -247,6 +253,7 @@ def evaluate(
     for built in decoders.values():
         check_decoder(built, checkpoint.args)
     task_options = TaskOptions(data, shots_data, num_fewshot, apply_chat_template, allow_code_execution)
+    check_examples(num_fewshot, checkpoint.args.context)
     chosen_task = make_task(task, checkpoint.family, task_options)
     if chosen_task.size is not None and count is not None and count > chosen_task.size:
         raise ConfigError(f"Invalid --count {count}. {data} contains {chosen_task.size} problems.")

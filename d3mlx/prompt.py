@@ -36,6 +36,8 @@ def encode(tokenizer: Any, prompt: Prompt, context: int | None = None) -> list[i
             f"The prompt has {size:,} bytes, more than this model's context of {context} tokens can hold."
         )
     ids = text_ids(tokenizer, prompt) if isinstance(prompt, str) else message_ids(tokenizer, prompt)
+    if not ids and not isinstance(prompt, str):
+        raise PromptError("The chat template makes no text of these messages; give the prompt as text (--raw).")
     if not ids:
         raise PromptError("The prompt is empty.")
     return ids

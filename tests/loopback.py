@@ -31,7 +31,8 @@ class Hub:
     repos: folder of each repository, by its id. refuse: the status of every answer, None to answer. retry_after:
     seconds that a refusal asks for. stall: seconds before every answer. pace: seconds between chunks of a file.
     break_at: bytes after which the next file that is longer breaks off, once. only: a pattern of the paths that refuse
-    and stall are for. gated: files need a login. asked: method, path and range of every request. sent: bytes that were
+    and stall are for. gated: files need a login. ranges: parts of files are served. portal: every answer is the page of
+    a network's login. asked: method, path and range of every request. sent: bytes that were
     sent.
     """
 
@@ -43,6 +44,8 @@ class Hub:
     break_at: int | None = None
     only: str = ""
     gated: bool = False
+    ranges: bool = True
+    portal: bool = False
     asked: list[tuple[str, str]] = field(default_factory=list)
     sent: int = 0
     url: str = ""
@@ -81,7 +84,9 @@ class Handler(BaseHTTPRequestHandler):
             wait = {} if self.hub.retry_after is None else {"Retry-After": str(self.hub.retry_after)}
             self.reply(self.hub.refuse, b'{"error": "refused"}', wait, body)
             return
-        if found := re.fullmatch(r"/api/models/([^/]+/[^/]+)(/tree/[^/]+|/revision/[^/]+)?", path):
+        if self.hub.portal:
+            self.reply(200, b"<html>Log in</html>", {"Content-Type": "text/html"}, body)
+        elif found := re.fullmatch(r"/api/models/([^/]+/[^/]+)(/tree/[^/]+|/revision/[^/]+)?", path):
             self.describe(found[1], found[2] or "", body)
         elif found := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
             self.file(found[1], found[3], body)
@@ -118,7 +123,8 @@ class Handler(BaseHTTPRequestHandler):
             return
         content, status = path.read_bytes(), 200
         headers = {"ETag": f'"{etag(path)}"', "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"}
-        if wanted := re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "")):
+        wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+        if wanted and self.hub.ranges:
             first, last = int(wanted[1]), min(int(wanted[2] or len(content) - 1), len(content) - 1)
             headers["Content-Range"] = f"bytes {first}-{last}/{len(content)}"
             content, status = content[first : last + 1], 206

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -13,7 +13,9 @@ from mlx_lm.tuner.lora import LoRALinear
 from mlx_lm.utils import load_adapters
 
 from d3mlx.checkpoints.config import read_json
+from d3mlx.checkpoints.headers import Tensor, read_header
 from d3mlx.errors import CheckpointError, listed
+from d3mlx.quantization import FLOATS
 
 CONFIG = "adapter_config.json"
 MLX_WEIGHTS, PEFT_WEIGHTS = "adapters.safetensors", "adapter_model.safetensors"
@@ -25,6 +27,7 @@ PEFT_SUFFIXES = {
     ".lora_A.default.weight": "lora_a",
     ".lora_B.default.weight": "lora_b",
 }
+OTHER = {"lora_a": "lora_b", "lora_b": "lora_a"}
 
 PLAIN: dict[str, tuple[Any, ...]] = {
     "use_dora": (False,),
@@ -61,14 +64,55 @@ def with_mlx_adapters(model: Any, folder: Path, config: dict[str, Any]) -> Any:
     """Return the model with adapters in mlx-lm's layout."""
     if not (folder / MLX_WEIGHTS).is_file():
         raise CheckpointError(f"{folder} is not an adapter folder: it contains no {MLX_WEIGHTS}.")
-    needed = () if config.get("fine_tune_type") == "full" else ("num_layers", "lora_parameters")
-    for name in needed:
-        if name not in config:
-            raise CheckpointError(f"{folder / CONFIG} has no {name}; train the adapters again.")
+    whole = config.get("fine_tune_type") == "full"
+    tensors = read_header(folder / MLX_WEIGHTS)
+    if not whole:
+        check_settings(folder / CONFIG, config)
+        check_floats(folder / MLX_WEIGHTS, tensors)
+        check_pairs(folder / MLX_WEIGHTS, tensors)
     try:
         return load_adapters(model, str(folder))
     except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
         raise CheckpointError(f"The adapters in {folder} do not fit this model: {misfit(error, config)}") from error
+
+
+def check_pairs(path: Path, tensors: dict[str, Tensor]) -> None:
+    """Raise CheckpointError if one matrix of a layer is missing: mlx-lm would leave it at its random start."""
+    for name in tensors:
+        layer, _, part = name.rpartition(".")
+        other = f"{layer}.{OTHER[part]}" if part in OTHER else name
+        if other not in tensors:
+            raise CheckpointError(f"{path} contains {name}, but no {other}; train the adapters again.")
+
+
+def check_settings(path: Path, config: dict[str, Any]) -> None:
+    """Raise CheckpointError unless mlx-lm's configuration says what LoRA layers are made of."""
+    for name in ("num_layers", "lora_parameters"):
+        if name not in config:
+            raise CheckpointError(f"{path} has no {name}; train the adapters again.")
+    layers, parameters = config["num_layers"], config["lora_parameters"]
+    if isinstance(layers, bool) or not isinstance(layers, int):
+        raise CheckpointError(f"{path}: num_layers must be a whole number, not {layers!r}.")
+    if not isinstance(parameters, dict):
+        raise CheckpointError(f"{path}: lora_parameters must be an object, not {parameters!r}.")
+    for name in ("rank", "scale"):
+        if name not in parameters:
+            raise CheckpointError(f"{path} has no {name} in lora_parameters; train the adapters again.")
+        if not finite(parameters[name]):
+            raise CheckpointError(f"{path}: {name} must be a number, not {parameters[name]!r}.")
+
+
+def finite(value: Any) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def check_floats(path: Path, tensors: dict[str, Tensor]) -> None:
+    """Raise CheckpointError unless all tensors are floats that MLX reads as such."""
+    for name, tensor in tensors.items():
+        if tensor.dtype not in FLOATS:
+            raise CheckpointError(
+                f"{path} stores {name} as {tensor.dtype}; d3mlx reads adapters in 16-bit or 32-bit floats."
+            )
 
 
 def misfit(error: Exception, config: dict[str, Any]) -> str:
@@ -78,7 +122,7 @@ def misfit(error: Exception, config: dict[str, Any]) -> str:
     if tensors:
         why = tensors[0].strip() + (f", and {len(tensors) - 1} tensors more" if len(tensors) > 1 else "")
     trained = config.get("model")
-    return f"{why}; they were trained for {trained}." if trained else f"{why.rstrip('.')}."
+    return f"{why.rstrip('.')}; they were trained for {trained}." if trained else f"{why.rstrip('.')}."
 
 
 def with_peft(model: Any, folder: Path, config: dict[str, Any]) -> Any:
@@ -88,10 +132,8 @@ def with_peft(model: Any, folder: Path, config: dict[str, Any]) -> Any:
     if not path.is_file():
         found = "as pickled code, which is never run" if list(folder.glob("*.bin")) else f"in no {PEFT_WEIGHTS}"
         raise CheckpointError(f"{folder} contains the weights of its adapters {found}.")
-    try:
-        arrays: Any = mx.load(str(path))
-    except (RuntimeError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
+    check_floats(path, read_header(path))
+    arrays: Any = mx.load(str(path))
     layers = peft_layers(path, arrays, model)
     modules = dict(model.named_modules())
     adapted = [(name, lora_layer(path, name, modules.get(name), parts, scale)) for name, parts in layers.items()]
@@ -111,7 +153,7 @@ def peft_scale(folder: Path, config: dict[str, Any]) -> float:
                 f"{path} has {name} = {value!r}; d3mlx reads plain LoRA only. Merge it with PEFT first."
             )
     rank, alpha = config.get("r"), config.get("lora_alpha")
-    if not all(isinstance(number, int | float) and number > 0 for number in (rank, alpha)):
+    if not all(finite(number) and number > 0 for number in (rank, alpha)):
         raise CheckpointError(f"{path} has r = {rank!r} and lora_alpha = {alpha!r}; both must be numbers above 0.")
     return float(alpha / (math.sqrt(rank) if config.get("use_rslora") else rank))  # type: ignore[operator, arg-type]
 

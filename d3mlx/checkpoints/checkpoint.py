@@ -184,19 +184,24 @@ class Checkpoint:
             raise CheckpointError(f"config.json asks for {layers} layers, but {self.folder} holds fewer tensors.")
         self.refuse_wrappers()
         tensors = self.renamed()
+        if self.quantization and not any(name.endswith(".scales") for name in tensors):
+            raise CheckpointError(
+                f"config.json says that the weights in {self.folder} are quantized, but none is; convert it again."
+            )
         expected: dict[str, tuple[tuple[int, ...], tuple[str, ...]]] = {}
         for name, shape in self.skeleton.items():
             path, _, leaf = name.rpartition(".")
             packed = self.quantization and leaf == "weight" and f"{path}.scales" in tensors
             settings = self.layer_quantization(path) if packed else None
+            if self.quantization and leaf == "weight" and not packed and self.quantization.get(path):
+                raise CheckpointError(
+                    f"config.json says that the layer {path} is quantized, but the weights in {self.folder} are not; "
+                    "convert the model again."
+                )
             if settings is not None:
                 expected |= {f"{path}.{part}": kind for part, kind in settings.parts(shape).items()}
             else:
                 expected[name] = shape, FLOATS
-        if self.quantization and not any(name.endswith(".scales") for name in tensors):
-            raise CheckpointError(
-                f"config.json says that the weights in {self.folder} are quantized, but none is; convert it again."
-            )
         for name, (shape, dtypes) in expected.items():
             if name not in tensors:
                 raise CheckpointError(f"The checkpoint {self.folder} lacks the tensor {name}{self.otherwise}.")

@@ -13,12 +13,21 @@ from d3mlx.errors import CheckpointError
 from d3mlx.quantization import LayerQuantization
 
 
+def refuse_pointer(path: Path, start: bytes) -> None:
+    """Raise CheckpointError if a file with these first bytes is what Git leaves where Git LFS is missing."""
+    if start.startswith(b"version https://git-lfs"):
+        raise CheckpointError(f"{path} is a pointer of Git LFS without its data; fetch the file with: git lfs pull.")
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Return the JSON object in a file. Raises CheckpointError if it is missing or damaged."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_bytes()
     except FileNotFoundError:
         raise CheckpointError(f"{path.parent} holds no {path.name}; it is no checkpoint folder.") from None
+    refuse_pointer(path, text)
+    try:
+        content = json.loads(text.decode())
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is not valid JSON ({error}); download it again.") from error
     if not isinstance(content, dict):

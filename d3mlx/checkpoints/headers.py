@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from d3mlx.checkpoints.config import read_json
+from d3mlx.checkpoints.config import read_json, refuse_pointer
 from d3mlx.errors import CheckpointError
 
 INDEX = "model.safetensors.index.json"
@@ -47,10 +47,16 @@ class Tensor:
 
 def read_header(path: Path) -> dict[str, Tensor]:
     """Return the tensors of a safetensors file by name. Raises CheckpointError if the file is cut off or damaged."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        start = file.read(8)
-        return parse_file(path, size, start + file.read(min(int.from_bytes(start, "little"), size)))
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            start = file.read(8)
+            start += file.read(min(int.from_bytes(start, "little"), size))
+    except OSError as error:
+        raise CheckpointError(
+            f"{path} cannot be read: {error.strerror}; check its permissions, or download it again."
+        ) from error
+    return parse_file(path, size, start)
 
 
 def parse_file(path: Path, size: int, start: bytes) -> dict[str, Tensor]:
@@ -59,6 +65,7 @@ def parse_file(path: Path, size: int, start: bytes) -> dict[str, Tensor]:
     path: of the file, for errors. size: bytes of the file. start: its first bytes, at least to the end of the header.
     Raises CheckpointError if the file is cut off or damaged.
     """
+    refuse_pointer(path, start)
     length = int.from_bytes(start[:8], "little")
     if size < 8 or length > size - 8:
         raise damaged(path)
@@ -80,7 +87,9 @@ def parse_header(path: Path, text: bytes) -> tuple[dict[str, Tensor], int]:
     """
     try:
         header = json.loads(text)
-        header.pop("__metadata__", None)
+        notes = header.pop("__metadata__", None) or {}
+        if not all(isinstance(note, str) for note in notes.values()):
+            raise damaged(path)
         tensors = {name: Tensor(entry["dtype"], tuple(entry["shape"]), path.name) for name, entry in header.items()}
         spans = sorted((*entry["data_offsets"], name) for name, entry in header.items())
         end = 0

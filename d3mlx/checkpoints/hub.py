@@ -103,7 +103,7 @@ def has_weights(folder: Path) -> bool:
         return False
     if (folder / INDEX).is_file():
         return all((folder / name).is_file() for name in read_weight_map(folder / INDEX).values())
-    names = [path.name for path in folder.glob(WEIGHTS)]
+    names = [path.name for path in folder.glob(WEIGHTS) if path.is_file()]
     counted = [int(match[1]) for name in names if (match := re.search(r"-of-(\d+)\.", name))]
     return len(names) >= max(counted, default=1)
 
@@ -184,7 +184,13 @@ class Hub:
         url = hf_hub_url(self.repo, name, revision=commit)
         answer = get_session().get(url, headers=build_hf_headers() | wanted, timeout=self.patience)
         hf_raise_for_status(answer)
-        return answer.content, int(answer.headers["Content-Range"].rpartition("/")[2])
+        size = answer.headers.get("Content-Range", "").rpartition("/")[2]
+        if not size.isdecimal():
+            raise CheckpointError(
+                f"The answer to a request for a part of {name} of {self.repo} is not that part, as if it did not come "
+                "from the Hub. Check the network and HF_ENDPOINT, then try again."
+            )
+        return answer.content, int(size)
 
 
 @contextmanager
@@ -192,7 +198,12 @@ def hub_client(repo: str, revision: str | None) -> Iterator[Hub]:
     """Give the Hub's client for a repository. Its bars are closed at the end, and each error is one sentence."""
     # Imported here because the Hub's client takes longer to import than the rest of the command line together.
     from huggingface_hub import constants
+    from huggingface_hub.utils import logging
 
+    # The client logs a line for each retry, and the error says the same at the end.
+    verbosity = logging.get_verbosity()
+    if "HF_HUB_VERBOSITY" not in os.environ:
+        logging.set_verbosity_error()
     own = {"HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT"} & {*os.environ}
     hub = Hub(repo, revision, max((float(getattr(constants, name)) for name in own), default=PATIENCE))
     try:
@@ -203,6 +214,7 @@ def hub_client(repo: str, revision: str | None) -> Iterator[Hub]:
     except Exception as error:
         raise CheckpointError(sentence(error, hub)) from error
     finally:
+        logging.set_verbosity(verbosity)
         # The last to close must be the top one: only it puts the cursor back to the start of the line.
         for bar in reversed(hub.bars):
             bar.close()
@@ -276,6 +288,8 @@ def sentence(error: Exception, hub: Hub) -> str:
             f"The cache {constants.HF_HUB_CACHE} cannot be written: no permission. Change its permissions, or set "
             "HF_HOME to another folder."
         )
+    if {errno.ENOENT, errno.ENOTDIR} & numbers:
+        return f"The cache {constants.HF_HUB_CACHE} cannot be made. Set HF_HOME to another folder."
     if "Timeout" in kinds:
         return (
             f"{state}, and the Hub does not answer within {hub.patience:g} s. Check the network, then try again; "
@@ -283,8 +297,13 @@ def sentence(error: Exception, hub: Hub) -> str:
         )
     if re.search("ConnectError|NetworkError|ProtocolError|ConnectionError", kinds):
         return f"{state}, and the Hub cannot be reached. Check the network, then try again; complete files are kept."
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return f"{repo} could not be downloaded: {reason}"
+    if re.search("JSONDecodeError|KeyError|TypeError", kinds):
+        return (
+            f"The answer about {repo} cannot be read, as if it did not come from the Hub. Check the network and "
+            "HF_ENDPOINT, then try again."
+        )
+    reason = str(error).splitlines()[0].rstrip(".: ") if str(error) else type(error).__name__
+    return f"{repo} could not be downloaded: {reason}. Check the network and HF_ENDPOINT, then try again."
 
 
 def chain(error: BaseException | None) -> Iterator[BaseException]:

@@ -27,6 +27,9 @@ TEACHER = str(SHIPPED["teacher"])
 PAIRS = str(SHIPPED["pairs"])
 """The teacher, trained on for two problems at once."""
 
+DTYPES = {"F32": mx.float32, "F16": mx.float16, "BF16": mx.bfloat16, "U32": mx.uint32, "U8": mx.uint8}
+"""Dtypes of the tensors that `check_keys` lets pass."""
+
 
 def load(
     path_or_repo: str | Path = EMBEDDED,
@@ -80,6 +83,26 @@ def lazy_model(checkpoint: Checkpoint) -> Any:
         model, _ = load_model(checkpoint.folder, lazy=True, model_config=own, get_model_classes=get_model_classes)
     except (ValueError, KeyError, TypeError, RuntimeError) as error:
         raise CheckpointError(f"The weights in {checkpoint.folder} cannot be loaded: {one_line(error)}") from error
+    return model
+
+
+def hollow_model(checkpoint: Checkpoint) -> Any:
+    """The model as stored, with arrays that are never computed in place of its weights, which need not be there.
+
+    Raises CheckpointError.
+    """
+    checkpoint.check_keys()
+    kind, _ = get_model_classes(checkpoint.config)
+    model: Any = kind(checkpoint.args)
+    tensors = checkpoint.renamed()
+    if checkpoint.quantization is not None:
+
+        def packed(path: str, layer: nn.Module) -> bool | dict[str, Any]:
+            settings = checkpoint.layer_quantization(path) if f"{path}.scales" in tensors else None
+            return False if settings is None else settings._asdict()
+
+        nn.quantize(model, class_predicate=packed)
+    model.load_weights([(name, mx.zeros(tensor.shape, DTYPES[tensor.dtype])) for name, tensor in tensors.items()])
     return model
 
 

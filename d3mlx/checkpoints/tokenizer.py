@@ -6,12 +6,23 @@ LLaDA's is a plain fast tokenizer, but config.json's `auto_map` makes the usual 
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from d3mlx.checkpoints.checkpoint import Checkpoint
-from d3mlx.checkpoints.config import as_list, check_end_ids, read_json
+from d3mlx.checkpoints.config import as_list, check_end_ids, read_json, refuse_pointer
 from d3mlx.errors import CheckpointError
 from d3mlx.models import traits_of
+
+FILES = (
+    "added_tokens.json",
+    "merges.txt",
+    "special_tokens_map.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.json",
+)
+"""What a tokenizer is loaded from."""
 
 
 def load_tokenizer(checkpoint: Checkpoint) -> Any:
@@ -41,7 +52,7 @@ def plain_tokenizer(checkpoint: Checkpoint) -> Any:
     from transformers import PreTrainedTokenizerFast, Qwen2Tokenizer
 
     folder = checkpoint.folder
-    names = {path.name for path in folder.iterdir()}
+    names = {path.name for path in folder.iterdir() if path.is_file()}
     if "tokenizer.json" in names:
         kind: Any = PreTrainedTokenizerFast
     elif {"vocab.json", "merges.txt"} <= names:
@@ -49,11 +60,38 @@ def plain_tokenizer(checkpoint: Checkpoint) -> Any:
     else:
         raise CheckpointError(f"{folder} holds no tokenizer: neither tokenizer.json nor vocab.json and merges.txt.")
     try:
-        return kind.from_pretrained(str(folder))
+        inner = kind.from_pretrained(str(folder))
     except Exception as error:
-        # The tokenizers library raises bare Exception for a damaged file.
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"The tokenizer in {folder} cannot be loaded: {reason}") from error
+        # The tokenizers library raises bare Exception for a damaged file, and names it only now and then.
+        for name in sorted(names & {*FILES}):
+            refuse_pointer(folder / name, (folder / name).read_bytes())
+            if name.endswith(".json"):
+                read_json(folder / name)
+        reason = str(error).splitlines()[0].rstrip(".: ") if str(error) else type(error).__name__
+        raise CheckpointError(
+            f"The tokenizer in {folder} cannot be loaded: {reason}; download its files again."
+        ) from error
+    if kind is Qwen2Tokenizer:
+        check_pieces(folder, inner)
+    return inner
+
+
+def check_pieces(folder: Path, inner: Any) -> None:
+    """Raise CheckpointError if vocab.json lacks a byte, or merges.txt is empty and pieces of several bytes need it.
+
+    The library takes such files, and the model would read other tokens than those it was trained on.
+    """
+    from tokenizers import pre_tokenizers
+
+    pieces = inner.backend_tokenizer.get_vocab(with_added_tokens=False)
+    lines = (folder / "merges.txt").read_text(encoding="utf-8").splitlines()
+    joined = any(" " in line for line in lines if not line.startswith("#version"))
+    for name, whole in (
+        ("vocab.json", pieces.keys() >= {*pre_tokenizers.ByteLevel.alphabet()}),
+        ("merges.txt", joined or max(map(len, pieces), default=1) == 1),
+    ):
+        if not whole:
+            raise CheckpointError(f"{folder / name} is truncated or damaged; download it again.")
 
 
 def configured_end_ids(checkpoint: Checkpoint, *others: int | None) -> list[int]:

@@ -28,6 +28,8 @@ OTHER_FORMATS = {
     b"\x1f\x8b": "is compressed; decompress it first",
     b"PK\x03\x04": "is an archive; unpack it first",
     b"(\xb5/\xfd": "is compressed; decompress it first",
+    b"BZh": "is compressed; decompress it first",
+    b"\xfd7zXZ\x00": "is compressed; decompress it first",
 }
 PARQUET = b"PAR1"
 

@@ -107,7 +107,7 @@ def answered(data: str, model: DiffusionModel, tokenizer: Any) -> Iterator[Examp
         else:
             prompt, answer = ids_of(source, tokenizer, prompt_of(source, row, raw=False)), row.get("completion")
         if not isinstance(answer, str) or not answer.strip():
-            raise DataError(f"{source}: the row has no completion to train on.")
+            raise DataError(f"{source}: the row has no completion to train on; give one as text.")
         ids = [*prompt, *tokenizer.encode(answer, add_special_tokens=False), end]
         yield Example(np.array(ids, np.int32), len(prompt), source)
 

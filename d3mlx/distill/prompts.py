@@ -45,7 +45,7 @@ def prompt_of(location: str, row: dict[str, Any], raw: bool) -> Prompt:
         return messages
     text = row.get("prompt", row.get("question"))
     if not isinstance(text, str) or not text.strip():
-        raise DataError(f"{location}: the row has no prompt text and no messages.")
+        raise DataError(f"{location}: the row has no prompt text and no messages; give one of them.")
     return text if raw else [{"role": "user", "content": text}]
 
 

@@ -64,7 +64,10 @@ def positive(name: str, value: Any) -> float:
     """Return a number above 0 of the rotary positions. Raises CheckpointError."""
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if not number or not 0 < value < LARGEST:
-        raise CheckpointError(f"config.json has {name} = {value!r} for its rotary positions, not a number above 0.")
+        raise CheckpointError(
+            f"config.json has {name} = {value!r} for its rotary positions; it is a number above 0 and below "
+            f"{LARGEST:g}."
+        )
     return value
 
 

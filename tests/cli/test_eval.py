@@ -158,6 +158,7 @@ WRONG = [
     (["--task", "math"], 1, "--data"),
     (["--data", "x.jsonl"], 1, "--data"),
     (["--count", "0"], 1, "--count"),
+    (["--num-fewshot", "999999"], 1, "Invalid --num-fewshot 999999. The context of this model has 512 tokens."),
     (["--batch-size", "0"], 2, "'--batch-size': Input should be greater than or equal to 1"),
     (["--max-tokens", "0"], 1, "max-tokens"),
     (["--max-tokens", "9999", "--count", "1"], 1, "Problem 0 of embedded"),

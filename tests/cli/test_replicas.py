@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,11 @@ import pytest
 from mlx_lm.utils import load_config
 
 from d3mlx import load
+from d3mlx.bench.cost import cost
+from d3mlx.checkpoints.checkpoint import open_checkpoint
+from d3mlx.checkpoints.hub import fetch
+from d3mlx.checkpoints.loader import lazy_model
+from d3mlx.errors import CheckpointError
 from tests.builders import DREAM_CONFIG, LLADA_CONFIG, dream_weights, llada_weights, write_weights
 from tests.replicas import REPLICAS, change_config, diffucoder, folder_name, mlx_llada
 
@@ -25,6 +31,8 @@ def test_every_command_runs(d3mlx: Any, tmp_path: Path, name: str) -> None:
     facts = json.loads(d3mlx("info", str(folder), "--json").out)
     assert facts["family"] == ("llada" if "LLaDA" in name else "dream")
     assert facts["tokenizer"] and facts["chat_template"]
+    predicted = json.loads(d3mlx("bench", "--roofline", "M4", "--model", str(folder), "--json", "-").out)["cost"]
+    assert predicted == asdict(cost(lazy_model(open_checkpoint(fetch(str(folder)))), 512))
     done = d3mlx("generate", "hello", "--model", str(folder), "--max-tokens", "8")
     assert (done.status, done.err.count("Error")) == (0, 0), done.err
     plain = tmp_path / "plain"
@@ -70,6 +78,14 @@ def test_a_layer_of_other_bits_under_either_name(tmp_path: Path, layer: str) -> 
     change_config(folder, quantization=settings | {layer: {"group_size": 32, "bits": 8}})
     model: Any = load(folder)[0]
     assert np.allclose(model.model.layers[0].self_attn.q_proj.weight, original, atol=0.01)
+
+
+def test_a_layer_that_is_not_as_quantized_as_it_says(tmp_path: Path) -> None:
+    folder = diffucoder(tmp_path / "model", 8)
+    settings = load_config(folder)["quantization"]
+    change_config(folder, quantization=settings | {"model.norm": True})
+    with pytest.raises(CheckpointError, match=r"layer model\.norm is quantized, but .* are not; convert"):
+        load(folder)
 
 
 def test_modules_that_are_true_or_false(tmp_path: Path, d3mlx: Any) -> None:

@@ -45,6 +45,8 @@ WRONG: dict[str, tuple[bytes, str]] = {
     "surrogate": (b'{"a": "\\ud800"}\n', "row 1: the text contains half of a surrogate pair"),
     "lfs": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "git lfs pull"),
     "gzip": (b"\x1f\x8b\x08\x00", "compressed"),
+    "bzip2": (b"BZh91AY&SY", "compressed"),
+    "xz": (b"\xfd7zXZ\x00", "compressed"),
     "zip": (b"PK\x03\x04aaaa", "archive"),
 }
 

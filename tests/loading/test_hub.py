@@ -9,18 +9,22 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from huggingface_hub import constants, snapshot_download
-from huggingface_hub.utils import close_session
+from huggingface_hub.utils import close_session, logging
 
 from d3mlx import load
+from d3mlx.bench.cost import cost
 from d3mlx.checkpoints import hub as client
 from d3mlx.checkpoints.checkpoint import open_checkpoint
 from d3mlx.checkpoints.hub import fetch
+from d3mlx.checkpoints.loader import lazy_model
+from d3mlx.cli.bench import ModelSource, predict_forwards
 from d3mlx.cli.info import describe
 from d3mlx.convert import convert
 from d3mlx.errors import CheckpointError, MemoryLimitError
@@ -84,6 +88,18 @@ def test_info_downloads_no_weights(hub: Hub, repo: Path, tmp_path: Path) -> None
     assert not hub.asked_for(WHOLE) and len(hub.asked_for(r"safetensors bytes=0-")) == 3
     assert not hub.asked_for("README|py$")
     assert hub.sent < 4 * client.FIRST_BYTES
+
+
+def test_a_prediction_downloads_no_weights(here: Hub, repo: Path, tmp_path: Path) -> None:
+    """The figures are those of the folder with its weights."""
+    figures = {}
+    for name in ("org/llada", str(repo)):
+        predict_forwards("M4", ModelSource(name, None, None, None, "model"), 512, [1, 8], tmp_path / "figures.json")
+        figures[name] = json.loads((tmp_path / "figures.json").read_text())
+    assert figures["org/llada"] == figures[str(repo)]
+    model: Any = lazy_model(open_checkpoint(fetch(str(repo))))
+    assert figures["org/llada"]["cost"] == asdict(cost(model, 512))
+    assert not here.asked_for(WHOLE) and len(here.asked_for(r"safetensors bytes=0-")) == 3
 
 
 def test_weights_come_after_the_checks(
@@ -184,6 +200,9 @@ def test_variables_of_the_user_win(hub: Hub, tmp_path: Path) -> None:
         ({"refuse": 429}, "Wait some minutes"),
         ({"refuse": 500}, "has a server error (500). Try again later."),
         ({"gated": True}, "org/llada is gated. Accept its terms"),
+        ({"portal": True}, "The answer about org/llada cannot be read, as if it did not come from the Hub. Check"),
+        ({"ranges": False}, "a part of model-00001-of-00003.safetensors of org/llada is not that part"),
+        ({"refuse": 418}, "Check the network and HF_ENDPOINT, then try again."),
         ({"repos": {}}, "no model of that name on the Hub that you may read"),
     ],
 )
@@ -191,6 +210,23 @@ def test_each_failure_is_a_sentence(here: Hub, behavior: dict[str, Any], said: s
     for name, value in behavior.items():
         setattr(here, name, value)
     assert said in refusal()
+
+
+def test_what_is_gone_from_the_cache_is_downloaded_again(here: Hub, tmp_path: Path) -> None:
+    single = write_llada(tmp_path / "single")
+    here.repos |= {"org/single": single}
+    load("org/single")
+    blob = (fetch("org/single").folder / "model.safetensors").resolve()
+    blob.unlink()
+    load("org/single")
+    assert blob.is_file()
+
+
+def test_retries_are_not_told() -> None:
+    before = logging.get_verbosity()
+    with client.hub_client("org/llada", None):
+        assert logging.get_verbosity() == logging.ERROR
+    assert logging.get_verbosity() == before
 
 
 def test_other_failures(here: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -201,6 +237,11 @@ def test_other_failures(here: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "other"))
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     assert "org/llada is not in the cache, and the Hub cannot be reached. Check the network" in refusal()
+    monkeypatch.setattr(constants, "ENDPOINT", here.url)
+    here.refuse = None
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "file" / "cache"))
+    (tmp_path / "file").touch()
+    assert "file/cache cannot be made. Set HF_HOME" in refusal()
 
 
 def test_only_a_card_needs_the_readme(here: Hub, tmp_path: Path) -> None:

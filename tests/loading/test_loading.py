@@ -218,6 +218,23 @@ def remove(*names: str) -> Callable[[Path], None]:
     return lambda folder: [(folder / name).unlink() for name in names] and None  # type: ignore[return-value]
 
 
+def notes(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    content = path.read_bytes()
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.dumps(json.loads(content[8:end]) | {"__metadata__": {"epoch": 3}}).encode()
+    path.write_bytes(len(header).to_bytes(8, "little") + header + content[end:])
+
+
+def pointer(name: str) -> Callable[[Path], Any]:
+    text = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 12345\n"
+    return lambda folder: (folder / name).write_text(text)
+
+
+def dangling(name: str) -> Callable[[Path], Any]:
+    return lambda folder: ((folder / name).unlink(), (folder / name).symlink_to(folder / "gone"))
+
+
 NORM = "model.transformer.ln_f.weight"
 WRONG: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no config": (remove("config.json"), "no config.json"),
@@ -252,6 +269,15 @@ WRONG: dict[str, tuple[Callable[[Path], Any], str]] = {
     "unknown tensor": (reweigh(lambda w: {**w, "extra.weight": mx.ones(3)}), "extra.weight"),
     "wrong shape": (reweigh(lambda w: {**w, NORM: mx.ones(3)}), r"model.norm.weight has shape \[3\]"),
     "integers for weights": (reweigh(lambda w: {**w, NORM: mx.ones(64, mx.int32)}), "stored as I32"),
+    "notes that are no texts": (notes, "truncated"),
+    "weights not fetched": (pointer("model.safetensors"), "git lfs pull"),
+    "tokenizer not fetched": (pointer("tokenizer.json"), "tokenizer.json is a pointer.*git lfs pull"),
+    "tokenizer settings a list": (
+        lambda folder: (folder / "tokenizer_config.json").write_text("[]"),
+        "tokenizer_config.json holds no JSON object; download",
+    ),
+    "link to nothing": (dangling("model.safetensors"), "model.safetensors cannot be read: No such file"),
+    "tokenizer a link to nothing": (dangling("tokenizer.json"), "no tokenizer"),
     "no tokenizer": (remove("tokenizer.json"), "no tokenizer"),
     "broken tokenizer": (lambda folder: (folder / "tokenizer.json").write_text("{}"), "tokenizer"),
 }
@@ -272,6 +298,19 @@ def test_half_a_dream_tokenizer(tmp_path: Path, name: str) -> None:
     folder = write_dream(tmp_path / "model")
     (folder / name).unlink()
     with pytest.raises(CheckpointError, match="no tokenizer"):
+        load(folder)
+
+
+HEL = '{"h": 0, "e": 1, "l": 2, "he": 3, "hel": 4}'
+
+
+@pytest.mark.parametrize(("name", "text"), [("vocab.json", HEL), ("merges.txt", ""), ("merges.txt", "#version: 0.2")])
+def test_an_emptied_dream_tokenizer(tmp_path: Path, name: str, text: str) -> None:
+    """The library takes both, and the model would read other tokens than it was trained on."""
+    folder = write_dream(tmp_path / "model", merges=("h e", "he l"))
+    load(folder)
+    (folder / name).write_text(text)
+    with pytest.raises(CheckpointError, match=f"{name} is truncated or damaged"):
         load(folder)
 
 
@@ -347,11 +386,32 @@ def test_adapters(tmp_path: Path) -> None:
     ids = mx.arange(10)[None]
     assert not mx.allclose(plain.hidden(ids), tuned.hidden(ids), atol=1e-4)
 
-    misfits = {f"{key}a": mx.ones((width, 3))}
+    misfits = deltas | {f"{key}a": mx.ones((width, 3))}
     mx.save_safetensors(str(adapters / "adapters.safetensors"), misfits)
     with pytest.raises(CheckpointError, match=f"{key}a") as caught:
         load(folder, adapter_path=adapters)
     assert "\n" not in str(caught.value)
+    path = adapters / "adapters.safetensors"
+    for made, said in [
+        ({f"{key}a": deltas[f"{key}a"]}, f"contains {key}a, but no {key}b"),
+        ({name: value.astype(mx.int32) for name, value in deltas.items()}, "as I32"),
+    ]:
+        mx.save_safetensors(str(path), made)
+        with pytest.raises(CheckpointError, match=said):
+            load(folder, adapter_path=adapters)
+    path.write_bytes(path.read_bytes()[:-8])
+    with pytest.raises(CheckpointError, match=r"adapters\.safetensors is truncated or damaged; download"):
+        load(folder, adapter_path=adapters)
+    mx.save_safetensors(str(path), deltas)
+    for changed, said in [
+        ({"num_layers": "2"}, "num_layers must be a whole number, not '2'"),
+        ({"lora_parameters": []}, "lora_parameters must be an object"),
+        ({"lora_parameters": {"rank": 2}}, "no scale"),
+        ({"lora_parameters": {"rank": 2, "scale": None}}, "scale must be a number, not None"),
+    ]:
+        write_json(adapters / "adapter_config.json", {"num_layers": 2, "lora_parameters": {}} | changed)
+        with pytest.raises(CheckpointError, match=said):
+            load(folder, adapter_path=adapters)
     write_json(adapters / "adapter_config.json", {"lora_parameters": {}})
     with pytest.raises(CheckpointError, match="no num_layers"):
         load(folder, adapter_path=adapters)
