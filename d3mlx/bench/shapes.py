@@ -26,7 +26,7 @@ CONTEXT = 32768
 
 @dataclass(frozen=True)
 class Sizes:
-    """Sizes that decide the cost of a forward. ff: width inside the MLP. Raises ConfigError if they are inconsistent."""
+    """Sizes that decide the cost of a forward. ff: width inside the MLP. Raises ConfigError if they do not fit."""
 
     family: str
     layers: int

@@ -287,8 +287,8 @@ def check_same_content(config: DistillConfig, now: dict[str, str], before: dict[
         key = f"{name}_fingerprint"
         if before.get(key, now[key]) != now[key]:
             raise ConfigError(
-                f"The {name} {source} differs from the {name} of the run in {config.adapter_path}. Resume with the same "
-                f"{name}, or choose another --adapter-path."
+                f"The {name} {source} is not the one of the run in {config.adapter_path}. Resume with the same {name}, "
+                "or choose another --adapter-path."
             )
 
 

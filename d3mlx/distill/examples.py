@@ -46,7 +46,9 @@ class Example:
 
 
 def load_examples(config: DistillConfig, model: DiffusionModel, tokenizer: Any) -> list[Example]:
-    """Return the examples of a folder of trajectories, a JSONL or parquet file, a folder with train.jsonl, or `embedded`.
+    """Return the training examples.
+
+    config.data: a folder of trajectories, a JSONL or parquet file, a folder with train.jsonl, or `embedded`.
 
     Raises DataError that names file and row if a row cannot be used, and ConfigError if the data does not fit the
     objective.

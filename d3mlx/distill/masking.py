@@ -75,8 +75,8 @@ class MaskingConfig:
     """Settings of the masks.
 
     lowest, highest: bounds of the mask ratio. The lower bound rises from `lowest` to `highest` over the run. blockwise:
-    hide one block instead of the full response. random_masks: ignore the trajectory. selection: how a mask ratio selects
-    a state of the trajectory (see `moment`).
+    hide one block instead of the full response. random_masks: ignore the trajectory. selection: how a mask ratio
+    selects a state of the trajectory (see `moment`).
     """
 
     lowest: float = 0.0

@@ -24,7 +24,7 @@ from d3mlx.distill.trajectories import (
     RecordConfig,
     Teacher,
     Trajectory,
-    is_right,
+    is_correct,
     record,
     stated_answer,
 )
@@ -110,7 +110,7 @@ def test_a_trajectory_does_not_depend_on_the_batch_size(
     family: str, early_stop: bool, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Questions need different numbers of attempts, so they join and leave at different times."""
-    monkeypatch.setattr("d3mlx.distill.trajectories.is_right", lambda text, answer: sum(text.encode()) % 3 == 0)
+    monkeypatch.setattr("d3mlx.distill.trajectories.is_correct", lambda text, answer: sum(text.encode()) % 3 == 0)
     # The tiny models are so confident that only high temperatures change their answers.
     monkeypatch.setattr("d3mlx.distill.trajectories.TEMPERATURES", (0.0, 2.0, 4.0, 6.0, 8.0))
     teacher = request.getfixturevalue(family)
@@ -145,7 +145,7 @@ def test_answers_are_found(text: str, answer: str | None) -> None:
     assert stated_answer(text) == (
         None if answer is None else answer.rstrip("0").rstrip(".") if "." in answer else answer
     )
-    assert answer is None or is_right(text, answer)
+    assert answer is None or is_correct(text, answer)
 
 
 def asked(count: int) -> list[Question]:
