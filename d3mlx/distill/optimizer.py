@@ -50,7 +50,7 @@ class OptimizerConfig:
 
 @dataclass
 class State:
-    """The arrays that a step changes. first, second: moments of the gradients. average: empty without moving average."""
+    """The arrays that a step changes. first, second: moments of the gradients. average: empty without an average."""
 
     weights: Arrays
     average: Arrays

@@ -32,7 +32,7 @@ def memory_needed(config: DistillConfig) -> Estimate:
 
 
 def check_folder(config: DistillConfig, resume: bool) -> None:
-    """Raise ConfigError if the adapter folder contains other files, or a run that is not resumed or has other settings."""
+    """Raise ConfigError if the adapter folder contains other files, or a run that does not fit this one."""
     folder = Path(config.adapter_path)
     foreign = holds_files(folder) and ((folder / WEIGHTS).exists() or not (folder / STATE).is_file())
     started = (folder / CHECKPOINT).is_file()

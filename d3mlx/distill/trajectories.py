@@ -37,9 +37,9 @@ MOST_STEPS = 2**15 - 1
 class Trajectory:
     """A decoded answer and the order of its commits.
 
-    row: index of the prompt in the source. prompt: int32 [P], ids. tokens: int32 [N], ids after the prompt. ranks: int16
-    [N], the step that committed each position, or that filled it after the end of the answer. correct: None if unknown.
-    attempts: number of decodes of the question.
+    row: index of the prompt in the source. prompt: int32 [P], ids. tokens: int32 [N], ids after the prompt. ranks:
+    int16 [N], the step that committed each position, or that filled it after the end of the answer. correct: None if
+    unknown. attempts: number of decodes of the question.
     """
 
     row: int
@@ -55,8 +55,10 @@ class Trajectory:
         return int(self.ranks.max()) + 1 if len(self.ranks) else 0
 
     def step(self, index: int) -> tuple[Ints, Ints]:
-        """Return the positions that step `index` committed or filled, int32 [n] ascending from the prompt's end; and their
-        tokens, int32 [n]."""
+        """Return the positions that step `index` committed or filled, and their tokens, both int32 [n].
+
+        Positions count from the end of the prompt and ascend.
+        """
         positions = np.flatnonzero(self.ranks == index).astype(np.int32)
         return positions, self.tokens[positions]
 
@@ -80,8 +82,8 @@ class Teacher(Options):
         traits = traits_of(family)
         options = self.filled(traits)
         cache = NoCache() if options.cache == "none" else Selective().on_no_machine().build(family).cache
-        # Entropy is never below 0, so no token passes this rule. Every step commits only the token that the rule forces:
-        # the one with the lowest entropy of the block.
+        # Entropy is never below 0, so no token passes this rule. Every step commits only the token that the rule
+        # forces: the one with the lowest entropy of the block.
         lowest = Entropy(0.0, inclusive=False, best_always=False, force_likeliest=False)
         rule = Quota("confidence") if traits.sampler == "quota" else lowest
         return Decoder(SequentialBlocks(options.block_size), rule, cache)
@@ -92,7 +94,8 @@ class RecordConfig:
     """Settings of a recording. Raises ConfigError.
 
     max_tokens: length of the answer. teacher: the decoder. early_stop: fill the positions after the first end token
-    instead of decoding them. check: compare answers with the correct ones, and repeat wrong ones at higher temperatures.
+    instead of decoding them. check: compare answers with the correct ones, and repeat wrong answers at higher
+    temperatures.
     """
 
     max_tokens: int = 256
@@ -218,7 +221,7 @@ def after_words(text: str) -> str | None:
 
 
 def normalized(answer: str) -> str:
-    """Return an answer for comparisons: lower case, without commas, dollar signs, spaces, final full stop, extra zeros."""
+    """Return an answer in lower case without commas, dollar signs, spaces, final full stop and extra zeros."""
     plain = re.sub(r"[,$\s]", "", answer.lower()).rstrip(".")
     plain = re.sub(r"^(-?)0+(?=\d)", r"\1", plain)
     return plain.rstrip("0").rstrip(".") if re.fullmatch(r"-?\d+\.\d+", plain) else plain

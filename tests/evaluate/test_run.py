@@ -21,8 +21,8 @@ from d3mlx.evaluate.results import (
     OperatingPoint,
     Run,
     area,
-    asked_apart,
     difference,
+    different_settings,
     on_common_problems,
     picture,
     read_run,
@@ -287,7 +287,7 @@ def test_runs_are_compared_on_common_problems() -> None:
     with pytest.raises(ConfigError, match="different tasks"):
         on_common_problems([first, made("other", [record(0, True)], task="math")])
     asked = [Run(str(shots), {"num_fewshot": shots, "model": str(shots)}, ()) for shots in (0, 0, 5)]
-    assert asked_apart(asked[:2]) == [] and asked_apart(asked) == ["num_fewshot"]
+    assert different_settings(asked[:2]) == [] and different_settings(asked) == ["num_fewshot"]
 
 
 def test_the_area_of_a_run_uses_percent() -> None:

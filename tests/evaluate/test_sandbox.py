@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from d3mlx.errors import ConfigError
-from d3mlx.evaluate.programs import fenced, longest_program, names_in, needed, sanitised
+from d3mlx.evaluate.programs import fenced, longest_program, names_in, needed, sanitized
 from d3mlx.evaluate.sandbox import Limits, Sandbox
 
 
@@ -123,7 +123,7 @@ def solve(x): return None
 
 
 def test_the_solution_is_cut_out_of_the_text() -> None:
-    program = sanitised(fenced(ANSWER), ["solve"])
+    program = sanitized(fenced(ANSWER), ["solve"])
     assert "import math" in program
     assert "LIMIT = 3" in program
     assert "def helper" in program
@@ -135,7 +135,7 @@ def test_the_solution_is_cut_out_of_the_text() -> None:
 
 
 def test_text_that_is_no_program() -> None:
-    assert sanitised("This is the answer!", ["f"]) == ""
+    assert sanitized("This is the answer!", ["f"]) == ""
     assert fenced("no fence") == "no fence"
     assert fenced("```python\ndef f(): pass") == "def f(): pass"
     assert longest_program("def f():\n    return 1\nand that is all") == "def f():\n    return 1"

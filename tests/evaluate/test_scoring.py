@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from d3mlx.evaluate.equivalence import equivalent
-from d3mlx.evaluate.programs import names_of_tests, sanitised, solution
+from d3mlx.evaluate.programs import names_of_tests, sanitized, solution
 from d3mlx.evaluate.tasks import TaskOptions, task
 
 RIGHT_NUMBERS = {
@@ -172,7 +172,7 @@ def test_no_text_breaks_the_search_for_a_program(parts: list[str]) -> None:
 def test_long_sums_are_not_searched() -> None:
     long = ADD + "\nx = " + "+".join("1" * 2000)
     assert passes(solution(long, ["add"]))
-    assert passes(sanitised(long, ["add"]))
+    assert passes(sanitized(long, ["add"]))
 
 
 def test_helpers_that_only_the_tests_use_stay() -> None:

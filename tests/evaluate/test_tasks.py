@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from d3mlx.data.problems import problem
 from d3mlx.errors import ConfigError, D3Error, DataError
-from d3mlx.evaluate.equivalence import equivalent, last_boxed, normalise, published, tidied
+from d3mlx.evaluate.equivalence import equivalent, last_boxed, normalize, published, tidied
 from d3mlx.evaluate.tasks import TASKS, TaskOptions, task
 
 GSM = [
@@ -187,7 +187,7 @@ def test_answers_that_do_not(left: str, right: str) -> None:
 def test_no_text_breaks_the_comparison(left: str, right: str) -> None:
     assert equivalent(left, right) == equivalent(right, left)
     assert equivalent(left, left) == (tidied(left) != "")
-    assert published(left, left) == (normalise(left) != "")
+    assert published(left, left) == (normalize(left) != "")
 
 
 def test_boxes() -> None:

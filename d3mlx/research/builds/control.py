@@ -65,7 +65,7 @@ def build(
     plan = TrainConfig(steps, DISTILL.seed, DISTILL.log_every, DISTILL.save_every, optimizer=DISTILL.optimizer(steps))
     floats = train_on(Further(teacher, Solutions(recorded, DISTILL).batch, plan, {"solutions": recorded}), work, resume)
     origin = (
-        f"The teacher beside it, trained on by `python -m d3mlx.research.builds.control` for {steps} steps on the\n"
+        f"The bundled teacher, trained by `python -m d3mlx.research.builds.control` for {steps} more steps on the\n"
         f"solutions of the first {recorded} training problems."
     )
     publish(floats, out, "d3mlx demonstration model: control of the student", origin, problems)

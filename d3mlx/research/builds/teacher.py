@@ -118,7 +118,7 @@ def build(
         floats = finished(work, model, tokenizer, config)
     origin = (
         f"Built from seed {seed} by `python -m d3mlx.research.builds.teacher`: {STEPS} steps of {BATCH} generated "
-        "problems, equations\nand recall exercises."
+        "problems,\nequations and recall exercises."
     )
     publish(floats, out, "d3mlx demonstration model: teacher", origin, problems)
 
