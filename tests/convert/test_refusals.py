@@ -85,7 +85,7 @@ DAMAGE = {
     "size": "cannot be meant",
     "layers": "200,000",
     "base": "rope_theta must be a number",
-    "end tokens": "generation_config.json holds no JSON object",
+    "end tokens": "generation_config.json .* JSON object",
     "template": "tokenizer",
 }
 
