@@ -72,7 +72,7 @@ class Teacher(Options):
 
     block_size: int | None = option("Tokens per block of the teacher's decode.", 32, BLOCK_SIZE, common=True)
     cache: Literal["none", "selective"] | None = option(
-        "Use of the KV cache: none, as published, or selective, which is faster and changes a few answers.",
+        "Use no KV cache (none), as published, or the selective cache, which is faster and changes a few answers.",
         "none",
         common=True,
     )
