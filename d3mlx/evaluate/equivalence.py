@@ -1,7 +1,7 @@
 """Final answers in mathematics: extraction from a text, and comparison as text and as numbers.
 
-Two expressions have the same value if `Reader` can read both and they agree at several points. This shows without
-computer algebra that their difference is 0.
+Two expressions have the same value if they agree at several points (see `expressions`). This shows without computer
+algebra that their difference is 0.
 
 `published` compares Minerva's normal forms. Minerva deletes articles and units inside words, and all text before an
 equal sign, so some different answers become equal. `equivalent` keeps words, relations and different units. In doubt
@@ -11,10 +11,10 @@ it refuses a correct answer instead of accepting a wrong one.
 from __future__ import annotations
 
 import cmath
-import math
 import re
 from collections.abc import Callable
-from fractions import Fraction
+
+from d3mlx.evaluate.expressions import BRACKETS, LONGEST, SEEDS, same_value, value
 
 UNITS = (
     *("square", "ways", "integers", "dollars", "mph", "inches", "ft", "hours", "km", "units", "sue", "points", "feet"),
@@ -31,11 +31,6 @@ ALIASES = {
     **{"dfrac": "frac", "tfrac": "frac", "\\left": "", "\\right": "", "\\!": "", "\\,": "", "\\%": "", "%": ""},
     **{"\\{": "{", "\\}": "}"},
 }
-SEEDS = (0.7390851, 1.3247180, 2.2360680)
-"""Seeds of the points: each gives a value to every letter. Only equal expressions agree at all of them."""
-
-BRACKETS = {"(": ")", "{": "}", "[": "]"}
-
 MOST_PARTS = 40
 """Largest number of parts of an answer that are compared."""
 
@@ -98,9 +93,6 @@ UNIT_WORDS = {
 
 RELATION = re.compile(r" ?(=|<|>|\\(?:le|ge|ne|in|approx)(?![a-z])) ?")
 MATRIX = re.compile(r"\\begin\{(small|[pbBvV]?)matrix\}(.*)\\end\{\1matrix\}")
-
-LONGEST = 400
-"""Largest number of characters of an answer that is read as an expression."""
 
 
 def last_boxed(text: str) -> str | None:
@@ -319,125 +311,3 @@ def same_curve(a: list[str], b: list[str]) -> bool:
             return False
         ratios.append((values[0] - values[1]) / (values[2] - values[3]))
     return ratios[0] != 0 and all(cmath.isclose(ratio, ratios[0], rel_tol=1e-9) for ratio in ratios)
-
-
-def same_value(left: str, right: str) -> bool:
-    """Return whether two expressions have the same value. False for empty ones."""
-    if left == right:
-        return left != ""
-    exact = rational(left), rational(right)
-    if None not in exact:
-        return exact[0] == exact[1]
-    for seed in SEEDS:
-        a, b = value(left, seed), value(right, seed)
-        if a is None or b is None or not cmath.isclose(a, b, rel_tol=1e-10, abs_tol=1e-12):
-            return False
-    return True
-
-
-def rational(x: str) -> Fraction | None:
-    """Return the exact value of a decimal or of a fraction of whole numbers; None for anything else."""
-    match = re.fullmatch(r"(-?)(?:\\frac\{(-?\d+)\}\{(\d+)\}|(\d+)/(\d+)|(\d+\.?\d*|\.\d+))", x)
-    if not match or len(x) > LONGEST:
-        return None
-    sign, top, bottom, left, right, decimal = match.groups()
-    if decimal:
-        size = Fraction(decimal)
-    else:
-        over = int(bottom or right)
-        if over == 0:
-            return None
-        size = Fraction(int(top or left), over)
-    return -size if sign else size
-
-
-def value(x: str, seed: float) -> complex | None:
-    """Return the value of an expression in TeX, with numbers for its letters. None if `Reader` cannot read it.
-
-    Three or more letters in a row are a word, not an expression.
-    """
-    if len(x) > LONGEST or re.search(r"(?<![\\a-zA-Z])[a-zA-Z]{3,}", x):
-        return None
-    try:
-        reader = Reader(x, seed)
-        result = reader.sum()
-        return result if reader.at == len(reader.tokens) and cmath.isfinite(result) else None
-    except (ValueError, ZeroDivisionError, OverflowError, IndexError, RecursionError):
-        return None
-
-
-TOKEN = re.compile(r"\\[a-zA-Z]+|\d+\.?\d*|\.\d+|[a-zA-Z]|[-+*/^(){}\[\]]")
-PRODUCT = {"*", "\\cdot", "\\times", "/", "\\div"}
-
-
-class Reader:
-    """Recursive-descent parser that computes the value of an expression. Raises ValueError for invalid expressions.
-
-    The grammar has sums, products (written or implied), quotients, powers, mixed numbers, \\frac, \\sqrt with an index,
-    \\pi, i, brackets, decimals and single letters.
-    """
-
-    def __init__(self, text: str, seed: float):
-        self.tokens = TOKEN.findall(text)
-        if "".join(self.tokens) != text.replace(" ", ""):
-            raise ValueError("unknown character")
-        self.seed = seed
-        self.at = 0
-
-    def peek(self) -> str:
-        return self.tokens[self.at] if self.at < len(self.tokens) else ""
-
-    def take(self) -> str:
-        self.at += 1
-        return self.tokens[self.at - 1]
-
-    def sum(self) -> complex:
-        total = self.product()
-        while self.peek() in ("+", "-"):
-            total += self.product() if self.take() == "+" else -self.product()
-        return total
-
-    def product(self) -> complex:
-        if self.peek() in ("-", "+"):
-            return -self.product() if self.take() == "-" else self.product()
-        total = self.power()
-        while (token := self.peek()) and token not in ("+", "-", ")", "]", "}"):
-            if token in PRODUCT:
-                divides = self.take() in ("/", "\\div")
-                factor = -self.power() if self.peek() == "-" and self.take() else self.power()
-                total = total / factor if divides else total * factor
-            elif token[0].isdigit() or token[0] == ".":
-                raise ValueError("number after a factor")
-            else:
-                total *= self.power()
-        return total
-
-    def power(self) -> complex:
-        base = self.atom()
-        if self.peek() != "^":
-            return base
-        self.take()
-        exponent = self.atom()
-        if abs(exponent) > 1000:
-            raise ValueError("exponent too large")
-        return complex(base**exponent)
-
-    def atom(self) -> complex:
-        token = self.take()
-        if token in BRACKETS:
-            inside = self.sum()
-            if self.take() != BRACKETS[token]:
-                raise ValueError("unbalanced brackets")
-            return inside
-        if token == "\\frac":
-            return self.atom() / self.atom()
-        if token == "\\sqrt":
-            degree = self.atom() if self.peek() == "[" else 2
-            return complex(self.atom() ** (1 / degree))
-        if token == "\\pi":
-            return math.pi
-        if token == "i":
-            return 1j
-        if token.isalpha():
-            return math.sin(ord(token) * self.seed) + 2
-        return float(token)
