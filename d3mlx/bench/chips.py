@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from d3mlx.errors import ConfigError
 
-# Bandwidth: Apple's technical specifications of each chip, in its largest variant (an M3 Max with 30 GPU cores has 300
-# GB/s instead of 400, an M4 Max with 32 has 410, an M5 Max with 32 has 460).
+# Bandwidth: from Apple's technical specifications, for the largest variant of each chip. Smaller variants have less: an
+# M3 Max with 30 GPU cores 300 GB/s, an M4 Max with 32 cores 410, an M5 Max with 32 cores 460.
 #
 # Achieved share of the bandwidth: 60 % is assumed on every chip. Source: mlx-lm's BENCHMARKS.md (M4 Max, Qwen3-4B,
 # generation). It reads 2.26 GB of 4-bit weights 134.5 times per second, which is 56 % of 546 GB/s. In bfloat16 it reads
@@ -15,7 +15,7 @@ from d3mlx.errors import ConfigError
 ACHIEVED_BANDWIDTH = 0.6
 
 # Matrix products: the same file reports a prefill of 1622 tokens per second at 4 bits. A token of Qwen3-4B takes 7.2
-# GFLOP (3.6 billion parameters without the embedding), so an M4 Max does 11.7 TFLOP/s, 64 % of its GPU's peak. The
+# GFLOP (3.6 billion parameters without the embedding). So an M4 Max does 11.7 TFLOP/s, 64 % of its GPU's peak. The
 # peaks are the fp32 rates that huggingface.js lists (packages/tasks/src/hardware.ts). A GPU before M5 has the same rate
 # in fp16. The same share, rounded to 0.1, is assumed for the other chips up to M4.
 #

@@ -150,7 +150,7 @@ class Noisy:
 
 
 def hide(sequence: Sequence, start: int, end: int, hidden: Bools, mask_id: int) -> Noisy:
-    """Hide all positions after the segment, and those in it where `hidden` (bool [end - start]) is True."""
+    """Hide all positions after the segment, and in it those of `hidden`, bool [end - start]. Return the result."""
     ids, lost = sequence.ids.copy(), np.zeros(len(sequence.ids), np.bool_)
     lost[start:end] = hidden
     ids[lost] = mask_id

@@ -18,7 +18,7 @@ SMALLEST_TIME = 1e-3
 
 
 class Objective(Protocol):
-    """The batches and the loss of a training. All results depend only on the step, so a resumed run is reproducible.
+    """The batches and the loss of a training. They depend only on the step, so a run can be resumed.
 
     A step is the sum of its passes. With several processes a pass is this process's share, and the loss of the step is
     the mean of the processes' losses.

@@ -23,7 +23,7 @@ Done = Callable[[Trajectory | None, int, int], None]
 
 
 def settings_of(model: DiffusionModel, tokenizer: Any, **options: Any) -> dict[str, Any]:
-    """Return the settings of a folder. They must not change between runs. Training checks the tokenizer."""
+    """Return the settings of a folder. Runs with other values are refused. Training checks the tokenizer."""
     return {
         "family": model.family,
         "mask_id": model.args.mask_token_id,

@@ -104,7 +104,7 @@ def solution(text: str, wanted: Collection[str], prompt: str = "") -> str:
     """Return the program in a model's text that defines the wanted names. "" if there is no code.
 
     text: prose and code, with or without fences. prompt: the code that the answer completes, or "". The solution is the
-    first piece of code that defines most of the wanted names in functions that return a value. Its undefined names are
+    first code that defines the most wanted names, without functions that return no value. Its undefined names are
     taken from the prompt and from the other code. Statements that do not contribute are left out.
     """
     wanted = set(wanted) - set(dir(builtins))

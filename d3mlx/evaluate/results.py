@@ -58,7 +58,7 @@ class Area:
     """The AUP of a run.
 
     y_max: best accuracy in percent. value: None if AUP is not defined; then `why` is the reason. left_out: number of
-    points that do not count, because their accuracy is more than 5 percentage points below that of the least parallel.
+    points that do not count: their accuracy is more than 5 percentage points below that of the least parallel point.
     """
 
     y_max: float

@@ -3,8 +3,8 @@
 A row has `prompt`, `test` and `entry_point`, as in the public data set (Chen et al. 2021). LLaDA writes the complete
 solution, with its chat template. Dream's answer begins with the prompt and continues it to the end of the code block.
 `correct` extracts the function, or its body after the prompt, from any usual form of text. `strict` follows the
-published rules. For LLaDA the rules take the first code block, then its longest run of lines that is valid Python, then
-the code that the entry point needs. Dream's text is the program without changes.
+published rules. For LLaDA they take the first code block, then its longest run of lines that is valid Python. Of
+these lines they keep the code that the entry point needs. Dream's text is the program without changes.
 """
 
 from __future__ import annotations
