@@ -1,9 +1,9 @@
-"""Hugging Face checkpoints become MLX folders in mlx-lm's layout: key maps, precision, a streaming writer.
+"""Conversion of Hugging Face checkpoints to MLX folders in mlx-lm's layout.
 
     from d3mlx.convert import Quantization, Recipe, convert
     convert("GSAI-ML/LLaDA-8B-Instruct", "llada-4bit", Recipe(Quantization(bits=4)))
 
-Key maps are the `sanitize` of each model family, so a new family needs nothing here.
+The `sanitize` method of each model family maps the keys, so a new family needs no code here.
 """
 
 from d3mlx.convert.converter import Summary, convert

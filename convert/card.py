@@ -1,4 +1,4 @@
-"""The model card of a converted folder, and its way to the hub."""
+"""The model card of a converted folder, and the upload to the hub."""
 
 from __future__ import annotations
 
@@ -33,8 +33,11 @@ print(generate(model, tokenizer, [{{"role": "user", "content": "Why is the sky b
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a folder comes from. name: what it is called where it is used. source: folder or hub id of the model that
-    it was made from. facts: what was done to the weights."""
+    """The origin of a folder.
+
+    name: the model's name in the commands of the card. source: folder or hub id of the source model. facts: a phrase
+    about the weights, for example their quantization.
+    """
 
     name: str
     source: str
@@ -42,20 +45,20 @@ class Origin:
 
     @property
     def repo(self) -> str | None:
-        """The source's hub id, None for a local folder."""
-        here = self.source in SHIPPED or Path(self.source).expanduser().is_dir()
-        return None if here else self.source
+        """Return the source's hub id; None for a local folder."""
+        local = self.source in SHIPPED or Path(self.source).expanduser().is_dir()
+        return None if local else self.source
 
 
 def write_card(folder: Path, source: Path, origin: Origin) -> None:
-    """README.md in `folder`; the card of the folder `source` gives licence and languages."""
+    """Write README.md to `folder`. The card in the folder `source`, or on the hub, gives license and languages."""
     try:
         card = source / "README.md"
         if origin.repo and not card.is_file():
             card = fetch_card(origin.repo, source.name)
         metadata = metadata_of(source_data(card), origin)
     except Exception:
-        # Neither a missing card nor the language in which somebody wrote it keeps weights from being converted.
+        # A missing or invalid card must not stop the conversion of the weights.
         metadata = metadata_of(ModelCardData(), origin)
     made_from = f"[{origin.repo}](https://huggingface.co/{origin.repo})" if origin.repo else "a local checkpoint"
     text = TEXT.format(name=origin.name, origin=f"Made from {made_from} by d3mlx {VERSION}: {origin.facts}.")
@@ -63,12 +66,13 @@ def write_card(folder: Path, source: Path, origin: Origin) -> None:
 
 
 def source_data(path: Path) -> ModelCardData:
-    """The metadata of a card; empty where there is none."""
+    """Return the metadata of a card. It is empty without a card."""
     text = path.read_text(encoding="utf-8") if path.is_file() else ""
     return ModelCard(text, ignore_metadata_errors=True).data if text.startswith("---") else ModelCardData()
 
 
 def metadata_of(data: ModelCardData, origin: Origin) -> str:
+    """Add the fields of a converted model to `data` and return all of it as YAML."""
     data.library_name = "mlx"
     data.pipeline_tag = "text-generation"
     data.tags = list(dict.fromkeys([*(data.tags or []), "mlx", "diffusion"]))
@@ -78,31 +82,32 @@ def metadata_of(data: ModelCardData, origin: Origin) -> str:
 
 
 def check_login(repo: str) -> None:
-    """Raise ConfigError unless an upload can start: better said before the conversion than after it."""
+    """Raise ConfigError if an upload cannot start. Call this before the conversion, which takes long."""
     try:
         HfApi().whoami()
     except LocalTokenNotFoundError as error:
-        raise ConfigError("Log in with `hf auth login` before an upload, or leave out the upload.") from error
+        raise ConfigError("Not logged in to the hub. Run `hf auth login`, or run without --upload-repo.") from error
     except Exception as error:
-        # Refusals, time-outs and missing tokens come from several libraries, which share no base class.
+        # Errors of network and login come from several libraries and share no base class.
         raise ConfigError(
-            f"{repo} cannot be uploaded to: {first_line(error)} Mend that, or leave out the upload."
+            f"Cannot upload to {repo}: {first_line(error)} Fix this, or run without --upload-repo."
         ) from error
 
 
 def upload(folder: Path, repo: str) -> str:
-    """Send a folder to the hub; its address there. Raises CheckpointError, which says where the folder is."""
+    """Upload a folder to the hub and return its address there. Raises CheckpointError that names the folder."""
     try:
         api = HfApi()
         address = api.create_repo(repo_id=repo, exist_ok=True)
         api.upload_folder(repo_id=repo, folder_path=folder, commit_message=f"Converted by d3mlx {VERSION}")
     except Exception as error:
         raise CheckpointError(
-            f"The converted model is in {folder}, but its upload to {repo} failed: {first_line(error)}"
+            f"The converted model is in {folder}, but the upload to {repo} failed: {first_line(error)}"
         ) from error
     return str(address)
 
 
 def first_line(error: Exception) -> str:
+    """Return the first line of an error's message, or the name of its type, with a full stop."""
     line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     return line if line.endswith(".") else f"{line}."

@@ -1,4 +1,4 @@
-"""One conversion from end to end: check, plan, stream the weights, write the small files, take the name."""
+"""The stages of a conversion: check, plan, write the small files, stream the weights, rename the folder."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from d3mlx.errors import CheckpointError, ConfigError
 from d3mlx.quantization import bits_of
 
 SHARD_BYTES = 5_000_000_000
-"""Largest file, as on the hub."""
+"""Size limit of a weight file in bytes, as on the hub."""
 
 SMALL_FILES = 64_000_000
-"""Room kept for tokenizer and configuration."""
+"""Bytes reserved on disk for tokenizer and configuration."""
 
 
 @dataclass(frozen=True)
 class Summary:
-    """A finished conversion: weight files, their bytes, and bits per weight over all weights."""
+    """Result of a conversion. files: number of weight files. nbytes: of all weights. bits_per_weight: their mean."""
 
     folder: Path
     files: int
@@ -51,17 +51,17 @@ def convert(
 ) -> Summary:
     """Convert a LLaDA or Dream checkpoint, in its original keys or in MLX layout, to an MLX folder.
 
-    hf_path: folder or hub id. mlx_path: folder to write; it must not exist, and exists only once it is whole.
-    max_shard_bytes: largest output file; one file is held in memory, beside at most three tensors. name: what the model
-    card calls the result, that of its folder unless given. Raises CheckpointError, ConfigError.
+    hf_path: folder or hub id. mlx_path: output folder. It must not exist, and appears only when it is complete.
+    max_shard_bytes: size limit of an output file. Memory contains one output file and at most three tensors.
+    name: the model's name on its card, by default that of the folder. Raises CheckpointError, ConfigError.
     """
     target = Path(os.path.expanduser(mlx_path))  # noqa: PTH111 - Path's own raises for an unknown user
     refuse_existing(target)
     if max_shard_bytes < 1:
-        raise ConfigError(f"A file holds at least one byte, not {max_shard_bytes}.")
+        raise ConfigError(f"The size limit of a file must be 1 byte or more, not {max_shard_bytes}.")
     source = fetch(str(hf_path), revision)
     if source.folder.resolve() in target.resolve().parents:
-        raise ConfigError(f"{target} is inside the checkpoint that is converted; give a folder outside.")
+        raise ConfigError(f"{target} is inside the source checkpoint. Choose a folder outside it.")
     checkpoint = open_checkpoint(source)
     checkpoint.check_keys()
     plan = make_plan(checkpoint, recipe)
@@ -75,14 +75,14 @@ def convert(
         try:
             files = write_weights(checkpoint, plan, folder, max_shard_bytes, progress)
         except RuntimeError as error:
-            # What MLX raises when a file cannot be read or written to its end.
-            raise CheckpointError(f"The weights could not be converted: {' '.join(str(error).split())}") from error
+            # MLX raises RuntimeError if it cannot read or write a complete file.
+            raise CheckpointError(f"Cannot convert the weights: {' '.join(str(error).split())}") from error
         open_checkpoint(folder).check_keys()
     return Summary(target, len(files), nbytes, nbytes * 8 / checkpoint.parameters)
 
 
 def without_auto_map(value: Any) -> Any:
-    """A JSON value without the fields that make the usual loaders ask for remote code, at any depth."""
+    """Return a JSON value without its `auto_map` fields, at any depth: they make other loaders ask for remote code."""
     if isinstance(value, dict):
         return {name: without_auto_map(item) for name, item in value.items() if name != "auto_map"}
     return [without_auto_map(item) for item in value] if isinstance(value, list) else value
@@ -91,7 +91,7 @@ def without_auto_map(value: Any) -> Any:
 def write_small_files(
     folder: Path, checkpoint: Checkpoint, tokenizer: Any, config: dict[str, Any], origin: Origin
 ) -> None:
-    """Everything but the weights: config.json, tokenizer, generation_config.json, model card."""
+    """Write all files except the weights: config.json, tokenizer, generation_config.json, model card."""
     save_config(without_auto_map(config), folder / "config.json")
     write_tokenizer(tokenizer, folder)
     write_generation_config(checkpoint, tokenizer, folder)
@@ -99,20 +99,20 @@ def write_small_files(
 
 
 def write_tokenizer(tokenizer: Any, folder: Path) -> None:
-    """The tokenizer's files. Raises CheckpointError."""
+    """Write the tokenizer's files. Raises CheckpointError."""
     try:
         tokenizer.save_pretrained(folder)
     except Exception as error:
-        # Odd names and types of chat templates surface only here, each as an error of its own.
+        # Invalid names and types of chat templates are detected only here, with many types of errors.
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"The checkpoint's tokenizer cannot be written: {reason}") from error
+        raise CheckpointError(f"Cannot write the checkpoint's tokenizer: {reason}") from error
     path = folder / "tokenizer_config.json"
     fields = without_auto_map(read_json(path))
     path.write_text(json.dumps(fields, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def write_generation_config(checkpoint: Checkpoint, tokenizer: Any, folder: Path) -> None:
-    """The source's fields, with every id that ends an answer: mlx-lm's tools look for them here."""
+    """Write the source's fields and all ids that end an answer, which mlx-lm's tools read from this file."""
     path = checkpoint.folder / "generation_config.json"
     fields = without_auto_map(read_json(path)) if path.is_file() else {}
     fields["eos_token_id"] = sorted(tokenizer.eos_token_ids) or configured_end_ids(checkpoint, None)
@@ -120,7 +120,7 @@ def write_generation_config(checkpoint: Checkpoint, tokenizer: Any, folder: Path
 
 
 def weights_summary(plan: Plan) -> str:
-    """What was done to the weights, for the model card."""
+    """Return a phrase for the model card about dtype or quantization of the weights."""
     settings = plan.config.get("quantization")
     if not settings:
         kinds = {str(value.dtype).removeprefix("mlx.core.") for _, value in tree_flatten(plan.skeleton.parameters())}

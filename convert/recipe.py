@@ -1,4 +1,4 @@
-"""What becomes of each weight: the precision that a conversion asks for, checked before anything is read."""
+"""The plan of a conversion: precision and quantization of each weight, checked before any weight is read."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ DTYPES = {"float16": mx.float16, "bfloat16": mx.bfloat16, "float32": mx.float32}
 
 @dataclass(frozen=True)
 class Quantization:
-    """Groups of `group_size` weights of a row share a scale; each weight takes `bits`. None: the mode's default.
+    """Settings of a quantization, with the mode's default for None. Raises ConfigError.
 
-    recipe: one of mlx-lm's mixed recipes, which gives the layers that matter most more bits. Raises ConfigError.
+    bits: per weight. group_size: the number of weights of a row that share a scale. recipe: the name of one of mlx-lm's
+    mixed recipes, which give more bits to sensitive layers.
     """
 
     mode: str = "affine"
@@ -34,37 +35,38 @@ class Quantization:
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
-            raise ConfigError(f"There is no quantization mode {self.mode!r}; choose {listed(MODES)}.")
+            raise ConfigError(f"Unknown quantization mode {self.mode!r}. Choose {listed(MODES)}.")
         groups, bits = MODES[self.mode]
         if self.bits is not None and self.bits not in bits:
-            raise ConfigError(f"The mode {self.mode} stores {listed(bits)} bits a weight, not {self.bits}.")
+            raise ConfigError(f"Mode {self.mode} has {listed(bits)} bits per weight, not {self.bits}.")
         if self.group_size is not None and self.group_size not in groups:
-            raise ConfigError(f"The mode {self.mode} has groups of {listed(groups)} weights, not {self.group_size}.")
+            raise ConfigError(f"Mode {self.mode} has groups of {listed(groups)} weights, not {self.group_size}.")
         if self.recipe is None:
             return
         if self.recipe not in QUANT_RECIPES:
-            raise ConfigError(f"There is no recipe {self.recipe!r}; choose {listed(QUANT_RECIPES)}.")
+            raise ConfigError(f"Unknown recipe {self.recipe!r}. Choose {listed(QUANT_RECIPES)}.")
         if self.mode != "affine":
-            raise ConfigError(f"The recipe {self.recipe} mixes bits of the affine mode; it cannot be {self.mode}.")
+            raise ConfigError(f"Recipe {self.recipe} works only with mode affine, not {self.mode}.")
         if self.bits is not None:
-            raise ConfigError(f"The recipe {self.recipe} sets the bits itself; leave out the bits.")
+            raise ConfigError(f"Recipe {self.recipe} sets the bits itself. Leave out the bits.")
 
     @property
     def group(self) -> int:
+        """Return the number of weights that share a scale."""
         return self.group_size or MODES[self.mode].groups[0]
 
     @property
     def lowest_bits(self) -> int:
-        """Bits of a layer that nothing else is said of; a recipe is named after its lower and higher bits."""
+        """Return the bits of most layers. The name of a recipe contains its lower and its higher bits."""
         return int(self.recipe.split("_")[1]) if self.recipe else self.bits or MODES[self.mode].bits[0]
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A conversion: quantize, or dequantize, or neither; and the dtype of whatever stays in floats.
+    """Precision of a converted model: quantize, dequantize, or neither. Raises ConfigError.
 
-    dtype: float16, bfloat16 or float32. None: what config.json says (`torch_dtype`), as in mlx-lm, else as stored.
-    Raises ConfigError.
+    dtype: of all weights that are not quantized: float16, bfloat16 or float32. With None it is the `torch_dtype` of
+    config.json, as in mlx-lm, or else the stored dtype.
     """
 
     quantization: Quantization | None = None
@@ -73,18 +75,18 @@ class Recipe:
 
     def __post_init__(self) -> None:
         if self.dtype is not None and self.dtype not in DTYPES:
-            raise ConfigError(f"There is no dtype {self.dtype!r} for weights; choose {listed(DTYPES)}.")
+            raise ConfigError(f"Invalid dtype {self.dtype!r} for weights. Choose {listed(DTYPES)}.")
         if self.quantization and self.dequantize:
-            raise ConfigError("Choose either to quantize or to dequantize, not both.")
+            raise ConfigError("Cannot quantize and dequantize at the same time. Choose one of them.")
 
 
 @dataclass(frozen=True)
 class Plan:
     """A conversion before any weight is read.
 
-    skeleton: the converted model as mlx-lm would make it, none of its arrays computed; their names, shapes and dtypes
-    are what will be written. config: the new config.json. dequantize, quantize: the layers
-    that are, by path. dtype: of the floats, None for as they come.
+    skeleton: the converted model with lazy arrays; the output has their names, shapes and dtypes. config: the new
+    config.json. dequantize, quantize: settings of the layers to dequantize or quantize, by path. dtype: of the weights
+    that are not quantized; None keeps the stored dtype.
     """
 
     skeleton: Any
@@ -95,12 +97,12 @@ class Plan:
 
 
 def make_plan(checkpoint: Checkpoint, recipe: Recipe) -> Plan:
-    """Raises CheckpointError, ConfigError."""
+    """Return the plan of a conversion. Raises CheckpointError, ConfigError."""
     if recipe.dequantize and not checkpoint.quantization:
-        raise ConfigError(f"{checkpoint.folder} is not quantized; there is nothing to dequantize.")
+        raise ConfigError(f"Cannot dequantize {checkpoint.folder}: it is not quantized.")
     if recipe.quantization and checkpoint.quantization:
-        raise ConfigError(f"{checkpoint.folder} is quantized already; convert the original, or dequantize it first.")
-    # A null there means what its absence means.
+        raise ConfigError(f"{checkpoint.folder} is already quantized. Convert the original, or dequantize it first.")
+    # A field with the value null means the same as a missing field, so the output has none.
     left_out = () if checkpoint.quantization and not recipe.dequantize else ("quantization", "quantization_config")
     config = {name: value for name, value in checkpoint.own_config.items() if name not in left_out}
     dtype = chosen_dtype(config, recipe)
@@ -122,11 +124,12 @@ def make_plan(checkpoint: Checkpoint, recipe: Recipe) -> Plan:
 
 
 def quantized_layers(model: Any) -> dict[str, LayerQuantization]:
+    """Return the settings of each quantized layer, by path."""
     return {path: LayerQuantization.of(layer) for path, layer in model.named_modules() if "scales" in layer}
 
 
 def chosen_dtype(config: dict[str, Any], recipe: Recipe) -> Any:
-    """The dtype of the floats, which config.json then names; None for as they come."""
+    """Return the dtype of the weights that are not quantized and write it to `config`; None keeps the stored dtype."""
     names = [name for name in ("torch_dtype", "dtype") if name in config]
     wanted = recipe.dtype or next((config[name] for name in names if str(config[name]) in DTYPES), None)
     if wanted is None:
@@ -137,26 +140,26 @@ def chosen_dtype(config: dict[str, Any], recipe: Recipe) -> Any:
 
 
 def check_widths(model: Any, quantization: Quantization) -> None:
-    """Raise ConfigError if a layer's rows are no whole number of groups: mlx-lm would leave it as it is without a word.
+    """Raise ConfigError if a layer's width is not a multiple of the group size. mlx-lm skips such layers silently.
 
-    Embedding and head are as wide as the projections that read what they carry, so none of them is ever left alone.
+    Every layer that mlx-lm can quantize is checked, embedding and head included.
     """
     layers: Any = [(path, layer) for path, layer in model.named_modules() if hasattr(layer, "to_quantized")]
     widths = {path: layer.weight.shape[-1] for path, layer in sorted(layers)}
-    left = [path for path, width in widths.items() if width % quantization.group]
-    if left:
+    unfit = [path for path, width in widths.items() if width % quantization.group]
+    if unfit:
         groups = MODES[quantization.mode].groups
         fitting = [group for group in groups if not any(width % group for width in widths.values())]
         advice = f"use groups of {listed(fitting)}" if fitting else "no group of this mode fits this model"
-        others = f" (and {len(left) - 1} more layers)" if len(left) > 1 else ""
+        others = f" (and {len(unfit) - 1} more layers)" if len(unfit) > 1 else ""
         raise ConfigError(
-            f"{left[0]}{others} has rows of {widths[left[0]]} weights, no multiple of the group of "
-            f"{quantization.group}; {advice}."
+            f"{unfit[0]}{others} has rows of {widths[unfit[0]]} weights, which is not a multiple of the group size "
+            f"{quantization.group}: {advice}."
         )
 
 
 def quantize(model: Any, config: dict[str, Any], quantization: Quantization) -> tuple[nn.Module, dict[str, Any]]:
-    """mlx-lm's quantization, which decides on layers and config; nothing is computed, and nothing printed."""
+    """Quantize with mlx-lm and return model and config. The arrays stay lazy, and mlx-lm's output is discarded."""
     predicate = None
     if quantization.recipe:
         predicate = mixed_quant_predicate_builder(quantization.recipe, model, quantization.group)

@@ -1,7 +1,7 @@
-"""Weights from one folder to another, one tensor at a time.
+"""Conversion of weights from one folder to another, one tensor at a time.
 
-Nothing larger than a few tensors and one output file is ever in memory: arrays are read lazily, computed alone, written
-with their file, and dropped.
+Memory contains at most a few tensors and one output file. Arrays are read lazily, computed one by one, and deleted
+when their file is written.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from d3mlx.quantization import LayerQuantization
 Arrays = dict[str, mx.array]
 
 Progress = Callable[[int, int], None]
-"""Told the bytes converted so far, and of all."""
+"""Receives the number of bytes converted so far, and their total."""
 
 PARTS = ("weight", "scales", "biases")
 
 PIECES = 64
-"""MLX's CPU backend works the microscaled modes out in some forty arrays of the tensor's size: so by pieces of rows."""
+"""Pieces of a tensor in the microscaled modes. MLX's CPU backend needs about 40 arrays of the size of its input."""
 
 
 @dataclass(frozen=True)
 class Unit:
-    """A layer, whose arrays are made together."""
+    """A layer, whose arrays are computed together. nbytes: their size in the output."""
 
     path: str
     nbytes: int
@@ -47,7 +47,7 @@ def path_and_leaf(name: str) -> tuple[str, str]:
 
 
 def units_of(plan: Plan) -> list[Unit]:
-    """The layers in the order of the model, with the bytes that will be written for them."""
+    """Return the layers of the output in the order of the model."""
     sizes: dict[str, int] = {}
     for name, value in tree_flatten(plan.skeleton.parameters()):
         path, _ = path_and_leaf(name)
@@ -56,7 +56,7 @@ def units_of(plan: Plan) -> list[Unit]:
 
 
 def shards_of(units: list[Unit], limit: int) -> list[list[Unit]]:
-    """Layers per file. A file holds at most `limit` bytes, or one layer that is larger."""
+    """Return the layers of each file. A file has at most `limit` bytes, or contains a single larger layer."""
     shards: list[list[Unit]] = [[]]
     size = 0
     for unit in units:
@@ -70,7 +70,7 @@ def shards_of(units: list[Unit], limit: int) -> list[list[Unit]]:
 
 @contextmanager
 def no_cache() -> Iterator[None]:
-    """Give freed buffers back to the system at once: MLX would keep those of one tensor for the next."""
+    """Return freed buffers to the system at once; by default MLX keeps them for later arrays."""
     before = mx.set_cache_limit(0)
     try:
         yield
@@ -79,7 +79,7 @@ def no_cache() -> Iterator[None]:
 
 
 def by_rows(function: Callable[..., Any], arrays: Sequence[mx.array], pieces: int) -> list[mx.array]:
-    """The arrays that `function` makes of `arrays`, all with the same first axis, in at most `pieces` pieces of it."""
+    """Return the results of `function`, computed on at most `pieces` slices of the first axis of all arrays."""
     rows = arrays[0].shape[0]
     step = -(-rows // pieces)
     parts = []
@@ -90,17 +90,18 @@ def by_rows(function: Callable[..., Any], arrays: Sequence[mx.array], pieces: in
 
 
 def pieces_of(how: LayerQuantization) -> int:
+    """Return the number of slices in which a layer is quantized or dequantized."""
     return 1 if how.mode == "affine" else PIECES
 
 
 def quantize_weight(weight: mx.array, how: LayerQuantization) -> Arrays:
-    """A weight [rows, width] as a quantized layer stores it: packed words, scales, and biases in affine mode."""
-    made = by_rows(lambda rows: mx.quantize(rows, *how), [weight], pieces_of(how))
-    return dict(zip(PARTS, made, strict=False))
+    """Return the arrays of a quantized layer for a float weight [rows, width]: packed words, scales, affine biases."""
+    arrays = by_rows(lambda rows: mx.quantize(rows, *how), [weight], pieces_of(how))
+    return dict(zip(PARTS, arrays, strict=False))
 
 
 def dequantize_weight(parts: Arrays, how: LayerQuantization) -> mx.array:
-    """The weight [rows, width] of a quantized layer."""
+    """Return the float weight [rows, width] of a quantized layer. Removes its arrays from `parts`."""
 
     def floats(weight: mx.array, scales: mx.array, biases: mx.array | None = None) -> list[mx.array]:
         return [mx.dequantize(weight, scales, biases, *how)]
@@ -109,7 +110,7 @@ def dequantize_weight(parts: Arrays, how: LayerQuantization) -> mx.array:
 
 
 def refuse_unfinite(path: str, parts: Arrays, what: str) -> None:
-    """Raise CheckpointError if a layer has a number that is none: everything computed with it would be none."""
+    """Raise CheckpointError if a layer contains NaN or infinity, which would spread to all results."""
     for leaf, value in parts.items():
         if mx.issubdtype(value.dtype, mx.floating) and not mx.isfinite(value).all().item():
             raise CheckpointError(f"{what} {path}.{leaf}.")
@@ -130,23 +131,23 @@ class Stream:
             self.source.setdefault(path, {})[leaf] = value
 
     def convert(self, unit: Unit) -> Arrays:
-        """What is written for a layer, by full names. Its source is let go."""
+        """Return the converted arrays of a layer by full name. Releases the source arrays."""
         plan = self.plan
         parts = self.source.pop(unit.path)
         refuse_unfinite(unit.path, parts, "The source contains NaN or infinity in")
         parts = self.cast(parts)
         if unit.path in plan.dequantize:
-            # Scales are cast before and the weight after: in the mx modes it comes as bfloat16 whatever they are.
+            # For mxfp4, nvfp4 and mxfp8, MLX dequantizes to bfloat16 whatever the scales' dtype, so cast again.
             parts["weight"] = dequantize_weight(parts, plan.dequantize[unit.path])
             parts = self.cast(parts)
         if unit.path in plan.quantize:
             parts |= quantize_weight(parts.pop("weight"), plan.quantize[unit.path])
         mx.eval(parts)
-        refuse_unfinite(unit.path, parts, "float16 is too small for the numbers of; convert with --dtype bfloat16:")
+        refuse_unfinite(unit.path, parts, "float16 is too small for some values. Convert with --dtype bfloat16:")
         return {f"{unit.path}.{leaf}": value for leaf, value in parts.items()}
 
     def cast(self, parts: Arrays) -> Arrays:
-        """The floats among a layer's arrays in the dtype that was asked for."""
+        """Return a layer's arrays with all floats in the plan's dtype."""
         dtype = self.plan.dtype
         return {
             leaf: value.astype(dtype) if dtype is not None and mx.issubdtype(value.dtype, mx.floating) else value
@@ -155,7 +156,7 @@ class Stream:
 
 
 def write_weights(checkpoint: Checkpoint, plan: Plan, folder: Path, limit: int, progress: Progress) -> list[Path]:
-    """Write safetensors files of at most `limit` bytes and their index, in mlx-lm's layout; the files written."""
+    """Write safetensors files of at most `limit` bytes and their index, in mlx-lm's layout. Return their paths."""
     units = units_of(plan)
     shards = shards_of(units, limit)
     total = sum(unit.nbytes for unit in units)

@@ -1,4 +1,4 @@
-"""The folder that a run writes: whole or absent, whatever happens on the way."""
+"""Output folders that appear only when they are complete."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ from d3mlx.files import open_locked
 
 
 def refuse_existing(target: Path) -> None:
-    """Raise ConfigError if something is there already."""
+    """Raise ConfigError if `target` exists."""
     if os.path.lexists(target):
-        raise ConfigError(f"{target} exists already; give another folder, or remove it first.")
+        raise ConfigError(f"{target} already exists. Choose another folder, or remove it first.")
 
 
 @contextmanager
 def new_folder(target: Path) -> Iterator[Path]:
-    """A hidden folder beside `target` that takes its name when the block ends well, and goes when it does not.
+    """Yield a hidden folder next to `target`. It is renamed to `target` after the block, and removed after an error.
 
-    A killed run leaves at most that folder, and the next run towards the same target removes it. Raises ConfigError if
+    A killed run leaves the hidden folder, and the next run for the same target clears it. Raises ConfigError if
     the target exists or another run is writing it.
     """
     target = Path(os.path.abspath(target))  # noqa: PTH100 - resolve() would follow links
     refuse_existing(target)
     partial = target.with_name(f".{target.name}.partial")
-    made = [parent for parent in target.parents if not parent.exists()]
+    new_parents = [parent for parent in target.parents if not parent.exists()]
     try:
-        # Whoever may write here could have put a link in its place, and what it points to would be cleared.
+        # Do not follow a link with this name: the folder that it points to would be cleared.
         lock = open_locked(partial, os.O_NOFOLLOW)
     except BlockingIOError as error:
-        raise ConfigError(f"Another run is writing {target}; wait for it, or give another folder.") from error
+        raise ConfigError(f"Another run is writing {target}. Wait for it, or choose another folder.") from error
     except OSError as error:
-        raise ConfigError(f"{target} cannot be written: {error.strerror}; give another folder.") from error
+        raise ConfigError(f"Cannot write {target}: {error.strerror}. Choose another folder.") from error
     try:
-        # The other run may have finished between the first look and the lock.
+        # Another run may have finished between the first check and the lock.
         refuse_existing(target)
         clear(partial)
         yield partial
@@ -48,7 +48,7 @@ def new_folder(target: Path) -> Iterator[Path]:
     except BaseException:
         with undisturbed():
             shutil.rmtree(partial, ignore_errors=True)
-            for parent in made:
+            for parent in new_parents:
                 with suppress(OSError):
                     parent.rmdir()
         raise
@@ -58,7 +58,7 @@ def new_folder(target: Path) -> Iterator[Path]:
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Ignore Ctrl-C meanwhile: a second one would leave half of what the first one cleans up."""
+    """Ignore Ctrl-C in the block, so that a second one does not interrupt the cleanup after the first."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -70,7 +70,7 @@ def undisturbed() -> Iterator[None]:
 
 
 def clear(folder: Path) -> None:
-    """Remove what a killed run left in the folder; the folder itself carries the lock."""
+    """Remove the files of a killed run. The folder itself stays, because it has the lock."""
     for entry in folder.iterdir():
         if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry)
@@ -80,10 +80,10 @@ def clear(folder: Path) -> None:
 
 
 def refuse_full_disk(folder: Path, needed: int) -> None:
-    """Raise ConfigError if the disk that holds `folder` has less than `needed` bytes free."""
+    """Raise ConfigError if the disk of `folder` has less than `needed` bytes free."""
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise ConfigError(
-            f"The result takes {needed / 1e9:.1f} GB and the disk of {folder.parent} has {free / 1e9:.1f} GB free; "
-            "make room, or quantize to fewer bits."
+            f"The result needs {needed / 1e9:.1f} GB, but the disk of {folder.parent} has {free / 1e9:.1f} GB free. "
+            "Free some space, or quantize to fewer bits."
         )

@@ -14,7 +14,7 @@ from rich.text import Text
 from d3mlx.cli.render.consumers import json_text, plain_value
 from d3mlx.cli.render.printer import printer
 from d3mlx.errors import ConfigError
-from d3mlx.evaluate.results import Area, OperatingPoint, Run, asked_apart, difference
+from d3mlx.evaluate.results import Area, OperatingPoint, Run, difference, different_settings
 from d3mlx.files import write_text
 
 
@@ -109,7 +109,7 @@ def show_comparison(runs: Sequence[Run], areas: Sequence[Area], origin: str) -> 
     console = printer()
     console.print(table)
     console.print(f"Measured on the {reference.score.problems} problems of all runs. Differences in percentage points.")
-    apart = asked_apart(runs)
+    apart = different_settings(runs)
     if apart:
         console.print(f"The runs also differ in {', '.join(apart)}, which can explain a part of the differences.")
     for run, run_area in zip(runs, areas, strict=True):

@@ -1,1 +1,1 @@
-"""Instruments: how long a forward takes on this machine, what published figures predict, and what is kept of it."""
+"""Measured forward times, times predicted from published figures, and the speed of whole answers."""

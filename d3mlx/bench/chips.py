@@ -1,4 +1,4 @@
-"""Apple's chips: memory bandwidth, and the matrix-product rate that MLX can be expected to reach."""
+"""Memory bandwidth of Apple's chips, and the rate of matrix products to expect from MLX."""
 
 from __future__ import annotations
 
@@ -6,27 +6,31 @@ from dataclasses import dataclass
 
 from d3mlx.errors import ConfigError
 
-# Bandwidth: Apple's technical specifications of each chip, in its largest variant (an M3 Max with 30 GPU cores has 300
-# GB/s instead of 400, an M4 Max with 32 has 410, an M5 Max with 32 has 460).
+# Bandwidth: from Apple's technical specifications, for the largest variant of each chip. Smaller variants have less: an
+# M3 Max with 30 GPU cores 300 GB/s, an M4 Max with 32 cores 410, an M5 Max with 32 cores 460.
 #
-# Achieved share of it: mlx-lm's BENCHMARKS.md (M4 Max, Qwen3-4B, generation) reads 2.26 GB of 4-bit weights 134.5 times
-# a second, 56 % of 546 GB/s, and 8.04 GB in bfloat16 52.5 times, 77 %. Assumed to be 60 % on every chip.
+# Achieved share of the bandwidth: 60 % is assumed on every chip. Source: mlx-lm's BENCHMARKS.md (M4 Max, Qwen3-4B,
+# generation). It reads 2.26 GB of 4-bit weights 134.5 times per second, which is 56 % of 546 GB/s. In bfloat16 it reads
+# 8.04 GB 52.5 times per second, which is 77 %.
 ACHIEVED_BANDWIDTH = 0.6
 
-# Matrix products: the same file has a prefill of 1622 tokens a second at 4 bits, and a token of Qwen3-4B takes 7.2
-# GFLOP (3.6 billion parameters besides the embedding), so an M4 Max does 11.7 TFLOP/s, 64 % of its GPU's peak. The
-# peaks are the fp32 rates that huggingface.js lists (packages/tasks/src/hardware.ts); a GPU before M5 has the same rate
-# in fp16. The other chips up to M4 are assumed to reach the same share of theirs, rounded to 0.1.
+# Matrix products: the same file reports a prefill of 1622 tokens per second at 4 bits. A token of Qwen3-4B takes 7.2
+# GFLOP (3.6 billion parameters without the embedding). So an M4 Max does 11.7 TFLOP/s, 64 % of its GPU's peak. The
+# peaks are the fp32 rates that huggingface.js lists (packages/tasks/src/hardware.ts). A GPU before M5 has the same rate
+# in fp16. The same share, rounded to 0.1, is assumed for the other chips up to M4.
 #
 # M5: Apple's machine learning research ("Exploring LLMs with MLX and the Neural Accelerators in the M5 GPU") measured
-# times to the first token about 4 times shorter at best than on an M4 with as many GPU cores. Assumed: 1.1 TFLOP/s a
-# core, 3.8 times an M4's 2.9 with 10 cores, on M5 Pro and M5 Max as well.
+# times to the first token at best about 4 times shorter than on an M4 with the same number of GPU cores. Assumed: 1.1
+# TFLOP/s per core, also on M5 Pro and M5 Max. With 10 cores this is 3.8 times the 2.9 TFLOP/s of an M4.
 
 
 @dataclass(frozen=True)
 class Chip:
-    """bandwidth: published, bytes a second. flops: expected of matrix products, FLOP/s. assumed: not measured by
-    anybody, but scaled from another chip."""
+    """Figures of a chip.
+
+    bandwidth: published memory bandwidth in bytes per second. flops: expected FLOP/s of matrix products. assumed:
+    whether `flops` is scaled from another chip instead of measured.
+    """
 
     name: str
     bandwidth: float
@@ -35,11 +39,12 @@ class Chip:
 
     @property
     def achieved_bandwidth(self) -> float:
-        """Bytes a second that a forward can be expected to read."""
+        """Return the expected memory bandwidth of a forward, in bytes per second."""
         return ACHIEVED_BANDWIDTH * self.bandwidth
 
 
 def chip(name: str, gigabytes: float, teraflops: float, assumed: bool = True) -> Chip:
+    """Return a chip, for a bandwidth in GB/s and a rate in TFLOP/s."""
     return Chip(name, gigabytes * 1e9, teraflops * 1e12, assumed)
 
 
@@ -66,14 +71,14 @@ CHIPS = (
 
 
 def normalized(name: str) -> str:
-    """Return a name without what people write differently: "Apple M4 Max" and "m4-max" are one chip."""
+    """Return a name in the form for comparisons: "Apple M4 Max" and "m4-max" give "m4max"."""
     return "".join(letter for letter in name.lower() if letter.isalnum()).removeprefix("apple")
 
 
 def chip_named(name: str) -> Chip:
-    """Return the chip of a name. Raises ConfigError that lists the chips."""
+    """Return the chip with this name. Raises ConfigError that lists the chips."""
     match = next((chip for chip in CHIPS if normalized(chip.name) == normalized(name)), None)
     if match is None:
         known = ", ".join(chip.name for chip in CHIPS)
-        raise ConfigError(f"There are no figures for a chip {name!r}; choose {known}.")
+        raise ConfigError(f"Unknown chip {name!r}. Choose {known}.")
     return match

@@ -1,4 +1,4 @@
-"""What a forward costs on paper: bytes that it reads, and floating-point operations."""
+"""Theoretical cost of a forward: bytes read, and floating-point operations."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from mlx.utils import tree_flatten
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one forward with the head on all of its rows.
+    """Cost of one forward that computes the head for all rows.
 
-    weight_bytes: every weight once, as it is stored, the head included and embedding rows not (they are gathered, and a
-    tied embedding is the head). cache_bytes: K/V of the positions attended to. body_flop, head_flop, attention_flop:
-    multiplications and additions for each row, of the projections, the head, and the products with K and V.
+    weight_bytes: all weights as stored, with the head. The embedding counts only if it is tied to the head, because
+    otherwise a forward reads only a few of its rows. cache_bytes: K/V of the positions attended to. body_flop,
+    head_flop, attention_flop: multiplications and additions per row, of projections, head, and products with K and V.
     """
 
     weight_bytes: int
@@ -27,15 +27,17 @@ class Cost:
 
     @property
     def nbytes(self) -> int:
+        """Return the number of bytes that a forward reads."""
         return self.weight_bytes + self.cache_bytes
 
     @property
     def flop_per_row(self) -> int:
+        """Return the floating-point operations per row."""
         return self.body_flop + self.head_flop + self.attention_flop
 
 
 def cost(model: Any, context: int) -> Cost:
-    """Of a model of this runtime, computed or not, whose rows attend to `context` positions."""
+    """Return the cost of one forward of `model` over `context` positions. The weights need not be loaded."""
     shape, width = model.args.shape(), model.args.logit_width
     products = 2 * shape.hidden * (shape.query_width + shape.kv_width) + 3 * shape.hidden * shape.ff
     tied = not hasattr(model, "lm_head")
@@ -52,13 +54,13 @@ def cost(model: Any, context: int) -> Cost:
 
 
 def float_dtype(model: Any) -> mx.Dtype:
-    """Of activations and K/V: that of the norms, which no quantization packs."""
+    """Return the dtype of activations and K/V. It is the dtype of the norms, which are never quantized."""
     dtype: mx.Dtype = model.model.norm.weight.dtype
     return dtype
 
 
 def precision(model: nn.Module) -> str:
-    """The weights in a word or two: "bfloat16", "4-bit", or "3- and 6-bit"."""
+    """Return a short description of the weights: "bfloat16", "4-bit", or "3- and 6-bit"."""
     bits = {
         int(layer.bits)
         for _, layer in tree_flatten(model.leaf_modules(), is_leaf=nn.Module.is_module)

@@ -1,4 +1,4 @@
-"""Where more rows begin to cost more, and what that says about padding."""
+"""The number of rows above which a forward takes longer, and the best padding of row counts."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from dataclasses import dataclass
 from d3mlx.bench.forwards import Timing
 
 WITHIN = 0.15
-"""Share of the time of one row that still counts as the same time."""
+"""Times up to this share above the time of one row count as equal to it."""
 
 PADDINGS = (8, 16, 32, 64)
 EQUAL = 0.03
-"""Paddings whose mean costs differ by less than this share are equally good; the larger one has fewer shapes."""
+"""Paddings whose mean costs differ by less than this share are equally good. The larger one makes fewer shapes."""
 
 Curve = dict[int, float]
-"""Seconds of a forward by its rows."""
+"""Seconds per forward, by number of rows."""
 
 
 @dataclass(frozen=True)
 class Fit:
-    """t(rows) = max(floor, per_row * rows), in seconds. error: the typical relative deviation of the measurements."""
+    """t(rows) = max(floor, per_row * rows), in seconds. error: root mean square of the relative deviations."""
 
     floor: float
     per_row: float
@@ -29,15 +29,17 @@ class Fit:
 
     @property
     def rows(self) -> float:
-        """Where the two meet."""
+        """Return the number of rows at which both terms are equal."""
         return self.floor / self.per_row
 
 
 @dataclass(frozen=True)
 class Crossover:
-    """rows: the largest measured count up to which every count takes at most 15 % longer than one row (the smallest
-    measured count). fit: the two straight pieces through all measurements, None below two of them. padding: see
-    `best_padding_of`."""
+    """Result of a measurement of forward times.
+
+    rows: the largest measured count up to which no forward takes more than 15 % longer than that of the smallest count.
+    fit: None with fewer than two measurements. padding: see `best_padding_of`.
+    """
 
     rows: int
     fit: Fit | None
@@ -45,12 +47,13 @@ class Crossover:
 
 
 def find_crossover(steps: Sequence[Timing]) -> Crossover:
-    """Return the crossover of at least one timing, ascending by rows."""
+    """Return the crossover of one or more timings, which ascend by rows."""
     curve = {step.rows: step.seconds for step in steps}
     return Crossover(flat_rows(curve), fitted(curve), best_padding_of(curve))
 
 
 def flat_rows(curve: Curve) -> int:
+    """Return the largest row count up to which all forwards take about the same time."""
     counts = sorted(curve)
     limit = (1 + WITHIN) * curve[counts[0]]
     slow = next((i for i, count in enumerate(counts) if curve[count] > limit), len(counts))
@@ -58,7 +61,7 @@ def flat_rows(curve: Curve) -> int:
 
 
 def fitted(curve: Curve) -> Fit | None:
-    """Least squares of log(time), for each way to give the first counts to the floor and the others to the slope."""
+    """Return the best least-squares fit of log(time) over all splits of the counts into a floor and a slope."""
     counts = sorted(curve)
     if len(counts) < 2:
         return None
@@ -73,10 +76,11 @@ def fitted(curve: Curve) -> Fit | None:
 
 
 def best_padding_of(curve: Curve) -> int | None:
-    """The multiple that row counts are best rounded up to: 8, 16, 32 or 64.
+    """Return the best multiple to round row counts up to: 8, 16, 32 or 64.
 
-    Its cost is the mean time of 1 to 64 rows after rounding; the largest of those within 3 % of the least cost
-    is the best, because it makes the fewest shapes. None unless every multiple of 8 up to 64 was measured.
+    The cost of a multiple is the mean time of 1 to 64 rows after rounding. Of all multiples within 3 % of the least
+    cost, the largest is the best, because it makes the fewest shapes. Return None if a multiple of 8 up to 64 is
+    missing in the measurements.
     """
     least, most = PADDINGS[0], PADDINGS[-1]
     if any(count not in curve for count in range(least, most + 1, least)):

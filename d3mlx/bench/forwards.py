@@ -1,4 +1,4 @@
-"""Time of a forward by its number of rows, as the decode loop makes it: rows, head, token statistics, one read."""
+"""Times of the forwards of the decode loop, by number of rows: with head, token statistics, and one read."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from d3mlx.errors import ConfigError
 from d3mlx.request import Request
 
 ROWS = (1, 8, 16, 24, 32, 40, 48, 56, 64, 96, 128, 256, 512)
-"""Every multiple of 8 up to 64 is there to see steps in the curve, which decide the padding of row counts."""
+"""Default row counts. The multiples of 8 up to 64 show steps in the curve, which decide the padding of row counts."""
 
 
 @dataclass(frozen=True)
@@ -37,15 +37,17 @@ class Timing:
 
     @classmethod
     def of(cls, rows: int, samples: Sequence[float]) -> Timing:
+        """Return the timing of `samples` in seconds."""
         low, median, high = np.quantile(samples, [0.25, 0.5, 0.75]).tolist()
         return cls(rows, median, low, high, len(samples))
 
 
 @dataclass(frozen=True)
 class Forwards:
-    """prefill: a pass over the whole context with an empty cache. steps: against the cache it leaves, by rows.
+    """Timings of forwards.
 
-    left_out: row counts after the first that took a large part of the budget (`SLOW`).
+    prefill: a forward of the whole context with an empty cache. steps: forwards with a full cache, ascending by rows.
+    left_out: row counts that were skipped because a smaller count took a large part of the time (`SLOW`).
     """
 
     context: int
@@ -55,15 +57,15 @@ class Forwards:
 
     @property
     def prefill_speed(self) -> float:
-        """Prompt tokens a second."""
+        """Return the prompt tokens per second."""
         return self.context / self.prefill.seconds
 
 
 SLOW = 0.5
-"""A forward that takes more than this share of the budget is not repeated, and no more rows than its are measured."""
+"""A forward that takes more than this share of the time is not repeated, and larger row counts are skipped."""
 
 PREFILL = 0
-"""Stands among the row counts for a prefill."""
+"""Key of the prefill among the row counts."""
 
 
 class Workload:
@@ -74,7 +76,7 @@ class Workload:
         self.request = self.fresh()
 
     def fresh(self) -> Request:
-        """Return the request with an empty cache."""
+        """Return a request with an empty cache."""
         canvas = Canvas.for_prompt([], self.context, self.model.args.mask_token_id)
         cache = Selective().on_no_machine().build(self.model.family).cache
         return Request(self.model, canvas, Decoder(WholeCanvas(), Confidence(1.0), cache))
@@ -85,12 +87,12 @@ class Workload:
         self.compute(np.arange(self.context, dtype=np.int32), np.array([self.context - 1], np.int32))
 
     def step(self, rows: int) -> None:
-        """Compute `rows` positions, spread over the context, and their statistics; needs a `prefill` before."""
+        """Compute `rows` positions, spread over the context, and their statistics. Call `prefill` first."""
         positions = (np.arange(rows) * self.context // rows).astype(np.int32)
         self.compute(positions, positions)
 
     def compute(self, positions: Ints, eligible: Ints) -> None:
-        """Run one forward of these positions [R], with the statistics of the eligible ones [N]."""
+        """Run one forward of `positions` [R], with the statistics of the `eligible` positions [N], both int32."""
         self.request.rows, self.request.eligible = RowIndex(positions, self.context), eligible
         forward(self.model, [self.request])
         (stats,) = statistics(eligible_logits(self.model, [self.request]), [self.request])
@@ -98,32 +100,33 @@ class Workload:
 
 
 def timed(act: Callable[[], None]) -> float:
+    """Call `act` and return the seconds it takes."""
     began = time.perf_counter()
     act()
     return time.perf_counter() - began
 
 
 def check_seconds(seconds: float) -> None:
-    """Raises ConfigError."""
+    """Raise ConfigError if `seconds` is not a finite time above 0."""
     if not 0 < seconds < float("inf"):
-        raise ConfigError(f"--seconds is a time above 0, not {seconds:g}.")
+        raise ConfigError(f"--seconds must be above 0 and finite, not {seconds:g}.")
 
 
 def measure_forwards(
     model: Any, context: int, rows: Sequence[int], seconds: float, tell: Callable[[str], None] = lambda what: None
 ) -> Forwards:
-    """Time forwards of each of the `rows` against a cache of `context` positions, for about `seconds`.
+    """Return timings of forwards of each count in `rows` with `context` cached positions, after about `seconds`.
 
-    Everything is timed at least once, unless fewer rows were slow already; then in rounds while time is left, so that a
-    machine that slows down when it is warm does so for all alike. The first call does not count, unless it alone was
-    slow. `tell` hears what is being done. Raises ConfigError.
+    Each count is timed once, unless a smaller one is too slow. Further rounds over all counts follow until the time is
+    over, so that a slowdown of a warm machine affects all counts. The first call of each count is discarded, unless it
+    is slow. `tell` receives the name of each stage. Raises ConfigError.
     """
     if context < 1:
-        raise ConfigError(f"--context is a number of positions, 1 or more, not {context}.")
+        raise ConfigError(f"--context must be 1 or more positions, not {context}.")
     check_seconds(seconds)
     counts = sorted({count for count in rows if count <= context})
     if not counts or counts[0] < 1:
-        raise ConfigError(f"--row-counts are numbers from 1 to the context of {context}.")
+        raise ConfigError(f"--row-counts must be numbers from 1 to the context of {context}.")
     work = Workload(model, context)
     end = time.perf_counter() + seconds
     acts: dict[int, Callable[[], None]] = {PREFILL: work.prefill}

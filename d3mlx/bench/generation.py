@@ -1,4 +1,4 @@
-"""Whole answers, several decoders on the same prompts."""
+"""Speed of whole answers: several decoders on the same prompts."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from d3mlx.profiling import Profile, profiled
 from d3mlx.prompt import Prompt
 
 BUILT_IN = 100
-"""Word problems to decode; no budget of a minute needs more."""
+"""Number of built-in word problems. No run of a minute needs more."""
 
 
 @dataclass
 class Decoded:
-    """Totals of one decoder; prompt tokens are those of the prompts, tokens those of the answers."""
+    """Totals of one decoder. tokens: of the answers, without prompts."""
 
     prompts: int = 0
     prompt_tokens: int = 0
@@ -33,7 +33,7 @@ class Decoded:
     seconds: float = 0.0
 
     def figures(self) -> dict[str, float]:
-        """Ratios: tokens a second, TPF, RPT, seconds of a forward."""
+        """Return the ratios: tokens per second, tokens per forward, rows per token, seconds per forward."""
         return {
             "tokens_per_second": self.tokens / self.seconds,
             "tokens_per_forward": self.tokens / self.forwards,
@@ -51,13 +51,14 @@ class Speaker:
     max_tokens: int | None
 
     def generation(self, prompt: Prompt, preset: Preset) -> Generation:
+        """Return a new generation. Raises PromptError, ConfigError."""
         return Generation(self.model, self.tokenizer, prompt, preset, max_tokens=self.max_tokens)
 
 
 def prompts_of(path: Path | None, tokenizer: Any) -> list[Prompt]:
-    """The prompts of a JSONL or parquet file with a field "prompt" or "question", or built-in word problems.
+    """Return the prompts of a JSONL or parquet file with a field "prompt" or "question", or built-in word problems.
 
-    They are put through the chat template if there is one. Raises DataError.
+    The chat template is applied if the tokenizer has one. Raises DataError.
     """
     if path is None:
         texts = [problem(index, "held-out").question for index in range(BUILT_IN)]
@@ -69,7 +70,7 @@ def prompts_of(path: Path | None, tokenizer: Any) -> list[Prompt]:
 
 
 def with_padding(presets: Mapping[str, Preset], multiple: int) -> dict[str, Preset]:
-    """The presets, with this row multiple where they leave it open, so that no earlier measurement has a say."""
+    """Return the presets with row multiple `multiple` where it is None, so that no stored measurement applies."""
     return {
         name: replace(preset, row_multiple=multiple)
         if isinstance(preset, Selective) and preset.row_multiple is None
@@ -79,7 +80,7 @@ def with_padding(presets: Mapping[str, Preset], multiple: int) -> dict[str, Pres
 
 
 def check_prompts(speaker: Speaker, prompts: Sequence[Prompt], presets: Mapping[str, Preset]) -> None:
-    """Raise PromptError or ConfigError for what could not be decoded, before anything is measured."""
+    """Raise PromptError or ConfigError before the measurement if a prompt or preset cannot be decoded."""
     for preset in presets.values():
         speaker.generation(prompts[0], preset)
     for prompt in prompts[1:]:
@@ -94,9 +95,9 @@ def decode_all(
     profiles: Mapping[str, Profile] | None = None,
     tell: Callable[[str], None] = lambda what: None,
 ) -> dict[str, Decoded]:
-    """Each prompt with every decoder, prompt after prompt for about `seconds`, at least one.
+    """Return the totals by preset after about `seconds`. Every decoder decodes each prompt, one or more.
 
-    A decoder's first forward is run once beforehand and does not count. profiles: by the presets' names, to be filled.
+    The first forward of each decoder runs once before and does not count. profiles: filled here, by preset name.
     """
     totals = {name: Decoded() for name in presets}
     end = time.perf_counter() + seconds

@@ -1,4 +1,4 @@
-"""Which machine and which software a measurement is of."""
+"""Machine and software of a measurement."""
 
 from __future__ import annotations
 
@@ -18,8 +18,11 @@ from d3mlx.version import versions
 
 @dataclass(frozen=True)
 class Machine:
-    """device_info is MLX's. commit: of the git checkout that the package runs from, with "+" if it has changes, or
-    None for an installed one. preloaded: libraries put before MLX's own (LD_PRELOAD), which change a CPU's speed."""
+    """A machine and its software.
+
+    device_info: from MLX. commit: of the git checkout that contains the package, with "+" if it has changes; None
+    without a checkout. preloaded: libraries loaded before MLX's own (LD_PRELOAD), which change the speed of a CPU.
+    """
 
     device: str
     device_info: dict[str, Any]
@@ -30,7 +33,7 @@ class Machine:
     preloaded: str | None
 
     def lines(self) -> list[str]:
-        """As a person reads them."""
+        """Return the lines for people to read."""
         named = [f"{name} {number}" for name, number in self.versions.items()]
         source = f" ({self.commit[:10] + '+' * self.commit.endswith('+')})" if self.commit else ""
         memory = self.device_info.get("memory_size") or self.device_info.get("total_memory")
@@ -42,7 +45,7 @@ class Machine:
 
 
 def this_machine() -> Machine:
-    """Return the machine that runs this."""
+    """Return the machine that runs this process."""
     return Machine(
         device=device_name(),
         device_info=dict(mx.device_info()),
@@ -55,7 +58,7 @@ def this_machine() -> Machine:
 
 
 def git_commit(root: Path) -> str | None:
-    """Return the commit of a git checkout; None if `root` is none, or git is not there."""
+    """Return the commit of a git checkout. None if `root` is not a checkout, or git is not installed."""
     if not (root / ".git").exists():
         return None
 

@@ -1,4 +1,4 @@
-"""Forward times predicted from published figures: whatever takes longer, reading the weights or the arithmetic."""
+"""Forward times predicted from published figures: the longer of the times for reading and for arithmetic."""
 
 from __future__ import annotations
 
@@ -20,27 +20,28 @@ class Roofline:
 
     @property
     def floor(self) -> float:
-        """Time to read the weights and the cache once."""
+        """Return the seconds to read the weights and the cache once."""
         return self.cost.nbytes / self.chip.achieved_bandwidth
 
     @property
     def per_row(self) -> float:
-        """Arithmetic of one row."""
+        """Return the seconds for the arithmetic of one row."""
         return self.cost.flop_per_row / self.chip.flops
 
     @property
     def crossover(self) -> float:
-        """Rows up to which a forward takes no longer than with one."""
+        """Return the number of rows up to which a forward takes no longer than with one row."""
         return self.floor / self.per_row
 
     @property
     def ceiling(self) -> float:
-        """Tokens a second of a model that commits one token with every forward of one row, as autoregression does."""
+        """Return the tokens per second of an autoregressive model, which commits one token per forward of one row."""
         return 1 / self.seconds(1)
 
     def seconds(self, rows: float) -> float:
+        """Return the seconds per forward of `rows` rows."""
         return max(self.floor, rows * self.per_row)
 
     def times(self, rows: Sequence[int]) -> list[tuple[int, float]]:
-        """Return the row counts, ascending, and the seconds of a forward of each."""
+        """Return pairs of row count and seconds per forward, ascending."""
         return [(count, self.seconds(count)) for count in sorted(set(rows))]

@@ -1,4 +1,4 @@
-"""Models of a given shape with random weights, so that a machine can be measured without a download."""
+"""Models of a given shape with random weights, to measure a machine without a download."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from d3mlx.models import family_named, get_model_classes
 from d3mlx.quantization import MODES
 
 GROUP = MODES["affine"].groups[0]
-"""Weights that share a scale, as `d3mlx convert -q` packs them."""
+"""The number of weights that share a scale, as with `d3mlx convert -q`."""
 
 BITS = sorted(MODES["affine"].bits)
 CONTEXT = 32768
-"""Positions that a synthetic model can hold; no cost depends on it."""
+"""Context length of a synthetic model. It does not change the cost."""
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """What decides the cost of a forward. ff: width inside the MLP. Raises ConfigError if the sizes do not fit."""
+    """Sizes that decide the cost of a forward. ff: width inside the MLP. Raises ConfigError if they do not fit."""
 
     family: str
     layers: int
@@ -48,7 +48,7 @@ class Sizes:
             )
 
     def config(self) -> dict[str, Any]:
-        """A config.json of this shape; the two highest ids are the mask and the end of the answer."""
+        """Return a config.json of this shape. The two highest token ids are the mask and the end of the answer."""
         sizes: dict[str, Any] = family_named(self.family).config_of(self, CONTEXT)
         return sizes | {"mask_token_id": self.vocab - 1, "eos_token_id": self.vocab - 2}
 
@@ -58,27 +58,25 @@ SHAPES = {
     "llada-1b": Sizes("llada", layers=22, hidden=2048, heads=32, kv_heads=4, ff=5634, vocab=126464),
     "dream-7b": Sizes("dream", layers=28, hidden=3584, heads=28, kv_heads=4, ff=18944, vocab=152064),
 }
-"""LLaDA-8B and Dream-7B as in their config.json, LLaDA 1B as in the appendix of the LLaDA paper."""
+"""Sizes of LLaDA-8B and Dream-7B from their config.json, and of LLaDA 1B from the appendix of the LLaDA paper."""
 
 
 def check_bits(sizes: Sizes, q_bits: int | None) -> None:
+    """Raise ConfigError if this shape cannot be quantized to `q_bits`."""
     if q_bits is None:
         return
     if q_bits not in BITS:
-        raise ConfigError(f"--q-bits is one of {', '.join(map(str, BITS))}, not {q_bits}.")
+        raise ConfigError(f"--q-bits must be one of {', '.join(map(str, BITS))}, not {q_bits}.")
     for name, width in (("hidden", sizes.hidden), ("ff", sizes.ff)):
         if width % GROUP:
             raise ConfigError(
-                f"Weights are quantized in groups of {GROUP} along a row, which --{name} {width} is no multiple of; "
-                "choose another shape, or leave out --q-bits."
+                f"Cannot quantize --{name} {width}: it is not a multiple of the group size {GROUP}. "
+                "Choose another shape, or leave out --q-bits."
             )
 
 
 def skeleton(sizes: Sizes, q_bits: int | None = None) -> Any:
-    """The model with random weights of which none is computed yet: bfloat16, or `q_bits` in groups of 64.
-
-    Raises ConfigError.
-    """
+    """Return a model with lazy random weights: bfloat16, or `q_bits` bits in groups of 64. Raises ConfigError."""
     check_bits(sizes, q_bits)
     kind, arguments = get_model_classes(sizes.config())
     model = kind(arguments.from_dict(sizes.config()))  # type: ignore[attr-defined]
@@ -89,10 +87,10 @@ def skeleton(sizes: Sizes, q_bits: int | None = None) -> Any:
 
 
 def random_model(sizes: Sizes, q_bits: int | None = None) -> Any:
-    """The model with random weights, made one layer at a time: the floats of a quantized one never exist together.
+    """Return a model with random weights, computed layer by layer to limit the memory for floats before quantization.
 
-    On a CPU a small model without `q_bits` is float32, as one that is loaded is. Raises ConfigError, and
-    MemoryLimitError if this machine cannot hold the weights.
+    On a CPU a small model without `q_bits` is float32, like a loaded model. Raises ConfigError, and MemoryLimitError if
+    the weights do not fit in memory.
     """
     model = skeleton(sizes, q_bits)
     on_cpu = mx.default_device() == mx.Device(mx.cpu)
@@ -101,8 +99,8 @@ def random_model(sizes: Sizes, q_bits: int | None = None) -> Any:
     needed, limit = nbytes(model), memory_limit()
     if needed > limit:
         raise MemoryLimitError(
-            f"Weights of this shape need {needed / 1e9:.1f} GB and this machine can give {limit / 1e9:.1f} GB; lower "
-            "--q-bits, or choose a smaller shape."
+            f"Weights of this shape need {needed / 1e9:.1f} GB, but this machine can use {limit / 1e9:.1f} GB. Choose "
+            "fewer bits (--q-bits) or a smaller shape."
         )
     keep_in_memory()
     for _, layer in tree_flatten(model.leaf_modules(), is_leaf=nn.Module.is_module):

@@ -1,1 +1,1 @@
-"""The embedded model, and the problems and tokenizer it was made with."""
+"""The built-in models, their problems and tokenizer, and readers of data files."""

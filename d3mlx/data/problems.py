@@ -1,7 +1,7 @@
-"""Deterministic arithmetic word problems with worked solutions, in three splits that share no number tuple.
+"""Deterministic arithmetic word problems with worked solutions, in three splits.
 
-A problem is a pure function of (index, split, seed). The numbers of its question, as a sorted tuple, belong to exactly
-one split, so no training problem has exactly the numbers of a held-out one.
+A problem depends only on (index, split, seed). The sorted tuple of the numbers in its question belongs to exactly one
+split. So no training problem has exactly the numbers of a held-out problem.
 """
 
 from __future__ import annotations
@@ -18,40 +18,45 @@ from d3mlx.data.templates import ANSWER, CONTAINERS, NAMES, OBJECTS, PIECES, TEM
 Split = Literal["train", "validation", "held-out"]
 
 HIGHEST = 200
-"""No number of a question or a solution is larger."""
+"""Largest number of a question or a solution."""
 
 LONGEST = 63
-"""Tokens of the longest solution; with the end of the turn it fits a canvas of 64."""
+"""Largest number of tokens of a solution. With the end of the turn it fits a canvas of 64."""
 
 SHOT_OPERATIONS = 2
-"""Worked examples before a question are short, so that five of them, a question and a canvas fit the context."""
+"""Largest number of operations of a worked example, so that five examples, a question and a canvas fit the context."""
 
 OPERATION_SHARES = {1: 0.2, 2: 0.3, 3: 0.3, 4: 0.2}
+"""Share of problems by number of operations."""
+
 ANSWER_PATTERN = re.compile(r"[Aa]nswer is (\d+)")
 
 
 @dataclass(frozen=True)
 class Problem:
+    """A word problem, or several in one prompt. numbers: of the question. equations: the steps of the solution."""
+
     question: str
     solution: str
     answer: str
     numbers: tuple[int, ...]
     equations: tuple[str, ...]
     templates: tuple[int, ...]
-    """The number of each question's template."""
+    """Template index of each question."""
 
     @property
     def operations(self) -> int:
+        """Return the number of operations."""
         return len(self.equations)
 
     @property
     def length(self) -> int:
-        """Tokens of the solution."""
+        """Return the number of tokens of the solution."""
         return len(re.findall(PIECES, self.solution))
 
 
 def split_of(numbers: tuple[int, ...]) -> Split:
-    """The one split that problems with these numbers, in any order, may appear in."""
+    """Return the split of problems with these numbers, in any order."""
     bucket = zlib.crc32(repr(sorted(numbers)).encode()) % 100
     if bucket < 8:
         return "held-out"
@@ -59,7 +64,7 @@ def split_of(numbers: tuple[int, ...]) -> Split:
 
 
 def calculate(left: int, sign: str, right: int) -> int | None:
-    """The result of one step, None where it is no whole number between 2 and HIGHEST."""
+    """Return the result of one step. None if it is not a whole number from 2 to HIGHEST."""
     if sign == "/":
         result, rest = divmod(left, right)
         if rest:
@@ -70,7 +75,7 @@ def calculate(left: int, sign: str, right: int) -> int | None:
 
 
 def solve(template: Template, numbers: dict[str, int]) -> dict[str, int] | None:
-    """The numbers with the result of every step as r1, r2, ...; None where a step has no admissible result."""
+    """Return the numbers and the results of all steps as r1, r2, ... None if a step has no valid result."""
     values = dict(numbers)
     for i, step in enumerate(template.steps, 1):
         result = calculate(values[step.left], step.sign, values[step.right])
@@ -81,6 +86,7 @@ def solve(template: Template, numbers: dict[str, int]) -> dict[str, int] | None:
 
 
 def templates_with(operations: int) -> list[int]:
+    """Return the indices of the templates with this number of operations."""
     return [i for i, template in enumerate(TEMPLATES) if len(template.steps) == operations]
 
 
@@ -88,9 +94,9 @@ BY_OPERATIONS = {operations: templates_with(operations) for operations in OPERAT
 
 
 def problem(index: int, split: Split = "train", seed: int = 0, most_operations: int = 4) -> Problem:
-    """The problem at `index` of a split; `most_operations` leaves out the longer ones (for a curriculum)."""
+    """Return the problem at `index` of a split, with at most `most_operations` operations (for a curriculum)."""
     if split not in get_args(Split):
-        raise ValueError(f"There is no split {split!r}; the splits are {', '.join(get_args(Split))}.")
+        raise ValueError(f"Unknown split {split!r}. Choose {', '.join(get_args(Split))}.")
     rng = random.Random(f"{seed}/{split}/{index}/{most_operations}")
     counts = [count for count in OPERATION_SHARES if count <= most_operations]
     operations = rng.choices(counts, [OPERATION_SHARES[count] for count in counts])[0]
@@ -100,13 +106,13 @@ def problem(index: int, split: Split = "train", seed: int = 0, most_operations: 
         drawn = {name: rng.randint(*bounds) for name, bounds in template.ranges.items()}
         values = solve(template, drawn)
         if values is not None and split_of(tuple(drawn.values())) == split:
-            made = worded(number, drawn, values, rng)
-            if made.length <= LONGEST:
-                return made
+            candidate = worded(number, drawn, values, rng)
+            if candidate.length <= LONGEST:
+                return candidate
 
 
 def worded(number: int, drawn: dict[str, int], values: dict[str, int], rng: random.Random) -> Problem:
-    """Put names, objects and one of three phrasings per step around the numbers."""
+    """Return a problem with random names and objects, and one of three phrasings per step."""
     template = TEMPLATES[number]
     name, other = rng.sample(NAMES, 2)
     words = {"n": name, "m": other, "o": rng.choice(OBJECTS), "p": rng.choice(CONTAINERS)}
@@ -127,28 +133,31 @@ def worded(number: int, drawn: dict[str, int], values: dict[str, int], rng: rand
 
 
 def together(problems: Sequence[Problem]) -> Problem:
-    """Several problems as one: their questions in a row, then their solutions in the same order."""
+    """Return several problems as one: all questions, then all solutions in the same order."""
     return Problem(
-        question=" ".join(one.question for one in problems),
-        solution=" ".join(one.solution for one in problems),
-        answer=", ".join(one.answer for one in problems),
-        numbers=tuple(number for one in problems for number in one.numbers),
-        equations=tuple(equation for one in problems for equation in one.equations),
-        templates=tuple(number for one in problems for number in one.templates),
+        question=" ".join(part.question for part in problems),
+        solution=" ".join(part.solution for part in problems),
+        answer=", ".join(part.answer for part in problems),
+        numbers=tuple(number for part in problems for number in part.numbers),
+        equations=tuple(equation for part in problems for equation in part.equations),
+        templates=tuple(number for part in problems for number in part.templates),
     )
 
 
 def page(index: int, questions: int, split: Split = "train", seed: int = 0, most_operations: int = 4) -> Problem:
-    """The `index`-th so many problems of a split, together."""
+    """Return the `index`-th group of `questions` problems of a split, as one problem."""
     first = index * questions
     return together([problem(i, split, seed, most_operations) for i in range(first, first + questions)])
 
 
 def answer_of(text: str, questions: int = 1) -> str | None:
-    """The last answers that a solution states, without leading zeros; None where it states fewer than asked for."""
-    found = ANSWER_PATTERN.findall(text)
-    return ", ".join(answer.lstrip("0") or "0" for answer in found[-questions:]) if len(found) >= questions else None
+    """Return the last `questions` answers of a solution, without leading zeros. None if it has fewer."""
+    answers = ANSWER_PATTERN.findall(text)
+    if len(answers) < questions:
+        return None
+    return ", ".join(answer.lstrip("0") or "0" for answer in answers[-questions:])
 
 
 def is_correct(problem: Problem, text: str) -> bool:
+    """Return whether a solution has the correct answers."""
     return answer_of(text, len(problem.templates)) == problem.answer

@@ -1,4 +1,4 @@
-"""The sentences of the generated word problems: questions, and three phrasings of every solution step."""
+"""Templates of the generated word problems: questions, and three phrasings of each step of the solution."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TENS: Range = (5, 60)
 HUNDRED: Range = (5, 99)
 LARGE: Range = (10, 180)
 
-# At most three words beside the equation: a solution of four steps has to fit into 64 tokens.
+# A phrasing has at most three words and the equation, so that a solution of four steps fits into 64 tokens.
 HAVE: Phrasings = ("Now {n} has {eq}.", "That makes {eq} {o}.", "So there are {eq}.")
 LEFT: Phrasings = ("Then {eq} are left.", "That leaves {eq} {o}.", "So {n} keeps {eq}.")
 PACKED: Phrasings = ("The {p} hold {eq}.", "Packed are {eq} {o}.", "The {p} give {eq}.")
@@ -40,7 +40,7 @@ ALIGHT: Phrasings = ("Then {eq} people stay.", "That leaves {eq}.", "So {eq} rem
 
 @dataclass(frozen=True)
 class Step:
-    """One operation on two earlier values: numbers of the question (a, b, ...) or results of steps (r1, r2, ...)."""
+    """An operation on two values: numbers of the question (a, b, ...) or results of earlier steps (r1, r2, ...)."""
 
     left: str
     sign: str
@@ -50,12 +50,15 @@ class Step:
 
 @dataclass(frozen=True)
 class Template:
+    """A question with placeholders, the steps of its solution, and the range of each number."""
+
     question: str
     steps: tuple[Step, ...]
     ranges: Mapping[str, Range] = field(default_factory=dict)
 
 
 def step(expression: str, phrasings: Phrasings) -> Step:
+    """Return the step for an expression such as "a + b"."""
     left, sign, right = expression.split()
     return Step(left, sign, right, phrasings)
 
@@ -201,4 +204,4 @@ TEMPLATES = (
 ANSWER = "The answer is {answer}."
 
 PIECES = r" ?[A-Za-z]+|\d|\n\n| ?[^\sA-Za-z\d]|\s"
-"""What is one token: a word with the space before it, a digit alone so that arithmetic sees digits."""
+"""Pattern of a token: a word with the space before it, or a single digit, so that arithmetic works on digits."""

@@ -1,7 +1,6 @@
-"""The tokenizer of the embedded model: one token per word of the problems, digit and header, bytes for the rest.
+"""The tokenizer of the built-in models: one token per word of the problems, digit and header, and bytes for other text.
 
-Token by token it spells any text, so decoding gives back what was encoded. The files load with
-`AutoTokenizer.from_pretrained` as they are.
+It can encode any text, and decoding returns the same text. `AutoTokenizer.from_pretrained` can load its files.
 """
 
 from __future__ import annotations
@@ -19,16 +18,16 @@ BOS, END, TURN, MASK = "<|startoftext|>", "<|endoftext|>", "<|eot_id|>", "<|mdm_
 HEADER, HEADER_END = "<|start_header_id|>", "<|end_header_id|>"
 ROLES = ("user", "assistant")
 CONTEXT = 512
-"""Tokens that the model is made for: five worked examples, a question and a canvas."""
+"""Context length in tokens: five worked examples, a question and a canvas."""
 
 
 def header(role: str) -> str:
-    """A turn's opening is one token for the usual roles: the fixed text costs two tokens instead of eight."""
+    """Return the opening of a turn. It is one token for each role in ROLES, instead of four."""
     return f"{HEADER}{role}{HEADER_END}\n\n"
 
 
 def words() -> list[str]:
-    """Every piece that the templates can produce, sorted."""
+    """Return all pieces with several characters that the templates can produce, sorted."""
     texts = [templates.ANSWER]
     for template in templates.TEMPLATES:
         texts.append(template.question)
@@ -36,16 +35,17 @@ def words() -> list[str]:
     plain = [" ".join(part for part, *_ in Formatter().parse(text)) for text in texts]
     filled = [*templates.NAMES, *templates.OBJECTS, *templates.CONTAINERS]
     pieces = set(re.findall(templates.PIECES, "\n".join(plain)))
-    # A name or the first word of a sentence comes with a space before it or, at the very beginning, without.
+    # Names and first words of sentences have a space before them, except at the beginning of a text.
     pieces |= {f" {word}" for word in (*filled, *pieces) if word.isalpha()} | set(templates.NAMES)
     return sorted(piece for piece in pieces if len(piece) > 1)
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
+    """Return the tokenizer."""
     spelled = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = [*alphabet, *(spelled.pre_tokenize_str(word)[0][0] for word in words())]
-    # Without merges, a word of the vocabulary is one token and any other is spelled byte by byte.
+    # Without merges, a word of the vocabulary is one token, and other words are encoded as bytes.
     model = models.BPE({piece: i for i, piece in enumerate(vocabulary)}, [], ignore_merges=True)
     tokenizer = Tokenizer(model)
     pieces = pre_tokenizers.Split(Regex(templates.PIECES), "isolated")

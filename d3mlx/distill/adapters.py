@@ -1,4 +1,4 @@
-"""What is trained: LoRA layers or all weights, with mlx-lm's layers and in mlx-lm's folder layout."""
+"""The weights to train, LoRA layers or all weights, with mlx-lm's layers and folder layout."""
 
 from __future__ import annotations
 
@@ -24,19 +24,20 @@ STATE = "distill.json"
 
 
 def make_trainable(model: Any, config: DistillConfig, quantized: bool) -> None:
-    """Freeze the model but for its LoRA layers, or for its last layers. Raises ConfigError.
+    """Freeze all weights except LoRA layers, or except the last layers. Raises ConfigError.
 
-    num_layers counts from the last; -1 is all of them, and for full fine-tuning embedding, norm and head too.
+    num_layers of `config` counts from the last layer. With -1 all layers are trained, and with full fine-tuning also
+    embedding, norm and head.
     """
     count, layers = config.num_layers, model.layers
     if count == 0 or count < -1 or count > len(layers):
-        raise ConfigError(f"num-layers must be -1 for all, or between 1 and this model's {len(layers)}, not {count}.")
+        raise ConfigError(f"num-layers must be -1 (all layers) or between 1 and {len(layers)}, not {count}.")
     model.freeze()
     mx.random.seed(config.seed)
     if config.fine_tune_type == "lora":
         linear_to_lora_layers(model, len(layers) if count == -1 else count, config.lora_parameters)
     elif quantized:
-        raise ConfigError("Quantized weights cannot be trained themselves; use LoRA, or a checkpoint in 16-bit floats.")
+        raise ConfigError("Cannot train quantized weights. Use LoRA, or a checkpoint in 16-bit floats.")
     elif count == -1:
         model.unfreeze()
     else:
@@ -47,9 +48,10 @@ def make_trainable(model: Any, config: DistillConfig, quantized: bool) -> None:
 
 @contextmanager
 def checkpointed(model: Any, wanted: bool) -> Iterator[None]:
-    """Recompute each layer in the backward pass while the block runs.
+    """Recompute each layer in the backward pass during the block, if `wanted`.
 
-    mlx-lm's function replaces `__call__` of the layer's class, for every model in the process; here it is put back.
+    mlx-lm's function replaces `__call__` of the layer's class, for every model in the process. It is restored after the
+    block.
     """
     kind = type(model.layers[0])
     plain = kind.__call__
@@ -62,20 +64,18 @@ def checkpointed(model: Any, wanted: bool) -> Iterator[None]:
 
 
 def read_state(folder: Path) -> dict[str, Any]:
-    """The effective configuration of the run in a folder. Raises ConfigError."""
+    """Return the effective configuration of the run in a folder. Raises ConfigError."""
     path = folder / STATE
     state = json_object(path)
     if state is None:
-        raise ConfigError(
-            f"{path} is missing or damaged, so the run cannot be resumed; train into another --adapter-path."
-        )
+        raise ConfigError(f"Cannot resume the run: {path} is missing or damaged. Choose another --adapter-path.")
     return state
 
 
 class AdapterFolder:
     """An adapter folder: mlx-lm's two files, numbered checkpoints, and the configuration of the run.
 
-    content: fingerprints of what is trained and of what it is trained on.
+    content: fingerprints of model and data. layers: their number in the model. dtype: of full weights in files.
     """
 
     def __init__(self, config: DistillConfig, content: dict[str, str], layers: int, dtype: mx.Dtype):
@@ -83,7 +83,7 @@ class AdapterFolder:
         self.path = Path(config.adapter_path)
 
     def begin(self) -> None:
-        """Write what `load_adapters` of mlx-lm reads, and the effective configuration."""
+        """Write the configuration for `load_adapters` of mlx-lm, and the effective configuration."""
         count = self.layers if self.config.num_layers == -1 else self.config.num_layers
         lora = self.config.lora_parameters if self.config.fine_tune_type == "lora" else None
         described = {
@@ -97,7 +97,7 @@ class AdapterFolder:
         write_text(self.path / CONFIG, json.dumps(described, indent=2, sort_keys=True) + "\n")
 
     def save(self, weights: Arrays, step: int) -> None:
-        """The weights after a step, under its number and as the newest."""
+        """Write the weights after `step` to two files: one with its number, and the newest."""
         if self.config.fine_tune_type == "full":
             weights = {name: value.astype(self.dtype) for name, value in weights.items()}
         for name in (f"{step:07d}_{WEIGHTS}", WEIGHTS):

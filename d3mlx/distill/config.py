@@ -1,4 +1,4 @@
-"""Everything a training run depends on, the published recipes, and config files."""
+"""Settings of a training run, the published recipes, and config files."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "
 class DistillConfig:
     """Settings of `d3mlx distill`, under the names of its options.
 
-    batch_size is that of all processes together; a step is grad_accumulation_steps of them. iters, if given, ends the
-    run instead of epochs. max_length: tokens of a sequence; with response_length a batch is instead as long as its
-    longest sequence, at most its longest prompt plus response_length. entropy_on_complement: Dream's recipe.
+    batch_size: sequences per batch over all processes. grad_accumulation_steps: batches per step. iters: steps of the
+    run; replaces epochs. max_length: tokens of a sequence. With response_length a batch is as long as its longest
+    sequence, at most its longest prompt plus response_length. entropy_on_complement: as in Dream's recipe.
     """
 
     model: str = ""
@@ -68,23 +68,27 @@ class DistillConfig:
 
     @property
     def masking(self) -> MaskingConfig:
+        """Return the settings of the masks."""
         low, high = self.min_mask_ratio, self.max_mask_ratio
         return MaskingConfig(low, high, self.blockwise, self.random_masks, self.selection)
 
     @property
     def loss(self) -> LossConfig:
+        """Return the settings of the d3LLM loss."""
         return LossConfig(self.entropy_weight, self.entropy_temperature, self.entropy_on_complement)
 
     @property
     def lora_parameters(self) -> dict[str, Any]:
-        """In mlx-lm's names."""
+        """Return the LoRA settings under mlx-lm's names."""
         keys = [f"self_attn.{t}" if t in PROJECTIONS[:4] else f"mlp.{t}" for t in self.targets]
         return {"rank": self.rank, "scale": self.scale, "dropout": self.dropout, "keys": keys}
 
     def steps(self, rows: int) -> int:
+        """Return the number of steps for `rows` training examples."""
         return self.iters or max(1, math.ceil(self.epochs * rows / (self.batch_size * self.grad_accumulation_steps)))
 
     def optimizer(self, steps: int) -> OptimizerConfig:
+        """Return the settings of the optimizer for a run of `steps` steps."""
         return OptimizerConfig(
             peak_rate=self.learning_rate,
             final_rate=0.0,
@@ -97,7 +101,7 @@ class DistillConfig:
         )
 
     def check(self) -> None:
-        """Raise ConfigError naming the first setting out of range."""
+        """Raise ConfigError that names the first invalid setting."""
         for name, (low, high) in RANGES.items():
             value = getattr(self, name)
             if value is not None and not (low <= value <= high and math.isfinite(value)):
@@ -113,15 +117,15 @@ class DistillConfig:
                 choices = ", ".join(get_args(kind))
                 raise ConfigError(f"{name.replace('_', '-')} must be one of {choices}, not {value!r}.")
         if not self.block_sizes or min(self.block_sizes) < 1:
-            raise ConfigError("block-sizes must be one or more sizes of at least 1, such as 16,24,32.")
-        wrong = [target for target in self.targets or ("nothing",) if target not in PROJECTIONS]
-        if wrong:
-            raise ConfigError(f"targets must be among {', '.join(PROJECTIONS)}, not {wrong[0]}.")
+            raise ConfigError("block-sizes must be one or more sizes of 1 or more, for example 16,24,32.")
+        unknown = [target for target in self.targets or ("nothing",) if target not in PROJECTIONS]
+        if unknown:
+            raise ConfigError(f"targets must be among {', '.join(PROJECTIONS)}, not {unknown[0]}.")
         if self.min_mask_ratio > self.max_mask_ratio:
             raise ConfigError("min-mask-ratio must not be above max-mask-ratio.")
         if self.dropout and self.grad_checkpoint:
             raise ConfigError(
-                "dropout and grad-checkpoint do not go together: the second forward would drop other values."
+                "Cannot combine dropout and grad-checkpoint: the second forward would drop other values. Choose one."
             )
 
 
@@ -171,17 +175,17 @@ CODER: dict[str, Any] = {
     "response_length": 512,
 }
 RECIPES = {"llada": LLADA, "dream": DREAM, "coder": CODER}
-"""The published recipes (d3LLM), each with 4 x 4 sequences a step per GPU on four GPUs.
+"""The published recipes (d3LLM). Each had 4 x 4 sequences per step and GPU, on four GPUs.
 
-LLaDA's adapted q, k, v and up only, because its other projections had names that were not matched; here all seven are
-adapted unless `targets` says less.
+The published recipe of LLaDA adapts only q, k, v and up, because the names of the other projections did not match. Here
+`targets` selects the projections [default: all seven].
 """
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """Settings of a YAML or TOML file. Raises ConfigError for a setting that does not exist."""
+    """Return the settings of a YAML or TOML file. Raises ConfigError if the file is invalid or a setting is unknown."""
     if not path.is_file():
-        raise ConfigError(f"There is no config file {path}.")
+        raise ConfigError(f"Config file {path} does not exist.")
     try:
         if path.suffix == ".toml":
             settings: Any = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -191,20 +195,20 @@ def read_config(path: Path) -> dict[str, Any]:
             settings = yaml.safe_load(path.read_text(encoding="utf-8"))
     except Exception as error:
         # The YAML parser's errors share no base class with the TOML parser's.
-        raise ConfigError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
+        raise ConfigError(f"Cannot read {path}: {' '.join(str(error).split())}") from error
     if not isinstance(settings, dict):
-        raise ConfigError(f"{path} must hold settings such as `rank: 16`.")
+        raise ConfigError(f"{path} must contain settings, for example `rank: 16`.")
     settings = {str(name).replace("-", "_"): value for name, value in settings.items()}
     known = {field.name for field in fields(DistillConfig)} | {"preset"}
     if unknown := sorted(set(settings) - known):
-        raise ConfigError(f"{path} has no setting {unknown[0]!r} that d3mlx distill knows.")
+        raise ConfigError(f"Unknown setting {unknown[0]!r} in {path}. Run d3mlx distill --help for the settings.")
     return settings
 
 
 def typed(settings: dict[str, Any]) -> dict[str, Any]:
-    """Values as the config has them: lists become tuples, whole numbers floats where floats belong.
+    """Return the settings with the types of `DistillConfig`: tuples for lists, and floats for whole numbers.
 
-    YAML reads `1e-5` as text, so text becomes a number where one belongs. Raises ConfigError.
+    Text is converted to numbers too, because YAML reads `1e-5` as text. Raises ConfigError.
     """
     hints = get_type_hints(DistillConfig)
     out: dict[str, Any] = {}
@@ -229,16 +233,16 @@ def typed(settings: dict[str, Any]) -> dict[str, Any]:
             else:
                 out[name] = value
         except (ValueError, TypeError, OverflowError):
-            raise ConfigError(f"{name.replace('_', '-')} has no use for the value {value!r}.") from None
+            raise ConfigError(f"Invalid value for {name.replace('_', '-')}: {value!r}.") from None
     return out
 
 
 def build_config(file: dict[str, Any], flags: dict[str, Any]) -> DistillConfig:
-    """Defaults, then the recipe, then the file, then flags. Raises ConfigError."""
+    """Combine defaults, recipe, file and flags; later ones win. Raises ConfigError."""
     given = {**file, **flags}
     name = given.pop("preset", None)
     if name is not None and (not isinstance(name, str) or name not in RECIPES):
-        raise ConfigError(f"The preset must be one of {', '.join(RECIPES)}, not {name!r}.")
+        raise ConfigError(f"preset must be one of {', '.join(RECIPES)}, not {name!r}.")
     config = replace(DistillConfig(), **typed({**(RECIPES[name] if name else {}), **given}))
     config.check()
     refuse_unused(config, set(given))
@@ -261,7 +265,7 @@ OF_LORA = ("rank", "scale", "dropout", "targets")
 
 
 def refuse_unused(config: DistillConfig, given: set[str]) -> None:
-    """Raise ConfigError if a setting that was given has no effect beside the others. A recipe may hold such ones."""
+    """Raise ConfigError if a setting in `given` has no effect with the others. In recipes this is allowed."""
     unused = {
         "objective sft": OF_TRAJECTORIES if config.objective == "sft" else (),
         "fine-tune-type full": OF_LORA if config.fine_tune_type == "full" else (),
@@ -270,30 +274,30 @@ def refuse_unused(config: DistillConfig, given: set[str]) -> None:
     for other, names in unused.items():
         for name in names:
             if name in given and getattr(config, name) is not False:
-                raise ConfigError(f"{name.replace('_', '-')} has no use with {other}; leave one of them out.")
+                raise ConfigError(f"{name.replace('_', '-')} has no effect with {other}. Leave one of them out.")
 
 
 FREE_TO_CHANGE = {"adapter_path", "save_every", "log_every", "grad_checkpoint", "model", "data"}
-"""Settings that a resumed run may change without training something else."""
+"""Settings that a resumed run may change, because they do not change the result."""
 
 
 def check_same_content(config: DistillConfig, now: dict[str, str], before: dict[str, Any]) -> None:
-    """Raise ConfigError if a run that is to be resumed had another model or other data, whatever their names."""
+    """Raise ConfigError if the run to resume had another model or other data. Their names do not matter."""
     for name, source in (("model", config.model), ("data", config.data)):
-        mark = f"{name}_fingerprint"
-        if before.get(mark, now[mark]) != now[mark]:
+        key = f"{name}_fingerprint"
+        if before.get(key, now[key]) != now[key]:
             raise ConfigError(
-                f"The run in {config.adapter_path} had another {name} than what is now in {source}; resume it with the "
-                "same, or train into another --adapter-path."
+                f"The {name} {source} is not the one of the run in {config.adapter_path}. Resume with the same {name}, "
+                "or choose another --adapter-path."
             )
 
 
 def check_same_run(config: DistillConfig, before: dict[str, Any]) -> None:
-    """Raise ConfigError if a run that is to be resumed had other settings."""
+    """Raise ConfigError if the run to resume had other settings."""
     now = json.loads(json.dumps(asdict(config)))
     for name, value in now.items():
         if name not in FREE_TO_CHANGE and before.get(name, value) != value:
             raise ConfigError(
-                f"The run in {config.adapter_path} had {name.replace('_', '-')} {before[name]!r}, not {value!r}; "
-                "resume it with the same settings."
+                f"The run in {config.adapter_path} had {name.replace('_', '-')} {before[name]!r}, not {value!r}. "
+                "Resume it with the same settings."
             )

@@ -1,4 +1,4 @@
-"""Training data: trajectories, or prompts with their answers, as token ids; and which of them a step sees."""
+"""Training data as token ids, from trajectories or from prompts with answers, and the examples of each step."""
 
 from __future__ import annotations
 
@@ -32,8 +32,12 @@ from d3mlx.models import DiffusionModel, traits_of
 
 @dataclass(frozen=True)
 class Example:
-    """ids: prompt and answer with its end token. source: its file and row. ranks [N]: steps of the trajectory after the
-    prompt, None without."""
+    """A training example.
+
+    ids: int32 [L], prompt and answer with its end token. prompt: its number of tokens. source: file and row, for
+    errors. ranks: int32, the step in which the teacher committed each position after the prompt; None without a
+    trajectory.
+    """
 
     ids: Ints
     prompt: int
@@ -42,38 +46,40 @@ class Example:
 
 
 def load_examples(config: DistillConfig, model: DiffusionModel, tokenizer: Any) -> list[Example]:
-    """The examples of a folder of trajectories, a JSONL or parquet file, a folder with train.jsonl, or `embedded`.
+    """Return the training examples.
 
-    Raises DataError naming file and row for whatever cannot be trained on, ConfigError if the objective needs more
-    than the data holds.
+    config.data: a folder of trajectories, a JSONL or parquet file, a folder with train.jsonl, or `embedded`.
+
+    Raises DataError that names file and row if a row cannot be used, and ConfigError if the data does not fit the
+    objective.
     """
     path = Path(config.data)
     if config.data == EMBEDDED or path.is_file() or (path / "train.jsonl").is_file():
         if config.only_correct:
-            raise ConfigError(f"{config.data} holds no verdicts on its answers; leave --only-correct out.")
+            raise ConfigError(f"Cannot use --only-correct: {config.data} does not say which answers are correct.")
         if config.objective == "d3llm" and not config.random_masks:
             raise ConfigError(
-                f"{config.data} holds no trajectories; use --objective sft, or record some with d3mlx trajectories."
+                f"{config.data} contains no trajectories. Use --objective sft, or record some with d3mlx trajectories."
             )
         unchecked = answered(config.data, model, tokenizer)
     else:
         unchecked = recorded(path, config.only_correct, model, tokenizer)
     examples = [checked(example, config, model) for example in unchecked]
     if not examples:
-        raise DataError(f"{config.data} holds nothing to train on.")
+        raise DataError(f"{config.data} contains no examples to train on.")
     return examples
 
 
 def recorded(folder: Path, only_correct: bool, model: DiffusionModel, tokenizer: Any) -> Iterator[Example]:
-    """The trajectories of a folder; the answer ends with its first end token."""
+    """Yield the trajectories of a folder, each cut after its first end token. Raises DataError, ConfigError."""
     if not folder.is_dir():
-        raise DataError(f"There is no data at {folder}: neither a file nor a folder of trajectories.")
+        raise DataError(f"{folder} is neither a file nor a folder of trajectories.")
     settings = read_settings(folder)
     if settings["tokenizer"] != vocabulary_fingerprint(tokenizer) or settings["mask_id"] != model.args.mask_token_id:
-        raise DataError(f"The trajectories in {folder} were recorded with another tokenizer than this model's.")
+        raise DataError(f"The trajectories in {folder} were recorded with a different tokenizer.")
     ends = end_ids(model, tokenizer)
     judged = False
-    # In the order of the prompts: prompts that are decoded together are not written in a fixed order.
+    # Sort by prompt, because prompts that are decoded together are not written in a fixed order.
     for trajectory in sorted(read_store(folder), key=lambda trajectory: trajectory.row):
         judged = judged or trajectory.correct is not None
         if only_correct and trajectory.correct is not True:
@@ -85,12 +91,12 @@ def recorded(folder: Path, only_correct: bool, model: DiffusionModel, tokenizer:
         yield Example(ids, len(trajectory.prompt), source, trajectory.ranks.astype(np.int32))
     if only_correct and not judged:
         raise ConfigError(
-            f"{folder} holds no verdicts on its answers; leave --only-correct out, or record with --check."
+            f"{folder} does not say which answers are correct. Leave out --only-correct, or record with --check."
         )
 
 
 def answered(data: str, model: DiffusionModel, tokenizer: Any) -> Iterator[Example]:
-    """Rows with a prompt and a completion, or chat messages that end with the assistant's."""
+    """Yield an example for each row with a prompt and a completion, or with chat messages. Raises DataError."""
     path = Path(data)
     if data == EMBEDDED:
         rows = embedded_rows(EMBEDDED_ROWS)
@@ -100,43 +106,45 @@ def answered(data: str, model: DiffusionModel, tokenizer: Any) -> Iterator[Examp
     for source, row in rows:
         answer: Any
         if "messages" in row:
-            *shown, last = messages_of(source, row["messages"])
-            if last["role"] != "assistant" or not shown:
-                raise DataError(f"{source}: the messages must end with the assistant's answer to train on.")
-            prompt, answer = ids_of(source, tokenizer, shown), last["content"]
+            *context, last = messages_of(source, row["messages"])
+            if last["role"] != "assistant" or not context:
+                raise DataError(f"{source}: the messages must end with an answer of the assistant.")
+            prompt, answer = ids_of(source, tokenizer, context), last["content"]
         else:
             prompt, answer = ids_of(source, tokenizer, prompt_of(source, row, raw=False)), row.get("completion")
         if not isinstance(answer, str) or not answer.strip():
-            raise DataError(f"{source}: the row has no completion to train on; give one as text.")
+            raise DataError(f"{source}: the row has no completion. Add one as text.")
         ids = [*prompt, *tokenizer.encode(answer, add_special_tokens=False), end]
         yield Example(np.array(ids, np.int32), len(prompt), source)
 
 
 def turn_end(model: DiffusionModel, tokenizer: Any) -> int:
-    """What ends an answer: the family's end of a turn if the tokenizer has one, else config.json's end token."""
+    """Return the id that ends an answer: the family's end of a turn, or else the end token of config.json."""
     token = tokenizer.get_vocab().get(traits_of(model.family).turn_end)
     return int(end_ids(model, tokenizer)[0] if token is None else token)
 
 
 def checked(example: Example, config: DistillConfig, model: DiffusionModel) -> Example:
-    """The example, cut to max_length. Raises DataError."""
+    """Return the example, cut to max_length. Raises DataError if it cannot be used."""
     width, mask_id = model.args.logit_width, model.args.mask_token_id
     if example.prompt >= config.max_length:
         raise DataError(
-            f"{example.source}: the prompt ({example.prompt} tokens) leaves no room for an answer in max-length "
-            f"{config.max_length}."
+            f"{example.source}: the prompt has {example.prompt} tokens and leaves no room for an answer. Increase "
+            f"max-length, which is {config.max_length}."
         )
     if example.ids.min() < 0 or example.ids.max() >= width:
-        raise DataError(f"{example.source}: an id is outside 0 to {width - 1}; the row is of another tokenizer.")
+        raise DataError(f"{example.source}: an id is not in 0 to {width - 1}. The row has ids of another tokenizer.")
     if (example.ids == mask_id).any():
-        raise DataError(f"{example.source}: the mask token (id {mask_id}) is among the tokens to be learned.")
+        raise DataError(f"{example.source}: the row contains the mask token (id {mask_id}). Remove it.")
     if config.max_length > model.args.context:
-        raise DataError(f"max-length {config.max_length} exceeds the model's context of {model.args.context}.")
+        raise DataError(
+            f"max-length must be at most the model's context of {model.args.context}, not {config.max_length}."
+        )
     return Example(example.ids[: config.max_length], example.prompt, example.source, example.ranks)
 
 
 def content_hash(examples: list[Example]) -> str:
-    """Tells what is trained on from other data, wherever it lies."""
+    """Return a fingerprint of the training data. Its path does not matter."""
     digest = hashlib.sha256()
     for example in examples:
         ranks = b"" if example.ranks is None else example.ranks.tobytes()
@@ -146,34 +154,37 @@ def content_hash(examples: list[Example]) -> str:
 
 
 class Order:
-    """Which examples a micro-batch holds: a fresh permutation each epoch, batches running over its end."""
+    """The order of examples: a new permutation for each epoch. A batch can extend into the next epoch."""
 
     def __init__(self, rows: int, config: DistillConfig):
         self.rows, self.config = rows, config
 
     def epoch(self, step: int) -> float:
-        """Epochs done before a step, fractional."""
+        """Return the fractional number of epochs before a step."""
         return step * self.config.batch_size * self.config.grad_accumulation_steps / self.rows
 
     def batch(self, step: int, micro: int) -> list[int]:
+        """Return the indices of the examples in micro-batch `micro` of a step."""
         size = self.config.batch_size
         first = (step * self.config.grad_accumulation_steps + micro) * size
         return [self.row(number) for number in range(first, first + size)]
 
     def row(self, number: int) -> int:
+        """Return the index of the example at position `number` of the run."""
         epoch, index = divmod(number, self.rows)
         return int(permutation(self.config.seed, epoch, self.rows)[index])
 
 
 @lru_cache(2)
 def permutation(seed: int, epoch: int, rows: int) -> NDArray[np.int64]:
+    """Return the order of the examples in an epoch: int64 [rows]."""
     return np.random.default_rng([seed, epoch, 1]).permutation(rows)
 
 
 def pad(examples: list[Example], config: DistillConfig, model: DiffusionModel, pad_id: int) -> list[Sequence]:
-    """Sequences of one length, filled up with `pad_id`.
+    """Return sequences of equal length, padded with `pad_id`.
 
-    Positions that no trajectory reaches count as hidden for LLaDA and as shown for Dream, as published.
+    Positions after the end of a trajectory count as hidden for LLaDA and as shown for Dream, as published.
     """
     length = config.max_length
     if config.response_length is not None:

@@ -1,4 +1,4 @@
-"""Adapters folded into the weights of their model."""
+"""Fusion of adapters with the weights of their model."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from d3mlx.files import writing
 
 @dataclass(frozen=True)
 class Fused:
-    """What folding did to the weights of the adapted layers, as root mean squares.
+    """Result of a fusion: root mean squares over the weights of the adapted layers.
 
-    layers: how many were adapted. change: of the weights, by the adapters. error: what quantizing them again adds; 0
-    for weights that were not quantized, or are no longer.
+    layers: number of adapted layers. change: of the weights by the adapters. error: of the new quantization; 0 if the
+    result is not quantized.
     """
 
     layers: int
@@ -38,12 +38,12 @@ class Fused:
 
     @property
     def share(self) -> float:
-        """The error as a share of the change: from 1 on, most of what was learned is lost."""
+        """Return error / change. From 1 on, quantization removes most of the training."""
         return self.error / self.change if self.change else 0.0
 
 
 def full_weight(layer: Any) -> mx.array:
-    """The weight of a plain or quantized linear layer, in float32."""
+    """Return the weight of a plain or quantized linear layer, float32 [out, in]."""
     if not isinstance(layer, nn.QuantizedLinear):
         return layer.weight.astype(mx.float32)
     biases = layer.get("biases")
@@ -52,16 +52,16 @@ def full_weight(layer: Any) -> mx.array:
 
 
 def fold(model: nn.Module, dequantize: bool) -> Fused:
-    """Replace LoRA layers by linear ones with the same output, one layer at a time."""
+    """Replace LoRA layers by linear layers with the same output, one at a time. Return the change and the error."""
     adapted: list[tuple[str, Any]] = [(name, m) for name, m in model.named_modules() if hasattr(m, "fuse")]
     squares, errors, count = 0.0, 0.0, 0
     for name, module in adapted:
         delta = (module.scale * module.lora_b.T) @ module.lora_a.T
         layer = module.fuse(dequantize=dequantize)
-        missed = full_weight(layer) - full_weight(module.linear) - delta
+        error = full_weight(layer) - full_weight(module.linear) - delta
         plain = not isinstance(layer, nn.QuantizedLinear)
         squares += float(mx.square(delta).sum())
-        errors += 0.0 if plain else float(mx.square(missed).sum())
+        errors += 0.0 if plain else float(mx.square(error).sum())
         count += delta.size
         model.update_modules(tree_unflatten([(name, layer)]))
         mx.eval(layer.parameters())
@@ -70,19 +70,19 @@ def fold(model: nn.Module, dequantize: bool) -> Fused:
 
 
 def fuse(model: str, adapter_path: Path, save_path: Path, dequantize: bool, revision: str | None = None) -> Fused:
-    """Write a model folder with the adapters folded in. Raises CheckpointError, and ConfigError if the folder exists.
+    """Write a model folder with fused adapters. Raises CheckpointError, and ConfigError if the folder exists.
 
-    dequantize: write 16-bit or 32-bit floats, whatever the model was stored in.
+    dequantize: write floats of 16 or 32 bits if the model is quantized.
     """
     refuse_existing(save_path)
     checkpoint = open_checkpoint(fetch(model, revision))
     if dequantize and checkpoint.quantization is None:
-        raise ConfigError("The weights are not quantized, so --dequantize has no use.")
+        raise ConfigError("Cannot dequantize: the weights are not quantized. Leave out --dequantize.")
     network = lazy_model(checkpoint)
     described = adapter_path / "adapter_config.json"
     full = described.is_file() and read_json(described).get("fine_tune_type") == "full"
     if full and checkpoint.quantization is not None:
-        raise ConfigError("These adapters are weights of a model in plain floats; give that model.")
+        raise ConfigError("These adapters are the weights of a model without quantization. Choose that model.")
     network = with_adapters(network, adapter_path)
     done = fold(network, dequantize)
     config = checkpoint.own_config
@@ -90,7 +90,7 @@ def fuse(model: str, adapter_path: Path, save_path: Path, dequantize: bool, revi
         network = dequantize_model(network)
         config.pop("quantization", None)
         config.pop("quantization_config", None)
-    words = f"adapters of {done.layers} layers folded in"
+    words = f"with fused adapters of {done.layers} layers"
     with new_folder(save_path) as folder:
         with writing(save_path):
             save_model(folder, network)

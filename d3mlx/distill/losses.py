@@ -1,7 +1,7 @@
-"""The losses of distillation and of plain masked-diffusion training, on the rows that carry them.
+"""The losses of distillation and of plain masked-diffusion training.
 
-The head is computed for those rows only, a chunk at a time, and what lies behind the logits is computed again in the
-backward pass: an 8B model's logits are half a megabyte a row in float32.
+The head is computed in chunks, and only for rows with a loss. The backward pass computes the loss from the logits a
+second time instead of storing intermediate results: the logits of an 8B model take 0.5 MB per row in float32.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from d3mlx.kernels.dispatch import on_device
 from d3mlx.models import DiffusionModel
 
 ROW_MULTIPLE = 128
-"""The number of masked rows is padded up to a multiple of this, so that few shapes exist."""
+"""The number of masked rows is padded to a multiple of this, so that there are few shapes."""
 
 Terms = dict[str, mx.array]
 """Named parts of a loss, for the log."""
@@ -26,10 +26,10 @@ Terms = dict[str, mx.array]
 
 @dataclass(frozen=True)
 class LossConfig:
-    """The d3LLM loss of one forward: CE + entropy_weight x entropy of sharpened predictions that are right.
+    """Settings of the d3LLM loss of one forward: share x (CE + entropy_weight x entropy of correct predictions).
 
-    temperature sharpens those predictions. complement_entropy: the complement's entropy counts too, not only its CE.
-    share: a constant factor, 1/4 as published (not gradient accumulation, which happens to be 4 too).
+    temperature: divides the logits before the entropy. complement_entropy: add the entropy also for the complement, not
+    only its CE. share: a constant factor, 1/4 as published. It is not gradient accumulation, which is also 4 there.
     """
 
     entropy_weight: float = 2.0
@@ -40,10 +40,11 @@ class LossConfig:
 
 @dataclass(frozen=True)
 class LossRows:
-    """One forward and the rows of it that carry the loss; rows that only pad have weight 0.
+    """One forward and its rows with a loss. Padding rows have weight 0.
 
-    ids [B, L]; rows [N] index the flattened hidden rows [B * L]; targets [N]; weights [N]; total: what the sum of
-    losses is divided by, over all processes. name: what its terms end in. scale: how much this forward weighs.
+    ids: int32 [B, L]. rows: int32 [N], indices into the flattened hidden rows [B * L]. targets: int32 [N]. weights:
+    float32 [N]. total: divisor of the sum of losses over all processes. name: suffix of its terms. scale: factor of
+    this forward.
     """
 
     ids: mx.array
@@ -56,36 +57,39 @@ class LossRows:
 
 
 def cross_entropy(logits: mx.array, targets: mx.array) -> mx.array:
-    """logits [N, V], targets [N] -> negative log-likelihoods [N]."""
+    """Return the negative log-likelihoods [N] of `targets` [N] under `logits` [N, V]."""
     target_logits = mx.take_along_axis(logits, targets[:, None], axis=-1)[:, 0]
     return mx.logsumexp(logits, axis=-1) - target_logits
 
 
-Labelled = tuple[Noisy, NDArray[np.int32]]
-"""A noisy sequence and its true ids."""
+Labeled = tuple[Noisy, NDArray[np.int32]]
+"""A noisy sequence and its original ids, int32 [L]."""
 
 
 def loss_rows(
-    batch: list[Labelled], shift: int, weights: list[float], total: float, name: str, scale: float
+    batch: list[Labeled], shift: int, weights: list[float], total: float, name: str, scale: float
 ) -> LossRows:
-    """The rows of noisy sequences; `weights` are per sequence.
+    """Return the rows with a loss of noisy sequences. weights: one per sequence.
 
-    A model of shift 1 predicts position p from the hidden row of p - 1.
+    A model with shift 1 predicts position p from the hidden row of p - 1.
     """
     ids = np.stack([noisy.ids for noisy, _ in batch])
     lost = np.stack([noisy.lost for noisy, _ in batch])
     labels = np.stack([label for _, label in batch])
     where = np.flatnonzero(lost)
     size = max(-(-len(where) // ROW_MULTIPLE), 1) * ROW_MULTIPLE
-    rows, targets, carried = np.zeros(size, np.int32), np.zeros(size, np.int32), np.zeros(size, np.float32)
+    rows, targets, row_weights = np.zeros(size, np.int32), np.zeros(size, np.int32), np.zeros(size, np.float32)
     rows[: len(where)] = where - shift
     targets[: len(where)] = labels.flat[where]
-    carried[: len(where)] = np.repeat(np.array(weights, np.float32), lost.sum(axis=1))
-    return LossRows(on_device(ids), on_device(rows), on_device(targets), on_device(carried), total, name, scale)
+    row_weights[: len(where)] = np.repeat(np.array(weights, np.float32), lost.sum(axis=1))
+    return LossRows(on_device(ids), on_device(rows), on_device(targets), on_device(row_weights), total, name, scale)
 
 
 def certainty(logits: mx.array, targets: mx.array, temperature: float) -> tuple[mx.array, mx.array]:
-    """Entropy in nats of softmax(logits / temperature), and whether the likeliest token is the target. [N] each."""
+    """Return the entropy of softmax(logits / temperature) in nats, and 1 where the likeliest token is the target.
+
+    logits: [N, V]. targets: [N]. Both results are float32 [N].
+    """
     p = mx.softmax(logits / temperature, axis=-1)
     entropy = -(p * mx.log(p + 1e-12)).sum(axis=-1)
     return entropy, (mx.argmax(logits, axis=-1) == targets).astype(mx.float32)
@@ -94,48 +98,51 @@ def certainty(logits: mx.array, targets: mx.array, temperature: float) -> tuple[
 def row_sums(
     model: DiffusionModel, forward: LossRows, temperature: float | None
 ) -> tuple[mx.array, mx.array, mx.array]:
-    """Weighted sums over this process's rows: cross-entropy, entropy of right predictions, their weight."""
+    """Return weighted sums over this process's rows: cross-entropy, entropy of correct predictions, their weight."""
 
     def sums(logits: mx.array, targets: mx.array, weights: mx.array) -> list[mx.array]:
-        # A checkpointed function is differentiated by all its arguments.
+        # Gradients of a checkpointed function are computed for all its arguments.
         logits, targets, weights = logits.astype(mx.float32), mx.stop_gradient(targets), mx.stop_gradient(weights)
         nll = (cross_entropy(logits, targets) * weights).sum()
         if temperature is None:
             return [nll, mx.zeros(()), mx.zeros(())]
-        entropy, right = certainty(logits, targets, temperature)
-        right = mx.stop_gradient(right * weights)
-        return [nll, (entropy * right).sum(), right.sum()]
+        entropy, correct = certainty(logits, targets, temperature)
+        correct = mx.stop_gradient(correct * weights)
+        return [nll, (entropy * correct).sum(), correct.sum()]
 
-    again: Any = mx.checkpoint(sums)
+    recomputed: Any = mx.checkpoint(sums)
     hidden = model.hidden(forward.ids)
     rows = hidden.reshape(-1, hidden.shape[-1])[forward.rows]
     totals = [mx.zeros(())] * 3
     for i in range(0, len(forward.rows), ROW_MULTIPLE):
         part = slice(i, i + ROW_MULTIPLE)
-        sums_of_part = again(model.logits(rows[part]), forward.targets[part], forward.weights[part])
+        sums_of_part = recomputed(model.logits(rows[part]), forward.targets[part], forward.weights[part])
         totals = [a + b for a, b in zip(totals, sums_of_part, strict=True)]
     return totals[0], totals[1], totals[2]
 
 
 def total_over_processes(value: mx.array) -> mx.array:
-    """The sum of a count over all processes; no gradient flows through it."""
+    """Return the sum of a count over all processes, without a gradient."""
     return mx.distributed.all_sum(mx.stop_gradient(value)) if mx.distributed.init().size() > 1 else value
 
 
 def d3llm_loss(
     model: DiffusionModel, forward: LossRows, config: LossConfig, entropy_weight: float
 ) -> tuple[mx.array, Terms]:
-    """(CE + entropy_weight x entropy) x share of one forward, means being over the rows of all processes."""
-    nll, entropy, right = row_sums(model, forward, config.temperature)
+    """Return the loss (CE + entropy_weight x entropy) x share of one forward, and its terms.
+
+    CE and entropy are means over the rows of all processes.
+    """
+    nll, entropy, correct = row_sums(model, forward, config.temperature)
     size = mx.distributed.init().size()
     ce = nll * (size / max(forward.total, 1.0))
-    certain = entropy * size / mx.maximum(total_over_processes(right), 1.0)
+    certain = entropy * size / mx.maximum(total_over_processes(correct), 1.0)
     loss = (ce + entropy_weight * certain) * (config.share * forward.scale)
     return loss, {f"ce{forward.name}": ce * forward.scale, f"entropy{forward.name}": certain * forward.scale}
 
 
 def plain_loss(model: DiffusionModel, forward: LossRows) -> tuple[mx.array, Terms]:
-    """The weighted sum of cross-entropies over `total`: LLaDA's bound on the likelihood (LLaDA, equation 5)."""
+    """Return the weighted sum of cross-entropies / total: LLaDA's bound on the likelihood (LLaDA, equation 5)."""
     nll, _, _ = row_sums(model, forward, None)
     loss = nll * (mx.distributed.init().size() / forward.total)
     return loss * forward.scale, {"ce": loss * forward.scale}

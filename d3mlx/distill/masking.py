@@ -1,7 +1,8 @@
-"""How training sequences are masked, and how that changes over a run (d3LLM's pseudo-trajectory distillation).
+"""Masks of training sequences, and their change over a run (d3LLM's pseudo-trajectory distillation).
 
-A sequence is prompt, response, end token, padding. One segment of it, mostly one block, is partly hidden in the order
-in which the teacher committed its positions; everything after the segment is hidden and carries no loss.
+A sequence consists of prompt, response, end token and padding. One segment, usually one block, is hidden in part. The
+order in which the teacher committed its positions decides which part. All positions after the segment are hidden
+without a loss.
 """
 
 from __future__ import annotations
@@ -19,23 +20,27 @@ Selection = Literal["published", "segment"]
 
 ALWAYS_SHOWN = -1
 NEVER_SHOWN = np.iinfo(np.int32).max
-"""Orders of positions that the trajectory does not reach: Dream's padding counts as shown, LLaDA's as hidden."""
+"""Orders of positions outside the trajectory. Padding counts as shown for Dream and as hidden for LLaDA."""
 
 
 class Draws(Protocol):
     """The random numbers of one micro-batch, in the order in which they are drawn."""
 
-    def uniform(self, low: float, high: float) -> float: ...
-
-    def integer(self, high: int) -> int:
-        """One of 0 .. high, both included."""
+    def uniform(self, low: float, high: float) -> float:
+        """Return a number in [low, high)."""
         ...
 
-    def uniforms(self, count: int) -> NDArray[np.float32]: ...
+    def integer(self, high: int) -> int:
+        """Return a whole number from 0 to `high`, both included."""
+        ...
+
+    def uniforms(self, count: int) -> NDArray[np.float32]:
+        """Return numbers in [0, 1): float32 [count]."""
+        ...
 
 
 class Generator:
-    """Draws from numpy's generator; the same key gives the same draws."""
+    """Draws from numpy's generator. The same key gives the same draws."""
 
     def __init__(self, *key: int):
         self.rng = np.random.default_rng(key)
@@ -54,8 +59,8 @@ class Generator:
 class Sequence:
     """A padded training sequence.
 
-    ids [L]. prompt: its tokens. full: tokens before the padding. order [L]: the step at which the teacher committed
-    each position, None without a trajectory. states: steps of the trajectory.
+    ids: int32 [L]. prompt: number of its tokens. full: number of tokens before the padding. order: int32 [L], the step
+    in which the teacher committed each position; None without a trajectory. states: number of steps of the trajectory.
     """
 
     ids: Ints
@@ -67,11 +72,11 @@ class Sequence:
 
 @dataclass(frozen=True)
 class MaskingConfig:
-    """How sequences are masked.
+    """Settings of the masks.
 
-    lowest, highest: bounds of the mask ratio; the lower bound rises from the first to the second over the run.
-    blockwise: hide one block, or the whole response. random_masks: ignore the trajectory. selection: how a mask ratio
-    picks a moment of it (`moment`).
+    lowest, highest: bounds of the mask ratio. The lower bound rises from `lowest` to `highest` over the run. blockwise:
+    hide one block instead of the full response. random_masks: ignore the trajectory. selection: how a mask ratio
+    selects a state of the trajectory (see `moment`).
     """
 
     lowest: float = 0.0
@@ -82,13 +87,13 @@ class MaskingConfig:
 
 
 def lowest_ratio(config: MaskingConfig, step: int, steps: int) -> float:
-    """The progressive lower bound of the mask ratio; the upper bound stays."""
+    """Return the lower bound of the mask ratio at a step. The upper bound is constant."""
     progress = min(step / steps, 1.0) if steps > 0 else 0.0
     return config.lowest + progress * (config.highest - config.lowest)
 
 
 def block_size(sizes: tuple[int, ...], epoch: float) -> int:
-    """The size at a fractional epoch: linear between entries, rounded down; the last entry stays."""
+    """Return the block size at a fractional epoch: linear between entries, rounded down; the last one at the end."""
     i = min(math.floor(epoch), len(sizes) - 1)
     if i == len(sizes) - 1:
         return sizes[-1]
@@ -96,17 +101,17 @@ def block_size(sizes: tuple[int, ...], epoch: float) -> int:
 
 
 def moment(ratio: float, start: int, end: int, states: int) -> int:
-    """Index of the trajectory state for a segment [start, end), counted from the end of the prompt.
+    """Return the index of the trajectory state for a segment [start, end), which counts from the end of the prompt.
 
-    A state is taken after its step, so index k shows k + 1 tokens: one more than the ratio asks for, and a ratio of 1
-    still shows one. It also supposes that the blocks of the teacher and of the training line up. That is how the
-    published training does it; `selection="segment"` ranks the segment's own positions instead.
+    A state is stored after its step, so state k shows k + 1 tokens: one more than the ratio specifies. A ratio of 1
+    shows one token. The index also assumes that teacher blocks and training blocks are aligned. The published training
+    does the same. With `selection="segment"` only the order within the segment counts instead.
     """
     return min(start + int((1 - ratio) * (end - start)), states - 1)
 
 
 def hidden_by_order(sequence: Sequence, start: int, end: int, ratio: float, selection: Selection) -> Bools:
-    """Which positions of the segment the teacher had not committed yet. [end - start]"""
+    """Return whether each position of the segment is hidden: the teacher commits it later. bool [end - start]"""
     assert sequence.order is not None
     order = sequence.order[start:end]
     if selection == "published":
@@ -119,10 +124,10 @@ def hidden_by_order(sequence: Sequence, start: int, end: int, ratio: float, sele
 
 
 def segment(sequence: Sequence, config: MaskingConfig, size: int, to_padding: bool, draws: Draws) -> tuple[int, int]:
-    """[start, end) of the positions that may carry the loss; empty where there is no response.
+    """Draw a block of the response evenly and return the [start, end) of positions that may have a loss.
 
-    One block of the response, drawn evenly. The one after the last whole block runs to the end of the padding, which is
-    how runs of end tokens are learned. to_padding: the padding counts as response when blocks are counted (Dream).
+    After the last complete block, the segment extends to the end of the padding, so that the model learns runs of end
+    tokens. Without a response the segment is empty. to_padding: padding counts as response (Dream).
     """
     length = len(sequence.ids)
     response = (length if to_padding else sequence.full) - sequence.prompt
@@ -138,14 +143,14 @@ def segment(sequence: Sequence, config: MaskingConfig, size: int, to_padding: bo
 
 @dataclass(frozen=True)
 class Noisy:
-    """A masked sequence: ids int32 [L] as the model sees them; lost bool [L], True where the loss is taken."""
+    """A masked sequence. ids: int32 [L], with mask tokens. lost: bool [L], True for positions with a loss."""
 
     ids: Ints
     lost: Bools
 
 
 def hide(sequence: Sequence, start: int, end: int, hidden: Bools, mask_id: int) -> Noisy:
-    """Hide these positions of the segment and everything after it."""
+    """Hide all positions after the segment, and in it those of `hidden`, bool [end - start]. Return the result."""
     ids, lost = sequence.ids.copy(), np.zeros(len(sequence.ids), np.bool_)
     lost[start:end] = hidden
     ids[lost] = mask_id
@@ -157,7 +162,7 @@ def hide(sequence: Sequence, start: int, end: int, hidden: Bools, mask_id: int) 
 def noisy_pair(
     sequence: Sequence, config: MaskingConfig, size: int, ratio: float, draws: Draws, mask_id: int, to_padding: bool
 ) -> tuple[Noisy, Noisy]:
-    """The sequence hidden at `ratio`, and its complement: the same segment with the other positions hidden."""
+    """Return the sequence with hidden positions at `ratio`, and its complement with the others hidden."""
     start, end = segment(sequence, config, size, to_padding, draws)
     if start == end:
         hidden = np.zeros(0, np.bool_)

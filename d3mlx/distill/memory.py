@@ -1,7 +1,8 @@
-"""How much memory a training run will take, counted from shapes before a weight is loaded.
+"""Estimate of the memory of a training run, from shapes, before a weight is loaded.
 
-What the backward pass keeps is counted per layer and token: the inputs of every product, the attention probabilities,
-and the parts of SwiGLU. With gradient checkpointing a layer keeps its input alone, and one layer at a time the rest.
+The values stored for the backward pass are counted per layer and token: the inputs of all products, the attention
+probabilities, and the parts of SwiGLU. With gradient checkpointing each layer stores only its input, and one layer at a
+time stores the other values.
 """
 
 from __future__ import annotations
@@ -20,15 +21,16 @@ from d3mlx.errors import MemoryLimitError
 from d3mlx.models.transformer import Shape
 
 MASTER = 4
-"""Bytes of a trainable parameter: weights, moments and gradients are float32."""
+"""Bytes per trainable parameter. Weights, moments and gradients are float32."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Bytes.
+    """Estimated memory in bytes.
 
-    weights: of the model. training: float32 weights, two moments, two gradients and a cast copy of what is trained.
-    activations: what the backward pass of one forward keeps, and what it works on. head: logits and their gradients.
+    weights: of the model. training: float32 weights, two moments, two gradients and a cast copy of the trainable
+    parameters. activations: stored for the backward pass of one forward, and used in it. head: logits and their
+    gradients.
     """
 
     weights: int
@@ -38,11 +40,12 @@ class Estimate:
 
     @property
     def total(self) -> int:
+        """Return the sum of all parts."""
         return self.weights + self.training + self.activations + self.head
 
 
 def lora_parameters(shape: Shape, config: DistillConfig) -> int:
-    """Of one layer."""
+    """Return the number of LoRA parameters per layer."""
     queries, kv = shape.hidden + shape.query_width, shape.hidden + shape.kv_width
     sizes = {"q": queries, "k": kv, "v": kv, "o": queries}
     sizes |= dict.fromkeys(("gate", "up", "down"), shape.hidden + shape.ff)
@@ -50,7 +53,7 @@ def lora_parameters(shape: Shape, config: DistillConfig) -> int:
 
 
 def layer_values(shape: Shape, length: int, config: DistillConfig) -> int:
-    """Values that the backward pass keeps of one layer for one token."""
+    """Return the number of values stored for the backward pass, per layer and token."""
     attention = shape.hidden + 2 * shape.query_width + 2 * shape.kv_width + 2 * shape.heads * length
     feed_forward = 2 * shape.hidden + 5 * shape.ff
     lora = len(config.targets) * config.rank if config.fine_tune_type == "lora" else 0
@@ -58,7 +61,7 @@ def layer_values(shape: Shape, length: int, config: DistillConfig) -> int:
 
 
 def estimate(checkpoint: Checkpoint, config: DistillConfig, processes: int = 1) -> Estimate:
-    """Memory of one process's share of a micro-batch of full length."""
+    """Return the memory for one process's share of a micro-batch of maximum length."""
     shape: Shape = checkpoint.args.shape()
     on_cpu = mx.default_device() == mx.Device(mx.cpu)
     in_float32 = on_cpu and checkpoint.parameters < SMALL
@@ -73,8 +76,8 @@ def estimate(checkpoint: Checkpoint, config: DistillConfig, processes: int = 1) 
     layer = layer_values(shape, config.max_length, config) * tokens * width
     activations = layer * (layers + 1)
     if config.grad_checkpoint:
-        # A layer that is computed again has all its values and their gradients at once: 2.3 times the values where
-        # measured, and a margin.
+        # Memory contains all values of the recomputed layer and their gradients at the same time. Measured: 2.3 times
+        # the values; the rest is a margin.
         activations = shape.hidden * tokens * width * layers + int(2.5 * layer)
     rows = sequences * max(config.block_sizes) if config.objective == "d3llm" and config.blockwise else tokens
     logits = checkpoint.args.logit_width
@@ -88,10 +91,10 @@ def estimate(checkpoint: Checkpoint, config: DistillConfig, processes: int = 1) 
 
 
 def refuse_if_over_limit(needed: Estimate, force: bool) -> None:
-    """Raise MemoryLimitError with what helps, unless `force`."""
+    """Raise MemoryLimitError if the estimate exceeds the memory of this machine, unless `force`."""
     limit = memory_limit()
     if needed.total > limit and not force:
         raise MemoryLimitError(
-            f"Training needs about {needed.total / 1e9:.1f} GB and this machine can give {limit / 1e9:.1f} GB; use "
+            f"Training needs about {needed.total / 1e9:.1f} GB, but this machine can use {limit / 1e9:.1f} GB. Use "
             "--grad-checkpoint, a smaller --batch-size or --max-length, quantized weights, or --force to try anyway."
         )

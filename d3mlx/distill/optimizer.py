@@ -1,4 +1,4 @@
-"""AdamW with gradient clipping and, if wanted, a moving average of the weights, as one fused update per array."""
+"""AdamW with gradient clipping and an optional moving average of the weights, as one fused update per array."""
 
 from __future__ import annotations
 
@@ -16,7 +16,11 @@ Schedule = Literal["constant", "cosine", "late-cosine"]
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """warmup: steps in which the rate rises linearly. average: decay of the moving average; None keeps none."""
+    """Settings of the optimizer.
+
+    warmup: steps in which the rate increases linearly. clip: limit of the norm of the gradients. average: decay of the
+    moving average of the weights; None turns it off.
+    """
 
     peak_rate: float = 1.5e-3
     final_rate: float = 3e-5
@@ -29,9 +33,9 @@ class OptimizerConfig:
     average: float | None = 0.999
 
     def rate(self, step: int, steps: int) -> float:
-        """Linear warm-up, then level (constant), or cosine down to `final_rate` at the end of the run.
+        """Return the learning rate of a step: linear warm-up, then constant or a cosine down to `final_rate`.
 
-        The cosine begins after the warm-up, or in the middle of the run (late-cosine).
+        The cosine begins after the warm-up, or with late-cosine in the middle of the run.
         """
         if step < self.warmup:
             return self.peak_rate * (step + 1) / self.warmup
@@ -46,7 +50,7 @@ class OptimizerConfig:
 
 @dataclass
 class State:
-    """Everything that a step changes. `average` is empty where no moving average is kept."""
+    """The arrays that a step changes. first, second: moments of the gradients. average: empty without an average."""
 
     weights: Arrays
     average: Arrays
@@ -55,20 +59,22 @@ class State:
 
     @classmethod
     def start(cls, weights: Arrays, averaged: bool = True) -> State:
+        """Return the state before the first step."""
         zeros = {name: mx.zeros_like(value) for name, value in weights.items()}
         return cls(dict(weights), dict(weights) if averaged else {}, zeros, dict(zeros))
 
     @property
     def result(self) -> Arrays:
-        """The weights that training is for."""
+        """Return the weights to use after training: the moving average if there is one."""
         return self.average or self.weights
 
     def flat(self) -> Arrays:
+        """Return all arrays by part and name, for a file."""
         return {f"{part}/{name}": value for part, arrays in vars(self).items() for name, value in arrays.items()}
 
     @classmethod
     def of_flat(cls, flat: Arrays) -> State:
-        """The state that `flat` gave."""
+        """Return the state for the result of `flat`."""
         parts: dict[str, Arrays] = {"weights": {}, "average": {}, "first": {}, "second": {}}
         for key, value in flat.items():
             part, name = key.split("/", 1)
@@ -81,7 +87,7 @@ Fused = Callable[..., tuple[mx.array, ...]]
 
 
 def fused_update(config: OptimizerConfig) -> Fused:
-    """The update of one array; scalars come as arrays so that one compiled function serves the whole run."""
+    """Return the function that updates one array. Scalars are arrays, so that it is compiled only once per run."""
     b1, b2 = config.betas
 
     def adamw(
@@ -109,14 +115,16 @@ def fused_update(config: OptimizerConfig) -> Fused:
 
 
 class Optimizer:
+    """AdamW for a run of a number of steps."""
+
     def __init__(self, config: OptimizerConfig, steps: int):
         self.config, self.steps = config, steps
         self.update = fused_update(config)
 
     def __call__(self, state: State, gradients: Arrays, step: int) -> tuple[State, mx.array]:
-        """The state after `step` (counted from 0) and the norm of the gradients before clipping."""
+        """Return the state after `step` (counted from 0) and the norm of the gradients before clipping."""
         config = self.config
-        # By name: arrays of a checkpoint come in another order, in which the same sum would round differently.
+        # Sum by name: a checkpoint returns arrays in another order, which would change the rounding.
         squares = (mx.square(gradients[name]).sum() for name in sorted(gradients))
         norm = mx.sqrt(sum(squares, start=mx.array(0.0)))
         shrink = mx.minimum(config.clip / (norm + 1e-6), 1.0)

@@ -1,4 +1,4 @@
-"""Prompts in rows of data. Every error names the file and the line."""
+"""Prompts in rows of data. Every error names the file and the row."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ from d3mlx.models import DiffusionModel
 from d3mlx.prompt import Prompt, encode
 
 EMBEDDED = "embedded"
-"""Name of the generated word problems as a source of data."""
+"""Name of the built-in word problems as a source of data."""
 
 EMBEDDED_ROWS = 2500
+"""Default number of built-in word problems."""
 
 
 def messages_of(location: str, value: Any) -> list[dict[str, str]]:
-    """Return the chat messages of a row. Raises DataError unless each has a role and a content."""
+    """Return the chat messages of a row. Raises DataError if one has no role or content."""
     if (
         not isinstance(value, list)
         or not value
@@ -35,13 +36,13 @@ def messages_of(location: str, value: Any) -> list[dict[str, str]]:
 
 
 def prompt_of(location: str, row: dict[str, Any], raw: bool) -> Prompt:
-    """Return the prompt of a row: messages, or a text that becomes one user message unless `raw`."""
+    """Return the prompt of a row: messages, or a text, as one user message unless `raw`. Raises DataError."""
     if "messages" in row:
         if raw:
-            raise DataError(f"{location}: chat messages cannot be taken raw; give a prompt, or leave --raw out.")
+            raise DataError(f"{location}: cannot use chat messages with --raw. Give a prompt, or leave out --raw.")
         messages = messages_of(location, row["messages"])
         if messages[-1]["role"] == "assistant":
-            raise DataError(f"{location}: the messages end with the assistant's; a prompt ends with the user's.")
+            raise DataError(f"{location}: the last message is from the assistant. It must be from the user.")
         return messages
     text = row.get("prompt", row.get("question"))
     if not isinstance(text, str) or not text.strip():
@@ -58,20 +59,20 @@ def ids_of(location: str, tokenizer: Any, prompt: Prompt) -> list[int]:
 
 
 def check_length(location: str, model: DiffusionModel, ids: list[int], new_tokens: int) -> None:
-    """Raise DataError unless prompt and answer fit the model's context and the prompt holds no mask."""
+    """Raise DataError if prompt and answer exceed the model's context, or if the prompt contains mask tokens."""
     if len(ids) + new_tokens > model.args.context:
         raise DataError(
             f"{location}: the prompt ({len(ids)} tokens) and {new_tokens} new tokens exceed the model's context of "
             f"{model.args.context}."
         )
     if model.args.mask_token_id in ids:
-        raise DataError(f"{location}: the prompt holds the mask token.")
+        raise DataError(f"{location}: the prompt contains the mask token. Remove it.")
 
 
 def questions(
     source: str, model: DiffusionModel, tokenizer: Any, new_tokens: int, raw: bool, limit: int | None
 ) -> list[Question]:
-    """Return the prompts of a JSONL or parquet file, or embedded problems, tokenized with the chat template."""
+    """Return the tokenized prompts of a JSONL or parquet file, or of built-in problems. Raises DataError."""
     if source == EMBEDDED:
         rows: Iterator[tuple[str, dict[str, Any]]] = embedded_rows(limit or EMBEDDED_ROWS)
     else:
@@ -88,13 +89,13 @@ def questions(
 
 
 def embedded_rows(count: int) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield training problems as rows with a prompt, a completion and an answer."""
+    """Yield built-in training problems as rows with a prompt, a completion and an answer."""
     for i in range(count):
         task = problem(i)
         yield f"problem {i}", {"prompt": task.question, "completion": task.solution, "answer": task.answer}
 
 
 def vocabulary_fingerprint(tokenizer: Any) -> str:
-    """Return a hash of every token and its id; it differs between vocabularies."""
+    """Return a hash of all tokens and their ids."""
     pairs = sorted(tokenizer.get_vocab().items())
     return hashlib.sha256(json.dumps(pairs).encode()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""Record a set of prompts into a folder, resumable and shared between processes."""
+"""Recording of trajectories into a folder. A run can be interrupted and resumed, and use several processes."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from d3mlx.files import locked
 from d3mlx.models import DiffusionModel
 
 Done = Callable[[Trajectory | None, int, int], None]
-"""Takes a trajectory (None at the start), the number of prompts that this process has done, and its total."""
+"""Receives a trajectory (None at the start), and this process's numbers of finished and of all prompts."""
 
 
 def settings_of(model: DiffusionModel, tokenizer: Any, **options: Any) -> dict[str, Any]:
-    """Return the settings of a folder. A run with other values is refused; training checks the tokenizer."""
+    """Return the settings of a folder. Runs with other values are refused. Training checks the tokenizer."""
     return {
         "family": model.family,
         "mask_id": model.args.mask_token_id,
@@ -35,19 +35,19 @@ def settings_of(model: DiffusionModel, tokenizer: Any, **options: Any) -> dict[s
 
 
 def wait_for_all() -> None:
-    """Return when every process has called this."""
+    """Wait until every process has called this."""
     if mx.distributed.init().size() > 1:
         mx.eval(mx.distributed.all_sum(mx.array(1.0)))
 
 
 def alone(folder: Path) -> AbstractContextManager[None]:
-    """Let no other run write to the folder meanwhile: the first process locks it for all processes of this run."""
+    """Lock the folder against other runs. The first process does so for all processes of this run."""
     return locked(folder) if mx.distributed.init().rank() == 0 else nullcontext()
 
 
 def claim(folder: Path, values: dict[str, Any]) -> set[int]:
-    """Open the folder in every process. Return the rows in it, the same for all processes."""
-    settings = Settings(values, "trajectories", "give the same settings, or another folder.", NOT_COMPARED)
+    """Open the folder in every process and return its rows, which are the same in all. Raises ConfigError."""
+    settings = Settings(values, "trajectories", "use the same settings, or choose another folder.", NOT_COMPARED)
     done = open_store(folder, settings)
     wait_for_all()
     if mx.distributed.init().rank() == 0:
@@ -66,12 +66,12 @@ def record_all(
     report: Done,
     batch_size: int = MAX_BATCH,
 ) -> None:
-    """Decode the questions that are not in the folder, `batch_size` at a time; this process's share of several."""
+    """Record this process's share of the questions that are not in the folder, `batch_size` at a time."""
     world = mx.distributed.init()
     with alone(folder):
         done = claim(folder, {**settings, **config.settings(model.family)})
-        missing = [question for question in questions if question.row not in done]
-        mine = missing[world.rank() :: world.size()]
+        remaining = [question for question in questions if question.row not in done]
+        mine = remaining[world.rank() :: world.size()]
         with writing_to(folder, world.rank(), shard) as writer:
             report(None, 0, len(mine))
             for number, trajectory in enumerate(record(model, tokenizer, mine, config, batch_size), 1):

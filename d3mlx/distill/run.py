@@ -23,40 +23,42 @@ from d3mlx.errors import ConfigError
 from d3mlx.files import fingerprint, holds_files, locked
 
 MakeWatcher = Callable[[DistillConfig, int], Any]
-"""The display of a run of a number of examples."""
+"""Makes the display of a run, for a configuration and a number of examples."""
 
 
 def memory_needed(config: DistillConfig) -> Estimate:
-    """What the run will take, from the checkpoint's headers alone. Raises CheckpointError."""
+    """Return the memory of a run, estimated from the checkpoint's headers. Raises CheckpointError."""
     return estimate(open_checkpoint(fetch(config.model)), config, mx.distributed.init().size())
 
 
 def check_folder(config: DistillConfig, resume: bool) -> None:
-    """Raise ConfigError if the adapter folder holds a run that is neither resumed nor the same, or anything else."""
+    """Raise ConfigError if the adapter folder contains other files, or a run that does not fit this one."""
     folder = Path(config.adapter_path)
     foreign = holds_files(folder) and ((folder / WEIGHTS).exists() or not (folder / STATE).is_file())
     started = (folder / CHECKPOINT).is_file()
     if started and not resume:
-        raise ConfigError(f"{folder} already holds a run; go on with --resume, or give another --adapter-path.")
+        raise ConfigError(
+            f"{folder} already contains a run. Continue it with --resume, or choose another --adapter-path."
+        )
     if resume and not started:
-        raise ConfigError(f"{folder} holds no run to resume.")
+        raise ConfigError(f"{folder} contains no run to resume.")
     if started:
         check_same_run(config, read_state(folder))
     elif foreign:
-        raise ConfigError(f"{folder} holds other files and no run; give another --adapter-path.")
+        raise ConfigError(f"{folder} contains other files. Choose another --adapter-path.")
 
 
 def distill(
     config: DistillConfig, make_watcher: MakeWatcher, resume: bool = False, stop_after: int | None = None
 ) -> int:
-    """Train to the end, or for `stop_after` steps; the number of steps done, 0 if the run had ended before.
+    """Train to the end, or for `stop_after` steps. Return the number of steps, 0 if the run was already complete.
 
-    Raises ConfigError, DataError, CheckpointError; the adapter folder is as it was if the run cannot begin.
+    Raises ConfigError, DataError, CheckpointError. If the run cannot begin, the adapter folder does not change.
     """
     world = mx.distributed.init()
     writes = world.rank() == 0
     if config.batch_size % world.size():
-        raise ConfigError(f"batch-size {config.batch_size} cannot be shared evenly by {world.size()} processes.")
+        raise ConfigError(f"batch-size must be a multiple of the {world.size()} processes, not {config.batch_size}.")
     if writes:
         check_folder(config, resume)
     checkpoint = open_checkpoint(fetch(config.model))
@@ -84,7 +86,7 @@ def distill(
 
 
 def prepare(config: DistillConfig, force: bool) -> Estimate:
-    """The estimate; MemoryLimitError if it exceeds what this machine can give, unless `force`."""
+    """Return the memory estimate. Raises MemoryLimitError if it exceeds this machine's memory, unless `force`."""
     needed = memory_needed(config)
     refuse_if_over_limit(needed, force)
     return needed

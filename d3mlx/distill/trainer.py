@@ -1,8 +1,8 @@
 """The training loop: passes from an objective, gradients, an optimizer, checkpoints, a log.
 
-Step-based throughout: what step k does depends on the seed and k alone, so a killed and resumed run ends with the
-weights of an uninterrupted one. Trainable parameters are kept in float32 and cast to the dtype that the model computes
-in. Started by `mlx.launch`, every process takes its share of each pass; the first one writes.
+Step k depends only on k and the seed, so a killed and resumed run ends with the weights of an uninterrupted run.
+Trainable parameters are stored in float32 and cast to the dtype in which the model computes. With `mlx.launch`, every
+process computes its share of each pass, and the first process writes the files.
 """
 
 from __future__ import annotations
@@ -30,16 +30,18 @@ from d3mlx.errors import CheckpointError, DataError
 from d3mlx.files import append, save_arrays
 
 Monitor = Callable[[nn.Module], dict[str, float]]
-"""Figures about a model for the log."""
+"""Returns figures of a model for the log."""
 
 Saver = Callable[[Arrays, int], None]
-"""Told of the trained weights and the number of steps done, behind every checkpoint and again when a run resumes."""
+"""Receives the trained weights and the number of finished steps, after every checkpoint and when a run resumes."""
 
 CHECKPOINT = "checkpoint.safetensors"
 
 
 @dataclass(frozen=True)
 class TrainConfig:
+    """Length of a run and the intervals, in steps, of log, checkpoints and monitor."""
+
     steps: int
     seed: int = 0
     log_every: int = 50
@@ -50,7 +52,7 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class Report:
-    """A step as it happened: `step` counts from 1; tokens are positions forwarded, over all processes."""
+    """Result of a step. step: counts from 1. sequences, tokens: in all forwards of all processes."""
 
     step: int
     loss: float
@@ -65,17 +67,22 @@ class Report:
 class Watcher(Protocol):
     """A display of a run."""
 
-    def begin(self, first: int, steps: int) -> None: ...
+    def begin(self, first: int, steps: int) -> None:
+        """Show a run of `steps` steps of which `first` are finished."""
+        ...
 
-    def step(self, report: Report) -> None: ...
+    def step(self, report: Report) -> None:
+        """Show the result of a step."""
+        ...
 
 
 def save_checkpoint(folder: Path, state: State, step: int) -> None:
+    """Write the checkpoint after `step` steps."""
     save_arrays(folder / CHECKPOINT, state.flat(), {"step": str(step)})
 
 
 def load_checkpoint(folder: Path) -> tuple[State, int] | None:
-    """The state and the number of steps done, None where no checkpoint is. Raises CheckpointError if it is damaged."""
+    """Return the state and the number of finished steps; None without a checkpoint. Raises CheckpointError."""
     path = folder / CHECKPOINT
     if not path.exists():
         return None
@@ -85,11 +92,11 @@ def load_checkpoint(folder: Path) -> tuple[State, int] | None:
         arrays, metadata = loaded
         return State.of_flat(arrays), int(metadata["step"])
     except (CheckpointError, RuntimeError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{path} is damaged, so the run cannot be resumed; train into another folder.") from error
+        raise CheckpointError(f"Cannot resume the run: {path} is damaged. Train into another folder.") from error
 
 
 class Log:
-    """log.jsonl: one record every `every` steps, its losses the means since the record before."""
+    """The file log.jsonl with one record per `every` steps. Its losses are means since the previous record."""
 
     def __init__(self, path: Path, every: int):
         self.path, self.file, self.every = path, path.open("ab"), every
@@ -97,6 +104,7 @@ class Log:
         self.began = time.perf_counter()
 
     def step(self, report: Report, last: bool, figures: Callable[[], dict[str, float]]) -> None:
+        """Add a step, and write a record if it is due. figures: called for a record only."""
         self.reports.append(report)
         if report.step % self.every and not last:
             return
@@ -117,11 +125,12 @@ class Log:
         self.reports, self.began = [], time.perf_counter()
 
     def close(self) -> None:
+        """Close the file."""
         self.file.close()
 
 
 class Trainer:
-    """Trains the trainable parameters of `model` and leaves the result in it."""
+    """Trains the trainable parameters of `model` in place."""
 
     def __init__(
         self, model: nn.Module, objective: Objective, config: TrainConfig, folder: Path, saver: Saver | None = None
@@ -134,18 +143,20 @@ class Trainer:
 
     @property
     def writes(self) -> bool:
+        """Return whether this process writes the files."""
         return self.world.rank() == 0
 
     def put(self, weights: Arrays) -> None:
+        """Set the model's weights, cast to its dtype."""
         self.model.update(tree_unflatten([(name, value.astype(self.dtype)) for name, value in weights.items()]))
 
     def begin(self, resume: bool) -> tuple[State, int]:
-        """The state to go on from, the same in every process. Raises CheckpointError."""
+        """Return the state and the step to begin with, the same in every process. Raises CheckpointError."""
         state, step = self.own_state(resume)
         return self.from_first(state, step) if self.world.size() > 1 else (state, step)
 
     def own_state(self, resume: bool) -> tuple[State, int]:
-        """The state that this process knows of. Raises CheckpointError if a checkpoint is not of this model."""
+        """Return this process's state and step. Raises CheckpointError if the checkpoint does not fit the model."""
         trainable: Any = tree_flatten(self.model.trainable_parameters())
         weights = {name: value.astype(mx.float32) for name, value in trainable}
         start = State.start(weights, averaged=self.config.optimizer.average is not None)
@@ -154,19 +165,21 @@ class Trainer:
         shapes, wanted = ({name: value.shape for name, value in s.flat().items()} for s in (state, start))
         if shapes != wanted:
             raise CheckpointError(
-                f"{self.folder / CHECKPOINT} was written with other trainable parameters; resume with the settings it "
-                "was made with, or train into an empty folder."
+                f"{self.folder / CHECKPOINT} has other trainable parameters. Resume with the settings of that run, or "
+                "train into an empty folder."
             )
         return state, step
 
     def from_first(self, state: State, step: int) -> tuple[State, int]:
-        """The first process's state, on every process: the others may not see its folder."""
+        """Return the state and step of the first process in every process. Others may not have access to its folder."""
         share = 1.0 if self.writes else 0.0
         shared = {name: mx.distributed.all_sum(value * share) for name, value in state.flat().items()}
         mx.eval(shared)
         return State.of_flat(shared), int(float(mx.distributed.all_sum(mx.array(step * share))))
 
     def gradients(self, forward: Any, state: State) -> tuple[tuple[mx.array, Terms], Arrays]:
+        """Return the loss of a forward with its terms, and the gradients."""
+
         def loss(weights: Arrays) -> tuple[mx.array, Terms]:
             self.put(weights)
             return self.objective.loss(self.model, forward)
@@ -174,7 +187,7 @@ class Trainer:
         return mx.value_and_grad(loss)(state.weights)
 
     def step(self, passes: list[Any], state: State) -> tuple[dict[str, mx.array], Arrays]:
-        """The sums of all passes: loss and its terms, and the gradients, over all processes."""
+        """Return the sums over all passes, as means of all processes: loss and its terms, and the gradients."""
         values: dict[str, mx.array] = {}
         total: Arrays = {}
         for i, forward in enumerate(passes):
@@ -182,12 +195,12 @@ class Trainer:
             for name, part in {"loss": value, **terms}.items():
                 values[name] = values[name] + part if name in values else part
             total = {name: total[name] + g for name, g in gradients.items()} if total else gradients
-            # One pass at a time, so that its activations are freed before the next one's exist; and apart from the
-            # optimizer, in whose graph MLX would recompute all checkpointed layers before it needs the first.
+            # Evaluate one pass at a time, so that its activations are freed before the next pass. Evaluate before the
+            # optimizer: with it in the same graph, MLX would recompute all checkpointed layers at the same time.
             evaluate = mx.async_eval if i + 1 == len(passes) else mx.eval
             evaluate(values, total)
         if self.world.size() > 1:
-            # The helper nests what it is given by the dots in its names.
+            # average_gradients returns a nested dict, split at the dots of the names.
             total = dict(tree_flatten(nn.average_gradients(total)))
             values = dict(tree_flatten(nn.average_gradients(values)))
         return values, total
@@ -199,15 +212,15 @@ class Trainer:
         stop_after: int | None = None,
         watcher: AbstractContextManager[Watcher] | None = None,
     ) -> int:
-        """Train to the last step, or stop after `stop_after` steps of this call; return the number of steps it did.
+        """Train to the last step, or for `stop_after` steps. Return the number of steps of this call.
 
-        watcher: the display of the run, told of every step by the process that writes; none shows nothing.
-        Raises DataError, before anything of that step is saved, if the loss is not a number.
+        watcher: display of the run, used by the process that writes. Raises DataError if the loss is not a number. In
+        this case nothing of the step is saved.
         """
         state, first = self.begin(resume)
         last = self.config.steps if stop_after is None else min(first + stop_after, self.config.steps)
         if first and self.writes and self.saver is not None:
-            # A run that was killed behind its checkpoint has not been told of it.
+            # A run that was killed after its checkpoint may not have saved these weights.
             self.saver(state.result, first)
         with ExitStack() as stack:
             watch = stack.enter_context(watcher) if watcher is not None and self.writes else None
@@ -226,7 +239,7 @@ class Trainer:
                 values, gradients = self.step(passes, state)
                 state, norm = self.optimizer(state, gradients, step)
                 mx.async_eval(state.flat(), values, norm)  # type: ignore[no-untyped-call]
-                # The next batch is drawn while this step computes.
+                # Draw the next batch while this step is computed.
                 passes = self.objective.passes(step + 1) if step + 1 < last else []
                 done = step + 1
                 numbers = {name: float(value) for name, value in values.items()}
@@ -247,24 +260,26 @@ class Trainer:
         return last - first
 
     def seed_of(self, step: int) -> int:
-        """Seed of MLX's own generator, which dropout draws from."""
+        """Return the seed of MLX's own generator for a step, which dropout uses."""
         return int(np.random.SeedSequence([self.config.seed, step, self.world.rank()]).generate_state(1)[0])
 
     def check(self, loss: float, norm: float, step: int) -> None:
+        """Raise DataError if the loss or the norm of the gradients is not finite."""
         if not math.isfinite(loss) or not math.isfinite(norm):
             raise DataError(
-                f"The loss or its gradient is not a number in step {step + 1}, which trained on "
-                f"{self.objective.origin(step)}; look at that data, or lower the learning rate."
+                f"The loss or its gradient is not a number in step {step + 1}, which used "
+                f"{self.objective.origin(step)}. Check this data, or lower the learning rate."
             )
 
     def measured(self, state: State, monitor: Monitor | None, done: int) -> dict[str, float]:
+        """Return the monitor's figures, if they are due."""
         if monitor is None or (done % self.config.monitor_every and done != self.config.steps):
             return {}
         self.put(state.result)
         return monitor(self.model)
 
     def save(self, state: State, done: int) -> None:
-        """The checkpoint first: weights without one could not be told from another run's."""
+        """Write the checkpoint, then the weights. Weights without a checkpoint would look like those of another run."""
         save_checkpoint(self.folder, state, done)
         if self.saver is not None:
             self.saver(state.result, done)

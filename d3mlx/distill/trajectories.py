@@ -1,4 +1,4 @@
-"""Trajectories: the order in which a teacher commits an answer, recorded from the Steps of its decode."""
+"""Trajectories: the order in which a teacher commits the tokens of an answer, recorded while it decodes."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ from d3mlx.request import Step
 
 Ints = NDArray[np.int32]
 TEMPERATURES = (0.0, 0.1, 0.2, 0.3, 0.4)
-"""Of the attempts at a question whose answer can be checked."""
-
+"""Temperatures of the attempts at a question with a known answer."""
 
 MOST_STEPS = 2**15 - 1
-"""Most steps of a decode: ranks are 16-bit numbers."""
+"""Limit of the steps of a decode: ranks are 16-bit numbers."""
 
 
 @dataclass(frozen=True)
 class Trajectory:
-    """A decode, without its logits.
+    """A decoded answer and the order of its commits.
 
-    prompt [P] and tokens [N] are ids; ranks [N] int16 is the step at which each position got its final token: was
-    committed, or filled because the answer had ended. row: which prompt of the source it answers.
+    row: index of the prompt in the source. prompt: int32 [P], ids. tokens: int32 [N], ids after the prompt. ranks:
+    int16 [N], the step that committed each position, or that filled it after the end of the answer. correct: None if
+    unknown. attempts: number of decodes of the question.
     """
 
     row: int
@@ -51,31 +51,39 @@ class Trajectory:
 
     @property
     def states(self) -> int:
+        """Return the number of steps."""
         return int(self.ranks.max()) + 1 if len(self.ranks) else 0
 
     def step(self, index: int) -> tuple[Ints, Ints]:
-        """Positions that step `index` committed or filled, ascending from the end of the prompt, and their tokens."""
+        """Return the positions that step `index` committed or filled, and their tokens, both int32 [n].
+
+        Positions count from the end of the prompt and ascend.
+        """
         positions = np.flatnonzero(self.ranks == index).astype(np.int32)
         return positions, self.tokens[positions]
 
 
 @dataclass(frozen=True)
 class Teacher(Options):
-    """One token per forward, block after block: the most likely for LLaDA, the one of lowest entropy for Dream."""
+    """Decoder that commits one token per forward in sequential blocks.
 
-    block_size: int | None = option("Tokens in a block of the teacher's decode.", 32, BLOCK_SIZE, common=True)
+    The token is the most likely for LLaDA, and the one with the lowest entropy for Dream.
+    """
+
+    block_size: int | None = option("Tokens per block of the teacher's decode.", 32, BLOCK_SIZE, common=True)
     cache: Literal["none", "selective"] | None = option(
-        "What a forward reads from the KV cache: nothing, as published; or what it cannot change, which is faster and "
-        "changes a few answers.",
+        "Use no KV cache (none), as published, or the selective cache, which is faster and changes a few answers.",
         "none",
         common=True,
     )
 
     def build(self, family: str) -> Decoder:
+        """Return the decoder for a model family."""
         traits = traits_of(family)
         options = self.filled(traits)
         cache = NoCache() if options.cache == "none" else Selective().on_no_machine().build(family).cache
-        # No entropy is below 0, so every step commits what progress is forced with: the lowest entropy of the block.
+        # Entropy is never below 0, so no token passes this rule. Every step commits only the token that the rule
+        # forces: the one with the lowest entropy of the block.
         lowest = Entropy(0.0, inclusive=False, best_always=False, force_likeliest=False)
         rule = Quota("confidence") if traits.sampler == "quota" else lowest
         return Decoder(SequentialBlocks(options.block_size), rule, cache)
@@ -83,10 +91,11 @@ class Teacher(Options):
 
 @dataclass(frozen=True)
 class RecordConfig:
-    """How answers are recorded.
+    """Settings of a recording. Raises ConfigError.
 
-    max_tokens: length of the canvas. teacher: how it decodes. early_stop: fill what follows the first end token
-    instead of decoding it. check: compare answers with the given ones and try again at rising temperatures.
+    max_tokens: length of the answer. teacher: the decoder. early_stop: fill the positions after the first end token
+    instead of decoding them. check: compare answers with the correct ones, and repeat wrong answers at higher
+    temperatures.
     """
 
     max_tokens: int = 256
@@ -97,17 +106,17 @@ class RecordConfig:
 
     def __post_init__(self) -> None:
         if not 1 <= self.max_tokens <= MOST_STEPS:
-            raise ConfigError(f"max-tokens of a trajectory must be from 1 to {MOST_STEPS:,}, not {self.max_tokens}.")
+            raise ConfigError(f"max-tokens must be from 1 to {MOST_STEPS:,}, not {self.max_tokens}.")
 
     def settings(self, family: str) -> dict[str, Any]:
-        """Return everything that the answers depend on, defaults written out, as a folder records it."""
+        """Return all settings that change answers, with the family's defaults, for the settings of a folder."""
         own = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "teacher"}
         return own | vars(self.teacher.filled(traits_of(family)))
 
 
 @dataclass(frozen=True)
 class Question:
-    """A prompt as token ids, the row of its source, and its right answer if one is known."""
+    """A prompt as token ids, the row of its source, and its correct answer if it is known."""
 
     row: int
     prompt: list[int]
@@ -116,7 +125,7 @@ class Question:
 
 @dataclass
 class Attempt:
-    """One decode of a question. ranks: int16 [N], the step that committed or filled each position, -1 before."""
+    """One decode of a question. ranks: int16 [N], the step that committed or filled each position; -1 before it."""
 
     question: Question
     number: int
@@ -141,14 +150,15 @@ class Attempt:
         return cls(question, number, generation, np.full(config.max_tokens, -1, np.int16))
 
     def take(self, step: Step) -> None:
+        """Record the positions of a step."""
         first = self.generation.canvas.prompt_length
         self.ranks[step.positions - first] = step.index
         self.ranks[step.filled - first] = step.index
 
     def trajectory(self, check: bool) -> Trajectory:
-        """Return the finished decode; with `check`, whether its answer is the given one, if there is one."""
+        """Return the trajectory of the finished decode. With `check` and a known answer, `correct` is set."""
         canvas, answer = self.generation.canvas, self.question.answer
-        correct = is_right(self.generation.text, answer) if check and answer is not None else None
+        correct = is_correct(self.generation.text, answer) if check and answer is not None else None
         prompt, tokens = np.split(canvas.tokens, [canvas.prompt_length])
         attempts = self.number + 1 if correct is not None else 1
         return Trajectory(self.question.row, prompt, tokens, self.ranks, correct, attempts)
@@ -161,10 +171,10 @@ def record(
     config: RecordConfig,
     batch_size: int = MAX_BATCH,
 ) -> Iterator[Trajectory]:
-    """Decode the questions, `batch_size` at a time, and yield each one's trajectory when it is done, so not in order.
+    """Decode the questions, `batch_size` at a time, and yield each trajectory when it is complete, so in any order.
 
-    With `config.check` an answer that is wrong is tried again, up to five times in all; the last one is kept in any
-    case. A trajectory does not depend on the batch size, except in a near tie (see `engine.step`).
+    With `config.check`, a question with a wrong answer is decoded up to five times. The last answer is yielded even if
+    it is wrong. A trajectory does not depend on the batch size, except in a near tie (see `engine.step`).
     """
     waiting = deque((question, 0) for question in questions)
     running: dict[Generation, Attempt] = {}
@@ -193,7 +203,7 @@ WORDS = re.compile(r"answer is", re.IGNORECASE)
 
 
 def stated_answer(text: str) -> str | None:
-    """The answer that a solution states: the last box, else what "answer is" says, else the last number."""
+    """Return the answer of a solution: the last box, or the number after "answer is", or the last number."""
     answer = last_boxed(text) or after_words(text)
     if answer is None and (numbers := NUMBER.findall(text)):
         answer = numbers[-1]
@@ -201,21 +211,22 @@ def stated_answer(text: str) -> str | None:
 
 
 def after_words(text: str) -> str | None:
-    """The number of the sentence that "answer is" begins last, behind its equal sign if it has one."""
-    _, *said = WORDS.split(text)
-    if not said:
+    """Return the number after the last "answer is" in the same sentence; after its equal sign if there is one."""
+    _, *parts = WORDS.split(text)
+    if not parts:
         return None
-    sentence = re.split(r"\.(?!\d)|\n", said[-1])[0]
+    sentence = re.split(r"\.(?!\d)|\n", parts[-1])[0]
     number = NUMBER.search(sentence.rsplit("=", 1)[-1])
     return number.group() if number else None
 
 
 def normalized(answer: str) -> str:
-    """Lower case without commas, dollar signs and spaces; a final full stop goes too, and zeros that say nothing."""
+    """Return an answer in lower case without commas, dollar signs, spaces, final full stop and extra zeros."""
     plain = re.sub(r"[,$\s]", "", answer.lower()).rstrip(".")
     plain = re.sub(r"^(-?)0+(?=\d)", r"\1", plain)
     return plain.rstrip("0").rstrip(".") if re.fullmatch(r"-?\d+\.\d+", plain) else plain
 
 
-def is_right(text: str, answer: str) -> bool:
+def is_correct(text: str, answer: str) -> bool:
+    """Return whether a solution has the correct answer."""
     return stated_answer(text) == normalized(last_boxed(answer) or answer)

@@ -1,12 +1,12 @@
-"""A folder of trajectories: shards of a fixed number of prompts, and journals of the prompts in no shard yet.
+"""A folder of trajectories: shards of a fixed number of prompts, and journals of prompts that are not in a shard yet.
 
-    trajectories.json              settings that they were recorded with
+    trajectories.json              settings of the recording
     rows-00000000.safetensors      arrays of one shard: ids and ranks, one prompt after the other
-    rows-00000000.jsonl            its index, one line per prompt
-    journal-0.jsonl                finished prompts of process 0 that do not fill a shard yet
+    rows-00000000.jsonl            index of the shard, one line per prompt
+    journal-0.jsonl                finished prompts of process 0 that are not in a shard yet
 
-A finished prompt is in the journal before the next one begins, and its shard exists before the journal is emptied. So a
-killed run loses nothing and records nothing twice.
+A finished prompt is written to the journal before the next one begins. The journal is emptied only after its shard is
+written. So a killed run loses no prompt and records no prompt twice.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from d3mlx.files import holds_files, json_object, write_bytes, write_text
 
 SETTINGS = "trajectories.json"
 ARRAYS = ("prompts", "tokens", "ranks")
-AGAIN = "record the trajectories again, into another folder."
+AGAIN = "record the trajectories again in another folder."
 NOT_COMPARED = frozenset({"teacher", "data"})
-"""Settings that only inform the reader; their fingerprints decide whether a run may go on."""
+"""Settings for information only. Fingerprints decide whether a run may continue."""
 
 SHARD = 256
-"""Prompts in a shard."""
+"""Prompts per shard."""
 
 
 def index_line(trajectory: Trajectory) -> dict[str, Any]:
@@ -49,10 +49,10 @@ def index_line(trajectory: Trajectory) -> dict[str, Any]:
 
 
 def write_shard(folder: Path, trajectories: list[Trajectory]) -> None:
-    """Write one shard, its index first: only arrays make a shard. Raises DataError if the shard exists."""
+    """Write the index of a shard, then its arrays, which complete it. Raises DataError if the shard exists."""
     name = f"rows-{trajectories[0].row:08d}"
     if (folder / f"{name}.safetensors").exists():
-        raise DataError(f"{folder / name}.safetensors exists already; record into another folder.")
+        raise DataError(f"{folder / name}.safetensors already exists. Record into another folder.")
     lines = "".join(json.dumps(index_line(t)) + "\n" for t in trajectories)
     write_text(folder / f"{name}.jsonl", lines)
     arrays = {
@@ -64,7 +64,7 @@ def write_shard(folder: Path, trajectories: list[Trajectory]) -> None:
 
 
 def shard_arrays(path: Path) -> dict[str, Any]:
-    """Return the arrays of a shard, each of one dimension and of integers. Raises DataError."""
+    """Return the arrays of a shard by name, integers of one dimension. Raises DataError."""
     try:
         arrays = load_file(path)
     except (SafetensorError, ValueError, KeyError) as error:
@@ -79,17 +79,17 @@ def shard_arrays(path: Path) -> dict[str, Any]:
 
 
 def is_count(value: Any) -> bool:
-    """Return whether it is a whole number above 0."""
+    """Return whether `value` is a whole number above 0."""
     return type(value) is int and value > 0
 
 
 def is_ids(value: Any) -> bool:
-    """Return whether it is a list of ids or ranks: whole numbers that an array of 32 bits takes."""
+    """Return whether `value` is a list of one or more ids or ranks: whole numbers from 0 below 2^31."""
     return isinstance(value, list) and bool(value) and all(type(n) is int and 0 <= n < 2**31 for n in value)
 
 
 def checked_row(values: Any) -> dict[str, Any]:
-    """Return the entries that a line of a journal and a line of an index share. Raises ValueError with the reason."""
+    """Return a line of a journal or an index after a check of their common entries. Raises ValueError."""
     if (
         not isinstance(values, dict)
         or not (type(values.get("row")) is int and values["row"] >= 0)
@@ -101,7 +101,7 @@ def checked_row(values: Any) -> dict[str, Any]:
 
 
 def index_row(values: Any) -> dict[str, Any]:
-    """Return a line of an index. Raises ValueError with the reason."""
+    """Return a line of an index after a check. Raises ValueError."""
     row = checked_row(values)
     if not (is_count(row.get("prompt_tokens")) and is_count(row.get("new_tokens"))):
         raise ValueError("the numbers of tokens are damaged")
@@ -109,12 +109,12 @@ def index_row(values: Any) -> dict[str, Any]:
 
 
 def journal_row(values: Any) -> Trajectory:
-    """Return the trajectory in a line of a journal. Raises ValueError with the reason."""
+    """Return the trajectory in a line of a journal. Raises ValueError."""
     row = checked_row(values)
     if not all(is_ids(row.get(key)) for key in ("prompt", "tokens", "ranks")) or len(row["tokens"]) != len(
         row["ranks"]
     ):
-        raise ValueError("prompt, tokens and ranks are not lists of ids that fit")
+        raise ValueError("prompt, tokens or ranks are damaged, or differ in length")
     if max(row["ranks"]) > MOST_STEPS:
         raise ValueError(f"a rank is above {MOST_STEPS}")
     prompt, tokens = (np.array(row[key], np.int32) for key in ("prompt", "tokens"))
@@ -141,7 +141,7 @@ def read_shard(path: Path) -> list[Trajectory]:
         or rows != sorted(set(rows))
         or path.stem != f"rows-{rows[0]:08d}"
     ):
-        raise DataError(f"{path} and its index {index.name} do not belong together; {AGAIN}")
+        raise DataError(f"{path} and its index {index.name} disagree; {AGAIN}")
     cut = np.cumsum(prompts)[:-1], np.cumsum(answers)[:-1]
     parts = np.split(arrays["prompts"], cut[0]), np.split(arrays["tokens"], cut[1]), np.split(arrays["ranks"], cut[1])
     return [
@@ -151,17 +151,17 @@ def read_shard(path: Path) -> list[Trajectory]:
 
 
 def journal(path: Path) -> AppendLog[Trajectory]:
-    """Return the log of finished prompts that no shard has yet."""
+    """Return the log of finished prompts that are not in a shard yet."""
     return AppendLog(path, journal_row, AGAIN, identity=lambda trajectory: f"row {trajectory.row}")
 
 
 def shards(folder: Path) -> list[Path]:
-    """Return the arrays of all shards, by their first row."""
+    """Return the paths of all shards, sorted by their first row."""
     return sorted(folder.glob("rows-*.safetensors"))
 
 
 def read_store(folder: Path) -> Iterator[Trajectory]:
-    """Yield every recorded trajectory once, those in journals of unfinished runs too."""
+    """Yield every recorded trajectory once, also from journals of unfinished runs. Raises DataError."""
     seen: set[int] = set()
     for path in [*shards(folder), *sorted(folder.glob("journal-*.jsonl"))]:
         for trajectory in read_shard(path) if path.suffix == ".safetensors" else journal(path).read().records:
@@ -171,7 +171,7 @@ def read_store(folder: Path) -> Iterator[Trajectory]:
 
 
 def read_settings(folder: Path) -> dict[str, Any]:
-    """Return the settings that a folder was recorded with. Raises DataError if there are none."""
+    """Return the settings of a folder. Raises DataError if they are missing or damaged."""
     path = folder / SETTINGS
     if not path.is_file():
         raise DataError(f"{folder} is not a folder of trajectories: it has no {SETTINGS}.")
@@ -182,11 +182,11 @@ def read_settings(folder: Path) -> dict[str, Any]:
 
 
 def open_store(folder: Path, settings: Settings) -> set[int]:
-    """Return the rows that are in a new or an earlier folder. Raises ConfigError if it began with other settings."""
+    """Return the rows in a folder; empty if it is new. Raises ConfigError if it has other settings or other files."""
     if (folder / SETTINGS).is_file():
         settings.check(folder, read_settings(folder))
     elif holds_files(folder):
-        raise ConfigError(f"{folder} is not empty and holds no trajectories; record into another folder.")
+        raise ConfigError(f"{folder} contains other files. Record into another folder.")
     return {trajectory.row for trajectory in read_store(folder)}
 
 
@@ -196,9 +196,9 @@ def begin_store(folder: Path, settings: Settings) -> None:
 
 
 class Writer:
-    """Appends finished prompts to the journal of a process, and makes a shard of them when there are enough.
+    """Appends finished prompts to the journal of a process, and writes a shard for every `size` of them.
 
-    log: the open journal. waiting: the trajectories in it that no shard has.
+    log: the open journal. waiting: its trajectories that are not in a shard yet.
     """
 
     def __init__(self, folder: Path, log: OpenLog[Trajectory], size: int):
@@ -207,14 +207,14 @@ class Writer:
         self.waiting = [trajectory for trajectory in log.records if trajectory.row not in stored]
 
     def add(self, trajectory: Trajectory) -> None:
-        """Write a trajectory to the journal; a kill after this call does not lose it."""
+        """Write a trajectory to the journal. It is safe after this call, even if the process is killed."""
         self.log.append(journal_line(trajectory))
         self.waiting.append(trajectory)
         if len(self.waiting) >= self.size:
             self.flush()
 
     def flush(self) -> None:
-        """Make a shard of the waiting trajectories, then empty the journal."""
+        """Write the waiting trajectories to a shard, then empty the journal."""
         if self.waiting:
             write_shard(self.folder, sorted(self.waiting, key=lambda trajectory: trajectory.row))
         self.waiting = []
@@ -223,7 +223,7 @@ class Writer:
 
 @contextmanager
 def writing_to(folder: Path, process: int = 0, size: int = SHARD) -> Iterator[Writer]:
-    """Open the journal of a process in a folder, for shards of `size` prompts. Flush it if nothing fails meanwhile."""
+    """Yield the writer of a process, for shards of `size` prompts. Flush it after the block, unless an error occurs."""
     with journal(folder / f"journal-{process}.jsonl").opened() as log:
         writer = Writer(folder, log, size)
         yield writer

@@ -1,1 +1,1 @@
-"""Evaluation: tasks and their scoring, runs that can be resumed, accuracy against parallelism."""
+"""Evaluation: tasks and their scores, runs that can be resumed, accuracy over parallelism."""

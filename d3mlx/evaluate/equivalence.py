@@ -1,27 +1,27 @@
-"""Final answers of mathematics: found in a text, and compared as text and as numbers.
+"""Final answers in mathematics: extraction from a text, and comparison as text and as numbers.
 
-Two expressions have the same value if both are arithmetic or algebra of the small grammar in `Reader` and agree at
-several points. This shows that their difference is 0 without computer algebra.
+Two expressions have the same value if they agree at several points (see `expressions`). This shows without computer
+algebra that their difference is 0.
 
-`published` compares Minerva's normal forms. Minerva deletes articles and units inside words and everything before an
-equal sign, so some different answers become equal. `equivalent` keeps words, relations and different units. It prefers
-to refuse a correct answer over accepting a wrong one.
+`published` compares Minerva's normal forms. Minerva deletes articles and units inside words, and all text before an
+equal sign, so some different answers become equal. `equivalent` keeps words, relations and different units. In doubt
+it refuses a correct answer instead of accepting a wrong one.
 """
 
 from __future__ import annotations
 
 import cmath
-import math
 import re
 from collections.abc import Callable
-from fractions import Fraction
+
+from d3mlx.evaluate.expressions import BRACKETS, LONGEST, SEEDS, same_value, value
 
 UNITS = (
     *("square", "ways", "integers", "dollars", "mph", "inches", "ft", "hours", "km", "units", "sue", "points", "feet"),
     *("minutes", "digits", "cents", "degrees", "cm", "gm", "pounds", "meters", "meals", "edges", "students"),
     *("childrentickets", "multiples"),
 )
-"""Words that Minerva takes out of an answer (Lewkowycz et al. 2022, appendix D), in its order."""
+"""Words that Minerva removes from an answer, in its order (Lewkowycz et al. 2022, appendix D)."""
 
 NOISE = (
     *("\\ldots", "\\dots", "\\text{s}", "\\text{.}", "\\text{\ns}", "\\text{}^2", "\\text{}^3", "\\text{\n}"),
@@ -31,13 +31,8 @@ ALIASES = {
     **{"dfrac": "frac", "tfrac": "frac", "\\left": "", "\\right": "", "\\!": "", "\\,": "", "\\%": "", "%": ""},
     **{"\\{": "{", "\\}": "}"},
 }
-SEEDS = (0.7390851, 1.3247180, 2.2360680)
-"""Each gives all letters values; at a few unrelated points only equal expressions agree."""
-
-BRACKETS = {"(": ")", "{": "}", "[": "]"}
-
 MOST_PARTS = 40
-"""A longer list is not compared."""
+"""Largest number of parts of an answer that are compared."""
 
 SIGNS = {
     **{"−": "-", "–": "-", "°": "^\\circ ", "√": "\\sqrt "},
@@ -50,7 +45,7 @@ NAME = (
     r"(?:[a-zA-Z](?:_\w+|'+)?|[A-Z]{2,3}|m?\\angle ?[A-Z]+|\\[a-z]+|\|[A-Z]+\||[a-z][a-z ]{3,}"
     r"|[A-Zf-hpq]\([^()=]*\)|\([a-z](?: ?, ?[a-z])+\))"
 )
-"""The left of a relation that says only what the right is the value of."""
+"""Left side of a relation that only names the value on the right."""
 
 SPELLINGS: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
     (r"\\(?:left|right|displaystyle|[bB]igg?[lr]?)(?![a-zA-Z])", ""),
@@ -82,7 +77,7 @@ SPELLINGS: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
     (r"\.+$", ""),
     (r" +", " "),
 )
-"""One spelling for everything that TeX and plain text write in several ways, in the order of replacement."""
+"""Replacements that give one spelling to variants in TeX and plain text, in this order."""
 
 UNITS_ALIKE = {
     **{"centimeter": "cm", "centimetre": "cm", "millimeter": "mm", "metre": "meter", "kilometer": "km", "foot": "ft"},
@@ -94,17 +89,14 @@ UNIT_WORDS = {
     *("day", "week", "month", "year", "dollar", "cent", "degree", "%", "unit", "square", "cubic", "way", "point", "th"),
     *("digit", "meal", "edge", "student", "integer", "multiple", "people", "ticket", "child", "per", "time", "liter"),
 }
-"""Words after a number that name its unit or the things counted, in the singular."""
+"""Words after a number that name its unit or the counted things, in the singular."""
 
 RELATION = re.compile(r" ?(=|<|>|\\(?:le|ge|ne|in|approx)(?![a-z])) ?")
 MATRIX = re.compile(r"\\begin\{(small|[pbBvV]?)matrix\}(.*)\\end\{\1matrix\}")
 
-LONGEST = 400
-"""Characters of an answer that is still read as an expression."""
-
 
 def last_boxed(text: str) -> str | None:
-    """What the last \\boxed{...} or \\fbox{...} holds, braces matched; None where there is none."""
+    """Return the content of the last \\boxed{...} or \\fbox{...} with balanced braces. None if there is none."""
     starts = [match.end() for match in re.finditer(r"\\(?:boxed|fbox)\s*\{", text)]
     for start in reversed(starts):
         depth = 1
@@ -116,10 +108,10 @@ def last_boxed(text: str) -> str | None:
     return bare[-1] if bare else None
 
 
-def normalise(answer: str) -> str:
-    """Minerva's normal form: no units, spaces, dollar signs or text commands, short TeX written out."""
+def normalize(answer: str) -> str:
+    """Return Minerva's normal form: without units, spaces, dollar signs and text commands, and with full TeX braces."""
     x = answer.split("=")[-1]
-    # Before the units: the one called ft would bite into \left.
+    # Replace commands before units, because the unit ft is also a part of \left.
     for name, plain in ALIASES.items():
         x = x.replace(name, plain)
     for article in ("an ", "a "):
@@ -141,7 +133,7 @@ def normalise(answer: str) -> str:
 
 def published(answer: str, wanted: str) -> bool:
     """Return whether two answers are the same in Minerva's normal form, as in the published evaluation."""
-    left, right = normalise(answer), normalise(wanted)
+    left, right = normalize(answer), normalize(wanted)
     if left == right:
         return left != ""
     parts, others = parted(left), parted(right)
@@ -176,7 +168,7 @@ def split(x: str, separator: str = ",") -> list[str]:
 
 
 def equivalent(answer: str, wanted: str) -> bool:
-    """Return whether two answers, as they stand in TeX, mean the same."""
+    """Return whether two answers in TeX mean the same."""
     left, right = tidied(answer), tidied(wanted)
     if left == right:
         return left != ""
@@ -187,7 +179,7 @@ def equivalent(answer: str, wanted: str) -> bool:
         return True
     if kind not in ("", "\\cup") or any(re.fullmatch(r"[A-Z]|[a-z]{3}.*", part) for part in parts):
         return False
-    names = [{found[0] for part in side if len(found := RELATION.split(part)) > 1} for side in (parts, others)]
+    names = [{pieces[0] for part in side if len(pieces := RELATION.split(part)) > 1} for side in (parts, others)]
     if max(map(len, names)) > 1:
         return False
     for part in parts:
@@ -199,7 +191,7 @@ def equivalent(answer: str, wanted: str) -> bool:
 
 
 def tidied(answer: str) -> str:
-    """Return an answer in one spelling."""
+    """Return an answer in a uniform spelling."""
     x = last_boxed(answer) or answer
     if len(x) > LONGEST:
         return x
@@ -265,7 +257,7 @@ def same_part(left: str, right: str) -> bool:
 
 
 def without_unit(x: str) -> tuple[str, str]:
-    """Return an expression without the unit at its end, and the unit in one spelling; "" if it has none."""
+    """Return an expression without the unit at its end, and the unit in a uniform spelling, or ""."""
     match = re.fullmatch(r"(.*(?:[\d)}\]]|\\pi)) ?([A-Za-z%. ]+)(?:\^\{?([23])\}?)?", x)
     if not match:
         return x, ""
@@ -278,38 +270,38 @@ def without_unit(x: str) -> tuple[str, str]:
 
 
 def sides(x: str) -> list[str]:
-    """Return the sides of a relation with the signs between them; [x] itself without a sign. > becomes <.
+    """Return the sides of a relation with the signs between them, or [x] without a sign. > becomes <.
 
-    A chain such as x=2+3=5 becomes x=5, and an approximation after an exact value goes.
+    A chain such as x=2+3=5 becomes x=5. An approximation after an exact value is removed.
     """
-    found = RELATION.split(x)
-    if "\\approx" in found:
-        at = found.index("\\approx")
-        exact = at > 1 or not re.fullmatch(NAME, found[0])
-        found = found[:at] if exact else ["=" if side == "\\approx" else side for side in found]
-    if set(found[1::2]) <= {">", "\\ge"}:
-        found = [{">": "<", "\\ge": "\\le"}.get(side, side) for side in reversed(found)]
-    if len(found) > 3 and set(found[1::2]) == {"="}:
-        values = found[2::2] if re.fullmatch(NAME, found[0]) else found[::2]
+    parts = RELATION.split(x)
+    if "\\approx" in parts:
+        at = parts.index("\\approx")
+        exact = at > 1 or not re.fullmatch(NAME, parts[0])
+        parts = parts[:at] if exact else ["=" if side == "\\approx" else side for side in parts]
+    if set(parts[1::2]) <= {">", "\\ge"}:
+        parts = [{">": "<", "\\ge": "\\le"}.get(side, side) for side in reversed(parts)]
+    if len(parts) > 3 and set(parts[1::2]) == {"="}:
+        values = parts[2::2] if re.fullmatch(NAME, parts[0]) else parts[::2]
         if all(same_value(values[0], value) for value in values):
-            return [found[0], "=", values[-1]] if len(values) < len(found[::2]) else [values[-1]]
-    return found
+            return [parts[0], "=", values[-1]] if len(values) < len(parts[::2]) else [values[-1]]
+    return parts
 
 
-def result(found: list[str]) -> str:
-    """Return the value that an equation gives to a name or a calculation; "" for any other relation."""
-    if len(found) == 1:
-        return found[0]
-    if len(found) != 3 or found[1] != "=":
+def result(parts: list[str]) -> str:
+    """Return the value that an equation gives to a name or a calculation, or "" for other relations."""
+    if len(parts) == 1:
+        return parts[0]
+    if len(parts) != 3 or parts[1] != "=":
         return ""
-    left, _, right = found
+    left, _, right = parts
     if re.fullmatch(NAME, left) or same_value(left, right):
         return right
     return left if re.fullmatch(NAME, right) else ""
 
 
 def same_curve(a: list[str], b: list[str]) -> bool:
-    """Return whether two equations in two or more letters have the same points: their differences are proportional."""
+    """Return whether two equations in two or more letters have the same solutions: proportional differences."""
     if a[1] != "=" or len(set(re.findall(r"(?<![\\a-zA-Z])[a-z](?![a-z])", a[0] + " " + a[2]))) < 2:
         return False
     ratios = []
@@ -319,125 +311,3 @@ def same_curve(a: list[str], b: list[str]) -> bool:
             return False
         ratios.append((values[0] - values[1]) / (values[2] - values[3]))
     return ratios[0] != 0 and all(cmath.isclose(ratio, ratios[0], rel_tol=1e-9) for ratio in ratios)
-
-
-def same_value(left: str, right: str) -> bool:
-    """Return whether two expressions have the same value. An empty one has none."""
-    if left == right:
-        return left != ""
-    exact = rational(left), rational(right)
-    if None not in exact:
-        return exact[0] == exact[1]
-    for seed in SEEDS:
-        a, b = value(left, seed), value(right, seed)
-        if a is None or b is None or not cmath.isclose(a, b, rel_tol=1e-10, abs_tol=1e-12):
-            return False
-    return True
-
-
-def rational(x: str) -> Fraction | None:
-    """Return the exact value of a decimal or of a fraction of whole numbers; None for anything else."""
-    match = re.fullmatch(r"(-?)(?:\\frac\{(-?\d+)\}\{(\d+)\}|(\d+)/(\d+)|(\d+\.?\d*|\.\d+))", x)
-    if not match or len(x) > LONGEST:
-        return None
-    sign, top, bottom, left, right, decimal = match.groups()
-    if decimal:
-        size = Fraction(decimal)
-    else:
-        over = int(bottom or right)
-        if over == 0:
-            return None
-        size = Fraction(int(top or left), over)
-    return -size if sign else size
-
-
-def value(x: str, seed: float) -> complex | None:
-    """The value of an expression in TeX, its letters standing for numbers; None for what `Reader` cannot read.
-
-    Of letters at most two may stand side by side: more are a word.
-    """
-    if len(x) > LONGEST or re.search(r"(?<![\\a-zA-Z])[a-zA-Z]{3,}", x):
-        return None
-    try:
-        reader = Reader(x, seed)
-        result = reader.sum()
-        return result if reader.at == len(reader.tokens) and cmath.isfinite(result) else None
-    except (ValueError, ZeroDivisionError, OverflowError, IndexError, RecursionError):
-        return None
-
-
-TOKEN = re.compile(r"\\[a-zA-Z]+|\d+\.?\d*|\.\d+|[a-zA-Z]|[-+*/^(){}\[\]]")
-PRODUCT = {"*", "\\cdot", "\\times", "/", "\\div"}
-
-
-class Reader:
-    """Recursive descent over the tokens of one expression. Raises ValueError for what is not in the grammar:
-
-    sums, products (written or implied), quotients, powers, mixed numbers, \\frac, \\sqrt with an index, \\pi, i,
-    brackets, decimals, single letters.
-    """
-
-    def __init__(self, text: str, seed: float):
-        self.tokens = TOKEN.findall(text)
-        if "".join(self.tokens) != text.replace(" ", ""):
-            raise ValueError("a character that is in no token")
-        self.seed = seed
-        self.at = 0
-
-    def peek(self) -> str:
-        return self.tokens[self.at] if self.at < len(self.tokens) else ""
-
-    def take(self) -> str:
-        self.at += 1
-        return self.tokens[self.at - 1]
-
-    def sum(self) -> complex:
-        total = self.product()
-        while self.peek() in ("+", "-"):
-            total += self.product() if self.take() == "+" else -self.product()
-        return total
-
-    def product(self) -> complex:
-        if self.peek() in ("-", "+"):
-            return -self.product() if self.take() == "-" else self.product()
-        total = self.power()
-        while (token := self.peek()) and token not in ("+", "-", ")", "]", "}"):
-            if token in PRODUCT:
-                divides = self.take() in ("/", "\\div")
-                factor = -self.power() if self.peek() == "-" and self.take() else self.power()
-                total = total / factor if divides else total * factor
-            elif token[0].isdigit() or token[0] == ".":
-                raise ValueError("a number after a factor")
-            else:
-                total *= self.power()
-        return total
-
-    def power(self) -> complex:
-        base = self.atom()
-        if self.peek() != "^":
-            return base
-        self.take()
-        exponent = self.atom()
-        if abs(exponent) > 1000:
-            raise ValueError("an exponent beyond reading")
-        return complex(base**exponent)
-
-    def atom(self) -> complex:
-        token = self.take()
-        if token in BRACKETS:
-            inside = self.sum()
-            if self.take() != BRACKETS[token]:
-                raise ValueError("brackets that do not match")
-            return inside
-        if token == "\\frac":
-            return self.atom() / self.atom()
-        if token == "\\sqrt":
-            degree = self.atom() if self.peek() == "[" else 2
-            return complex(self.atom() ** (1 / degree))
-        if token == "\\pi":
-            return math.pi
-        if token == "i":
-            return 1j
-        if token.isalpha():
-            return math.sin(ord(token) * self.seed) + 2
-        return float(token)

@@ -11,25 +11,26 @@ from d3mlx.errors import DataError
 
 Row = dict[str, Any]
 Fields = Mapping[str, type]
-"""Name of a field to its type, str or list (of str). "a|b" takes either name and gives it as the first one.
+"""Type of each field by name: str, or list (of str).
 
-A field "a?" may be missing or null, and is empty then."""
+"a|b" accepts both names and returns the value as "a". "a?" is optional: a missing or null value becomes empty."""
 
 
 def is_texts(value: object) -> bool:
+    """Return whether a value is a list of texts."""
     return isinstance(value, list) and all(isinstance(item, str) for item in value)
 
 
 def rows_with(path: Path, fields: Fields) -> list[Row]:
-    """Return the rows of a JSONL or parquet file with the wanted fields and all others they have.
+    """Return the rows of a JSONL or parquet file with all their fields.
 
-    Raises DataError that names the file and the row.
+    Raises DataError that names file and row if a field of `fields` is missing.
     """
     return [checked(location, row, fields) for location, row in read_rows(path)]
 
 
 def checked(location: str, row: Row, fields: Fields) -> Row:
-    """Return a row with every field of `fields`. Raises DataError that begins with the location."""
+    """Return the row with every field of `fields`. Raises DataError that begins with the location."""
     for names, kind in fields.items():
         required = not names.endswith("?")
         names = names.rstrip("?")

@@ -10,8 +10,8 @@ from html import escape
 WIDTH, HEIGHT = 760, 460
 LEFT, RIGHT, TOP, BOTTOM = 72, 24, 28, 64
 LEGEND_ROW, LETTER = 20, 7.2
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#5c5c5c")
-"""Okabe and Ito's palette, which the colour-blind tell apart."""
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#5c5c5c")
+"""Okabe and Ito's palette, which color-blind people can distinguish."""
 
 SHAPES = ("circle", "square", "diamond", "triangle")
 INK, FAINT, PAPER = "#1a1a1a", "#dcdcdc", "#ffffff"
@@ -20,7 +20,7 @@ FONT = "font-family='system-ui, -apple-system, Helvetica, Arial, sans-serif'"
 
 @dataclass(frozen=True)
 class Mark:
-    """One point: its place on the x axis, accuracy in percent with its interval, and a word beside it."""
+    """A point of a curve. x: parallelism. y: accuracy in percent. low, high: its interval. label: text next to it."""
 
     x: float
     y: float
@@ -31,13 +31,15 @@ class Mark:
 
 @dataclass(frozen=True)
 class Curve:
+    """The marks of a run."""
+
     name: str
     marks: Sequence[Mark]
 
 
 @dataclass(frozen=True)
 class Axis:
-    """A linear axis from `low` to `high` over the pixels `start` to `end`, with ticks at round numbers."""
+    """A linear axis from `low` to `high` between the pixels `start` and `end`, with ticks at round numbers."""
 
     low: float
     high: float
@@ -46,11 +48,12 @@ class Axis:
     ticks: tuple[float, ...]
 
     def at(self, value: float) -> float:
+        """Return the pixel of a value."""
         return self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start)
 
 
 def axis(values: Sequence[float], start: float, end: float, most: float = math.inf) -> Axis:
-    """An axis that holds all values and leaves a little room, but goes neither below 0 nor beyond `most`."""
+    """Return an axis that contains all values with a small margin, within 0 and `most`."""
     least, greatest = min(values), max(values)
     room = (greatest - least) * 0.06 or max(abs(greatest) * 0.1, 0.5)
     low, high = max(0.0, least - room), min(most, greatest + room)
@@ -61,22 +64,24 @@ def axis(values: Sequence[float], start: float, end: float, most: float = math.i
 
 
 def round_step(rough: float) -> float:
-    """The smallest of 1, 2, 5 times a power of ten that is not below `rough`."""
+    """Return the smallest of 1, 2, 5 times a power of ten that is not below `rough`."""
     power = 10.0 ** math.floor(math.log10(rough))
     return next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough * (1 - 1e-9))
 
 
 def text(x: float, y: float, content: str, anchor: str = "middle", extra: str = "") -> str:
+    """Return a text at a point. extra: further attributes."""
     return f"<text x='{x:.1f}' y='{y:.1f}' text-anchor='{anchor}' {extra}>{escape(content)}</text>"
 
 
-def line(x1: float, y1: float, x2: float, y2: float, colour: str, width: float = 1) -> str:
-    return f"<path d='M{x1:.1f} {y1:.1f}L{x2:.1f} {y2:.1f}' stroke='{colour}' stroke-width='{width}' fill='none'/>"
+def line(x1: float, y1: float, x2: float, y2: float, color: str, width: float = 1) -> str:
+    """Return a straight line between two points."""
+    return f"<path d='M{x1:.1f} {y1:.1f}L{x2:.1f} {y2:.1f}' stroke='{color}' stroke-width='{width}' fill='none'/>"
 
 
-def marker(x: float, y: float, index: int, colour: str) -> str:
-    """The mark of curve `index`, about nine pixels wide."""
-    style = f"fill='{colour}' stroke='{PAPER}' stroke-width='1.2'"
+def marker(x: float, y: float, index: int, color: str) -> str:
+    """Return the mark of curve `index`, about nine pixels wide."""
+    style = f"fill='{color}' stroke='{PAPER}' stroke-width='1.2'"
     shape = SHAPES[index % len(SHAPES)]
     if shape == "circle":
         return f"<circle cx='{x:.1f}' cy='{y:.1f}' r='4.8' {style}/>"
@@ -90,9 +95,9 @@ def marker(x: float, y: float, index: int, colour: str) -> str:
 
 
 def draw(curves: Sequence[Curve], x_name: str, title: str) -> str:
-    """The picture: a line with marks and 95 % intervals for each curve, axes with ticks, a legend below.
+    """Return the picture: curves with marks and 95 % intervals, axes with ticks, and a legend below.
 
-    Raises ValueError if there is no mark to draw.
+    Raises ValueError without marks.
     """
     marks = [mark for curve in curves for mark in curve.marks]
     if not marks:
@@ -119,6 +124,7 @@ def draw(curves: Sequence[Curve], x_name: str, title: str) -> str:
 
 
 def frame(x: Axis, y: Axis, x_name: str) -> list[str]:
+    """Return the axes with ticks, grid and names."""
     parts = []
     for tick in y.ticks:
         parts.append(line(x.start, y.at(tick), x.end, y.at(tick), FAINT))
@@ -135,15 +141,16 @@ def frame(x: Axis, y: Axis, x_name: str) -> list[str]:
 
 
 def drawn(curve: Curve, index: int, x: Axis, y: Axis) -> list[str]:
-    colour = COLOURS[index % len(COLOURS)]
+    """Return the line, the intervals and the marks of a curve."""
+    color = COLORS[index % len(COLORS)]
     marks = sorted(curve.marks, key=lambda mark: mark.x)
     path = "L".join(f"{x.at(mark.x):.1f} {y.at(mark.y):.1f}" for mark in marks)
-    parts = [f"<path d='M{path}' stroke='{colour}' stroke-width='2' fill='none' stroke-linejoin='round'/>"]
+    parts = [f"<path d='M{path}' stroke='{color}' stroke-width='2' fill='none' stroke-linejoin='round'/>"]
     for mark in marks:
         at, low, high = x.at(mark.x), y.at(mark.low), y.at(mark.high)
-        parts += [line(at, low, at, high, colour, 1.3)]
-        parts += [line(at - 4, end, at + 4, end, colour, 1.3) for end in (low, high)]
-    return parts + [marker(x.at(mark.x), y.at(mark.y), index, colour) for mark in marks]
+        parts += [line(at, low, at, high, color, 1.3)]
+        parts += [line(at - 4, end, at + 4, end, color, 1.3) for end in (low, high)]
+    return parts + [marker(x.at(mark.x), y.at(mark.y), index, color) for mark in marks]
 
 
 Box = tuple[float, float, float, float]
@@ -151,7 +158,7 @@ Box = tuple[float, float, float, float]
 
 
 def labels(curves: Sequence[Curve], x: Axis, y: Axis) -> list[str]:
-    """The words beside the marks, each where it covers no mark and no other word; left out where there is no room."""
+    """Return the labels of the marks. A label that would cover a mark or another label is left out."""
     taken: list[Box] = []
     for curve in curves:
         for mark in curve.marks:
@@ -166,7 +173,7 @@ def labels(curves: Sequence[Curve], x: Axis, y: Axis) -> list[str]:
                 box = (left, base - 10, left + wide, base + 2)
                 if left + wide <= WIDTH and not any(overlap(box, other) for other in taken):
                     taken.append(box)
-                    style = f"font-size='11' fill='{COLOURS[i % len(COLOURS)]}' "
+                    style = f"font-size='11' fill='{COLORS[i % len(COLORS)]}' "
                     halo = f"stroke='{PAPER}' stroke-width='3' paint-order='stroke'"
                     parts.append(text(at, base, mark.label, "start" if right else "end", style + halo))
                     break
@@ -174,11 +181,12 @@ def labels(curves: Sequence[Curve], x: Axis, y: Axis) -> list[str]:
 
 
 def overlap(a: Box, b: Box) -> bool:
+    """Return whether two boxes overlap."""
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
 def legend_rows(names: Sequence[str]) -> list[list[tuple[int, str, float]]]:
-    """The names broken into rows of the picture's width: (index, name, x) in each."""
+    """Return the rows of the legend, at most as wide as the picture, each a list of (index, name, x)."""
     rows: list[list[tuple[int, str, float]]] = []
     at = float(WIDTH)
     for i, name in enumerate(names):
@@ -192,9 +200,10 @@ def legend_rows(names: Sequence[str]) -> list[list[tuple[int, str, float]]]:
 
 
 def legend_row(names: Sequence[tuple[int, str, float]], y: float) -> list[str]:
+    """Return a row of the legend."""
     parts = []
     for i, name, x in names:
-        colour = COLOURS[i % len(COLOURS)]
-        parts += [line(x, y - 4.5, x + 24, y - 4.5, colour, 2), marker(x + 12, y - 4.5, i, colour)]
+        color = COLORS[i % len(COLORS)]
+        parts += [line(x, y - 4.5, x + 24, y - 4.5, color, 2), marker(x + 12, y - 4.5, i, color)]
         parts.append(text(x + 31, y, name, "start"))
     return parts

@@ -1,6 +1,6 @@
-"""Programs out of the text that a model wrote: the code in it, and of that code what is needed.
+"""Extraction of the needed code from the text of a model.
 
-`solution` finds the code in any usual form of answer. `sanitised` follows the published evaluation, rule by rule.
+`solution` finds the code in any usual form of answer. `sanitized` follows the rules of the published evaluation.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ MOST_LINES = 100
 ALWAYS = {"*", "__future__"}
 FENCE = re.compile(r"`{3,}[^\n`]*\n?|^[ \t]*~{3,}[^\n]*\n?", re.MULTILINE)
 CHANGING = ("append", "add", "update", "extend", "insert", "setdefault", "seed")
-"""Methods that prepare what a function uses later, when a program calls them outside a function."""
+"""Methods whose calls outside functions can prepare data for functions."""
 
 
 def fenced(text: str) -> str:
-    """Return the first code block of a text, or a text without one; a block may lack its end. The published rule."""
+    """Return the first code block of a text, which may have no end, or else the text (the published rule)."""
     for fence in FENCES:
         if fence in text:
             return text.split(fence, 1)[1].split("```", 1)[0]
@@ -30,11 +30,11 @@ def fenced(text: str) -> str:
 
 
 def parsed(source: str, compiled: bool = False) -> ast.Module | None:
-    """Return the syntax tree; None for text that is not valid Python, and for nesting too deep to print.
+    """Return the syntax tree. None for text that is not valid Python or is nested too deeply to print.
 
-    compiled: ask the compiler also. It refuses a `return` outside a function, which the parser accepts.
+    compiled: also run the compiler. It refuses a `return` outside a function, which the parser accepts.
     """
-    # Odd escapes in a model's strings do not concern the user.
+    # Do not show warnings about invalid escapes in a model's strings.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -48,7 +48,7 @@ def parsed(source: str, compiled: bool = False) -> ast.Module | None:
 
 
 def longest_program(text: str) -> str:
-    """The longest run of lines that is valid Python, of the first hundred lines; "" if there is none."""
+    """Return the longest run of lines that is valid Python among the first 100 lines. "" if there is none."""
     lines = text.splitlines()[:MOST_LINES]
     for length in range(len(lines), 0, -1):
         for start in range(len(lines) - length + 1):
@@ -59,7 +59,7 @@ def longest_program(text: str) -> str:
 
 
 def defined(statement: ast.stmt) -> set[str]:
-    """Names that a statement at the top level of a module binds: a function, a class, assigned names."""
+    """Return the names that a top-level statement binds: of a function, a class, or assigned names."""
     if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
         return {statement.name}
     if isinstance(statement, ast.Assign | ast.AnnAssign | ast.AugAssign):
@@ -68,17 +68,19 @@ def defined(statement: ast.stmt) -> set[str]:
 
 
 def stored(node: ast.Name) -> bool:
+    """Return whether a name is assigned."""
     return isinstance(node.ctx, ast.Store)
 
 
 def used(statement: ast.stmt) -> set[str]:
+    """Return the names that a statement reads."""
     return {node.id for node in ast.walk(statement) if isinstance(node, ast.Name) and not stored(node)}
 
 
 def needed(source: str, wanted: Collection[str]) -> str:
-    """Return the imports and the definitions that the wanted names reach, without statements that only act, as prints.
+    """Return the imports and all definitions that the wanted names need, without other statements such as prints.
 
-    If none of the names is defined, all definitions stay. "" if the source is not valid Python.
+    If none of the names is defined, all definitions are returned. "" if the source is not valid Python.
     """
     tree = parsed(source)
     body = tree.body if tree else []
@@ -93,34 +95,34 @@ def needed(source: str, wanted: Collection[str]) -> str:
     return "\n".join(ast.unparse(statement) for statement in statements)
 
 
-def sanitised(text: str, wanted: Collection[str]) -> str:
-    """The program in a model's text, cut to what the wanted names need; "" where there is none."""
+def sanitized(text: str, wanted: Collection[str]) -> str:
+    """Return the program in a model's text, reduced to the needs of the wanted names. "" if there is none."""
     return needed(longest_program(text), wanted)
 
 
 def solution(text: str, wanted: Collection[str], prompt: str = "") -> str:
-    """Return the program in a model's text that defines the wanted names, without statements that only act.
+    """Return the program in a model's text that defines the wanted names. "" if there is no code.
 
-    text: prose and code, with or without fences. prompt: the code that the answer completes, "" if there is none.
-    The first code that defines most of the wanted names and returns something is the solution. Names that it lacks
-    come from the prompt and from the other code of the text. "" if there is no such code.
+    text: prose and code, with or without fences. prompt: the code that the answer completes, or "". The solution is the
+    first code that defines the most wanted names, without functions that return no value. Its undefined names are
+    taken from the prompt and from the other code. Statements that do not contribute are left out.
     """
     wanted = set(wanted) - set(dir(builtins))
     candidates = [tree for piece in FENCE.split(text.replace("\r\n", "\n")) for tree in code_in(piece, prompt)]
     if not candidates:
         return ""
     best = max(candidates, key=lambda tree: len(wanted & solved(tree)))
-    begun = [statement for tree in runs(prompt) for statement in tree.body if not is_stub(statement)]
+    given = [statement for tree in runs(prompt) for statement in tree.body if not is_stub(statement)]
     body, known = best.body, set().union(*map(bound, best.body))
-    for others in (begun, *(tree.body for tree in candidates if tree is not best)):
-        lacking = [statement for statement in others if bound(statement) and not bound(statement) & known]
-        body, known = lacking + body, known.union(*map(bound, lacking))
+    for others in (given, *(tree.body for tree in candidates if tree is not best)):
+        additional = [statement for statement in others if bound(statement) and not bound(statement) & known]
+        body, known = additional + body, known.union(*map(bound, additional))
     reached = wanted | ALWAYS
     while more := {name for s in body if bound(s) & reached for name in free(s)} - reached:
         reached |= more
-    kept = [s for s in body if bound(s) & reached]
-    kept.sort(key=lambda s: "__future__" not in bound(s))
-    return "\n".join(map(ast.unparse, kept))
+    statements = [s for s in body if bound(s) & reached]
+    statements.sort(key=lambda s: "__future__" not in bound(s))
+    return "\n".join(map(ast.unparse, statements))
 
 
 def code_in(piece: str, prompt: str) -> Iterator[ast.Module]:
@@ -134,7 +136,7 @@ def code_in(piece: str, prompt: str) -> Iterator[ast.Module]:
 
 
 def runs(source: str, most: int = MOST_LINES) -> Iterator[ast.Module]:
-    """Yield the runs of lines that are valid Python, each as long as possible, of the first `most` lines."""
+    """Yield the runs of lines that are valid Python, each as long as possible, among the first `most` lines."""
     lines = source.split("\n")[:most]
     start = 0
     while start < len(lines):
@@ -148,19 +150,19 @@ def runs(source: str, most: int = MOST_LINES) -> Iterator[ast.Module]:
 
 
 def is_stub(statement: ast.stmt) -> bool:
-    """Return whether a statement is a function that never returns a value."""
+    """Return whether a statement is a function without a returned value."""
     is_function = isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef)
     returning = (ast.Return, ast.Yield, ast.YieldFrom)
     return is_function and not any(isinstance(node, returning) and node.value for node in ast.walk(statement))
 
 
 def solved(tree: ast.Module) -> set[str]:
-    """Return the names that a program defines itself, without those of stubs and imports."""
+    """Return the names that a program defines, without stubs and imports."""
     return {name for s in tree.body if not is_stub(s) for name in defined(s)}
 
 
 def bound(statement: ast.stmt) -> set[str]:
-    """Return the names that a statement at the top level binds or changes; those in ALWAYS if it must stay."""
+    """Return the names that a top-level statement binds or changes, or names in ALWAYS if it must stay."""
     if isinstance(statement, ast.ImportFrom) and (always := ALWAYS & {statement.module, statement.names[0].name}):
         return set(always)
     if isinstance(statement, ast.AnnAssign) and statement.value is None:
@@ -202,7 +204,7 @@ def names_of_tests(source: str) -> set[str]:
 
 
 def names_in(tests: Collection[str]) -> set[str]:
-    """Return every name that test statements use; names that no program defines have no effect."""
+    """Return all names in test statements. Names that the program does not define have no effect."""
     names: set[str] = set()
     for test in tests:
         names |= {node.id for node in ast.walk(parsed(test) or ast.Module([], [])) if isinstance(node, ast.Name)}

@@ -1,7 +1,7 @@
-"""Records of an evaluation on disk: one line per problem, appended when it is scored, and totals over them.
+"""Records of an evaluation on disk, with one line per problem, and totals over them.
 
-A folder has `config.json`, everything that the records depend on, and one JSONL file per point (a setting of the
-decoder). A killed run loses the problems in progress and nothing else.
+A folder contains `config.json`, with all settings that change records, and one JSONL file per point (a setting of the
+decoder). Records are appended when they are scored. So a killed run loses only the problems in progress.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from d3mlx.files import holds_files, json_object, locked
 
 CONFIG = "config.json"
 LARGEST = 2**53
-"""Of a count in a record; a float can represent sums of such counts."""
+"""Largest count in a record, so that a float can represent sums of counts."""
 
 NOT_COMPARED = frozenset({"versions"})
-"""Entries of config.json that only inform the reader; a run may go on under another version."""
+"""Entries of config.json for information only: a run may continue with other versions."""
 
 
 @dataclass(frozen=True)
 class Record:
-    """One problem: the verdict, the cost of the generation (see `Stats`), the seed of its noise, its text.
+    """Result of one problem: the verdict, the cost of the generation (see `Stats`), the seed of its noise, its text.
 
-    tokens: those of the text that counts; if a stop text cut the answer, those before it.
+    tokens: number of tokens of the answer, up to a stop text.
     """
 
     index: int
@@ -55,11 +55,11 @@ KINDS: dict[str, set[type]] = {
     "bool | None": {bool, NoneType},
     "str | None": {str, NoneType},
 }
-"""Types that a field of a record may have, by its annotation."""
+"""Allowed types of a field of a record, by its annotation."""
 
 
 def record_of(values: Any) -> Record:
-    """Return the record in a line's JSON value, which may have more entries. Raises ValueError with the reason."""
+    """Return the record in the JSON value of a line. Other entries are ignored. Raises ValueError."""
     known = {field.name: KINDS[str(field.type)] for field in fields(Record)}
     if not (isinstance(values, dict) and all(type(values.get(name, ...)) in kinds for name, kinds in known.items())):
         raise ValueError("not a record of an evaluation")
@@ -70,9 +70,9 @@ def record_of(values: Any) -> Record:
 
 @dataclass(frozen=True)
 class Score:
-    """Totals over records. Ratios are of totals, so a long answer weighs more.
+    """Totals over records. Ratios are computed from totals, so a long answer has more weight.
 
-    The published evaluations leave the first ten answers out of TPF, as a warm-up of their clock; here all count.
+    The published evaluations leave the first ten answers out of TPF, as a warm-up for times. Here all answers count.
     """
 
     problems: int
@@ -95,16 +95,17 @@ class Score:
 
     @property
     def strict_accuracy(self) -> float | None:
+        """Return the share of answers that are correct in strict form; None for tasks without one."""
         return None if self.strict is None else self.strict / self.problems
 
     @property
     def tokens_per_forward(self) -> float:
-        """Return TPF."""
+        """Return tokens per forward (TPF)."""
         return self.tokens / self.forwards if self.forwards else 0.0
 
     @property
     def rows_per_token(self) -> float:
-        """Return RPT; infinite if no token counted."""
+        """Return rows per token (RPT); infinite without tokens."""
         return self.rows / self.tokens if self.tokens else float("inf")
 
 
@@ -124,28 +125,30 @@ def score(records: Sequence[Record]) -> Score:
 
 @dataclass(frozen=True)
 class Setting:
-    """The difference between the points of a run: an option of the decoder and its value, or None for its defaults."""
+    """The setting of a point: an option of the decoder and its value, or None for the defaults."""
 
     option: str | None = None
     value: float | None = None
 
     @property
     def name(self) -> str:
+        """Return the stem of the point's file."""
         return "default" if self.option is None else f"{self.option}-{self.value!r}"
 
     @property
     def label(self) -> str:
+        """Return the setting for people to read."""
         return "default" if self.option is None else f"{self.option} {self.value:g}"
 
     @staticmethod
     def named(name: str) -> Setting:
-        """Return the setting of a file's stem. Raises ValueError for any other file."""
+        """Return the setting for the stem of a file. Raises ValueError if it is not one."""
         if name == "default":
             return Setting()
         option, _, value = name.partition("-")
         setting = Setting(option, int(value) if value.isdigit() else float(value))
         if not option or setting.name != name or math.isnan(setting.value or 0):
-            raise ValueError("no name that a setting has")
+            raise ValueError("not the name of a setting")
         return setting
 
 
@@ -159,11 +162,11 @@ def read_points(folder: Path) -> tuple[dict[str, Any], dict[Setting, list[Record
         try:
             setting = Setting.named(file.stem)
         except ValueError as error:
-            raise DataError(f"{file} is not a point of an evaluation; take it out of the folder.") from error
+            raise DataError(f"{file} is not an evaluation result. Remove it from the folder.") from error
         points[setting] = read_records(file)
     config = read_config(path)
     if "task" not in config:
-        raise DataError(f"{folder} is not an evaluation: its {CONFIG} names no task.")
+        raise DataError(f"{folder} is not an evaluation: its {CONFIG} has no task.")
     return config, points
 
 
@@ -171,13 +174,18 @@ def read_config(path: Path) -> dict[str, Any]:
     """Return the object in a config.json. Raises DataError if it is damaged."""
     config = json_object(path)
     if config is None or not isinstance(config.get("task", ""), str):
-        raise DataError(f"{path} is damaged; choose another folder.")
+        raise DataError(f"{path} is damaged. Choose another folder.")
     return config
 
 
 def log_of(path: Path) -> AppendLog[Record]:
     """Return the log of a point, with one record per problem."""
-    return AppendLog(path, record_of, "remove the file to redo it.", identity=lambda record: f"problem {record.index}")
+    return AppendLog(
+        path,
+        record_of,
+        "remove the file to run the evaluation again.",
+        identity=lambda record: f"problem {record.index}",
+    )
 
 
 def read_records(path: Path) -> list[Record]:
@@ -186,14 +194,14 @@ def read_records(path: Path) -> list[Record]:
 
 
 class Folder:
-    """The folder of a running evaluation, which nobody else writes to meanwhile."""
+    """The folder of a running evaluation. Only one process may write to it."""
 
     def __init__(self, path: Path):
         self.path = path
 
     @contextmanager
     def opened(self, config: dict[str, Any]) -> Iterator[Folder]:
-        """Claim the folder for `config`, a value of plain JSON. Raises ConfigError if it has another one."""
+        """Lock the folder and write `config`, plain JSON. Raises ConfigError if the folder has another one."""
         self.refuse_foreign()
         settings = Settings(config, "an evaluation", "choose another --out.", NOT_COMPARED)
         path = self.path / CONFIG
@@ -205,10 +213,10 @@ class Folder:
             yield self
 
     def refuse_foreign(self) -> None:
-        """Raise ConfigError if the folder has files that are not of an evaluation."""
+        """Raise ConfigError if the folder contains files but no evaluation."""
         path = self.path / CONFIG
         if holds_files(self.path) and not (path.is_file() and "task" in read_config(path)):
-            raise ConfigError(f"{self.path} holds other files; choose an empty or a new folder for --out.")
+            raise ConfigError(f"{self.path} contains other files. Choose an empty or a new folder for --out.")
 
     def log(self, setting: Setting) -> AppendLog[Record]:
         """Return the log of a setting's records."""

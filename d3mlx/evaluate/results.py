@@ -1,4 +1,4 @@
-"""Finished runs: read from their folders, compared on common problems, as curves, as JSON."""
+"""Results of runs: reading folders, comparison on common problems, curves, JSON."""
 
 from __future__ import annotations
 
@@ -14,29 +14,30 @@ from d3mlx.evaluate.records import Record, Score, Setting, read_points, score
 from d3mlx.evaluate.statistics import Difference, paired_difference
 
 XAxis = Literal["tpf", "rpt"]
-HOW_ASKED = ("num_fewshot", "shots_data_fingerprint", "chat_template", "stop", "sampling", "max_tokens")
+COMPARED = ("num_fewshot", "shots_data_fingerprint", "chat_template", "stop", "sampling", "max_tokens")
 X_NAMES = {"tpf": "tokens per forward", "rpt": "rows per token"}
 
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """A setting of the decoder and how it did."""
+    """A setting of the decoder and the records of its answers."""
 
     setting: Setting
     records: Sequence[Record]
 
     @property
     def score(self) -> Score:
+        """Return the totals over the records."""
         return score(self.records)
 
     def on(self, indices: set[int]) -> OperatingPoint:
-        """The same point, measured on some of its problems."""
+        """Return the point with only the records of some problems."""
         return OperatingPoint(self.setting, [record for record in self.records if record.index in indices])
 
 
 @dataclass(frozen=True)
 class Run:
-    """One evaluation: its name, its configuration, its points."""
+    """An evaluation: its name, its configuration, and its points."""
 
     name: str
     config: dict[str, Any]
@@ -44,18 +45,20 @@ class Run:
 
     @property
     def best(self) -> float:
-        """The best accuracy of a point, in percent."""
+        """Return the best accuracy of all points, in percent."""
         return max(100 * point.score.accuracy for point in self.points)
 
     def by_parallelism(self) -> list[OperatingPoint]:
+        """Return the points, ascending by tokens per forward."""
         return sorted(self.points, key=lambda point: point.score.tokens_per_forward)
 
 
 @dataclass(frozen=True)
 class Area:
-    """AUP with the y-max it is relative to, in percent; `why` says why there is none.
+    """The AUP of a run.
 
-    left_out: the points that it does not count, more than 5 points below the least parallel one.
+    y_max: best accuracy in percent. value: None if AUP is not defined; then `why` is the reason. left_out: number of
+    points that do not count: their accuracy is more than 5 percentage points below that of the least parallel point.
     """
 
     y_max: float
@@ -67,7 +70,7 @@ class Area:
 def area(run: Run, y_max: float) -> Area:
     """Return the AUP of a run."""
     if not any(point.score.correct for point in run.points):
-        return Area(y_max, None, "No AUP: no answer was right.")
+        return Area(y_max, None, "No AUP: no answer is correct.")
     points = [(point.score.tokens_per_forward, 100 * point.score.accuracy) for point in run.points]
     try:
         return Area(y_max, aup(points, y_max), left_out=len(points) - len(near(points)))
@@ -80,12 +83,12 @@ def read_run(folder: Path) -> Run:
     config, points = read_points(folder)
     measured = [OperatingPoint(setting, records) for setting, records in points.items() if records]
     if not measured:
-        raise DataError(f"{folder} has no answers yet; run its evaluation first.")
+        raise DataError(f"{folder} contains no answers yet. Run its evaluation first.")
     return Run(folder.resolve().name, config, measured)
 
 
 def read_runs(folders: Sequence[Path]) -> list[Run]:
-    """Return the evaluations in folders, with paths as names if two folders have the same name."""
+    """Return the evaluations in folders. Their names are paths if two folders have the same name."""
     runs = [read_run(folder) for folder in folders]
     if len({run.name for run in runs}) == len(runs):
         return runs
@@ -93,26 +96,26 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
 
 
 def on_common_problems(runs: Sequence[Run]) -> list[Run]:
-    """The runs, each point measured on the problems that all points have.
+    """Return the runs with only the problems that all points have in common.
 
-    Raises ConfigError for runs on different tasks or data, or without a common problem.
+    Raises ConfigError for different tasks or data, or without a common problem.
     """
     for key in ("task", "data_fingerprint"):
         if any(run.config.get(key) != runs[0].config.get(key) for run in runs):
-            raise ConfigError("The runs solve different tasks or read different data, so they cannot be compared.")
+            raise ConfigError("Cannot compare the runs: their tasks or data differ.")
     common = set.intersection(*({record.index for record in p.records} for run in runs for p in run.points))
     if not common:
-        raise ConfigError("The runs have no problem in common; let the unfinished one go on first.")
+        raise ConfigError("The runs have no problem in common. Continue the unfinished run first.")
     return [replace(run, points=[point.on(common) for point in run.points]) for run in runs]
 
 
-def asked_apart(runs: Sequence[Run]) -> list[str]:
-    """Entries of the configuration, apart from model and decoder, in which the runs asked differently."""
-    return [name for name in HOW_ASKED if any(run.config.get(name) != runs[0].config.get(name) for run in runs)]
+def different_settings(runs: Sequence[Run]) -> list[str]:
+    """Return the entries of the configuration that differ between runs, apart from model and decoder."""
+    return [name for name in COMPARED if any(run.config.get(name) != runs[0].config.get(name) for run in runs)]
 
 
 def difference(reference: OperatingPoint, point: OperatingPoint) -> Difference:
-    """Accuracy of a point minus that of the reference; both must have the same problems."""
+    """Return the accuracy of a point minus that of the reference. Both must have the same problems."""
     before = {record.index: record.correct for record in reference.records}
     pairs = [(before[record.index], record.correct) for record in point.records]
     return paired_difference([then for then, _ in pairs], [now for _, now in pairs])
@@ -126,12 +129,12 @@ def picture(runs: Sequence[Run], areas: Sequence[Area], x: XAxis) -> str:
         name = run.name if run_area.value is None else f"{run.name} (AUP {run_area.value:.1f})"
         curves.append(Curve(name, marks))
     if not any(curve.marks for curve in curves):
-        raise ConfigError("No point has a single token, so there is nothing to plot.")
+        raise ConfigError("Cannot plot the runs: their answers have no tokens.")
     return draw([curve for curve in curves if curve.marks], X_NAMES[x], str(runs[0].config["task"]))
 
 
 def mark(point: OperatingPoint, x: XAxis) -> Mark:
-    """Return a point as a mark of the picture, its accuracy in percent."""
+    """Return a point as a mark of the picture, with accuracies in percent."""
     totals = point.score
     low, high = totals.interval
     parallelism = totals.tokens_per_forward if x == "tpf" else totals.rows_per_token
@@ -140,7 +143,7 @@ def mark(point: OperatingPoint, x: XAxis) -> Mark:
 
 
 def summary(run: Run, run_area: Area) -> dict[str, Any]:
-    """Return a run as JSON: accuracies as shares, AUP as published (percent)."""
+    """Return a run as JSON. Accuracies are shares. AUP and y_max use percent, as published."""
     return {
         "name": run.name,
         "config": run.config,

@@ -1,5 +1,4 @@
-"""Run a task: every problem once per point, several at a time, each record written as it comes; a run that was cut off
-goes on."""
+"""The run of a task: every problem once per point, several at a time. An interrupted run can be resumed."""
 
 from __future__ import annotations
 
@@ -20,10 +19,10 @@ from d3mlx.models import DiffusionModel
 
 @dataclass(frozen=True)
 class EvalModel:
-    """The model that is evaluated and its options, apart from the decoder.
+    """The model to evaluate and its options, without the decoder.
 
-    max_tokens: None takes the model's own length of an answer. batch_size: problems that share forwards, at most; an
-    answer does not depend on it, except in a near tie (see `engine.step`).
+    max_tokens: length of answers; None takes the model's default. batch_size: the largest number of problems per
+    forward. It does not change an answer, except in a near tie (see `engine.step`).
     """
 
     model: DiffusionModel
@@ -34,17 +33,19 @@ class EvalModel:
 
     @property
     def new_tokens(self) -> int:
+        """Return the length of answers in tokens."""
         return self.max_tokens or self.model.args.max_new_tokens
 
     def seed_of(self, index: int) -> int:
+        """Return the seed of a problem's noise."""
         return (self.sampling.seed + index) % 2**32
 
 
 def begin(subject: EvalModel, task: Task, preset: Preset, index: int) -> Generation:
-    """Ask one problem. Its noise has a seed of its own, so problems are independent draws.
+    """Return the generation of one problem. Each problem has its own seed, so problems are independent draws.
 
-    The preset is built here, so that nothing of it depends on what was measured on this machine.
-    Raises D3Error, naming the problem, if it cannot be asked.
+    The preset is built here, so that no measurement of this machine changes it. Raises D3Error that names the problem
+    if it cannot be decoded.
     """
     try:
         return Generation(
@@ -61,13 +62,13 @@ def begin(subject: EvalModel, task: Task, preset: Preset, index: int) -> Generat
 
 
 def attempt(subject: EvalModel, task: Task, preset: Preset, index: int) -> Record:
-    """Return the record of one problem, asked alone. Raises D3Error as `begin` does."""
+    """Return the record of one problem, decoded alone. Raises D3Error as `begin` does."""
     (record,) = solve(subject, task, preset, [index])
     return record
 
 
 def judged(subject: EvalModel, task: Task, index: int, generation: Generation) -> Record:
-    """Return the record of a problem whose generation is done."""
+    """Return the record of a problem with a finished generation."""
     return Record(
         index=index,
         **asdict(task.score(index, generation.text)),
@@ -79,23 +80,25 @@ def judged(subject: EvalModel, task: Task, index: int, generation: Generation) -
 
 
 def counted(generation: Generation, committed: int, tokenizer: Any) -> int:
-    """Return the number of tokens of the text that counts. Those after a stop text do not, as in the published
-    evaluations, which tokenize the cut text again."""
+    """Return the number of tokens without those after a stop text.
+
+    After a stop text the cut text is tokenized again, as in the published evaluations.
+    """
     if generation.stream is None or not generation.stream.done:
         return committed
     return min(committed, len(tokenizer.encode(generation.text, add_special_tokens=False)))
 
 
 def solve(subject: EvalModel, task: Task, preset: Preset, indices: Iterable[int]) -> Iterator[Record]:
-    """Yield a record per problem as it is solved, several problems at a time, so not in order; nothing is written.
+    """Yield a record per problem when it is finished, so in any order. Several problems are decoded at a time.
 
-    Raises D3Error as `begin` does, after the problems before that one are solved.
+    Raises D3Error as `begin` does, after the problems before the invalid one are finished.
     """
-    left = iter(indices)
+    remaining = iter(indices)
     indices_of: dict[Generation, int] = {}
 
     def feed() -> Generation | None:
-        index = next(left, None)
+        index = next(remaining, None)
         if index is None:
             return None
         generation = begin(subject, task, preset, index)
@@ -116,9 +119,9 @@ def run_point(
     count: int,
     on_record: Callable[[Record], None] = lambda record: None,
 ) -> OperatingPoint:
-    """Return the first `count` problems of a task under one setting: those in the folder, and the others solved now.
+    """Return the point of the first `count` problems of a task. Problems without a record in the folder are solved.
 
-    on_record gets every record, first those in the folder.
+    on_record receives every record, first those in the folder.
     """
     with folder.log(setting).opened() as log:
         records = {record.index: record for record in log.records if record.index < count}

@@ -1,11 +1,13 @@
-"""Runs programs that a model wrote, in a confined process of their own.
+"""A sandbox for programs of a model: a separate process with limits.
 
-What holds: a new interpreter with an empty environment in a temporary folder; limits of time, memory, file size, open
-files and processes; no sockets, other programs, foreign code or writing outside its folder, which an audit hook in
-that interpreter refuses; on Linux, where the kernel lets users have them, a network namespace without a network. What
-does not: this is no barrier against an attacker. The program runs as you and can read what you can read, an audit hook
-can be got around by native code of other packages, and macOS does not enforce the memory limit. Whoever does not trust
-a model runs the evaluation in a container or a virtual machine.
+Each program runs in a new interpreter with an empty environment in a temporary folder. Time, memory, file size, open
+files and processes are limited. An audit hook in the interpreter refuses sockets, other programs, native code, and
+writing outside the folder. On Linux the process has no network, if the kernel allows users to create network
+namespaces.
+
+The sandbox does not stop an attacker. The program runs under your account and can read all your files. Native code of
+other packages can bypass the audit hook. macOS does not enforce the memory limit. If you do not trust a model, run the
+evaluation in a container or a virtual machine.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ PASSED = "passed"
 
 @dataclass(frozen=True)
 class Limits:
-    """Seconds of CPU time, bytes of address space, bytes of a file, open files, new processes; seconds in all."""
+    """Limits of a program. memory: bytes of address space. file_size: bytes. processes: new ones. seconds: in total."""
 
     cpu_seconds: int = 3
     memory: int = 2 << 30
@@ -39,28 +41,28 @@ class Limits:
 
 @dataclass(frozen=True)
 class Outcome:
-    """why: None if the program ran to its end, else its exception or how it was stopped."""
+    """Result of a program. why: None if it passed, else its exception or the reason for the stop."""
 
     passed: bool
     why: str | None = None
 
 
 class Sandbox:
-    """Runs programs under `limits`. Raises ConfigError if the user did not allow it, or if no program gets through."""
+    """Runs programs under `limits`. Raises ConfigError if the user did not allow it, or if no program can run."""
 
     def __init__(self, task: str, allowed: bool, limits: Limits | None = None):
         if not allowed:
             raise ConfigError(
-                f"{task} runs programs that the model wrote; read in the README what confines them, "
-                "then allow it with --allow-code-execution."
+                f"{task} runs programs that the model writes. Read about their sandbox in the documentation, "
+                "then allow them with --allow-code-execution."
             )
         self.limits = limits or Limits()
         trial = self.run("assert 1 + 1 == 2\n")
         if not trial.passed:
-            raise ConfigError(f"Programs cannot be run on this machine: {trial.why}.")
+            raise ConfigError(f"Cannot run programs on this machine: {trial.why}.")
 
     def run(self, program: str) -> Outcome:
-        """Run one program to its end; passed if nothing was raised and it did not end itself."""
+        """Run a program. It passes if it raises no exception and does not exit."""
         with tempfile.TemporaryDirectory(prefix="d3mlx-", ignore_cleanup_errors=True) as folder:
             (Path(folder) / "program.py").write_text(program, encoding="utf-8", errors="replace")
             read_end, write_end = os.pipe()
@@ -70,6 +72,7 @@ class Sandbox:
                 os.close(read_end)
 
     def watch(self, folder: Path, read_end: int, write_end: int) -> Outcome:
+        """Start the child process, wait for it, and return its outcome."""
         numbers = [str(number) for number in astuple(self.limits)[:-1]]
         try:
             child = subprocess.Popen(
@@ -94,7 +97,7 @@ class Sandbox:
             child.wait()
         if status == -signal.SIGXCPU:
             return Outcome(False, f"stopped after {self.limits.cpu_seconds} s of CPU time")
-        # Not waited for: a process that the program left behind might hold the other end.
+        # Do not block: a process that the program started may still have the pipe open.
         os.set_blocking(read_end, False)
         with contextlib.suppress(BlockingIOError):
             report = os.read(read_end, 1000).decode(errors="replace")

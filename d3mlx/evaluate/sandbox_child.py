@@ -1,7 +1,7 @@
-"""The child process of `sandbox`: confine this interpreter, run program.py in the working folder, report in a word.
+"""The child process of `sandbox`: limit this interpreter, run program.py in the working folder, report the result.
 
-Arguments: the descriptor to report on, then the limits: CPU seconds, memory, file size, open files, processes.
-Started as a file in an isolated interpreter, so it imports nothing but the standard library.
+Arguments: the file descriptor for the report, then the limits: CPU seconds, memory, file size, open files, processes.
+This file runs in an isolated interpreter, so it imports only the standard library.
 """
 
 from __future__ import annotations
@@ -31,22 +31,23 @@ REFUSED = (
         "sqlite3.",
     ),
 )
-"""Audit events by their beginnings."""
+"""Prefixes of refused audit events."""
 
 CHANGES = ("os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.truncate", "os.utime", "os.setxattr", "shutil.")
-"""Audit events whose first two arguments hold the paths that would change."""
+"""Prefixes of audit events whose first two arguments contain the paths to change."""
 
 
 def limit(kinds: list[int], numbers: list[int]) -> None:
+    """Set the limits of this process."""
     for kind, number in zip(kinds, numbers, strict=True):
-        # macOS refuses some of them; the others still hold.
-        # Beyond the first limit of CPU time comes a signal that tells why, beyond the second one that does not.
+        # macOS refuses some limits. The others stay in effect.
+        # After the soft limit of CPU time the signal SIGXCPU gives the reason; after the hard limit SIGKILL does not.
         with contextlib.suppress(ValueError, OSError):
             resource.setrlimit(kind, (number, number + (kind == resource.RLIMIT_CPU)))
 
 
 def leave_the_network() -> None:
-    """Enter a namespace without a network, where the kernel lets users do that."""
+    """Enter a namespace without a network, if the kernel allows it."""
     if not sys.platform.startswith("linux"):
         return
     import ctypes
@@ -57,10 +58,10 @@ def leave_the_network() -> None:
 
 
 def guard(folder: str) -> None:
-    """Refuse what a solution of a programming task never needs."""
+    """Refuse all operations that a solution of a programming task does not need."""
 
     def inside(path: Any) -> bool:
-        # A descriptor, a mode or a length.
+        # The argument is not a path, but a descriptor, a mode or a length.
         if not isinstance(path, str | bytes | os.PathLike):
             return True
         real = os.path.realpath(os.fsdecode(path))
@@ -80,7 +81,7 @@ def guard(folder: str) -> None:
 
 
 def run(source: str) -> str:
-    """Run the program; "passed", or what it raised."""
+    """Run the program. Return "passed", or the exception as text."""
     module = ModuleType("program")
     sys.modules["program"] = module
     try:
@@ -91,6 +92,7 @@ def run(source: str) -> str:
 
 
 def main() -> None:
+    """Run program.py under the limits of the command line."""
     descriptor, *numbers = map(int, sys.argv[1:])
     source = Path("program.py").read_text(encoding="utf-8")
     leave_the_network()

@@ -1,4 +1,4 @@
-"""95 % confidence intervals: of an accuracy, and of the difference of two runs on the same problems."""
+"""95 % confidence intervals of an accuracy, and of the difference of two runs on the same problems."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ Z = 1.959963984540054
 
 
 def wilson(correct: int, count: int) -> tuple[float, float]:
-    """Wilson's score interval of `correct` out of `count`, as shares; (0, 1) where nothing was counted."""
+    """Return Wilson's score interval of `correct` out of `count`, as shares. (0, 1) if `count` is 0."""
     if count == 0:
         return 0.0, 1.0
     share = correct / count
-    centre = (share + Z**2 / (2 * count)) / (1 + Z**2 / count)
+    center = (share + Z**2 / (2 * count)) / (1 + Z**2 / count)
     half = Z / (1 + Z**2 / count) * math.sqrt(share * (1 - share) / count + (Z / (2 * count)) ** 2)
-    # Rounding may put an end on the wrong side of a share of 0 or 1.
-    return max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half))
+    # Rounding may move an end of the interval past a share of 0 or 1.
+    return max(0.0, min(share, center - half)), min(1.0, max(share, center + half))
 
 
 @dataclass(frozen=True)
@@ -34,11 +34,10 @@ class Difference:
 
 
 def paired_difference(before: Sequence[bool], after: Sequence[bool]) -> Difference:
-    """The difference `after` - `before` of two sequences that belong to the same problems.
+    """Return the difference `after` - `before` of two sequences about the same problems.
 
-    Only problems that one of them solves and the other does not tell them apart. The interval is Bonett and Price's
-    adjusted Wald interval (2012), which holds its level for few problems and for runs that never differ.
-    Raises ValueError if the lengths differ.
+    Only problems that exactly one of the runs solves count. The interval is Bonett and Price's adjusted Wald interval
+    (2012). It keeps its level for few problems and for equal runs. Raises ValueError if the lengths differ.
     """
     pairs = list(zip(before, after, strict=True))
     count = len(pairs)

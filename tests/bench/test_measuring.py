@@ -1,4 +1,4 @@
-"""Measurements with a model without weights and a clock that tests set, and what is concluded from them."""
+"""Tests of measurements and their analysis, with a model without weights and a clock that tests set."""
 
 from __future__ import annotations
 
@@ -29,20 +29,21 @@ MULTIPLES = range(8, 65, 8)
 
 
 def timings(curve: Callable[[int], float], rows: Any = ROWS) -> list[Timing]:
+    """Return the timings of a curve."""
     return [Timing(count, curve(count), curve(count), curve(count), 1) for count in rows]
 
 
 @pytest.mark.parametrize("family", ["llada", "dream"])
-def test_a_forward_computes_as_many_rows_as_it_is_timed_for(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_timed_forward_computes_its_number_of_rows(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(forwards, "timed", lambda act: float(act() is None))
     monkeypatch.setattr(forwards.time, "perf_counter", iter([0.0, 1e6]).__next__)
     model = TableModel(random_table(0, 64), family)
-    found = measure_forwards(model, 64, ROWS, 1e3)
-    assert [step.rows for step in found.steps] == [count for count in ROWS if count <= 64]
-    assert (found.prefill.rows, found.left_out) == (64, ())
-    assert all(step.repeats == 1 for step in (*found.steps, found.prefill))
-    # Each once to warm up and once for the clock, at positions spread over the context.
-    expected = [64, 64, *(count for step in found.steps for count in (step.rows, step.rows))]
+    result = measure_forwards(model, 64, ROWS, 1e3)
+    assert [step.rows for step in result.steps] == [count for count in ROWS if count <= 64]
+    assert (result.prefill.rows, result.left_out) == (64, ())
+    assert all(step.repeats == 1 for step in (*result.steps, result.prefill))
+    # Each count runs once to warm up and once to be timed, at positions spread over the context.
+    expected = [64, 64, *(count for step in result.steps for count in (step.rows, step.rows))]
     assert [len(call) for call in model.calls] == expected
     for call in model.calls:
         assert len(set(call)) == len(call)
@@ -50,18 +51,18 @@ def test_a_forward_computes_as_many_rows_as_it_is_timed_for(family: str, monkeyp
         assert len(call) == 1 or call[-1] >= 64 - 64 // len(call) - 1
 
 
-def test_time_that_is_left_goes_into_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_remaining_time_is_used_for_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
     seconds = iter(np.arange(0, 10_000, 0.5).tolist())
     monkeypatch.setattr(forwards.time, "perf_counter", lambda: next(seconds))
-    found = measure_forwards(TableModel(random_table(0, 32)), 32, [8, 1, 8], 30)
-    repeats = [found.prefill.repeats, *(step.repeats for step in found.steps)]
-    assert [step.rows for step in found.steps] == [1, 8]
+    result = measure_forwards(TableModel(random_table(0, 32)), 32, [8, 1, 8], 30)
+    repeats = [result.prefill.repeats, *(step.repeats for step in result.steps)]
+    assert [step.rows for step in result.steps] == [1, 8]
     assert min(repeats) > 3
     assert max(repeats) - min(repeats) <= 1
-    assert found.prefill_speed == 32 / 0.5
+    assert result.prefill_speed == 32 / 0.5
 
 
-def test_rows_that_would_take_too_long_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slow_row_counts_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     counts = iter([64, 8, 9, 8, 10, 11])
 
     def slow(act: Callable[[], None]) -> float:
@@ -70,13 +71,13 @@ def test_rows_that_would_take_too_long_are_left_out(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(forwards, "timed", slow)
     monkeypatch.setattr(forwards.time, "perf_counter", iter([0.0, 100.0]).__next__)
-    found = measure_forwards(TableModel(random_table(0, 64)), 64, [1, 8, 16, 32, 64], 20.0)
-    assert [step.seconds for step in found.steps] == [9, 10, 11]
-    assert (found.prefill.seconds, found.left_out) == (64, (32, 64))
+    result = measure_forwards(TableModel(random_table(0, 64)), 64, [1, 8, 16, 32, 64], 20.0)
+    assert [step.seconds for step in result.steps] == [9, 10, 11]
+    assert (result.prefill.seconds, result.left_out) == (64, (32, 64))
 
 
 @pytest.mark.parametrize(
-    ("context", "rows", "seconds", "culprit"),
+    ("context", "rows", "seconds", "name"),
     [
         (0, [1], 1, "context"),
         (8, [0], 1, "row-counts"),
@@ -85,8 +86,8 @@ def test_rows_that_would_take_too_long_are_left_out(monkeypatch: pytest.MonkeyPa
         (8, [1], np.nan, "sec"),
     ],
 )
-def test_wrong_wishes(context: int, rows: list[int], seconds: float, culprit: str) -> None:
-    with pytest.raises(ConfigError, match=culprit):
+def test_invalid_settings_are_refused(context: int, rows: list[int], seconds: float, name: str) -> None:
+    with pytest.raises(ConfigError, match=name):
         measure_forwards(TableModel(random_table(0, 8)), context, rows, seconds)
 
 
@@ -94,22 +95,22 @@ def test_wrong_wishes(context: int, rows: list[int], seconds: float, culprit: st
 @given(st.floats(1e-4, 10), st.floats(1, 400), st.sets(st.sampled_from(ROWS), min_size=4))
 def test_the_fit_finds_the_roofline_it_is_given(floor: float, meet: float, rows: set[int]) -> None:
     counts = sorted(rows)
-    found = find_crossover(timings(lambda count: floor * max(1, count / meet), counts))
+    crossover = find_crossover(timings(lambda count: floor * max(1, count / meet), counts))
     flat = [count for count in counts if count <= 1.15 * max(meet, counts[0])]
-    assert found.rows == flat[-1]
-    assert found.fit is not None
-    assert found.fit.error == pytest.approx(0, abs=1e-6)
+    assert crossover.rows == flat[-1]
+    assert crossover.fit is not None
+    assert crossover.fit.error == pytest.approx(0, abs=1e-6)
     for count in counts:
-        assert max(found.fit.floor, found.fit.per_row * count) == pytest.approx(floor * max(1, count / meet))
+        assert max(crossover.fit.floor, crossover.fit.per_row * count) == pytest.approx(floor * max(1, count / meet))
     if counts[0] <= meet < counts[-1]:
-        assert found.fit.rows == pytest.approx(meet)
+        assert crossover.fit.rows == pytest.approx(meet)
 
 
 def test_a_crossover_ends_at_the_first_slow_count() -> None:
     times = {1: 1.0, 8: 1.1, 16: 1.3, 32: 1.1}
     assert find_crossover(timings(times.__getitem__, times)).rows == 8
-    one = find_crossover(timings(times.__getitem__, [8]))
-    assert (one.rows, one.fit, one.padding) == (8, None, None)
+    single = find_crossover(timings(times.__getitem__, [8]))
+    assert (single.rows, single.fit, single.padding) == (8, None, None)
 
 
 @pytest.mark.parametrize(
@@ -120,7 +121,7 @@ def test_a_crossover_ends_at_the_first_slow_count() -> None:
         (lambda rows: 1 + 0.0001 * rows, 64),
         (lambda rows: -(-rows // 16), 16),
         (lambda rows: 2 + -(-rows // 32), 32),
-        # A tile of 32 above a floor of 32 rows: nothing is gained below a multiple of 32.
+        # With tiles of 32 rows, a smaller multiple than 32 is not faster.
         (lambda rows: 1 if rows <= 32 else 2, 32),
     ],
     ids=["proportional", "flat", "nearly flat", "steps of 16", "steps of 32", "one step"],
@@ -130,7 +131,7 @@ def test_the_best_padding_follows_the_steps_of_the_curve(curve: Callable[[int], 
     assert find_crossover(timings(curve, [count for count in ROWS if count != 40])).padding is None
 
 
-# --- what is kept
+# --- stored paddings
 
 ARGS = skeleton(Sizes("llada", 2, 64, 4, 2, 128, 100)).args
 OTHER = skeleton(Sizes("dream", 2, 64, 4, 2, 128, 100)).args
@@ -142,7 +143,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
-def test_a_padding_is_kept_for_its_device_and_shape(folder: Path) -> None:
+def test_a_padding_is_stored_per_device_and_shape(folder: Path) -> None:
     assert best_padding(ARGS, "Apple M4 Max") == 32
     assert not folder.exists()
     assert save_padding(ARGS, "Apple M4 Max", 16, "4-bit") == folder / "bench.json"
@@ -157,7 +158,7 @@ def test_a_padding_is_kept_for_its_device_and_shape(folder: Path) -> None:
     assert [file.name for file in folder.iterdir()] == ["bench.json"]
 
 
-def test_where_it_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_path_of_the_padding_file(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("D3MLX_CACHE", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", "/home/mia")
@@ -185,20 +186,20 @@ DAMAGE = st.one_of(
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(damage=DAMAGE)
-def test_a_damaged_file_is_as_good_as_none(folder: Path, damage: bytes) -> None:
+def test_a_damaged_file_counts_as_missing(folder: Path, damage: bytes) -> None:
     folder.mkdir(exist_ok=True)
     (folder / "bench.json").write_bytes(damage)
     try:
-        sound = json.loads(damage)["M1"][shape_key(ARGS)]["padding"]
+        stored = json.loads(damage)["M1"][shape_key(ARGS)]["padding"]
     except Exception:
-        sound = None
-    good = type(sound) is int and 1 <= sound <= tuning.MOST_PADDING
-    assert best_padding(ARGS, "M1") == (sound if good else 32)
+        stored = None
+    valid = type(stored) is int and 1 <= stored <= tuning.MOST_PADDING
+    assert best_padding(ARGS, "M1") == (stored if valid else 32)
     save_padding(ARGS, "M1", 16, "4-bit")
     assert best_padding(ARGS, "M1") == 16
 
 
-def test_a_file_that_cannot_be_read_is_as_good_as_none(folder: Path) -> None:
+def test_an_unreadable_file_counts_as_missing(folder: Path) -> None:
     (folder / "bench.json").mkdir(parents=True)
     assert best_padding(ARGS, "M1") == 32
     with pytest.raises(ConfigError, match=r"bench\.json"):
@@ -206,7 +207,7 @@ def test_a_file_that_cannot_be_read_is_as_good_as_none(folder: Path) -> None:
     assert [file.name for file in folder.iterdir()] == ["bench.json"]
 
 
-def test_results_that_come_together_are_all_kept(folder: Path) -> None:
+def test_simultaneous_results_are_all_stored(folder: Path) -> None:
     threads = [threading.Thread(target=save_padding, args=(ARGS, f"M{i}", i, "4-bit")) for i in range(1, 13)]
     for thread in threads:
         thread.start()
@@ -221,7 +222,7 @@ TOKENIZER: Any = SimpleNamespace(chat_template=None)
 
 
 class Words(TableModel):
-    """Prompts are ids here, so there is no tokenizer."""
+    """A model whose prompts are ids, so it needs no tokenizer."""
 
     def __init__(self) -> None:
         super().__init__(random_table(3, 64))
@@ -235,10 +236,10 @@ def test_totals_are_those_of_the_runs() -> None:
     profiles = {name: Profile() for name in presets}
     speaker = Speaker(model, None, 24)
     check_prompts(speaker, prompts, presets)
-    found = decode_all(speaker, prompts, presets, 1e9, profiles)
+    totals = decode_all(speaker, prompts, presets, 1e9, profiles)
     for name, preset in presets.items():
         runs = [generate(model, None, prompt, preset, max_tokens=24).stats for prompt in prompts]
-        total = found[name]
+        total = totals[name]
         assert (total.prompts, total.prompt_tokens) == (2, 5)
         assert total.tokens == sum(run.tokens for run in runs)
         assert total.forwards == sum(run.forwards for run in runs) == profiles[name].steps

@@ -1,4 +1,4 @@
-"""Costs counted from shapes, and the rooflines that follow from them."""
+"""Tests of costs from shapes, and of rooflines from costs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LLADA_4BIT = cost(skeleton(SHAPES["llada-8b"], 4), 0)
 
 
 def products(model: nn.Module) -> int:
-    """FLOP of a row by another way: two for each weight of a projection."""
+    """Return the FLOP per row, computed in another way: two per weight of a projection."""
     leaves = [leaf for _, leaf in tree_flatten(model.leaf_modules(), is_leaf=nn.Module.is_module)]
     return sum(2 * leaf.weight.size for leaf in leaves if isinstance(leaf, nn.Linear))
 
@@ -45,17 +45,17 @@ def products(model: nn.Module) -> int:
 )
 def test_costs_are_those_of_the_weights(model: nn.Module) -> None:
     context = 10
-    found = cost(model, context)
+    result = cost(model, context)
     embedding = model.model.embed_tokens.weight
     tied = not hasattr(model, "lm_head")
     head = 2 * embedding.size if tied else 0
-    assert found.body_flop + found.head_flop == products(model) + head
-    assert found.weight_bytes == nbytes(model) - (0 if tied else embedding.nbytes)
+    assert result.body_flop + result.head_flop == products(model) + head
+    assert result.weight_bytes == nbytes(model) - (0 if tied else embedding.nbytes)
     attention = model.layers[0].self_attn
-    kept = 2 * len(model.layers) * context * attention.kv_heads * attention.head_dim
-    assert found.cache_bytes == kept * model.model.norm.weight.itemsize
-    # Scores and weighted values: two products with every cached position for every query head.
-    assert found.attention_flop == 4 * len(model.layers) * context * attention.heads * attention.head_dim
+    values = 2 * len(model.layers) * context * attention.kv_heads * attention.head_dim
+    assert result.cache_bytes == values * model.model.norm.weight.itemsize
+    # Scores and weighted values are two products per cached position and query head.
+    assert result.attention_flop == 4 * len(model.layers) * context * attention.heads * attention.head_dim
     assert cost(model, 0).attention_flop == cost(model, 0).cache_bytes == 0
 
 
@@ -64,22 +64,22 @@ def test_costs_are_those_of_the_weights(model: nn.Module) -> None:
     [
         (chip_named("M4 Pro"), 2.5, 10, (81, 244, 890), 39),
         (chip_named("M4 Max"), 1.28, 10, (41, 123, 449), 78),
-        # Here an M5 Max was taken to have 597 GB/s; the published figure is 614.
+        # This prediction assumed 597 GB/s for an M5 Max. The published figure is 614.
         (Chip("M5 Max", 597e9, chip_named("M5 Max").flops), 0.34, 34, (12, 33, 119), 85),
     ],
     ids=lambda value: value.name if isinstance(value, Chip) else "",
 )
 def test_published_predictions(chip: Chip, row: float, crossover: int, times: tuple[int, ...], ceiling: int) -> None:
-    """Times on paper of LLaDA-8B at 4 bits, as they were published with the design."""
-    found = Roofline(chip, LLADA_4BIT)
+    """The predicted times of LLaDA-8B at 4 bits are those published with the design."""
+    roofline = Roofline(chip, LLADA_4BIT)
     assert round(LLADA_4BIT.body_flop / 1e9, 1) == 14.0
     assert round(LLADA_4BIT.head_flop / 1e9, 2) == 1.04
     assert round(LLADA_4BIT.nbytes / 1e9, 1) == 4.2
     digits = 1 if row > 2 else 2
-    assert round(1000 * found.per_row, digits) == row
-    assert int(found.crossover) == crossover
-    assert tuple(round(1000 * found.seconds(rows)) for rows in (32, 96, 350)) == times
-    assert round(found.ceiling) == ceiling
+    assert round(1000 * roofline.per_row, digits) == row
+    assert int(roofline.crossover) == crossover
+    assert tuple(round(1000 * roofline.seconds(rows)) for rows in (32, 96, 350)) == times
+    assert round(roofline.ceiling) == ceiling
 
 
 @settings(deadline=None)
@@ -94,16 +94,16 @@ def test_a_roofline_is_flat_and_then_straight(
     chip: Chip, shape: str, q_bits: int | None, context: int, rows: list[int]
 ) -> None:
     q_bits = q_bits if shape != "llada-1b" else None
-    found = Roofline(chip, cost(skeleton(SHAPES[shape], q_bits), context))
-    table = found.times(rows)
+    roofline = Roofline(chip, cost(skeleton(SHAPES[shape], q_bits), context))
+    table = roofline.times(rows)
     assert [count for count, _ in table] == sorted(rows)
     for count, seconds in table:
-        if count <= found.crossover:
-            assert seconds == found.floor
+        if count <= roofline.crossover:
+            assert seconds == roofline.floor
         else:
-            assert seconds == pytest.approx(count * found.per_row)
-            assert seconds > found.floor
-    assert found.crossover * found.per_row == pytest.approx(found.floor)
+            assert seconds == pytest.approx(count * roofline.per_row)
+            assert seconds > roofline.floor
+    assert roofline.crossover * roofline.per_row == pytest.approx(roofline.floor)
 
 
 def test_chips() -> None:
@@ -111,7 +111,7 @@ def test_chips() -> None:
     assert len(set(names)) == len(names)
     for chip in CHIPS:
         assert chip_named(f"apple-{chip.name.lower().replace(' ', '_')}") is chip
-    # Only one rate comes from a measurement that somebody published.
+    # Only one rate comes from a published measurement.
     assert [chip.name for chip in CHIPS if not chip.assumed] == ["M4 Max"]
     with pytest.raises(ConfigError, match="M9"):
         chip_named("M9")
@@ -138,7 +138,7 @@ def test_random_models_run(family: str, q_bits: int | None) -> None:
         assert (layer.bits, layer.group_size, layer.scales.dtype) == (4, GROUP, mx.bfloat16)
 
 
-def test_the_floats_of_a_quantized_model_never_exist_together() -> None:
+def test_floats_of_a_quantized_model_exist_one_layer_at_a_time() -> None:
     sizes = Sizes("llada", layers=16, hidden=256, heads=4, kv_heads=4, ff=512, vocab=256)
     floats = 4 * get_total_parameters(skeleton(sizes))
     mx.clear_cache()
@@ -151,7 +151,7 @@ def test_the_floats_of_a_quantized_model_never_exist_together() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "culprit"),
+    ("changes", "name"),
     [
         ({"layers": 0}, "--layers"),
         ({"vocab": 3}, "--vocab"),
@@ -160,26 +160,26 @@ def test_the_floats_of_a_quantized_model_never_exist_together() -> None:
         ({"kv_heads": 3}, "--kv-heads"),
     ],
 )
-def test_sizes_that_do_not_fit(changes: dict[str, int], culprit: str) -> None:
-    with pytest.raises(ConfigError, match=culprit):
+def test_sizes_that_do_not_fit(changes: dict[str, int], name: str) -> None:
+    with pytest.raises(ConfigError, match=name):
         Sizes(**(vars(TINY) | changes))
 
 
-def test_what_cannot_be_quantized_or_held(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_models_that_cannot_be_quantized_or_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="not 7"):
         skeleton(TINY, 7)
     with pytest.raises(ConfigError, match="--ff 5634"):
         skeleton(SHAPES["llada-1b"], 4)
     monkeypatch.setattr("d3mlx.bench.shapes.memory_limit", lambda: 10**9)
-    with pytest.raises(MemoryLimitError, match=r"4\.5 GB and this machine can give 1\.0 GB"):
+    with pytest.raises(MemoryLimitError, match=r"4\.5 GB, but this machine can use 1\.0 GB"):
         random_model(SHAPES["llada-8b"], 4)
     assert math.isclose(nbytes(skeleton(SHAPES["llada-8b"], 4)) / 1e9, 4.509, rel_tol=1e-3)
 
 
 @pytest.mark.parametrize(
-    ("device", "what"),
+    ("device", "resource"),
     [("Apple M1", "rows"), ("Apple M4 Max", "rows"), ("Apple M5", "forwards"), ("Apple M12 Ultra", "forwards")],
 )
-def test_what_chips_had_better_save(device: str, what: str) -> None:
-    assert favored(device) == what
+def test_what_to_save_on_each_chip(device: str, resource: str) -> None:
+    assert favored(device) == resource
     assert favored(f"{device} (CPU)") == "rows"

@@ -11,5 +11,5 @@ from tests.convert.folders import WRITERS
 
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    place = tmp_path_factory.mktemp("sources")
-    return {family: write(place / family, shards=3) for family, write in WRITERS.items()}
+    folder = tmp_path_factory.mktemp("sources")
+    return {family: write(folder / family, shards=3) for family, write in WRITERS.items()}

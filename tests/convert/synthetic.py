@@ -1,8 +1,8 @@
-"""A LLaDA checkpoint of any size with random weights, and the memory that converting it takes.
+"""A LLaDA checkpoint of any size with random weights, and the memory for its conversion.
 
     python -m tests.convert.synthetic FOLDER --layers 12 --width 2048 --vocab 32768
 
-Needs no memory for the checkpoint itself: tensors are drawn and written one output file at a time.
+Tensors are drawn and written one output file at a time, so memory never contains the complete checkpoint.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ LLADA_8B = {"layers": 32, "width": 4096, "vocab": 126464}
 
 
 def config_of(layers: int, width: int, vocab: int) -> dict[str, Any]:
-    """config.json with LLaDA-8B's proportions."""
+    """Return a config.json with LLaDA-8B's proportions."""
     sizes = {"d_model": width, "mlp_hidden_size": 3 * width, "n_layers": layers, "n_heads": 32, "n_kv_heads": 32}
     rows = {"embedding_size": vocab, "vocab_size": vocab}
     return {**LLADA_CONFIG, **sizes, **rows, "torch_dtype": "bfloat16"}
 
 
 def shapes_of(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
-    """Original names and shapes of every weight."""
+    """Return the original names and the shapes of all weights."""
     width, ff, rows = config["d_model"], config["mlp_hidden_size"], config["embedding_size"]
     square = ("q_proj", "k_proj", "v_proj", "attn_out")
     shapes: dict[str, tuple[int, ...]] = {"wte": (rows, width), "ff_out": (rows, width), "ln_f": (width,)}
@@ -49,7 +49,7 @@ def shapes_of(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
 
 
 def write_synthetic(folder: Path, config: dict[str, Any], shard_bytes: int) -> int:
-    """Write the checkpoint in bfloat16; bytes of its largest tensor."""
+    """Write the checkpoint in bfloat16. Return the bytes of its largest tensor."""
     folder.mkdir(parents=True)
     shapes = shapes_of(config)
     files: list[list[str]] = [[]]
@@ -67,7 +67,7 @@ def write_synthetic(folder: Path, config: dict[str, Any], shard_bytes: int) -> i
         file = f"model-{i + 1:05d}-of-{len(files):05d}.safetensors"
         arrays = {}
         for name in names:
-            # Normal draws of eight billion weights take minutes; a uniform draw serves as well.
+            # A normal draw of eight billion weights takes minutes. A uniform draw is faster and sufficient.
             values = mx.random.uniform(-0.05, 0.05, shapes[name], dtype=mx.bfloat16)
             arrays[name] = values if len(shapes[name]) > 1 else mx.ones(shapes[name], mx.bfloat16)
             mx.eval(arrays[name])
@@ -82,7 +82,7 @@ def write_synthetic(folder: Path, config: dict[str, Any], shard_bytes: int) -> i
 
 
 def peak_of(*arguments: str) -> int:
-    """Peak resident bytes of a `d3mlx` command line in a process of its own."""
+    """Return the peak resident bytes of a `d3mlx` command in a separate process."""
     command = [sys.executable, "-m", "tests.convert.synthetic", RUN, *arguments]
     done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     if done.returncode:
@@ -91,7 +91,7 @@ def peak_of(*arguments: str) -> int:
 
 
 def own_peak() -> int:
-    """Peak resident bytes of this process. Linux's getrusage includes what its parent had when it was started."""
+    """Return the peak resident bytes of this process. Linux's getrusage would include memory of its parent."""
     status = Path("/proc/self/status")
     if status.exists():
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
@@ -100,18 +100,21 @@ def own_peak() -> int:
 
 
 def peak_of_convert(source: Path, target: Path, *arguments: str) -> int:
+    """Return the peak resident bytes of a conversion."""
     return peak_of("convert", "--hf-path", str(source), "--mlx-path", str(target), *arguments)
 
 
 def measure(
-    folder: Annotated[Path, typer.Argument(help="Scratch folder; it must not exist, and is removed.")],
-    layers: Annotated[int, typer.Option(help="Layers.")] = 12,
-    width: Annotated[int, typer.Option(help="Width; the inner width is three times it.")] = 2048,
+    folder: Annotated[Path, typer.Argument(help="Temporary folder. It must not exist, and is removed.")],
+    layers: Annotated[int, typer.Option(help="Number of layers.")] = 12,
+    width: Annotated[int, typer.Option(help="Hidden width. The MLP is three times wider.")] = 2048,
     vocab: Annotated[int, typer.Option(help="Rows of embedding and head.")] = 65536,
     shard: Annotated[str, typer.Option(help="Largest output file.")] = "256MB",
-    full_size: Annotated[bool, typer.Option("--full-size", help="The shapes of LLaDA-8B; 16 GB on disk.")] = False,
+    full_size: Annotated[
+        bool, typer.Option("--full-size", help="Use the shapes of LLaDA-8B. Needs 16 GB on disk.")
+    ] = False,
 ) -> None:
-    """Write a checkpoint, convert it quantized and cast alone, print peak resident sizes."""
+    """Write a checkpoint, convert it with and without quantization, and print peak resident sizes."""
     config = config_of(**LLADA_8B) if full_size else config_of(layers, width, vocab)
     source = folder / "source"
     largest = write_synthetic(source, config, 4 * 10**9 if full_size else 5 * 10**8)
@@ -139,7 +142,7 @@ def measure(
 
 
 def forward(folder: Path) -> None:
-    """One forward of a converted model, to see that it runs."""
+    """Run one forward of a converted model to check that it works."""
     from d3mlx import load
 
     began = time.perf_counter()

@@ -1,4 +1,4 @@
-"""The converter's command line, and the way to the hub."""
+"""Tests of the command line of the converter, and of uploads."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_the_command_line(sources: dict[str, Path], tmp_path: Path) -> None:
     assert open_checkpoint(tmp_path / "out").quantization == {"bits": 8, "group_size": 64, "mode": "affine"}
     assert "--model out" in (tmp_path / "out" / "README.md").read_text()
     done = call()
-    assert done.returncode == 1 and "exists already" in done.stderr
+    assert done.returncode == 1 and "already exists" in done.stderr
 
 
 def test_upload(sources: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -46,7 +46,7 @@ def test_upload(sources: dict[str, Path], tmp_path: Path, monkeypatch: pytest.Mo
     assert upload(folder, "me/llada") == "https://huggingface.co/me/llada"
     assert api.upload_folder.call_args.kwargs["folder_path"] == folder
     api.upload_folder.side_effect = RuntimeError("quota\nmore")
-    with pytest.raises(CheckpointError, match=r"is in .*out, but its upload to me/llada failed: quota"):
+    with pytest.raises(CheckpointError, match=r"is in .*out, but the upload to me/llada failed: quota"):
         upload(folder, "me/llada")
     api.whoami.side_effect = LocalTokenNotFoundError("no token")
     with pytest.raises(ConfigError, match="hf auth login"):

@@ -1,4 +1,4 @@
-"""What the converter writes equals what mlx-lm computes, and every tool reads it."""
+"""Converted folders equal the results of mlx-lm, and all tools can read them."""
 
 from __future__ import annotations
 
@@ -49,14 +49,14 @@ ERRORS = {
     "mxfp8": (Quantization("mxfp8"), 0.04),
     "mixed_3_6": (Quantization(recipe="mixed_3_6"), 0.13),
 }
-"""Largest relative error (Euclidean norm) of the logits of the teacher that ships."""
+"""Largest allowed relative error (Euclidean norm) of the logits of the bundled teacher."""
 
 
 @pytest.mark.parametrize("quantization", QUANTIZATIONS, ids=lambda q: f"{q.mode}-{q.bits}-{q.recipe}")
 def test_quantized_weights_are_those_of_mlx_lm(
     sources: dict[str, Path], quantization: Quantization, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Bit for bit, with the same config; nothing is printed."""
+    """Weights and config are identical, and nothing is printed."""
     family = "dream" if quantization.recipe else "llada"
     summary = convert(sources[family], tmp_path / "out", Recipe(quantization), max_shard_bytes=30_000)
     assert capsys.readouterr().out == ""
@@ -76,7 +76,7 @@ def test_quantized_weights_are_those_of_mlx_lm(
     assert summary.files > 1
 
 
-def test_quantized_logits_stay_near(tmp_path: Path) -> None:
+def test_quantized_logits_are_close(tmp_path: Path) -> None:
     source = convert(TEACHER, tmp_path / "source", Recipe(dequantize=True, dtype="float32")).folder
     model, tokenizer = load(source)
     question = [{"role": "user", "content": problem(0, "held-out").question}]
@@ -89,7 +89,7 @@ def test_quantized_logits_stay_near(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", ["affine", "mxfp4", "nvfp4", "mxfp8"])
-def test_dequantizing_gives_what_the_quantized_model_computes_with(
+def test_dequantized_weights_are_those_of_the_quantized_model(
     sources: dict[str, Path], mode: str, tmp_path: Path
 ) -> None:
     packed = convert(sources["dream"], tmp_path / "packed", Recipe(Quantization(mode))).folder
@@ -107,7 +107,7 @@ def test_dequantizing_gives_what_the_quantized_model_computes_with(
 
 
 def test_the_dtype_of_floats(tmp_path: Path) -> None:
-    """What is asked for, else what config.json says, else as stored; config.json tells the truth afterwards."""
+    """The dtype is that of the recipe, or of the source's config.json, and the new config.json names it."""
     source = write_llada(tmp_path / "source", torch_dtype="bfloat16")
     cases: list[tuple[Recipe, Any]] = [(Recipe(), mx.bfloat16), (Recipe(dtype="float16"), mx.float16)]
     for i, (recipe, dtype) in enumerate(cases):
@@ -150,7 +150,7 @@ def test_every_tool_reads_the_folder(sources: dict[str, Path], family: str, tmp_
     assert list(read(out)) == sorted(read(out))
 
 
-def test_shards_hold_at_most_their_limit_or_one_layer(sources: dict[str, Path], tmp_path: Path) -> None:
+def test_shards_contain_at_most_their_limit_or_one_layer(sources: dict[str, Path], tmp_path: Path) -> None:
     out = convert(sources["llada"], tmp_path / "out", max_shard_bytes=70_000).folder
     files = sorted(out.glob("*.safetensors"))
     assert [file.name for file in files] == [
@@ -171,7 +171,7 @@ def test_llama_style_keys_and_tied_heads(tmp_path: Path) -> None:
     assert read(again) == read(mlx_layout)
 
 
-def test_layers_that_do_not_divide_are_named(tmp_path: Path) -> None:
+def test_layers_with_an_unsuitable_width_are_named(tmp_path: Path) -> None:
     source = write_llada(tmp_path / "ff", mlp_hidden_size=96)
     words = r"layers\.0\.mlp\.down_proj \(and 1 more layers\) has rows of 96 weights.* use groups of 32"
     with pytest.raises(ConfigError, match=words):

@@ -1,4 +1,4 @@
-"""However a conversion ends, there is no half of a folder; and it takes little memory."""
+"""Interrupted conversions leave no incomplete folder. Conversions need little memory."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.convert.synthetic import config_of, peak_of, peak_of_convert, write_s
 
 
 def convert_with_little_room(source: Path, target: Path) -> None:
-    """Files may grow to 30 kB: what a disk that fills up during the run looks like."""
+    """Convert with files limited to 30 kB, which looks like a disk that becomes full during the run."""
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))
     sys.argv = ["d3mlx", "convert", "--hf-path", str(source), "--mlx-path", str(target)]
@@ -29,6 +29,7 @@ def convert_with_little_room(source: Path, target: Path) -> None:
 
 
 def convert_quantized(source: Path, target: Path) -> None:
+    """Convert with 4 bits and small files."""
     convert(source, target, Recipe(Quantization()), max_shard_bytes=2_000_000)
 
 
@@ -36,7 +37,7 @@ FORK = multiprocessing.get_context("forkserver")
 FORK.set_forkserver_preload(["d3mlx.convert", "tests.convert.test_interruptions", "transformers"])
 
 
-def test_a_disk_that_fills_up(sources: dict[str, Path], tmp_path: Path) -> None:
+def test_a_full_disk_leaves_no_files(sources: dict[str, Path], tmp_path: Path) -> None:
     process = FORK.Process(target=convert_with_little_room, args=(sources["llada"], tmp_path / "out"))
     process.start()
     process.join()
@@ -44,44 +45,44 @@ def test_a_disk_that_fills_up(sources: dict[str, Path], tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_killed_at_any_moment(tmp_path: Path) -> None:
-    """SIGKILL at 24 random moments: no target, at most one hidden folder, and the next run is not disturbed by it."""
-    source, place = tmp_path / "source", tmp_path / "place"
+def test_a_killed_run_leaves_no_incomplete_target(tmp_path: Path) -> None:
+    """After SIGKILL at 24 random times there is at most a hidden folder, and the next run succeeds."""
+    source, folder = tmp_path / "source", tmp_path / "folder"
     write_synthetic(source, config_of(layers=6, width=512, vocab=2048), 10**7)
-    place.mkdir()
-    for name in ("first", "whole"):
+    folder.mkdir()
+    for name in ("first", "complete"):
         began = time.perf_counter()
-        process = FORK.Process(target=convert_quantized, args=(source, place / name))
+        process = FORK.Process(target=convert_quantized, args=(source, folder / name))
         process.start()
         process.join()
-        whole = time.perf_counter() - began
+        seconds = time.perf_counter() - began
         assert process.exitcode == 0
-    shutil.rmtree(place / "first")
+    shutil.rmtree(folder / "first")
     draw = random.Random(0)
-    killed, left = 0, 0
+    killed, partial = 0, 0
     for _ in range(24):
-        process = FORK.Process(target=convert_quantized, args=(source, place / "out"))
+        process = FORK.Process(target=convert_quantized, args=(source, folder / "out"))
         began = time.perf_counter()
         process.start()
-        process.join(draw.uniform(0, whole))
+        process.join(draw.uniform(0, seconds))
         if process.exitcode == 0:
-            # It was measured on a busier machine.
-            whole = min(whole, time.perf_counter() - began)
+            # The first measurement may have been slow because of other processes.
+            seconds = min(seconds, time.perf_counter() - began)
         process.kill()
         process.join()
-        names = {path.name for path in place.iterdir()} - {"whole"}
+        names = {path.name for path in folder.iterdir()} - {"complete"}
         killed += process.exitcode != 0
-        left += ".out.partial" in names
+        partial += ".out.partial" in names
         assert len(names) <= 1
         if "out" in names:
-            assert same(weights(place / "out"), weights(place / "whole"))
-            shutil.rmtree(place / "out")
-    assert killed >= 10 and left >= 5
-    (place / ".out.partial").mkdir(exist_ok=True)
-    (place / ".out.partial" / "model-00009-of-00009.safetensors").write_bytes(b"half")
-    convert_quantized(source, place / "out")
-    assert {path.name for path in place.iterdir()} == {"whole", "out"}
-    assert same(weights(place / "out"), weights(place / "whole"))
+            assert same(weights(folder / "out"), weights(folder / "complete"))
+            shutil.rmtree(folder / "out")
+    assert killed >= 10 and partial >= 5
+    (folder / ".out.partial").mkdir(exist_ok=True)
+    (folder / ".out.partial" / "model-00009-of-00009.safetensors").write_bytes(b"half")
+    convert_quantized(source, folder / "out")
+    assert {path.name for path in folder.iterdir()} == {"complete", "out"}
+    assert same(weights(folder / "out"), weights(folder / "complete"))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -100,13 +101,13 @@ def test_interrupted_runs_clean_up(number: int, tmp_path: Path) -> None:
 
 
 def test_memory_stays_within_three_tensors_and_a_shard(tmp_path: Path) -> None:
-    """A checkpoint several times larger than what converting it may take."""
+    """The checkpoint is several times larger than the memory limit of its conversion."""
     source = tmp_path / "source"
     largest = write_synthetic(source, config_of(layers=6, width=1024, vocab=16384), 10**8)
     idle = peak_of("info", str(source))
     shard = 16
     for options in (["-q"], ["--dtype", "float16"], ["-q", "--q-mode", "nvfp4"]):
         peak = peak_of_convert(source, tmp_path / "out", *options, "--max-shard-size", f"{shard}MB")
-        # The rest is what importing the converter takes beyond what `info` imports.
+        # The margin is for modules that the converter imports and `info` does not.
         assert peak - idle < 3 * largest + max(shard * 10**6, largest) + 40_000_000, options
         shutil.rmtree(tmp_path / "out")

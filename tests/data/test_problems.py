@@ -1,4 +1,4 @@
-"""The generated word problems and the tokenizer made for them."""
+"""Tests of the generated word problems, their tokenizer and training batches."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_every_equation_is_true_and_the_last_one_is_the_answer() -> None:
     assert seen == set(range(len(TEMPLATES)))
 
 
-def test_enough_templates_each_step_in_three_wordings() -> None:
+def test_there_are_enough_templates_with_three_phrasings_per_step() -> None:
     assert len(TEMPLATES) >= 20
     for template in TEMPLATES:
         assert all(len(set(step.phrasings)) == 3 for step in template.steps)
@@ -56,11 +56,11 @@ def test_no_tuple_of_numbers_is_in_two_splits() -> None:
     assert all(split_of(numbers) == split for split in SPLITS for numbers in tuples[split])
 
 
-def test_a_problem_is_a_function_of_its_index() -> None:
+def test_a_problem_depends_only_on_index_split_and_seed() -> None:
     assert problem(5, "held-out", seed=1) == problem(5, "held-out", seed=1) != problem(5, "held-out", seed=2)
 
 
-def test_answers_are_read_exactly() -> None:
+def test_answers_of_solutions() -> None:
     assert answer_of("The answer is 42.") == "42"
     assert answer_of("The answer is 4. No, the answer is 007.") == "7"
     assert answer_of("It is 42.") is None
@@ -70,12 +70,12 @@ def test_answers_are_read_exactly() -> None:
 
 @settings(max_examples=200, deadline=None)
 @given(st.text(st.characters(exclude_categories=("Cs",)), max_size=40))
-def test_any_text_survives_the_tokenizer(text: str) -> None:
+def test_the_tokenizer_encodes_and_decodes_any_text(text: str) -> None:
     ids = TOKENIZER.encode(text, add_special_tokens=False)
     assert TOKENIZER.decode(ids, clean_up_tokenization_spaces=False) == text
 
 
-def test_problems_are_short_and_digits_stand_alone(tmp_path: Path) -> None:
+def test_problems_are_short_and_digits_are_separate_tokens(tmp_path: Path) -> None:
     TOKENIZER.save_pretrained(tmp_path)
     plain = AutoTokenizer.from_pretrained(tmp_path)
     for i in range(300):
@@ -86,51 +86,51 @@ def test_problems_are_short_and_digits_stand_alone(tmp_path: Path) -> None:
     assert [piece for piece in pieces if piece.isdigit()] == list("12305317")
 
 
-def test_batches_are_functions_of_their_index_and_mask_only_answers() -> None:
+def test_batches_depend_only_on_their_index_and_mask_only_answers() -> None:
     source = Source(TOKENIZER, size=4, seed=3)
     for make in (source.problems, source.continued, source.blocks, source.worked, source.drills, source.recall):
         batch, again = make(7), make(7)
         assert (batch.ids == again.ids).all()
         assert (batch.weights == again.weights).all()
         for ids, weights in zip(batch.ids, batch.weights, strict=True):
-            asked = np.flatnonzero(weights == 1)
+            answer = np.flatnonzero(weights == 1)
             prompt_end = int(np.flatnonzero(ids == source.turn[1])[0])
-            assert asked.min() > prompt_end
+            assert answer.min() > prompt_end
     for ids, weights in zip(source.continued(1).ids, source.continued(1).weights, strict=True):
         first, last = np.flatnonzero(weights == 1)[[0, -1]]
         assert TOKENIZER.decode(ids[:first]).endswith("=")
         assert TOKENIZER.decode(ids[first:last]).isdigit()
         assert (weights[:first] == 0).all()
         assert (weights[last + 1 :] > 0).all()
-    met = source.blocks(1)
-    assert met.hidden_from is not None
-    hidden = np.array(mask_batch(met, MASK_ID, np.random.default_rng(0)).ids) == MASK_ID
-    for row, (start, end) in enumerate(zip((met.weights == 1).argmax(axis=1), met.hidden_from, strict=True)):
+    blocks = source.blocks(1)
+    assert blocks.hidden_from is not None
+    hidden = np.array(mask_batch(blocks, MASK_ID, np.random.default_rng(0)).ids) == MASK_ID
+    for row, (start, end) in enumerate(zip((blocks.weights == 1).argmax(axis=1), blocks.hidden_from, strict=True)):
         assert hidden[row, end:].all() and not hidden[row, :start].any()
         assert end - start in (8, 16, 32)
     drill = source.drills(0)
     equations = re.findall(r"(\d+)[-+*/]\d+=(\d+)", TOKENIZER.decode(drill.ids[0]))
     assert sum(result == after for (_, result), (after, _) in pairwise(equations)) <= 2
-    shown = TOKENIZER.decode(drill.ids[0])
-    results = re.findall(r"=(\d+)\.", shown)
-    asked_text = "".join(TOKENIZER.decode([token]) for token in drill.ids[0][drill.weights[0] == 1])
-    assert asked_text == "".join(results)
+    text = TOKENIZER.decode(drill.ids[0])
+    results = re.findall(r"=(\d+)\.", text)
+    answers = "".join(TOKENIZER.decode([token]) for token in drill.ids[0][drill.weights[0] == 1])
+    assert answers == "".join(results)
 
 
-def test_worked_examples_are_trained_on_in_the_form_they_are_asked_in() -> None:
+def test_worked_examples_have_the_same_form_in_training_and_prompts() -> None:
     source = Source(TOKENIZER, size=4, seed=3)
     embedded = task("embedded", "llada", TaskOptions(shots=2))
     before = [problem(i, "train", most_operations=2) for i in (2, 3)]
     trained = source.conversation(source.examples([*before, problem(1, "held-out")]))
-    asked = embedded.ask(1).prompt(TOKENIZER)
+    prompt = embedded.ask(1).prompt(TOKENIZER)
     assert (
-        TOKENIZER.apply_chat_template(asked, add_generation_prompt=True)["input_ids"] == trained.ids[: trained.prompt]
+        TOKENIZER.apply_chat_template(prompt, add_generation_prompt=True)["input_ids"] == trained.ids[: trained.prompt]
     )
     shown = [TOKENIZER.decode([token for token, on in zip(trained.ids, trained.weights, strict=True) if on])]
     assert shown == ["<|eot_id|>".join([*(p.solution for p in before), problem(1, "held-out").solution, ""])]
 
 
-def test_pairs_are_neighbours_and_right_only_together() -> None:
+def test_pairs_are_adjacent_problems_and_correct_only_together() -> None:
     first, second = problem(6, "held-out"), problem(7, "held-out")
     both = page(3, 2, "held-out")
     assert both.question == f"{first.question} {second.question}"

@@ -1,4 +1,4 @@
-"""Files of records as people have them, and what is said of those that cannot be read."""
+"""Tests of files of records: usual encodings and layouts, and errors about invalid files."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ READABLE: dict[str, bytes] = {
     "windows": LINES.replace("\n", "\r\n\r\n").encode(),
     "byte order mark": codecs.BOM_UTF8 + LINES.encode(),
     "utf-16": LINES.encode("utf-16"),
-    "utf-16, big end first": codecs.BOM_UTF16_BE + LINES.encode("utf-16-be"),
+    "utf-16, big-endian": codecs.BOM_UTF16_BE + LINES.encode("utf-16-be"),
     "utf-32": LINES.encode("utf-32"),
     "array": json.dumps(ROWS, indent=1).encode(),
     "array with a mark": codecs.BOM_UTF8 + json.dumps(ROWS).encode(),
     "array in utf-16": json.dumps(ROWS, ensure_ascii=False).encode("utf-16"),
 }
 
-WRONG: dict[str, tuple[bytes, str]] = {
+INVALID: dict[str, tuple[bytes, str]] = {
     "nothing": (b"", "contains no rows"),
     "empty array": (b"[]", "contains no rows"),
     "torn": (b'{"a": 1}\n{"a": ', "row 2: not valid JSON"),
@@ -38,11 +38,11 @@ WRONG: dict[str, tuple[bytes, str]] = {
     "arrays": (b"[1]\n[2]\n", "row 1: the row is not a JSON object"),
     "array of texts": (b'["a", "b"]', "row 1: the row is not a JSON object"),
     "nulls": (b'{"a": null}\n', "row 1: the row is empty"),
-    "digits": (b'{"a": ' + b"1" * 5000 + b"}\n", "row 1: a number has more digits"),
+    "digits": (b'{"a": ' + b"1" * 5000 + b"}\n", "row 1: a number has too many digits"),
     "depth": (b"{" + b'"a":[' * 200_000 + b"\n", "row 1"),
     "latin-1": (b'{"a": 1}\n{"a": "\xe9"}\n', "row 2: not UTF-8 text"),
     "half a utf-16": (codecs.BOM_UTF16_LE + b'{\x00"', "not valid UTF-16 text"),
-    "surrogate": (b'{"a": "\\ud800"}\n', "row 1: the text contains half of a surrogate pair"),
+    "surrogate": (b'{"a": "\\ud800"}\n', "row 1: the text contains an incomplete surrogate pair"),
     "lfs": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "git lfs pull"),
     "gzip": (b"\x1f\x8b\x08\x00", "compressed"),
     "bzip2": (b"BZh91AY&SY", "compressed"),
@@ -52,26 +52,26 @@ WRONG: dict[str, tuple[bytes, str]] = {
 
 
 @pytest.mark.parametrize("name", READABLE)
-def test_files_as_people_have_them(tmp_path: Path, name: str) -> None:
+def test_usual_encodings_and_layouts(tmp_path: Path, name: str) -> None:
     path = tmp_path / "data.jsonl"
     path.write_bytes(READABLE[name])
     assert [row for _, row in read_rows(path)] == READ
 
 
-@pytest.mark.parametrize("name", WRONG)
-def test_a_wrong_file_is_one_sentence(tmp_path: Path, name: str) -> None:
-    content, culprit = WRONG[name]
+@pytest.mark.parametrize("name", INVALID)
+def test_an_invalid_file_is_refused_in_one_sentence(tmp_path: Path, name: str) -> None:
+    content, reason = INVALID[name]
     path = tmp_path / "data.jsonl"
     path.write_bytes(content)
-    with pytest.raises(DataError) as caught:
+    with pytest.raises(DataError) as error:
         list(read_rows(path))
-    assert culprit in str(caught.value)
-    assert str(path) in str(caught.value)
-    assert "\n" not in str(caught.value)
+    assert reason in str(error.value)
+    assert str(path) in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 @given(rows=st.lists(st.dictionaries(st.text(), st.one_of(st.text(), st.integers()), min_size=1), min_size=1))
-def test_rows_come_back_from_every_encoding(tmp_path_factory: pytest.TempPathFactory, rows: list[Any]) -> None:
+def test_every_encoding_returns_the_same_rows(tmp_path_factory: pytest.TempPathFactory, rows: list[Any]) -> None:
     path = tmp_path_factory.mktemp("rows") / "data"
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     for encoding in ("utf-8", "utf-8-sig", "utf-16", "utf-32"):
@@ -79,7 +79,7 @@ def test_rows_come_back_from_every_encoding(tmp_path_factory: pytest.TempPathFac
         assert [row for _, row in read_rows(path)] == rows
 
 
-def test_a_table_is_known_by_its_bytes(tmp_path: Path) -> None:
+def test_parquet_is_detected_by_its_first_bytes(tmp_path: Path) -> None:
     pyarrow = pytest.importorskip("pyarrow")
     import pyarrow.parquet as parquet
 
@@ -88,5 +88,5 @@ def test_a_table_is_known_by_its_bytes(tmp_path: Path) -> None:
     parquet.write_table(pyarrow.Table.from_pylist(every_column), path)
     assert [row for _, row in read_rows(path)] == READ
     path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(DataError, match="cannot be read as parquet after row 0"):
+    with pytest.raises(DataError, match=r"Cannot read the parquet file .* after row 0"):
         list(read_rows(path))

@@ -35,15 +35,15 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory: pytest.TempPathFactory, llada: Path) -> Path:
-    """Trajectories of the tiny model."""
+    """Return a folder with trajectories of the tiny model."""
     from d3mlx.distill.prompts import questions
 
     folder = tmp_path_factory.mktemp("recorded") / "trajectories"
     teacher = load(llada)
     prompts = folder.with_name("prompts.jsonl")
     prompts.write_text("".join(json.dumps({"prompt": word}) + "\n" for word in WORDS))
-    asked = questions(str(prompts), *teacher, 40, False, None)
-    record_all(*teacher, asked, RecordConfig(max_tokens=40), folder, settings_of(*teacher), 4, lambda *_: None)
+    rows = questions(str(prompts), *teacher, 40, False, None)
+    record_all(*teacher, rows, RecordConfig(max_tokens=40), folder, settings_of(*teacher), 4, lambda *_: None)
     return folder
 
 

@@ -1,4 +1,4 @@
-"""Small training runs: their data, settings and results."""
+"""Helpers for small training runs: data, settings and results."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SMALL = {
 
 
 class Quiet:
-    """A watcher that keeps the losses."""
+    """A watcher that stores the losses."""
 
     def __init__(self) -> None:
         self.losses: list[float] = []
@@ -45,17 +45,19 @@ class Quiet:
 
 
 def quiet(*_: Any) -> Quiet:
+    """Return a watcher that shows nothing."""
     return Quiet()
 
 
 def config_for(model: Path, data: Path, out: Path, **changes: Any) -> DistillConfig:
-    """Rows without trajectories are trained on with masks at random, unless `changes` say otherwise."""
-    loose = {"random_masks": True} if data.is_file() and "objective" not in changes else {}
+    """Return the configuration of a small run. Data without trajectories gets random masks, unless `changes` differ."""
+    masks = {"random_masks": True} if data.is_file() and "objective" not in changes else {}
     small = SMALL if changes.get("fine_tune_type") != "full" else {k: v for k, v in SMALL.items() if k != "rank"}
-    places = {"model": str(model), "data": str(data), "adapter_path": str(out)}
-    return build_config({}, {**places, **small, **loose, **changes})
+    paths = {"model": str(model), "data": str(data), "adapter_path": str(out)}
+    return build_config({}, {**paths, **small, **masks, **changes})
 
 
 def arrays(path: Path) -> dict[str, Any]:
+    """Return the arrays of a file."""
     loaded: Any = mx.load(str(path))
     return {name: np.array(value) for name, value in loaded.items()}

@@ -1,4 +1,4 @@
-"""Training runs from their configuration: resumption, adapters, gradients, batches."""
+"""Tests of training runs from a configuration: resume, adapters, gradients, batches."""
 
 from __future__ import annotations
 
@@ -31,29 +31,33 @@ from tests.distill.runs import arrays, config_for, quiet
 def test_a_killed_run_ends_like_an_uninterrupted_one(
     tmp_path: Path, llada: Path, recorded: Path, changes: dict[str, Any]
 ) -> None:
-    whole, pieces = (config_for(llada, recorded, tmp_path / name, iters=5, **changes) for name in ("whole", "pieces"))
-    distill(whole, quiet)
-    distill(pieces, quiet, stop_after=3)
+    complete, resumed = (
+        config_for(llada, recorded, tmp_path / name, iters=5, **changes) for name in ("complete", "resumed")
+    )
+    distill(complete, quiet)
+    distill(resumed, quiet, stop_after=3)
     with pytest.raises(ConfigError, match="--resume"):
-        distill(pieces, quiet)
+        distill(resumed, quiet)
     with pytest.raises(ConfigError, match="rank 4, not 8"):
-        distill(replace(pieces, rank=8), quiet, resume=True)
-    distill(pieces, quiet, resume=True)
-    ours, theirs = (arrays(tmp_path / name / "adapters.safetensors") for name in ("pieces", "whole"))
+        distill(replace(resumed, rank=8), quiet, resume=True)
+    distill(resumed, quiet, resume=True)
+    ours, theirs = (arrays(tmp_path / name / "adapters.safetensors") for name in ("resumed", "complete"))
     limit = 0.0 if mx.default_device() == mx.Device(mx.cpu) else 1e-5
     assert all(np.abs(ours[name] - theirs[name]).max() <= limit for name in theirs)
     assert max(np.abs(theirs[name]).max() for name in theirs if name.endswith("lora_b")) > 0.01
-    names = {path.name for path in (tmp_path / "whole").iterdir()}
+    names = {path.name for path in (tmp_path / "complete").iterdir()}
     assert {f"{step:07d}_adapters.safetensors" for step in (2, 4, 5)} <= names
     assert not any("partial" in name for name in names)
-    records = [json.loads(line) for line in (tmp_path / "pieces" / "log.jsonl").read_text().splitlines()]
+    records = [json.loads(line) for line in (tmp_path / "resumed" / "log.jsonl").read_text().splitlines()]
     assert [record["step"] for record in records] == [1, 2, 3, 4, 5]
     assert {"loss", "mask_ratio", "tokens_per_second", "peak_memory"} <= records[0].keys()
-    assert json.loads((tmp_path / "whole" / "distill.json").read_text())["seed"] == 42
+    assert json.loads((tmp_path / "complete" / "distill.json").read_text())["seed"] == 42
 
 
 @pytest.mark.parametrize("family", ["llada", "dream"])
-def test_adapters_load_everywhere_and_fuse(tmp_path: Path, llada: Path, dream: Path, data: Path, family: str) -> None:
+def test_adapters_load_in_mlx_lm_and_can_be_fused(
+    tmp_path: Path, llada: Path, dream: Path, data: Path, family: str
+) -> None:
     folder = {"llada": llada, "dream": dream}[family]
     config = config_for(folder, data, tmp_path / "a", iters=2, num_layers=1, targets="q_proj,up_proj", preset=family)
     distill(config, quiet)
@@ -68,7 +72,7 @@ def test_adapters_load_everywhere_and_fuse(tmp_path: Path, llada: Path, dream: P
     assert not mx.allclose(logits, plain.logits(plain.hidden(ids)), atol=1e-2)
     adapted = {name.rsplit(".", 1)[0] for name in arrays(tmp_path / "a" / "adapters.safetensors")}
     assert adapted == {"model.layers.1.self_attn.q_proj", "model.layers.1.mlp.up_proj"}
-    with pytest.raises(ConfigError, match="exists already"):
+    with pytest.raises(ConfigError, match="already exists"):
         fuse(str(folder), tmp_path / "a", tmp_path / "fused", dequantize=False)
 
 
@@ -84,7 +88,7 @@ def test_full_fine_tuning(tmp_path: Path, llada: Path, data: Path) -> None:
 
 
 def test_lora_on_quantized_weights(tmp_path: Path, quantized: Path, data: Path) -> None:
-    """Gradients reach the adapters through 4-bit layers; fusing reports what rounding costs, or leaves floats."""
+    """Adapters on 4-bit layers get gradients. Fusing reports the rounding error, or writes floats."""
     config = config_for(quantized, data, tmp_path / "a", iters=1)
     model, tokenizer = lazy_model(open_checkpoint(quantized)), load(quantized)[1]
     make_trainable(model, config, quantized=True)
@@ -98,7 +102,7 @@ def test_lora_on_quantized_weights(tmp_path: Path, quantized: Path, data: Path) 
     gradients = dict(tree_flatten(mx.grad(loss)(model.trainable_parameters())))
     assert {name.rsplit(".", 1)[1] for name in gradients} == {"lora_a", "lora_b"}
     assert all(mx.abs(g).max().item() > 0 for name, g in gradients.items() if name.endswith("lora_b"))
-    with pytest.raises(ConfigError, match="cannot be trained"):
+    with pytest.raises(ConfigError, match="Cannot train"):
         make_trainable(model, replace(config, fine_tune_type="full"), quantized=True)
 
     distill(config, quiet)
@@ -114,47 +118,49 @@ def test_lora_on_quantized_weights(tmp_path: Path, quantized: Path, data: Path) 
     assert open_checkpoint(tmp_path / "rounded").quantization is not None
 
 
-def test_gradient_checkpointing_changes_no_gradient_and_leaves_nothing_patched(llada: Path, data: Path) -> None:
+def test_gradient_checkpointing_keeps_gradients_and_restores_the_layer_class(llada: Path, data: Path) -> None:
     config = config_for(llada, data, Path("unused"))
     model, tokenizer = load(llada)
     network: Any = model
     make_trainable(network, config, quantized=False)
     objective = PlainTraining(load_examples(config, model, tokenizer), config, model, 257)
-    one, start = objective.passes(0)[0], network.trainable_parameters()
+    batch, start = objective.passes(0)[0], network.trainable_parameters()
     kind = type(model.layers[0])
     plain = kind.__call__
 
     def loss(weights: Any) -> Any:
         network.update(weights)
-        return objective.loss(model, one)[0]
+        return objective.loss(model, batch)[0]
 
     expected = dict(tree_flatten(mx.grad(loss)(start)))
     with pytest.raises(RuntimeError), checkpointed(network, True):
         assert kind.__call__ is not plain
-        found = dict(tree_flatten(mx.grad(loss)(start)))
-        mx.eval(found)
+        gradients = dict(tree_flatten(mx.grad(loss)(start)))
+        mx.eval(gradients)
         raise RuntimeError
     assert kind.__call__ is plain
-    assert all(mx.allclose(found[name], g, atol=1e-6) for name, g in expected.items())
+    assert all(mx.allclose(gradients[name], g, atol=1e-6) for name, g in expected.items())
 
 
-def test_plain_training_is_the_published_bound(llada: Path, data: Path) -> None:
-    """Cross-entropies over the mask probability, over the answer's length, averaged over sequences."""
+def test_the_loss_of_plain_training_is_the_published_bound(llada: Path, data: Path) -> None:
+    """The loss is the cross-entropy / mask probability / length of the answer, averaged over sequences."""
     config = config_for(llada, data, Path("unused"), grad_accumulation_steps=1, objective="sft")
     model, tokenizer = load(llada)
     objective = PlainTraining(load_examples(config, model, tokenizer), config, model, 257)
-    (one,) = objective.passes(3)
+    (batch,) = objective.passes(3)
     expected = 0.0
-    for sequence, time, noisy in zip(objective.sequences(3, 0), objective.times(3, 0), np.array(one.ids), strict=True):
+    for sequence, time, noisy in zip(
+        objective.sequences(3, 0), objective.times(3, 0), np.array(batch.ids), strict=True
+    ):
         lost = np.flatnonzero(noisy == model.args.mask_token_id)
         assert lost.min() >= sequence.prompt
         logits = np.array(model.logits(model.hidden(mx.array(noisy)[None])))[0].astype(np.float64)
         logs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
         expected -= logs[lost, sequence.ids[lost]].sum() / time / (len(noisy) - sequence.prompt)
-    assert objective.loss(model, one)[0].item() == pytest.approx(expected / 2, rel=1e-4)
+    assert objective.loss(model, batch)[0].item() == pytest.approx(expected / 2, rel=1e-4)
 
 
-def test_every_row_is_seen_once_an_epoch(llada: Path) -> None:
+def test_every_row_occurs_once_per_epoch(llada: Path) -> None:
     config = DistillConfig(batch_size=2, grad_accumulation_steps=3)
     order = Order(9, config)
     seen = [row for step in range(3) for micro in range(3) for row in order.batch(step, micro)]
@@ -163,7 +169,7 @@ def test_every_row_is_seen_once_an_epoch(llada: Path) -> None:
     assert order.epoch(3) == 2.0
 
 
-def test_batches_as_long_as_dream_trains_with(dream: Path) -> None:
+def test_batches_have_the_length_of_dream_training(dream: Path) -> None:
     model, _ = load(dream)
     config = DistillConfig(max_length=60, response_length=20)
     ranks = np.arange(50, dtype=np.int32)

@@ -1,4 +1,4 @@
-"""Data, folders and settings that will not do: one sentence each, and nothing is written."""
+"""Invalid data, folders and settings are refused with one sentence, and nothing is written."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ from tests.distill.runs import arrays, config_for, quiet
 
 
 def line(**row: Any) -> str:
+    """Return a row as a line of JSON."""
     return json.dumps(row) + "\n"
 
 
 @pytest.mark.parametrize(
-    ("text", "culprit"),
+    ("text", "reason"),
     [
         ("", "contains no rows"),
         ("{\n", "row 1: not valid JSON"),
@@ -34,35 +35,38 @@ def line(**row: Any) -> str:
         (line(prompt="x"), "row 1: the row has no completion"),
         (line(prompt="x", completion=" "), "row 1: the row has no completion"),
         (line(prompt="x" * 90, completion="y"), "row 1: the prompt .* leaves no room"),
-        (line(prompt="x", completion="a<|mdm_mask|>"), "row 1: the mask token"),
-        (line(messages=[{"role": "user", "content": "x"}]), "row 1: the messages must end with the assistant"),
+        (line(prompt="x", completion="a<|mdm_mask|>"), "row 1: the row contains the mask token"),
+        (
+            line(messages=[{"role": "user", "content": "x"}]),
+            "row 1: the messages must end with an answer of the assistant",
+        ),
     ],
 )
-def test_bad_rows_stop_with_one_sentence(tmp_path: Path, llada: Path, text: str, culprit: str) -> None:
+def test_invalid_rows_are_refused_in_one_sentence(tmp_path: Path, llada: Path, text: str, reason: str) -> None:
     path = tmp_path / "train.jsonl"
     path.write_text(text)
-    with pytest.raises(DataError, match=culprit) as caught:
+    with pytest.raises(DataError, match=reason) as error:
         distill(config_for(llada, path, tmp_path / "a"), quiet)
-    assert str(path) in str(caught.value)
-    assert "\n" not in str(caught.value)
+    assert str(path) in str(error.value)
+    assert "\n" not in str(error.value)
     assert not (tmp_path / "a").exists()
 
 
 def test_trajectories_of_another_tokenizer_are_refused(tmp_path: Path, dream: Path, recorded: Path) -> None:
-    with pytest.raises(DataError, match="another tokenizer"):
+    with pytest.raises(DataError, match="a different tokenizer"):
         distill(config_for(dream, recorded, tmp_path / "a"), quiet)
-    with pytest.raises(DataError, match="no data at"):
+    with pytest.raises(DataError, match="neither a file nor a folder"):
         distill(config_for(dream, tmp_path / "none", tmp_path / "a"), quiet)
-    with pytest.raises(ConfigError, match="holds no verdicts"):
+    with pytest.raises(ConfigError, match="does not say which answers are correct"):
         distill(config_for(recorded_model(recorded), recorded, tmp_path / "a", only_correct=True), quiet)
 
 
 def recorded_model(recorded: Path) -> Path:
-    """A model with the tokenizer that the trajectories were recorded with."""
+    """Return a model with the tokenizer of the recording."""
     return write_llada(recorded.parent / "student")
 
 
-def test_a_loss_that_is_no_number_names_its_rows(tmp_path: Path, llada: Path, data: Path) -> None:
+def test_a_loss_that_is_not_a_number_names_its_rows(tmp_path: Path, llada: Path, data: Path) -> None:
     config = config_for(llada, data, tmp_path / "a", iters=6, learning_rate=1e30, clip=1e30, save_every=1)
     with pytest.raises(DataError, match=r"not a number in step \d.*train.jsonl, row \d"):
         distill(config, quiet)
@@ -79,10 +83,11 @@ def test_resuming_with_other_parameters_is_refused(tmp_path: Path, llada: Path, 
 
 
 def contents(folder: Path) -> dict[str, bytes]:
+    """Return the contents of all files in a folder."""
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def test_a_refused_run_leaves_the_folder_as_it_was(tmp_path: Path, llada: Path, dream: Path, data: Path) -> None:
+def test_a_refused_run_does_not_change_the_folder(tmp_path: Path, llada: Path, dream: Path, data: Path) -> None:
     sft = {"objective": "sft", "iters": 4}
     config = config_for(llada, data, tmp_path / "a", **sft)
     distill(config, quiet, stop_after=1)
@@ -96,14 +101,14 @@ def test_a_refused_run_leaves_the_folder_as_it_was(tmp_path: Path, llada: Path, 
         str(changed / "model.safetensors"), {name: mx.array(value) * 1.5 for name, value in weights.items()}
     )
     before = contents(tmp_path / "a")
-    for wrong, culprit in [
-        (replace(config, data=str(other)), "another data"),
-        (replace(config, model=str(changed)), "another model"),
-        (replace(config, model=str(dream)), "another model|other trainable"),
+    for changed_config, reason in [
+        (replace(config, data=str(other)), "The data .* is not the one of the run"),
+        (replace(config, model=str(changed)), "The model .* is not the one of the run"),
+        (replace(config, model=str(dream)), "The model .* is not the one of the run|other trainable"),
         (replace(config, num_layers=1), "num-layers"),
     ]:
-        with pytest.raises((ConfigError, CheckpointError), match=culprit):
-            distill(wrong, quiet, resume=True)
+        with pytest.raises((ConfigError, CheckpointError), match=reason):
+            distill(changed_config, quiet, resume=True)
         assert contents(tmp_path / "a") == before
     for name, content in [("distill.json", b"{"), ("distill.json", b"[]"), ("checkpoint.safetensors", b"")]:
         (tmp_path / "a" / name).write_bytes(content)
@@ -121,19 +126,21 @@ def test_a_refused_run_leaves_the_folder_as_it_was(tmp_path: Path, llada: Path, 
     assert distill(config, quiet, resume=True) == 0
 
 
-def test_other_folders_are_not_written_to(tmp_path: Path, llada: Path, data: Path) -> None:
+def test_folders_with_other_files_do_not_change(tmp_path: Path, llada: Path, data: Path) -> None:
     model = write_llada(tmp_path / "model")
     adapters = tmp_path / "adapters"
     adapters.mkdir()
     (adapters / "adapters.safetensors").write_bytes(b"theirs")
-    for folder, culprit in ((model, "other files"), (adapters, "other files"), (data, "is a file")):
+    for folder, reason in ((model, "other files"), (adapters, "other files"), (data, "is a file")):
         before = contents(folder) if folder.is_dir() else folder.read_bytes()
-        with pytest.raises(ConfigError, match=culprit):
+        with pytest.raises(ConfigError, match=reason):
             distill(config_for(llada, data, folder, objective="sft"), quiet)
         assert (contents(folder) if folder.is_dir() else folder.read_bytes()) == before
 
 
-def test_a_full_disk_is_one_sentence(tmp_path: Path, llada: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_reported_in_one_sentence(
+    tmp_path: Path, llada: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(path: str, *_: Any, **__: Any) -> None:
         Path(path).write_bytes(b"half")
         raise RuntimeError("[write] Unable to write 10 bytes to file.")
@@ -146,23 +153,25 @@ def test_a_full_disk_is_one_sentence(tmp_path: Path, llada: Path, data: Path, mo
     assert distill(config_for(llada, data, tmp_path / "a", objective="sft", iters=1), quiet) == 1
 
 
-def test_data_must_hold_what_the_objective_needs(tmp_path: Path, llada: Path, data: Path) -> None:
-    for changes, culprit in [
-        ({"objective": "d3llm"}, "use --objective sft"),
-        ({"objective": "sft", "only_correct": True}, "leave --only-correct out"),
+def test_data_must_fit_the_objective(tmp_path: Path, llada: Path, data: Path) -> None:
+    for changes, reason in [
+        ({"objective": "d3llm"}, "Use --objective sft"),
+        ({"objective": "sft", "only_correct": True}, "Cannot use --only-correct"),
     ]:
-        with pytest.raises(ConfigError, match=culprit):
+        with pytest.raises(ConfigError, match=reason):
             distill(config_for(llada, data, tmp_path / "a", **changes), quiet)
     assert not (tmp_path / "a").exists()
 
 
-def test_adapters_of_another_model_say_whose_they_are(tmp_path: Path, llada: Path, dream: Path, data: Path) -> None:
+def test_adapters_of_another_model_are_refused_with_its_name(
+    tmp_path: Path, llada: Path, dream: Path, data: Path
+) -> None:
     distill(config_for(llada, data, tmp_path / "a", objective="sft", iters=1), quiet)
     path = tmp_path / "a" / "adapters.safetensors"
-    wrong = {name: mx.zeros((3, 3)) for name in arrays(path)}
-    mx.save_safetensors(str(path), wrong)
-    with pytest.raises(CheckpointError) as caught:
+    other = {name: mx.zeros((3, 3)) for name in arrays(path)}
+    mx.save_safetensors(str(path), other)
+    with pytest.raises(CheckpointError) as error:
         load(llada, adapter_path=tmp_path / "a")
-    text = str(caught.value)
-    assert f"and {len(wrong) - 1} tensors more; they were trained for {llada}." in text
+    text = str(error.value)
+    assert f"and {len(other) - 1} tensors more; they were trained for {llada}." in text
     assert text.count("model.layers") == 1

@@ -1,4 +1,4 @@
-"""The published training losses and schedules: masks, noisy batches, every term, gradients."""
+"""Comparison with the published training losses: masks, noisy batches, all terms, gradients, schedules."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ CASES = [(family, case["name"]) for family in FAMILIES for case in REFERENCE[fam
 
 
 class Recorded:
-    """The draws of a reference run; fallback masks came from a formula."""
+    """The draws of a reference run. Masks without a trajectory came from a formula."""
 
     def __init__(self, draws: list[list[Any]]):
         self.draws, self.calls = list(draws), 0
@@ -52,7 +52,7 @@ class Recorded:
 
 
 def order_of(states: Any, length: int) -> Any:
-    """Step at which each position of a list of states lost its mask; None where the reference falls back."""
+    """Return the step in which each position lost its mask. None if the reference uses random masks instead."""
     if not len(states) or states.shape[1] != length:
         return None
     hidden = (states == MASK).sum(axis=0)
@@ -96,16 +96,16 @@ def test_masks_losses_and_gradients(family: str, name: str) -> None:
         lost = np.stack([n.lost for n in noisy])
         assert np.array_equal(lost[:, shift:], arrays[f"{name}_masked_indices{suffix}"])
         batch = list(zip(noisy, ids, strict=True))
-        one = loss_rows(batch, shift, [1.0] * len(ids), float(lost.sum()), suffix, 1.0)
+        rows = loss_rows(batch, shift, [1.0] * len(ids), float(lost.sum()), suffix, 1.0)
         weight = loss_config.entropy_weight if not part or loss_config.complement_entropy else 0.0
 
-        def loss(weights: Any, one: Any = one, weight: float = weight) -> Any:
+        def loss(weights: Any, rows: Any = rows, weight: float = weight) -> Any:
             network.update(tree_unflatten(list(weights.items())))
-            return d3llm_loss(network, one, loss_config, weight)
+            return d3llm_loss(network, rows, loss_config, weight)
 
-        (value, found), grads = mx.value_and_grad(loss)(start)
+        (value, parts), grads = mx.value_and_grad(loss)(start)
         total += value.item()
-        terms |= {key: float(term) for key, term in found.items()}
+        terms |= {key: float(term) for key, term in parts.items()}
         gradients = {key: gradients[key] + g for key, g in grads.items()}
     network.update(tree_unflatten(list(start.items())))
 
@@ -133,8 +133,8 @@ def test_schedules(family: str) -> None:
         assert moment(ratio, start, end, states) == index
 
 
-def test_selection_within_the_segment_hides_the_share_that_was_asked_for() -> None:
-    """The published index shows one token too many; ranking the segment's own positions does not."""
+def test_selection_within_the_segment_hides_the_specified_share() -> None:
+    """The published index shows one token more than the ratio. Selection within the segment does not."""
     order = np.full(48, -1, np.int32)
     order[8:40] = np.random.default_rng(0).permutation(32)
     order[40:] = NEVER_SHOWN

@@ -1,4 +1,4 @@
-"""The supervised objective and the trainer's resumption."""
+"""Tests of the supervised objective, of resumed training, and of the curriculum."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_only_answers_are_masked() -> None:
     assert np.array(masked.targets)[real].tolist() == batch.ids.flat[np.flatnonzero(hidden)].tolist()
 
 
-def test_a_batch_without_luck_still_hides_something() -> None:
+def test_every_batch_hides_at_least_one_token() -> None:
     weights = np.zeros((1, 50), np.float32)
     weights[0, 40] = 1
     batch = Batch(np.zeros((1, 50), np.int32), weights)
@@ -76,7 +76,7 @@ def test_the_loss_is_the_weighted_mean_over_hidden_positions() -> None:
 
 
 def weights_after(folder: Path, *stops: int | None) -> dict[str, Any]:
-    """Train 12 steps in as many calls as there are stops, each a new trainer that resumes."""
+    """Return the weights after 12 steps. Each stop is a call with a new trainer that resumes the run."""
     plan = TrainConfig(steps=12, save_every=4, optimizer=OptimizerConfig(warmup=2))
     for i, stop in enumerate(stops):
         model = tiny_model()
@@ -85,20 +85,20 @@ def weights_after(folder: Path, *stops: int | None) -> dict[str, Any]:
 
 
 def test_a_resumed_run_ends_like_an_uninterrupted_one(tmp_path: Path) -> None:
-    whole = weights_after(tmp_path / "whole", None)
-    pieces = weights_after(tmp_path / "pieces", 3, 5, None)
-    # To the last bit where sums have one order, which the GPU does not promise.
+    complete = weights_after(tmp_path / "complete", None)
+    resumed = weights_after(tmp_path / "resumed", 3, 5, None)
+    # On a CPU the results are identical. A GPU does not guarantee the order of sums.
     limit = 0.0 if mx.default_device() == mx.Device(mx.cpu) else 1e-6
-    assert max(np.abs(whole[name] - pieces[name]).max() for name in whole) <= limit
-    state, step = load_checkpoint(tmp_path / "pieces") or (None, 0)
+    assert max(np.abs(complete[name] - resumed[name]).max() for name in complete) <= limit
+    state, step = load_checkpoint(tmp_path / "resumed") or (None, 0)
     assert step == 12
     assert state is not None
-    assert not any(path.name.startswith(".partial") for path in (tmp_path / "pieces").iterdir())
+    assert not any(path.name.startswith(".partial") for path in (tmp_path / "resumed").iterdir())
     start = {name: np.array(value) for name, value in tree_flatten(tiny_model().parameters())}
-    assert any((whole[name] != start[name]).any() for name in whole)
+    assert any((complete[name] != start[name]).any() for name in complete)
 
 
-def test_the_curriculum_comes_in_phases() -> None:
+def test_the_curriculum_has_phases() -> None:
     class Recorder:
         seed = 0
 

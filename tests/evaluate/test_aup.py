@@ -1,4 +1,4 @@
-"""AUP against every published value, and the confidence intervals."""
+"""Tests of AUP, with all published values, and of confidence intervals."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def pairs(case: dict[str, Any]) -> list[tuple[float, float]]:
     return [(rho, y) for rho, y in case["points"]]
 
 
-def test_every_published_value() -> None:
+def test_all_published_values() -> None:
     assert len(CASES["published"]) == 77
     for case in CASES["published"]:
         assert aup(pairs(case), case["y_max"]) == pytest.approx(case["aup"], abs=1e-9), case
@@ -43,7 +43,9 @@ POINTS = st.lists(st.tuples(st.floats(1, 20), st.floats(70, 75)), min_size=1, ma
 
 
 @given(POINTS, st.integers(0, 99))
-def test_the_order_of_points_does_not_matter_and_accuracy_helps(points: list[tuple[float, float]], seed: int) -> None:
+def test_the_order_of_points_does_not_matter_and_accuracy_increases_aup(
+    points: list[tuple[float, float]], seed: int
+) -> None:
     shuffled = random.Random(seed).sample(points, len(points))
     area = aup(points, 80)
     assert aup(shuffled, 80) == area
@@ -59,13 +61,13 @@ def test_points_far_below_the_first_do_not_count() -> None:
 
 
 @pytest.mark.parametrize(("points", "y_max"), [([], 50.0), ([(1.0, 0.0)], 0.0), ([(1.0, 2.0)], float("nan"))])
-def test_what_has_no_area(points: list[tuple[float, float]], y_max: float) -> None:
+def test_invalid_points_have_no_aup(points: list[tuple[float, float]], y_max: float) -> None:
     with pytest.raises(ConfigError):
         aup(points, y_max)
 
 
 def test_wilson() -> None:
-    """Against the score equation that defines the interval: |p - share| = z sqrt(p (1 - p) / n) at both ends."""
+    """Both ends satisfy the score equation that defines the interval: |p - share| = z sqrt(p (1 - p) / n)."""
     for correct, count in [(0, 10), (3, 10), (10, 10), (160, 1000)]:
         low, high = wilson(correct, count)
         share = correct / count
@@ -78,12 +80,12 @@ def test_wilson() -> None:
 def test_paired_difference() -> None:
     before = [True] * 40 + [False] * 60
     after = [True] * 35 + [False] * 5 + [True] * 15 + [False] * 45
-    found = paired_difference(before, after)
-    assert (found.count, found.gained, found.lost, found.value) == (100, 15, 5, pytest.approx(0.10))
-    # By hand: shares 16/102 and 6/102, their difference 10/102, its deviation sqrt((22/102 - (10/102)^2) / 102).
-    assert (found.low, found.high) == (pytest.approx(0.009942, abs=1e-6), pytest.approx(0.186136, abs=1e-6))
+    difference = paired_difference(before, after)
+    assert (difference.count, difference.gained, difference.lost, difference.value) == (100, 15, 5, pytest.approx(0.10))
+    # By hand: the shares are 16/102 and 6/102, the difference 10/102, its deviation sqrt((22/102 - (10/102)^2) / 102).
+    assert (difference.low, difference.high) == (pytest.approx(0.009942, abs=1e-6), pytest.approx(0.186136, abs=1e-6))
     opposite = paired_difference(after, before)
-    assert (opposite.low, opposite.high) == (pytest.approx(-found.high), pytest.approx(-found.low))
+    assert (opposite.low, opposite.high) == (pytest.approx(-difference.high), pytest.approx(-difference.low))
     same = paired_difference(before, before)
     assert same.low < 0 == same.value < same.high
     with pytest.raises(ValueError):
@@ -91,15 +93,17 @@ def test_paired_difference() -> None:
 
 
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), max_size=60))
-def test_an_interval_holds_the_shrunk_difference(pairs: list[tuple[bool, bool]]) -> None:
-    found = paired_difference([a for a, _ in pairs], [b for _, b in pairs])
-    assert -1 <= found.low <= (found.gained - found.lost) / (found.count + 2) <= found.high <= 1
+def test_an_interval_contains_the_adjusted_difference(pairs: list[tuple[bool, bool]]) -> None:
+    difference = paired_difference([a for a, _ in pairs], [b for _, b in pairs])
+    assert (
+        -1 <= difference.low <= (difference.gained - difference.lost) / (difference.count + 2) <= difference.high <= 1
+    )
 
 
 @given(st.integers(100, 2000), st.integers(0, 99))
 def test_a_point_exactly_at_the_tolerance_counts(problems: int, seed: int) -> None:
     problems -= problems % 20
-    right = problems // 20 + seed * (problems - problems // 20) // 99
-    curve = [(1.0, 100 * right / problems), (2.0, 100 * (right - problems // 20) / problems)]
+    correct = problems // 20 + seed * (problems - problems // 20) // 99
+    curve = [(1.0, 100 * correct / problems), (2.0, 100 * (correct - problems // 20) / problems)]
     assert aup(curve, 100) >= curve[0][1]
     assert len(near(curve)) == 2

@@ -1,4 +1,4 @@
-"""Runs: what a record holds, resuming, folders that do not match, comparison."""
+"""Tests of runs: records, resume, folders with other settings, comparison."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from d3mlx.evaluate.results import (
     OperatingPoint,
     Run,
     area,
-    asked_apart,
     difference,
+    different_settings,
     on_common_problems,
     picture,
     read_run,
@@ -40,7 +40,7 @@ CONFIG = {"task": "echo", "model": "tiny", "versions": {"mlx": "1"}}
 
 
 class Echo:
-    """Problems of no meaning, judged by their number."""
+    """A task with meaningless problems that are judged by their index."""
 
     name = "echo"
     size: int | None = None
@@ -65,6 +65,7 @@ def opened(path: Path, config: dict[str, Any] = CONFIG) -> Iterator[Folder]:
 
 
 def run(subject: EvalModel, path: Path, count: int, stop_after: int | None = None) -> OperatingPoint:
+    """Return the point of a run, interrupted after `stop_after` records."""
     seen: list[Record] = []
 
     def watch(record: Record) -> None:
@@ -78,7 +79,7 @@ def run(subject: EvalModel, path: Path, count: int, stop_after: int | None = Non
     return point
 
 
-def test_a_record_is_what_generate_gives(subject: EvalModel) -> None:
+def test_a_record_has_the_result_of_generate(subject: EvalModel) -> None:
     for index in (0, 1):
         record = attempt(subject, Echo(), D3LLM(), index)
         text = f"Problem {index}"
@@ -101,46 +102,46 @@ def test_an_answer_may_begin_with_given_words(subject: EvalModel) -> None:
     assert subject.tokenizer.encode(prompt, add_special_tokens=False)[: len(ids)] == list(ids)
 
 
-def test_a_model_without_a_chat_template_is_asked_plain_text() -> None:
+def test_a_model_without_a_chat_template_needs_plain_text() -> None:
     tokenizer = SimpleNamespace(chat_template=None)
     assert Ask("Q", chat=False, opening=" A").prompt(tokenizer) == "Q A"
     with pytest.raises(ConfigError, match="--no-apply-chat-template"):
         Ask("Q", chat=True).prompt(tokenizer)
 
 
-def test_the_builder_of_the_embedded_model_measures_with_it() -> None:
+def test_measure_returns_the_totals_of_generate() -> None:
     model, tokenizer = load()
-    found = measure(model, tokenizer, D3LLM(), 1)
+    totals = measure(model, tokenizer, D3LLM(), 1)
     first = problem(0, "held-out")
     result = generate(model, tokenizer, [{"role": "user", "content": first.question}], D3LLM(), max_tokens=64)
-    assert (found.problems, found.correct) == (1, is_correct(first, result.text))
+    assert (totals.problems, totals.correct) == (1, is_correct(first, result.text))
     for name in ("tokens", "forwards", "rows", "prefill_rows"):
-        assert getattr(found, name) == getattr(result.stats, name)
+        assert getattr(totals, name) == getattr(result.stats, name)
 
 
-def test_tokens_behind_a_stop_text_do_not_count(subject: EvalModel) -> None:
-    whole = attempt(replace(subject, max_tokens=40), Echo(), D3LLM(), 1)
+def test_tokens_after_a_stop_text_do_not_count(subject: EvalModel) -> None:
+    complete = attempt(replace(subject, max_tokens=40), Echo(), D3LLM(), 1)
     cut = Echo()
-    middle = len(whole.text) // 2
-    cut.stop = (whole.text[middle : middle + 2],)
+    middle = len(complete.text) // 2
+    cut.stop = (complete.text[middle : middle + 2],)
     record = attempt(replace(subject, max_tokens=40), cut, D3LLM(), 1)
-    assert record.text == whole.text[: whole.text.index(cut.stop[0])]
-    assert 0 < record.tokens < whole.tokens
+    assert record.text == complete.text[: complete.text.index(cut.stop[0])]
+    assert 0 < record.tokens < complete.tokens
     assert record.tokens == len(subject.tokenizer.encode(record.text, add_special_tokens=False))
 
 
-def test_a_run_that_was_cut_off_goes_on(subject: EvalModel, tmp_path: Path) -> None:
-    whole = run(subject, tmp_path / "whole", 6)
+def test_an_interrupted_run_can_be_resumed(subject: EvalModel, tmp_path: Path) -> None:
+    complete = run(subject, tmp_path / "complete", 6)
     with pytest.raises(KeyboardInterrupt):
         run(subject, tmp_path / "cut", 6, stop_after=3)
     file = tmp_path / "cut" / "threshold-0.5.jsonl"
     assert file.read_bytes().count(b"\n") == 3
     file.write_bytes(file.read_bytes()[:-20])
     assert [record.index for record in read_records(file)] == [0, 1]
-    assert run(subject, tmp_path / "cut", 6) == whole
-    expected = (tmp_path / "whole" / file.name).read_bytes()
+    assert run(subject, tmp_path / "cut", 6) == complete
+    expected = (tmp_path / "complete" / file.name).read_bytes()
     assert file.read_bytes() == expected
-    # Nothing is done twice, fewer problems are a part of the same run, more go on.
+    # No problem is solved twice. A run can have fewer problems, or continue with more.
     assert len(run(subject, tmp_path / "cut", 4).records) == 4
     assert file.read_bytes() == expected
     assert len(run(subject, tmp_path / "cut", 7).records) == 7
@@ -149,8 +150,8 @@ def test_a_run_that_was_cut_off_goes_on(subject: EvalModel, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("stop_after", [1, 5])
 def test_records_do_not_depend_on_the_batch_size(subject: EvalModel, tmp_path: Path, stop_after: int) -> None:
-    """Problems take different numbers of forwards, so they do not finish in order. A run that was cut off goes on with
-    another batch size."""
+    """Problems need different numbers of forwards, so they do not finish in order. A run can resume with another batch
+    size."""
     subject, task, preset = replace(subject, max_tokens=24), Echo(), D3LLM(threshold=1.0, block_size=8)
     task.stop = ("t",)
     alone = list(solve(replace(subject, batch_size=1), task, preset, range(8)))
@@ -163,29 +164,29 @@ def test_records_do_not_depend_on_the_batch_size(subject: EvalModel, tmp_path: P
     assert any(order != list(range(8)) for order in orders)
 
     def interrupt(record: Record) -> None:
-        left.append(record)
-        if len(left) == stop_after:
+        finished.append(record)
+        if len(finished) == stop_after:
             raise KeyboardInterrupt
 
-    left: list[Record] = []
+    finished: list[Record] = []
     with opened(tmp_path) as folder:
         with pytest.raises(KeyboardInterrupt):
             run_point(replace(subject, batch_size=5), task, preset, folder, SETTING, 8, interrupt)
         assert sorted(record.index for record in folder.log(SETTING).read().records) == sorted(
-            record.index for record in left
+            record.index for record in finished
         )
         seen: list[Record] = []
         point = run_point(replace(subject, batch_size=3), task, preset, folder, SETTING, 8, seen.append)
     assert list(point.records) == alone
-    # Those that were there are reported first, in order, and are not solved again.
-    assert seen[:stop_after] == sorted(left, key=lambda record: record.index)
+    # Stored records are reported first, in order, and their problems are not solved again.
+    assert seen[:stop_after] == sorted(finished, key=lambda record: record.index)
     assert sorted(seen, key=lambda record: record.index) == alone
     lines = (tmp_path / "threshold-0.5.jsonl").read_text().splitlines()
-    assert [json.loads(line) for line in lines[:stop_after]] == [asdict(record) for record in left]
+    assert [json.loads(line) for line in lines[:stop_after]] == [asdict(record) for record in finished]
     assert len(lines) == 8
 
 
-def test_configurations_do_not_mix(subject: EvalModel, tmp_path: Path) -> None:
+def test_a_folder_refuses_other_settings_and_other_files(subject: EvalModel, tmp_path: Path) -> None:
     with opened(tmp_path / "run"):
         pass
     with opened(tmp_path / "run", {**CONFIG, "versions": {"mlx": "2"}}):
@@ -199,7 +200,7 @@ def test_configurations_do_not_mix(subject: EvalModel, tmp_path: Path) -> None:
     model = write_llada(tmp_path / "model")
     for foreign in (tmp_path / "foreign", model):
         before = sorted(foreign.iterdir())
-        with pytest.raises(ConfigError, match="holds other files"):
+        with pytest.raises(ConfigError, match="contains other files"):
             opened(foreign).__enter__()
         assert sorted(foreign.iterdir()) == before
     with opened(tmp_path / "run"), pytest.raises(ConfigError, match="Another run is writing"):
@@ -207,7 +208,7 @@ def test_configurations_do_not_mix(subject: EvalModel, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["not json\n", "[]\n", '{"index": 0}\n', "\n", "[" * 10**5 + "\n"])
-def test_damage_is_named(subject: EvalModel, tmp_path: Path, damage: str) -> None:
+def test_a_damaged_line_is_named(subject: EvalModel, tmp_path: Path, damage: str) -> None:
     run(subject, tmp_path, 2)
     file = tmp_path / "threshold-0.5.jsonl"
     lines = file.read_text().splitlines(keepends=True)
@@ -219,25 +220,25 @@ def test_damage_is_named(subject: EvalModel, tmp_path: Path, damage: str) -> Non
         read_run(tmp_path)
 
 
-def test_folders_that_are_no_evaluation(tmp_path: Path) -> None:
+def test_folders_without_an_evaluation_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="is not an evaluation"):
         read_run(tmp_path)
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(DataError, match="damaged"):
         read_run(tmp_path)
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(DataError, match="names no task"):
+    with pytest.raises(DataError, match="has no task"):
         read_run(tmp_path)
     (tmp_path / "config.json").write_text('{"task": "echo"}')
     with pytest.raises(DataError, match="no answers yet"):
         read_run(tmp_path)
     (tmp_path / "other.jsonl").write_text("")
-    with pytest.raises(DataError, match=r"other\.jsonl is not a point"):
+    with pytest.raises(DataError, match=r"other\.jsonl is not an evaluation result"):
         read_run(tmp_path)
 
 
 @pytest.mark.parametrize("value", [0.1, 1e-5, 1.0, 0.30000000000000004])
-def test_settings_survive_their_file_names(value: float) -> None:
+def test_settings_can_be_read_from_file_names(value: float) -> None:
     for setting in (Setting("threshold", value), Setting("steps", 32), Setting()):
         assert Setting.named(setting.name) == setting
 
@@ -251,11 +252,11 @@ def test_a_problem_that_does_not_fit_is_named(subject: EvalModel) -> None:
 
 def test_totals(subject: EvalModel, tmp_path: Path) -> None:
     point = run(subject, tmp_path, 7)
-    found = point.score
-    assert (found.problems, found.correct, found.strict) == (7, 3, 2)
-    assert found.accuracy == 3 / 7
-    assert found.tokens_per_forward == sum(r.tokens for r in point.records) / sum(r.forwards for r in point.records)
-    assert found.rows_per_token == sum(r.rows for r in point.records) / sum(r.tokens for r in point.records)
+    totals = point.score
+    assert (totals.problems, totals.correct, totals.strict) == (7, 3, 2)
+    assert totals.accuracy == 3 / 7
+    assert totals.tokens_per_forward == sum(r.tokens for r in point.records) / sum(r.forwards for r in point.records)
+    assert totals.rows_per_token == sum(r.rows for r in point.records) / sum(r.tokens for r in point.records)
     assert score([]).rows_per_token == float("inf")
     again = read_run(tmp_path)
     assert [r.name for r in read_runs([tmp_path, tmp_path])] == [str(tmp_path)] * 2
@@ -269,42 +270,43 @@ def record(index: int, correct: bool, tokens: int = 10) -> Record:
     return Record(index, correct, None, "", None, 0, 5, tokens, 5, 100, 5, "")
 
 
-def made(name: str, *points: list[Record], task: str = "echo") -> Run:
+def run_of(name: str, *points: list[Record], task: str = "echo") -> Run:
+    """Return a run with one point per list of records."""
     return Run(
         name, {"task": task}, [OperatingPoint(Setting("steps", i), list(records)) for i, records in enumerate(points)]
     )
 
 
 def test_runs_are_compared_on_common_problems() -> None:
-    first = made("first", [record(i, i < 5) for i in range(8)])
-    second = made("second", [record(i, True, 20) for i in range(2, 12)])
-    one, two = on_common_problems([first, second])
-    assert [point.score.problems for r in (one, two) for point in r.points] == [6, 6]
-    found = difference(one.points[0], two.points[0])
-    assert (found.count, found.gained, found.lost) == (6, 3, 0)
+    first = run_of("first", [record(i, i < 5) for i in range(8)])
+    second = run_of("second", [record(i, True, 20) for i in range(2, 12)])
+    common_first, common_second = on_common_problems([first, second])
+    assert [point.score.problems for r in (common_first, common_second) for point in r.points] == [6, 6]
+    change = difference(common_first.points[0], common_second.points[0])
+    assert (change.count, change.gained, change.lost) == (6, 3, 0)
     with pytest.raises(ConfigError, match="no problem in common"):
-        on_common_problems([first, made("other", [record(20, True)])])
-    with pytest.raises(ConfigError, match="different tasks"):
-        on_common_problems([first, made("other", [record(0, True)], task="math")])
-    asked = [Run(str(shots), {"num_fewshot": shots, "model": str(shots)}, ()) for shots in (0, 0, 5)]
-    assert asked_apart(asked[:2]) == [] and asked_apart(asked) == ["num_fewshot"]
+        on_common_problems([first, run_of("other", [record(20, True)])])
+    with pytest.raises(ConfigError, match="tasks or data differ"):
+        on_common_problems([first, run_of("other", [record(0, True)], task="math")])
+    runs = [Run(str(shots), {"num_fewshot": shots, "model": str(shots)}, ()) for shots in (0, 0, 5)]
+    assert different_settings(runs[:2]) == [] and different_settings(runs) == ["num_fewshot"]
 
 
 def test_the_area_of_a_run_uses_percent() -> None:
-    solved = made("run", [record(i, i < 8) for i in range(10)], [record(i, i < 8, 20) for i in range(10)])
+    solved = run_of("run", [record(i, i < 8) for i in range(10)], [record(i, i < 8, 20) for i in range(10)])
     assert area(solved, solved.best).value == pytest.approx(2 * 80 + (4 - 2) * 80)
-    worse = made("run", [record(i, i < 8) for i in range(10)], [record(i, i < 5, 20) for i in range(10)])
+    worse = run_of("run", [record(i, i < 8) for i in range(10)], [record(i, i < 5, 20) for i in range(10)])
     assert area(worse, 80).value is None
     assert "AUP is not defined" in str(area(worse, 80).why)
-    assert area(made("none", [record(0, False)]), 0.0).why == "No AUP: no answer was right."
+    assert area(run_of("none", [record(0, False)]), 0.0).why == "No AUP: no answer is correct."
 
 
-def test_the_picture_is_xml_with_a_curve_a_run() -> None:
+def test_the_picture_is_xml_with_a_curve_per_run() -> None:
     from xml.etree import ElementTree
 
     runs = [
-        made("<a & b>", [record(i, i < 8) for i in range(10)]),
-        made("c", [record(0, True)], [record(0, False, 30)]),
+        run_of("<a & b>", [record(i, i < 8) for i in range(10)]),
+        run_of("c", [record(0, True)], [record(0, False, 30)]),
     ]
     areas = [area(r, 90) for r in runs]
     for x, name in (("tpf", "tokens per forward"), ("rpt", "rows per token")):
@@ -313,16 +315,18 @@ def test_the_picture_is_xml_with_a_curve_a_run() -> None:
         assert name in texts
         assert "accuracy (%)" in texts
         assert any(text.startswith("<a & b>") for text in texts)
-        # Every circle and square lies inside the picture; three points and two legend entries.
+        # There are three points and two entries of the legend.
         marks = [*root.iter("{http://www.w3.org/2000/svg}circle"), *root.iter("{http://www.w3.org/2000/svg}polygon")]
         assert len(marks) == 5
-    with pytest.raises(ConfigError, match="nothing to plot"):
-        picture([made("empty", [record(0, False, 0)])], [area(runs[0], 90)], "tpf")
+    with pytest.raises(ConfigError, match="Cannot plot"):
+        picture([run_of("empty", [record(0, False, 0)])], [area(runs[0], 90)], "tpf")
 
 
-@pytest.mark.parametrize("read_whole", [1 << 20, 0])
-def test_fingerprints_tell_models_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read_whole: int) -> None:
-    monkeypatch.setattr("d3mlx.files.READ_WHOLE", read_whole)
+@pytest.mark.parametrize("read_bytes", [1 << 20, 0])
+def test_fingerprints_of_different_models_differ(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read_bytes: int
+) -> None:
+    monkeypatch.setattr("d3mlx.files.READ_WHOLE", read_bytes)
     first, second = write_llada(tmp_path / "a"), write_llada(tmp_path / "b")
     assert fingerprint(first) == fingerprint(second)
     weights = second / "model.safetensors"
@@ -337,7 +341,7 @@ def test_fingerprints_tell_models_apart(tmp_path: Path, monkeypatch: pytest.Monk
     assert fingerprint(first) != before
 
 
-def test_devices_and_links_are_written_to(tmp_path: Path) -> None:
+def test_text_can_be_written_to_devices_and_links(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "file")
     write_text(tmp_path / "link", "one")
     assert (tmp_path / "link").is_symlink() and (tmp_path / "file").read_text() == "one"
@@ -349,23 +353,23 @@ def test_devices_and_links_are_written_to(tmp_path: Path) -> None:
     for end in (read, write):
         os.close(end)
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
-    for wrong in ("loop", "x" * 300):
+    for name in ("loop", "x" * 300):
         with pytest.raises(ConfigError, match="cannot be written"):
-            write_text(tmp_path / wrong, "four")
+            write_text(tmp_path / name, "four")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no device that is always full")
-def test_a_full_disk_is_one_sentence() -> None:
+def test_a_full_disk_is_reported_in_one_sentence() -> None:
     with Path("/dev/full").open("wb") as file, pytest.raises(ConfigError, match="No space left on device; make room"):
         append(file, Path("answers"), b"line\n")
 
 
-def test_a_record_holds_what_an_answer_can(tmp_path: Path) -> None:
+def test_records_and_names_with_impossible_values_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "default.jsonl"
     for tokens in (-1, 10**400):
         path.write_text(json.dumps(asdict(record(0, True)) | {"tokens": tokens}) + "\n")
         with pytest.raises(DataError, match="line 1"):
             read_records(path)
     for name in ("threshold-0.50", "threshold-nan", "-0.5"):
-        with pytest.raises(ValueError, match="no name"):
+        with pytest.raises(ValueError, match="not the name"):
             Setting.named(name)

@@ -1,4 +1,4 @@
-"""Programs that models write: cut out of text, and run where they can do little harm."""
+"""Tests of programs of models: extraction from text, and running in the sandbox."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from d3mlx.errors import ConfigError
-from d3mlx.evaluate.programs import fenced, longest_program, names_in, needed, sanitised
+from d3mlx.evaluate.programs import fenced, longest_program, names_in, needed, sanitized
 from d3mlx.evaluate.sandbox import Limits, Sandbox
 
 
@@ -17,12 +17,12 @@ def sandbox() -> Sandbox:
     return Sandbox("humaneval", True, Limits(cpu_seconds=1, memory=1 << 29, seconds=60))
 
 
-def test_it_must_be_allowed() -> None:
+def test_the_sandbox_must_be_allowed() -> None:
     with pytest.raises(ConfigError, match="--allow-code-execution"):
         Sandbox("humaneval", False)
 
 
-FINE = [
+PASSING = [
     "import math, re, heapq, collections, itertools\nassert math.gcd(4, 6) == 2",
     "from dataclasses import dataclass\n@dataclass\nclass A:\n    x: 'int'\nassert A(1) == A(1)",
     "if __name__ == '__main__':\n    raise ValueError",
@@ -31,13 +31,13 @@ FINE = [
 ]
 
 
-@pytest.mark.parametrize("program", FINE)
+@pytest.mark.parametrize("program", PASSING)
 def test_programs_that_pass(sandbox: Sandbox, program: str) -> None:
     assert sandbox.run(program).why is None
     assert sandbox.run(program).passed
 
 
-FORBIDDEN = [
+FAILING = [
     ("assert 1 == 2", "AssertionError"),
     ("def f(:", "SyntaxError"),
     ("import sys\nsys.exit(0)", "SystemExit"),
@@ -55,27 +55,27 @@ FORBIDDEN = [
 ]
 
 
-@pytest.mark.parametrize(("program", "why"), FORBIDDEN, ids=lambda text: text.split("\n")[-1][:30])
-def test_programs_that_do_not(sandbox: Sandbox, program: str, why: str) -> None:
+@pytest.mark.parametrize(("program", "why"), FAILING, ids=lambda text: text.split("\n")[-1][:30])
+def test_programs_that_fail(sandbox: Sandbox, program: str, why: str) -> None:
     outcome = sandbox.run(program)
     assert not outcome.passed
     assert why in (outcome.why or "")
 
 
-def test_time_is_limited_also_for_who_sleeps() -> None:
+def test_the_time_of_sleeping_programs_is_limited() -> None:
     sandbox = Sandbox("humaneval", True)
     sandbox.limits = Limits(seconds=1.5)
     assert sandbox.run("import time\ntime.sleep(60)").why == "stopped after 1.5 s"
 
 
-@pytest.mark.skipif(sys.platform == "darwin", reason="macOS does not enforce it")
+@pytest.mark.skipif(sys.platform == "darwin", reason="macOS does not enforce the limit")
 def test_memory_is_limited(sandbox: Sandbox) -> None:
     assert "MemoryError" in (sandbox.run("x = bytearray(1 << 30)").why or "")
 
 
-def test_other_folders_are_left_alone(sandbox: Sandbox, tmp_path: Path) -> None:
-    target = tmp_path / "kept.txt"
-    target.write_text("kept")
+def test_files_in_other_folders_cannot_be_changed(sandbox: Sandbox, tmp_path: Path) -> None:
+    target = tmp_path / "other.txt"
+    target.write_text("content")
     where = repr(str(target))
     for action in (
         f"open({where}, 'w')",
@@ -85,22 +85,22 @@ def test_other_folders_are_left_alone(sandbox: Sandbox, tmp_path: Path) -> None:
         f"import pathlib; pathlib.Path({where}).write_text('')",
     ):
         assert "not allowed" in (sandbox.run(action).why or "")
-    assert target.read_text() == "kept"
+    assert target.read_text() == "content"
 
 
-def test_secrets_of_the_environment_are_out_of_sight(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_programs_do_not_get_environment_variables(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "secret")
     assert sandbox.run("import os\nassert 'HF_TOKEN' not in os.environ").passed
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="no /proc")
-def test_no_descriptor_is_left_open(sandbox: Sandbox) -> None:
+def test_all_descriptors_are_closed(sandbox: Sandbox) -> None:
     before = set(Path("/proc/self/fd").iterdir())
     sandbox.run("open('a', 'w')")
     assert set(Path("/proc/self/fd").iterdir()) == before
 
 
-ANSWER = """Sure! Here it is:
+ANSWER = """Okay! Here it is:
 ```python
 import math
 
@@ -122,8 +122,8 @@ def solve(x): return None
 ```"""
 
 
-def test_the_solution_is_cut_out_of_the_text() -> None:
-    program = sanitised(fenced(ANSWER), ["solve"])
+def test_the_solution_is_extracted_from_the_text() -> None:
+    program = sanitized(fenced(ANSWER), ["solve"])
     assert "import math" in program
     assert "LIMIT = 3" in program
     assert "def helper" in program
@@ -134,8 +134,8 @@ def test_the_solution_is_cut_out_of_the_text() -> None:
     assert space["solve"](1) == 4  # type: ignore[operator]
 
 
-def test_text_that_is_no_program() -> None:
-    assert sanitised("This is the answer!", ["f"]) == ""
+def test_text_without_a_program() -> None:
+    assert sanitized("This is the answer!", ["f"]) == ""
     assert fenced("no fence") == "no fence"
     assert fenced("```python\ndef f(): pass") == "def f(): pass"
     assert longest_program("def f():\n    return 1\nand that is all") == "def f():\n    return 1"

@@ -1,4 +1,4 @@
-"""Answers as models write them, with what they mean. Each kind has right answers and wrong ones that look alike."""
+"""Tests of scores on usual forms of answers. Each kind has correct answers, and wrong ones that look similar."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from d3mlx.evaluate.equivalence import equivalent
-from d3mlx.evaluate.programs import names_of_tests, sanitised, solution
+from d3mlx.evaluate.programs import names_of_tests, sanitized, solution
 from d3mlx.evaluate.tasks import TaskOptions, task
 
-RIGHT_NUMBERS = {
+CORRECT_NUMBERS = {
     "42": [
         *("The answer is 42", "#### 42.", "so 6*7 = 42...", "It costs $42.00.", "**42**", "$$x = 42$$", "\\boxed{42}"),
         *("He has 42 ...", "He has 42 apples, ... .", "It is 42 \u2026", "It is 42%.", "The area is 42 m^2.", "42 m²."),
@@ -50,14 +50,14 @@ WRONG_NUMBERS = {
 
 
 @pytest.mark.parametrize(
-    ("texts", "right"), [(RIGHT_NUMBERS, True), (WRONG_NUMBERS, False)], ids=["right numbers", "wrong numbers"]
+    ("texts", "correct"), [(CORRECT_NUMBERS, True), (WRONG_NUMBERS, False)], ids=["correct numbers", "wrong numbers"]
 )
-def test_numbers_of_gsm8k(tmp_path: Path, texts: dict[str, list[str]], right: bool) -> None:
+def test_numbers_of_gsm8k(tmp_path: Path, texts: dict[str, list[str]], correct: bool) -> None:
     data = tmp_path / "data.jsonl"
     data.write_text("".join(json.dumps({"question": "", "answer": f"#### {wanted}"}) + "\n" for wanted in texts))
     judge = task("gsm8k", "llada", TaskOptions(data, shots=0))
     for index, answers in enumerate(texts.values()):
-        assert [text for text in answers if judge.score(index, text).correct is not right] == []
+        assert [text for text in answers if judge.score(index, text).correct is not correct] == []
 
 
 def test_strict_gsm8k_is_the_published_text_match(tmp_path: Path) -> None:
@@ -75,18 +75,20 @@ BODY = "    return a + b"
 
 
 def fence(code: str, word: str = "python", mark: str = "```") -> str:
+    """Return a code block."""
     return f"{mark}{word}\n{code}\n{mark}\n"
 
 
 def calling(name: str, more: str = "") -> str:
+    """Return a function `add` that calls another function."""
     return f"def add(a, b):\n    return {name}(a, b){more}"
 
 
-RIGHT_PROGRAMS = [
+CORRECT_PROGRAMS = [
     *(fence(ADD, word) for word in ("", "py", "Python", "python3", "Python3", "python ", " python", "{.python}")),
     *(fence(ADD, mark=mark) for mark in ("~~~", "````")),
-    *("Sure:\n" + fence(ADD) + "It adds.", "It adds. " + fence(ADD), "```py\n" + ADD, ADD + "\n```\nIt adds."),
-    *("Sure:\n\n" + ADD + "\n\nIt adds.", "Sure:\n" + ADD + "\nIt adds.", ADD + "\n\nExample: add(1, 2)\nNote: fast"),
+    *("Okay:\n" + fence(ADD) + "It adds.", "It adds. " + fence(ADD), "```py\n" + ADD, ADD + "\n```\nIt adds."),
+    *("Okay:\n\n" + ADD + "\n\nIt adds.", "Okay:\n" + ADD + "\nIt adds.", ADD + "\n\nExample: add(1, 2)\nNote: fast"),
     "1. Write it:\n\n   ```python\n   def add(a, b):\n       return a + b\n   ```\n\n2. Done.",
     "def helper(a, b):\n    return a + b\n\nNow the function:\n\n" + calling("helper") + "\n\nDone.",
     # Other blocks before and after the solution.
@@ -99,7 +101,7 @@ RIGHT_PROGRAMS = [
     fence("def helper(a, b):\n    return a + b") + fence(calling("helper")),
     fence(calling("helper")) + fence("def helper(a, b):\n    return a + b"),
     fence(ADD) + "A wrong one:\n" + fence(SUBTRACT),
-    # Statements beside the solution: those that only act go, those that it needs stay.
+    # Statements next to the solution are kept only if it needs them.
     *(ADD + "\nassert add(1, 1) == 3", ADD + "\nn = int(input())", ADD + "\nimport sys\nsys.exit(0)", ADD + "\nexit()"),
     "a, b = map(int, input().split())\n" + ADD + "\nprint(add(a, b))",
     "def add(a, b):\n    result = a + b\n    return result\n\nresult = add(int(input()), 2)",
@@ -114,7 +116,7 @@ RIGHT_PROGRAMS = [
     *("add = lambda a, b: a + b", "from math import *\n" + ADD + " + floor(0)", "BASE, TOP = 0, 1\n" + ADD + " + BASE"),
     "class Adder:\n    def add(self, a, b):\n        return a + b\n\nadd = Adder().add",
 ]
-RIGHT_BODIES = [
+CORRECT_BODIES = [
     *(BODY, "\n" + BODY, BODY + "\n\nThis function adds.", fence(BODY), PROMPT + BODY),
     "The body:\n" + fence(BODY, "py"),
     *('    """Add."""\n' + BODY, "    # a comment\n\n" + BODY, BODY + "\n\nassert add(1, 2) == 4\nx = input()"),
@@ -125,7 +127,7 @@ RIGHT_BODIES = [
 WRONG_PROGRAMS = [
     *("", "```", "```python\n```", "You can use add(1, 2).", "The function add(a, b) returns a + b.", "a + b"),
     *("def add(a, b): returns the sum", fence("add(1, 2)"), fence("x = add"), fence(PROMPT), "add = None"),
-    *(SUBTRACT, fence(SUBTRACT, "py"), "Sure:\n" + SUBTRACT + "\nIt adds.", ADD + "\n\n" + SUBTRACT, ADD + " + absent"),
+    *(SUBTRACT, fence(SUBTRACT, "py"), "Okay:\n" + SUBTRACT + "\nIt adds.", ADD + "\n\n" + SUBTRACT, ADD + " + absent"),
     fence(SUBTRACT) + "Or:\n" + fence(ADD),
     *(ADD.replace("add", "plus"), ADD.replace("add", "Add"), ADD.replace("):", ")"), ADD.replace("    ", "")),
     *("class Solution:\n    def add(self, a, b):\n        return a + b", fence("import sys\nsys.exit(0)")),
@@ -144,7 +146,7 @@ WRONG_BODIES = [
 
 
 def passes(program: str) -> bool:
-    """Return whether `add` of a program adds."""
+    """Return whether the function `add` of a program is correct."""
     space: dict[str, Any] = {}
     try:
         exec(program, space)
@@ -155,34 +157,34 @@ def passes(program: str) -> bool:
 
 @pytest.mark.parametrize("prompt", ["", PROMPT], ids=["mbpp", "humaneval"])
 def test_programs_in_usual_answers(prompt: str) -> None:
-    answers = dict.fromkeys(RIGHT_PROGRAMS, True) | dict.fromkeys(WRONG_PROGRAMS, False)
+    answers = dict.fromkeys(CORRECT_PROGRAMS, True) | dict.fromkeys(WRONG_PROGRAMS, False)
     if prompt:
-        answers |= dict.fromkeys(RIGHT_BODIES, True) | dict.fromkeys(WRONG_BODIES, False)
-    for text, right in answers.items():
+        answers |= dict.fromkeys(CORRECT_BODIES, True) | dict.fromkeys(WRONG_BODIES, False)
+    for text, correct in answers.items():
         for written in (text, text.replace("\n", "\r\n")):
-            assert passes(solution(written, ["add"], prompt)) is right, written
+            assert passes(solution(written, ["add"], prompt)) is correct, written
 
 
 @given(st.lists(st.sampled_from([*"():\n\t`'\"#0=,@", "def add", "a", "    ", "return ", "```", "global x"])))
-def test_no_text_breaks_the_search_for_a_program(parts: list[str]) -> None:
+def test_solution_accepts_any_text(parts: list[str]) -> None:
     solution("".join(parts), ["add"], PROMPT)
     names_of_tests("".join(parts))
 
 
-def test_long_sums_are_not_searched() -> None:
+def test_long_sums_are_handled() -> None:
     long = ADD + "\nx = " + "+".join("1" * 2000)
     assert passes(solution(long, ["add"]))
-    assert passes(sanitised(long, ["add"]))
+    assert passes(sanitized(long, ["add"]))
 
 
-def test_helpers_that_only_the_tests_use_stay() -> None:
+def test_helpers_that_only_the_tests_use_are_kept() -> None:
     prompt = "def encode(x):\n    return x + 1\n\ndef decode(x):\n    '''Undo.'''\n"
     wanted = {"decode", *names_of_tests("def check(candidate):\n    x = 1\n    assert candidate(encode(x)) == x\n")}
     assert wanted == {"decode", "encode"}
     assert solution("    return x - 1", wanted, prompt).count("def ") == 2
 
 
-def test_strict_keeps_the_published_extraction(tmp_path: Path) -> None:
+def test_strict_follows_the_published_extraction(tmp_path: Path) -> None:
     data = tmp_path / "data.jsonl"
     tests = "def check(candidate):\n    assert candidate(1, 2) == 3\n"
     data.write_text(json.dumps({"prompt": PROMPT, "entry_point": "add", "test": tests}))
@@ -295,14 +297,14 @@ x_{12} =/= x_1 ;; Yes, 5 =/= 5 ;; $5$ or maybe $6$ =/= 5 ;; approximately 5.1 =/
 
 
 @pytest.mark.parametrize(
-    ("table", "sign", "right"),
+    ("table", "sign", "correct"),
     [(SAME_ANSWERS, " === ", True), (DIFFERENT_ANSWERS, " =/= ", False)],
     ids=["same answers", "different answers"],
 )
-def test_answers_of_math(table: str, sign: str, right: bool) -> None:
+def test_answers_of_math(table: str, sign: str, correct: bool) -> None:
     pairs = [pair.split(sign) for line in table.split("\n") for pair in line.split(" ;; ") if pair]
-    assert [pair for pair in pairs if equivalent(*pair) is not right] == []
-    assert [pair for pair in pairs if equivalent(*reversed(pair)) is not right] == []
+    assert [pair for pair in pairs if equivalent(*pair) is not correct] == []
+    assert [pair for pair in pairs if equivalent(*reversed(pair)) is not correct] == []
 
 
 @pytest.mark.parametrize(
@@ -319,7 +321,7 @@ def test_answers_of_math(table: str, sign: str, right: bool) -> None:
         ("\\frac12", "0.5", True, True),
     ],
 )
-def test_strict_math_is_minervas_form(tmp_path: Path, stated: str, wanted: str, correct: bool, strict: bool) -> None:
+def test_strict_math_uses_minervas_form(tmp_path: Path, stated: str, wanted: str, correct: bool, strict: bool) -> None:
     data = tmp_path / "data.jsonl"
     data.write_text(json.dumps({"problem": "", "solution": "", "answer": wanted}))
     text = f"Final Answer: The final answer is {stated}. I hope it is correct."

@@ -1,4 +1,4 @@
-"""Every task on hand-made rows: what is asked, what counts as correct, and what is wrong with a data file."""
+"""Tests of all tasks with small data files: questions, verdicts, and errors about invalid files."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 
 from d3mlx.data.problems import problem
 from d3mlx.errors import ConfigError, D3Error, DataError
-from d3mlx.evaluate.equivalence import equivalent, last_boxed, normalise, published, tidied
+from d3mlx.evaluate.equivalence import equivalent, last_boxed, normalize, published, tidied
 from d3mlx.evaluate.tasks import TASKS, TaskOptions, task
 
 GSM = [
     {"question": "How many?", "answer": "There are 6*7=<<6*7=42>>42.\n#### 42"},
-    {"question": "How much?", "answer": "So much.\n#### 1,200"},
+    {"question": "How much?", "answer": "This much.\n#### 1,200"},
 ]
 MATHS = [
     {"problem": "Halve $x$.", "solution": r"It is $\boxed{\frac{x}{2}}$.", "level": "Level 1"},
@@ -52,22 +52,22 @@ def write(tmp_path: Path) -> Any:
 
 
 def test_embedded_needs_no_data() -> None:
-    found = task("embedded", "llada")
+    embedded = task("embedded", "llada")
     first = problem(0, "held-out")
-    assert found.ask(0).chat
-    assert found.ask(0).text == first.question
-    assert found.score(0, first.solution).correct
-    assert not found.score(0, "The answer is 0.").correct
-    assert found.score(0, "I do not know.").answer is None
+    assert embedded.ask(0).chat
+    assert embedded.ask(0).text == first.question
+    assert embedded.score(0, first.solution).correct
+    assert not embedded.score(0, "The answer is 0.").correct
+    assert embedded.score(0, "I do not know.").answer is None
 
 
 def test_gsm8k_zero_shot(write: Any) -> None:
-    found = task("gsm8k-cot", "llada", TaskOptions(data=write(GSM)))
-    assert found.size == 2
-    assert found.ask(0).text == "Q: How many?\nA: Let's think step by step."
-    assert not found.ask(0).chat
+    gsm8k = task("gsm8k-cot", "llada", TaskOptions(data=write(GSM)))
+    assert gsm8k.size == 2
+    assert gsm8k.ask(0).text == "Q: How many?\nA: Let's think step by step."
+    assert not gsm8k.ask(0).chat
     assert task("gsm8k-cot", "dream", TaskOptions(data=write(GSM))).ask(0).chat
-    assert "Q:" in found.stop
+    assert "Q:" in gsm8k.stop
 
 
 @pytest.mark.parametrize(
@@ -90,11 +90,11 @@ def test_gsm8k_verdicts(write: Any, index: int, text: str, correct: bool, strict
 
 def test_gsm8k_with_worked_examples(write: Any) -> None:
     data, shots = write(GSM), write(GSM * 3, "shots.jsonl")
-    found = task("gsm8k", "llada", TaskOptions(data, shots, shots=1))
-    assert found.ask(1).text == f"Question: How many?\nAnswer: {GSM[0]['answer']}\n\nQuestion: How much?\nAnswer:"
+    gsm8k = task("gsm8k", "llada", TaskOptions(data, shots, shots=1))
+    assert gsm8k.ask(1).text == f"Question: How many?\nAnswer: {GSM[0]['answer']}\n\nQuestion: How much?\nAnswer:"
     assert task("gsm8k", "llada", TaskOptions(data, shots)).ask(0).text.count("Question:") == 6
-    assert found.score(0, "42\n#### 42").strict
-    assert not found.score(0, "42").strict
+    assert gsm8k.score(0, "42\n#### 42").strict
+    assert not gsm8k.score(0, "42").strict
 
 
 def test_math_prompts(write: Any) -> None:
@@ -117,7 +117,7 @@ def test_math_prompts(write: Any) -> None:
     [
         (0, "Final Answer: The final answer is $\\frac{x}{2}$. I hope it is correct.", True, True),
         (0, "Final Answer: The final answer is $x/2$", True, True),
-        (0, "So it is $\\boxed{0.5x}$, as wanted.", True, False),
+        (0, "So it is $\\boxed{0.5x}$, as required.", True, False),
         (0, "$\\boxed{x/2}$. Final Answer: The final answer is $x$. I hope it is correct.", False, False),
         (0, "half of it", False, False),
         (1, "It is \\boxed{\\left(3,\\ 0.5\\right)}", True, False),
@@ -178,19 +178,19 @@ def test_answers_that_mean_the_same(left: str, right: str) -> None:
 
 
 @pytest.mark.parametrize(("left", "right"), OTHER, ids=lambda text: text[:12])
-def test_answers_that_do_not(left: str, right: str) -> None:
+def test_answers_that_differ(left: str, right: str) -> None:
     assert not equivalent(left, right)
     assert not equivalent(right, left)
 
 
 @given(st.text("0123456789+-*/^(){}[],.\\ fracsqtxyi$%=", max_size=40), st.text(max_size=10))
-def test_no_text_breaks_the_comparison(left: str, right: str) -> None:
+def test_comparison_accepts_any_text(left: str, right: str) -> None:
     assert equivalent(left, right) == equivalent(right, left)
     assert equivalent(left, left) == (tidied(left) != "")
-    assert published(left, left) == (normalise(left) != "")
+    assert published(left, left) == (normalize(left) != "")
 
 
-def test_boxes() -> None:
+def test_last_boxed() -> None:
     assert last_boxed("\\boxed{1} and \\boxed{\\frac{1}{2}} end") == "\\frac{1}{2}"
     assert last_boxed("\\boxed{1} and \\boxed{\\frac{1}{2} open") == "1"
     assert last_boxed("\\boxed 7$") == "7"
@@ -203,10 +203,10 @@ def test_humaneval(write: Any) -> None:
         task("humaneval", "llada", TaskOptions(data))
     llada = task("humaneval", "llada", TaskOptions(data, allow_code=True))
     assert llada.ask(0).text.endswith(f"tests:\n```python\n{CODE[0]['prompt']}\n```\n ")
-    good = "Here:\n```python\ndef add(a, b):\n    return a + b\n```\nIt adds."
-    assert llada.score(0, good).correct
+    correct = "Here:\n```python\ndef add(a, b):\n    return a + b\n```\nIt adds."
+    assert llada.score(0, correct).correct
     assert llada.score(0, "```python\n    return a + b\n```").correct
-    wrong = llada.score(0, good.replace("+", "-"))
+    wrong = llada.score(0, correct.replace("+", "-"))
     assert (wrong.correct, wrong.why) == (False, "AssertionError: ")
     assert not llada.score(0, "").correct
     dream = task("humaneval", "dream", TaskOptions(data, allow_code=True))
@@ -218,8 +218,8 @@ def test_mbpp(write: Any) -> None:
     data = write(MBPPS)
     llada = task("mbpp", "llada", TaskOptions(data, data, shots=1, allow_code=True))
     tests = "\n".join(MBPPS[0]["test_list"])
-    asked = f"task: Write a function to add. Your code should pass these tests:\n\n{tests}\n[BEGIN]\n"
-    assert llada.ask(0).text.count(asked) == 2
+    question = f"task: Write a function to add. Your code should pass these tests:\n\n{tests}\n[BEGIN]\n"
+    assert llada.ask(0).text.count(question) == 2
     assert f"[BEGIN]\n{MBPPS[0]['code']}\n[DONE]\n\n" in llada.ask(0).text
     assert llada.score(0, "def add(a, b):\n    return b + a\n").correct
     assert not llada.score(0, "def add(a, b):\n    return 3\n").correct
@@ -229,7 +229,7 @@ def test_mbpp(write: Any) -> None:
     assert dream.score(0, "def add(a, b):\n    return math.floor(a + b)\n").correct
 
 
-BROKEN: list[tuple[str, str, list[str]]] = [
+INVALID: list[tuple[str, str, list[str]]] = [
     ("gsm8k-cot", '{"question": "q", "answer": "#### 1"}\n{"question": "q"}\n', ["row 2", "'answer' is missing"]),
     ("gsm8k-cot", '{"question": "q", "answer": "1"}', ["row 1", "####"]),
     ("gsm8k-cot", '{"question": 3, "answer": "#### 1"}', ["row 1", "'question' must be a text"]),
@@ -248,40 +248,40 @@ BROKEN: list[tuple[str, str, list[str]]] = [
 ]
 
 
-@pytest.mark.parametrize(("name", "content", "culprits"), BROKEN)
-def test_damaged_data_is_one_sentence(tmp_path: Path, name: str, content: str, culprits: list[str]) -> None:
+@pytest.mark.parametrize(("name", "content", "reasons"), INVALID)
+def test_invalid_data_is_refused_in_one_sentence(tmp_path: Path, name: str, content: str, reasons: list[str]) -> None:
     path = tmp_path / "broken.jsonl"
     path.write_text(content)
     with pytest.raises(DataError) as error:
         task(name, "dream", TaskOptions(path, allow_code=True))
-    for culprit in ("broken.jsonl", *culprits):
-        assert culprit in str(error.value)
+    for reason in ("broken.jsonl", *reasons):
+        assert reason in str(error.value)
     assert str(error.value).endswith(".")
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(
-    ("name", "options", "culprit"),
+    ("name", "options", "reason"),
     [
-        ("gsm", {}, "no task 'gsm'"),
+        ("gsm", {}, "Unknown task 'gsm'"),
         ("math", {}, "--data"),
-        ("embedded", {"data": Path("x")}, "leave out --data"),
+        ("embedded", {"data": Path("x")}, "Leave out --data"),
         ("embedded", {"shots": -2}, "0 or more"),
-        ("embedded", {"shots": 2, "chat": False}, "turns of a chat"),
+        ("embedded", {"shots": 2, "chat": False}, "chat template for worked examples"),
         ("embedded", {"shots": 2, "shots_data": "file"}, "--shots-data"),
         ("gsm8k-cot", {"data": "file", "shots": 2}, "no worked examples"),
         ("gsm8k", {"data": "file"}, "--shots-data"),
         ("gsm8k", {"data": "file", "shots_data": "file", "shots": 9}, "has 2 rows"),
         ("gsm8k", {"data": "file", "shots": -1}, "0 or more"),
         ("gsm8k", {"data": "file", "shots": 0, "shots_data": "file"}, "--num-fewshot"),
-        ("gsm8k", {"data": Path("absent.jsonl")}, "no file absent.jsonl"),
+        ("gsm8k", {"data": Path("absent.jsonl")}, "absent.jsonl does not exist"),
     ],
 )
-def test_wrong_options_are_one_sentence(write: Any, name: str, options: dict[str, Any], culprit: str) -> None:
+def test_invalid_options_are_refused(write: Any, name: str, options: dict[str, Any], reason: str) -> None:
     file = write(GSM)
-    with pytest.raises(D3Error, match=culprit):
+    with pytest.raises(D3Error, match=reason):
         task(name, "llada", TaskOptions(**{key: file if value == "file" else value for key, value in options.items()}))
 
 
-def test_every_task_is_tried_here() -> None:
+def test_every_task_has_a_test_here() -> None:
     assert set(TASKS) == {"embedded", "gsm8k-cot", "gsm8k", "math", "humaneval", "mbpp"}

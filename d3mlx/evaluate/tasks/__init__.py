@@ -1,4 +1,4 @@
-"""The tasks, one file each: prompt form, stop texts, scoring, data format."""
+"""The tasks, one per file: data format, form of the prompt, stop texts, and scores."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TASKS: dict[str, Callable[[TaskOptions, str], Task]] = {
 
 
 def task(name: str, family: str, options: TaskOptions | None = None) -> Task:
-    """The task called `name` in the form published for a model family. Raises ConfigError, DataError."""
+    """Return the task `name` in the published form for a model family. Raises ConfigError, DataError."""
     if name not in TASKS:
-        raise ConfigError(f"There is no task {name!r}; the tasks are {', '.join(TASKS)}.")
+        raise ConfigError(f"Unknown task {name!r}. Choose {', '.join(TASKS)}.")
     return TASKS[name](options or TaskOptions(), family)

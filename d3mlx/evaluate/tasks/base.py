@@ -1,4 +1,4 @@
-"""What a task is: problems to ask, and a verdict on what comes back. It knows nothing of models and decoders."""
+"""The interface of a task: problems, and verdicts on answers. It does not depend on models and decoders."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Ask:
-    """What a model is asked.
+    """A question to a model.
 
-    text: the prompt, or with `chat` the user's message. opening: words that the answer begins with; they belong to the
+    text: the prompt, or with `chat` the user's message. opening: the beginning of the answer, which is a part of the
     prompt. before: with `chat`, questions and their answers as earlier turns.
     """
 
@@ -29,13 +29,13 @@ class Ask:
     before: tuple[tuple[str, str], ...] = ()
 
     def prompt(self, tokenizer: Any) -> Prompt:
-        """As `generate` takes it. Raises ConfigError if there is no chat template to put it through."""
+        """Return the prompt for `generate`. Raises ConfigError if the tokenizer has no chat template but needs one."""
         if not self.chat:
             return self.text + self.opening
         if tokenizer.chat_template is None:
-            raise ConfigError("This model has no chat template; ask it plain text with --no-apply-chat-template.")
-        turns = [{"user": question, "assistant": answer} for question, answer in self.before]
-        messages = [{"role": role, "content": text} for turn in turns for role, text in turn.items()]
+            raise ConfigError("This model has no chat template. Use --no-apply-chat-template for plain text.")
+        pairs = [{"user": question, "assistant": answer} for question, answer in self.before]
+        messages = [{"role": role, "content": text} for pair in pairs for role, text in pair.items()]
         messages.append({"role": "user", "content": self.text})
         if not self.opening:
             return messages
@@ -44,9 +44,10 @@ class Ask:
 
 @dataclass(frozen=True)
 class Verdict:
-    """correct: by the task's own measure. strict: by its published strict form, where it has one besides.
+    """The verdict on an answer.
 
-    answer: what was read out of the text, None where there was nothing. why: what a failed program failed of.
+    correct: by the task's own measure. answer: the part of the text that was judged, or None. strict: by the published
+    strict form, None if the task has only one form. why: reason for the failure of a program.
     """
 
     correct: bool
@@ -56,7 +57,7 @@ class Verdict:
 
 
 def tested(sandbox: Sandbox, with_tests: Callable[[str], str], program: str, published: str) -> Verdict:
-    """Return the verdict on a program, whose `strict` is that on the program that the published rules cut out."""
+    """Return the verdict on `program`. `strict` is the verdict on the program by the published rules."""
     outcome = sandbox.run(with_tests(program))
     strict = outcome if published == program else sandbox.run(with_tests(published))
     return Verdict(outcome.passed, program, strict.passed, outcome.why)
@@ -64,10 +65,10 @@ def tested(sandbox: Sandbox, with_tests: Callable[[str], str], program: str, pub
 
 @dataclass(frozen=True)
 class TaskOptions:
-    """What a user may say of a task; None takes what was published for the model's family.
+    """Options of a task. None takes the published value for the model's family.
 
-    data, shots_data: JSONL files of the problems and of the worked examples before each. shots: number of examples.
-    chat: ask through the chat template. allow_code: programs that the model writes may be run.
+    data, shots_data: JSONL files of the problems and of the worked examples before each problem. shots: number of
+    examples. chat: use the chat template. allow_code: allow to run programs that the model writes.
     """
 
     data: Path | None = None
@@ -78,47 +79,51 @@ class TaskOptions:
 
 
 class Task(Protocol):
-    """Problems by index. `size` is their number, None where they are generated without end."""
+    """Problems by index.
+
+    size: number of problems, None if they are generated without limit. stop: texts that end an answer.
+    """
 
     name: str
     size: int | None
     stop: tuple[str, ...]
 
-    def ask(self, index: int) -> Ask: ...
+    def ask(self, index: int) -> Ask:
+        """Return a problem as a question."""
+        ...
 
     def score(self, index: int, text: str) -> Verdict:
-        """Judge an answer's text, which ends before the first stop text."""
+        """Judge the text of an answer, which ends before the first stop text."""
         ...
 
 
 def problems(name: str, options: TaskOptions, fields: Fields) -> list[Row]:
-    """The rows of --data. Raises ConfigError where none is given, DataError for a file that will not do."""
+    """Return the rows of --data. Raises ConfigError without --data, and DataError if the file is invalid."""
     if options.data is None:
         wanted = ", ".join(names for names in fields if not names.endswith("?")).replace("|", " or ")
-        raise ConfigError(f"{name} reads its problems from --data FILE.jsonl, whose rows have {wanted}.")
+        raise ConfigError(f"{name} needs --data FILE.jsonl with problems. Each row has {wanted}.")
     return rows_with(options.data, fields)
 
 
 def examples(name: str, options: TaskOptions, fields: Fields, default: int) -> list[Row]:
-    """The first rows of --shots-data, as many as there are worked examples before each problem."""
+    """Return the rows of --shots-data that are the worked examples. Raises ConfigError, DataError."""
     shots = number_of_examples(options, default)
     if shots == 0:
         if options.shots_data is not None:
-            raise ConfigError(f"{name} shows no worked example here; say how many with --num-fewshot.")
+            raise ConfigError(f"{name} has no worked examples by default. Set their number with --num-fewshot.")
         return []
     if options.shots_data is None:
         raise ConfigError(
-            f"{name} shows {shots} worked examples, the first rows of --shots-data FILE.jsonl; "
-            "give one, or --num-fewshot 0."
+            f"{name} has {shots} worked examples. Use --shots-data FILE.jsonl for their rows, or --num-fewshot 0."
         )
     rows = rows_with(options.shots_data, fields)
     if len(rows) < shots:
-        raise DataError(f"{options.shots_data} has {len(rows)} rows, but {shots} worked examples are wanted.")
+        raise DataError(f"{options.shots_data} has {len(rows)} rows, but {shots} worked examples are needed.")
     return rows[:shots]
 
 
 def number_of_examples(options: TaskOptions, default: int) -> int:
-    """Raises ConfigError for a negative number."""
+    """Return the number of worked examples. Raises ConfigError if it is negative."""
     shots = default if options.shots is None else options.shots
     if shots < 0:
         raise ConfigError(f"The number of worked examples must be 0 or more, not {shots}.")
@@ -126,6 +131,6 @@ def number_of_examples(options: TaskOptions, default: int) -> int:
 
 
 def no_examples(name: str, options: TaskOptions) -> None:
-    """Raise ConfigError if examples are wanted of a task that has none."""
+    """Raise ConfigError if the options ask for examples, for a task that has none."""
     if options.shots or options.shots_data is not None:
-        raise ConfigError(f"{name} shows no worked examples; leave out --num-fewshot and --shots-data.")
+        raise ConfigError(f"{name} has no worked examples. Leave out --num-fewshot and --shots-data.")

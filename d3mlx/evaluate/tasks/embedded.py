@@ -1,4 +1,4 @@
-"""`embedded`: the held-out word problems of the model that ships with the package; no data file is needed."""
+"""`embedded`: the held-out word problems of the built-in model. It needs no data file."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from d3mlx.evaluate.tasks.base import Ask, TaskOptions, Verdict, number_of_examp
 
 
 class Embedded:
-    """Asked through the chat template, judged by the number after "answer is".
+    """Word problems with the chat template, judged by the number after "answer is".
 
-    Worked examples are training problems with their solutions, as earlier turns; the model has been trained with five.
-    split: whatever is chosen by results is chosen on "validation". questions: so many problems are asked at once, and
-    only an answer that is right in all of them is correct.
+    Worked examples are training problems with their solutions, as earlier turns. The model was trained with five.
+    split: use "validation" for all choices that depend on results. questions: number of problems per prompt. An answer
+    is correct only if all of them are.
     """
 
     name = "embedded"
@@ -25,21 +25,25 @@ class Embedded:
     def __init__(self, options: TaskOptions, family: str, split: Split = "held-out", questions: int = 1):
         if options.data is not None or options.shots_data is not None:
             raise ConfigError(
-                "The embedded task generates its problems and examples; leave out --data and --shots-data, or choose "
+                "Task embedded generates its problems and examples. Leave out --data and --shots-data, or choose "
                 "another --task."
             )
         self.chat = options.chat is not False
         self.shots = number_of_examples(options, default=0)
         if self.shots and not self.chat:
-            raise ConfigError("The embedded task shows worked examples as turns of a chat; use its chat template.")
+            raise ConfigError(
+                "Task embedded needs the chat template for worked examples. Leave out --no-apply-chat-template."
+            )
         self.questions = questions
         self.problem: Callable[[int], Problem] = lru_cache(partial(page, questions=questions, split=split))
 
     def ask(self, index: int) -> Ask:
+        """Return a problem as a question."""
         first = index * self.shots
-        shown = [problem(i, "train", most_operations=SHOT_OPERATIONS) for i in range(first, first + self.shots)]
-        before = tuple((example.question, example.solution) for example in shown)
+        examples = [problem(i, "train", most_operations=SHOT_OPERATIONS) for i in range(first, first + self.shots)]
+        before = tuple((example.question, example.solution) for example in examples)
         return Ask(self.problem(index).question, self.chat, before=before)
 
     def score(self, index: int, text: str) -> Verdict:
+        """Judge the text of an answer."""
         return Verdict(is_correct(self.problem(index), text), answer_of(text, self.questions))

@@ -1,10 +1,10 @@
 """MATH in Minerva's form.
 
-A row has `problem` and `solution`, whose last \\boxed{...} is the answer (`answer` overrides it), as in the public data
-sets (Hendrycks et al. 2021; MATH-500). The prompt is Minerva's (Lewkowycz et al. 2022): four worked examples for LLaDA,
-none and the chat template for Dream. `strict` is the published measure: the answer after "Final Answer: The final
-answer is", compared in Minerva's normal form. `correct` also takes the last boxed expression of a text without such a
-line, and compares meanings, so some answers that only Minerva's form makes equal are wrong.
+A row has `problem` and `solution`, as in the public data sets (Hendrycks et al. 2021; MATH-500). The last \\boxed{...}
+of the solution is the correct answer, unless the row has `answer`. The prompt is Minerva's (Lewkowycz et al. 2022).
+LLaDA gets four worked examples; Dream gets none, and the chat template. `strict` is the published measure: the answer
+after "Final Answer: The final answer is", in Minerva's normal form. `correct` also accepts the last boxed expression of
+a text without such a line. It compares meanings, so it refuses some answers that only Minerva's form makes equal.
 """
 
 from __future__ import annotations
@@ -23,18 +23,19 @@ FINAL = re.compile(rf"{re.escape(BEGIN)}(.*?)\.? ?{re.escape(END)}", re.DOTALL)
 
 
 def gold(row: Row) -> str | None:
+    """Return the correct answer of a row. None if there is none."""
     stated = row.get("answer")
     return stated if isinstance(stated, str) else last_boxed(row["solution"])
 
 
 def final_answer(text: str) -> str | None:
-    """Return the answer in Minerva's last line; the line may be cut off before its second half."""
+    """Return the answer in Minerva's last line. The second half of the line may be missing. None without the line."""
     match = FINAL.search(f"{text} {END}")
     return match[1].strip() if match else None
 
 
 def worked(row: Row) -> str:
-    """A worked example, its solution closed by Minerva's line."""
+    """Return a worked example with Minerva's line at its end."""
     solution = row["solution"]
     if BEGIN not in solution:
         solution += f"\n{BEGIN} ${gold(row)}$. {END}"
@@ -42,10 +43,13 @@ def worked(row: Row) -> str:
 
 
 def question(row: Row) -> str:
+    """Return the question of a row without its solution."""
     return f"Problem:\n{row['problem']}\n\nSolution:"
 
 
 class Math:
+    """The MATH task."""
+
     name = "math"
     size: int | None
     stop: tuple[str, ...] = ("Problem:",)
@@ -58,14 +62,16 @@ class Math:
             for number, row in enumerate(rows, 1):
                 if gold(row) is None:
                     raise DataError(f"{path}, row {number}: the field 'solution' has no \\boxed{{answer}}.")
-        self.shown = "".join(map(worked, shots))
+        self.examples = "".join(map(worked, shots))
         self.size = len(self.rows)
         self.chat = not plain if options.chat is None else options.chat
 
     def ask(self, index: int) -> Ask:
-        return Ask(self.shown + question(self.rows[index]), self.chat)
+        """Return a problem as a question."""
+        return Ask(self.examples + question(self.rows[index]), self.chat)
 
     def score(self, index: int, text: str) -> Verdict:
+        """Judge the text of an answer."""
         wanted = gold(self.rows[index])
         assert wanted is not None, "rows without an answer were refused"
         stated = final_answer(text)

@@ -66,8 +66,8 @@ def build(
     plan = TrainConfig(steps, DISTILL.seed, DISTILL.log_every, DISTILL.save_every, optimizer=DISTILL.optimizer(steps))
     floats = train_on(Further(teacher, Solutions(recorded, DISTILL).batch, plan, {"solutions": recorded}), work, resume)
     origin = (
-        f"The teacher, trained further for {steps} steps on the solutions of the first {recorded} training problems,\n"
-        "by `python -m d3mlx.research.builds.control`."
+        f"The bundled teacher, trained by `python -m d3mlx.research.builds.control` for {steps} more steps on the\n"
+        f"solutions of the first {recorded} training problems."
     )
     publish(floats, out, "d3mlx demonstration model: control of the student", origin, problems)
 

@@ -45,7 +45,7 @@ def build(
     lengths = {"max_new_tokens": QUESTIONS * CANVAS, "max_sequence_length": CONTEXT + CANVAS}
     floats = train_on(further, work, resume, lengths)
     origin = (
-        f"Its prompts have two problems. It is the teacher, trained further for {STEPS} steps of {BATCH} by\n"
+        f"A prompt has two problems. The model is the bundled teacher, trained for {STEPS} more steps of {BATCH} by\n"
         "`python -m d3mlx.research.builds.pairs`."
     )
     publish(floats, out, "d3mlx demonstration model: pairs", origin, problems, QUESTIONS)

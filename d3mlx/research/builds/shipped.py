@@ -61,14 +61,14 @@ license: mit
 
 # {title}
 
-A masked diffusion language model of {parameters:.1f} million parameters with LLaDA's architecture. It solves
-arithmetic word problems of one to four steps, with numbers up to 200, in the wording of its training. It can do nothing
-else. With it, you can see, test and measure every decoder without a download.
+A masked diffusion language model with {parameters:.1f} million parameters in LLaDA's architecture. It solves only
+arithmetic word problems of one to four steps, with numbers up to 200, in the wording of its training data. Use it to
+try, test and measure all decoders without a download.
 
 {origin}
 No training problem has exactly the numbers of a held-out problem. The weights have {bits} bits.
 
-{problems}, {canvas} new tokens:
+Results on {problems} with {canvas} new tokens:
 
 {figures}
 """
@@ -114,10 +114,10 @@ def figures(scores: dict[str, Score]) -> list[list[str]]:
 
 
 def card(title: str, origin: str, scores: dict[str, Score], config: dict[str, Any], questions: int) -> str:
-    """Return the model card. origin: how the model was built."""
+    """Return the model card. origin: a sentence about the training."""
     count = next(iter(scores.values())).problems
     problems = (
-        f"{count} held-out problems" if questions == 1 else f"{count} prompts with {questions} held-out problems each"
+        f"{count} held-out problems" if questions == 1 else f"{count} prompts with {questions} held-out problems each,"
     )
     skeleton = llada.Model(llada.ModelArgs.from_dict(config))
     parameters = sum(value.size for _, value in tree_flatten(skeleton.parameters())) / 1e6

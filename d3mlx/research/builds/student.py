@@ -197,11 +197,11 @@ def build(
         record(folders, number, recorded)
         train(folders, number)
     floats = calibrate(folders, rounds)
-    further = f"\nFurther rounds on the student's own answers: {rounds}." if rounds else ""
+    again = f" Rounds on the student's own answers: {rounds}." if rounds else ""
     if first_process():
         command = "`python -m d3mlx.research.builds.student`"
-        origin = f"Distilled from the teacher's correct answers to {recorded} problems, by\n{command}.{further}"
-        publish(floats, out, "d3mlx demonstration model: student", origin, problems)
+        how = f"distilled by {command}\nfrom its correct answers to {recorded} problems.{again}"
+        publish(floats, out, "d3mlx demonstration model: student", f"The bundled teacher, {how}", problems)
 
 
 if __name__ == "__main__":

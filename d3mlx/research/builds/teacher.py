@@ -121,8 +121,8 @@ def build(
         model = train(tokenizer, config, work, seed, resume)
         floats = finished(work, model, tokenizer, config)
     origin = (
-        f"Built from seed {seed} by `python -m d3mlx.research.builds.teacher`: {STEPS} steps of {BATCH} generated\n"
-        "problems, equations and recall exercises."
+        f"Built from seed {seed} by `python -m d3mlx.research.builds.teacher`: {STEPS} steps of {BATCH} generated "
+        "problems,\nequations and recall exercises."
     )
     publish(floats, out, "d3mlx demonstration model: teacher", origin, problems)
 

@@ -48,7 +48,7 @@ def gap(first_model: Any, second_model: Any) -> float:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make builds quick: all answers count as correct, training takes one epoch, and one decoder is measured."""
     monkeypatch.setattr(shipped, "MEASURED", {"fast-dllm": FastDLLM()})
-    monkeypatch.setattr("d3mlx.distill.trajectories.is_right", lambda *_: True)
+    monkeypatch.setattr("d3mlx.distill.trajectories.is_correct", lambda *_: True)
     monkeypatch.setattr(student, "DISTILL", replace(student.DISTILL, batch_size=2, epochs=1))
 
 
