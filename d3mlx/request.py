@@ -56,8 +56,8 @@ class Step:
 
     index: 0 for the first step. kind: "first" (the full pass that opens a block), "step", "refresh" (a full pass that
     renews the cache), or "prefill" and "commit" (only keys and values, nothing is decided).
-    positions: int32 [C], ascending, the committed positions. tokens: int32 [C], their ids. entropies: float32 [C], their
-    entropies in nats. filled: int32 [F], positions that a committed end token filled.
+    positions: int32 [C], ascending, the committed positions. tokens: int32 [C], their ids. entropies: float32 [C], in
+    nats. filled: int32 [F], positions that a committed end token filled.
     eligible: int32 [N], every position that could commit. guesses: int32 [N], its most likely token. guess_entropies:
     float32 [N], in nats.
     blocks: the active blocks before the forward. rows: number of positions that this forward computed. stats: totals
@@ -220,7 +220,7 @@ class Request:
         if np.isnan(accepted.entropies).any():
             raise CheckpointError(
                 "The model's logits are not numbers (NaN). Its weights are damaged or overflow in this dtype. "
-                "Download the model again, or use another dtype."
+                "Download the model again, or convert it with another --dtype."
             )
         committing = np.flatnonzero(accepted.tokens >= 0)
         positions, tokens = self.eligible[committing], accepted.tokens[committing]
