@@ -1,4 +1,4 @@
-"""Adapter folders: mlx-lm's, and PEFT's LoRA of the same layers."""
+"""Adapter folders, as mlx-lm or PEFT (LoRA of linear layers) writes them."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ PLAIN: dict[str, tuple[Any, ...]] = {
     "lora_bias": (False,),
     "target_parameters": ([],),
 }
-"""Fields of PEFT's configuration that change what an adapter computes, with the values that are plain LoRA."""
+"""Fields of PEFT's configuration that change the result of an adapter, with the values of plain LoRA."""
 
 
 def adapter_weights(folder: str | Path) -> Path:
-    """Return the file of an adapter folder's weights."""
+    """Return the weight file of an adapter folder, which may not exist."""
     names = (MLX_WEIGHTS, PEFT_WEIGHTS)
     return next((path for name in names if (path := Path(folder) / name).is_file()), Path(folder) / MLX_WEIGHTS)
 
 
 def with_adapters(model: Any, adapter_path: str | Path) -> Any:
-    """Return the model with the adapters of a folder. Raises CheckpointError with the one thing that is wrong."""
+    """Return the model with the adapters of a folder. Raises CheckpointError with the first problem."""
     folder = Path(adapter_path)
     if not (folder / CONFIG).is_file():
         raise CheckpointError(f"{folder} is not an adapter folder: it contains no {CONFIG}.")
@@ -64,7 +64,7 @@ def with_mlx_adapters(model: Any, folder: Path, config: dict[str, Any]) -> Any:
     needed = () if config.get("fine_tune_type") == "full" else ("num_layers", "lora_parameters")
     for name in needed:
         if name not in config:
-            raise CheckpointError(f"{folder / CONFIG} has no {name}; train the adapters again.")
+            raise CheckpointError(f"{folder / CONFIG} has no {name}. Train the adapters again.")
     try:
         return load_adapters(model, str(folder))
     except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
@@ -72,7 +72,7 @@ def with_mlx_adapters(model: Any, folder: Path, config: dict[str, Any]) -> Any:
 
 
 def misfit(error: Exception, config: dict[str, Any]) -> str:
-    """Return why adapters do not fit, with one tensor of those that mlx-lm lists, a line each after a colon."""
+    """Return why adapters do not fit, with the first of the tensors that mlx-lm lists in the lines of its error."""
     first, *tensors = str(error.args[0] if error.args else error).splitlines() or [""]
     why = " ".join(first.split())
     if tensors:
@@ -82,12 +82,15 @@ def misfit(error: Exception, config: dict[str, Any]) -> str:
 
 
 def with_peft(model: Any, folder: Path, config: dict[str, Any]) -> Any:
-    """Return the model with LoRA layers of PEFT: the same numbers as in mlx-lm's layers, transposed."""
+    """Return the model with LoRA layers of PEFT, whose weights are those of mlx-lm's layers, transposed."""
     scale = peft_scale(folder, config)
     path = folder / PEFT_WEIGHTS
     if not path.is_file():
-        found = "as pickled code, which is never run" if list(folder.glob("*.bin")) else f"in no {PEFT_WEIGHTS}"
-        raise CheckpointError(f"{folder} contains the weights of its adapters {found}.")
+        if list(folder.glob("*.bin")):
+            raise CheckpointError(
+                f"{folder} contains its adapters as pickled code, which d3mlx never runs. Save them as safetensors."
+            )
+        raise CheckpointError(f"{folder} is not an adapter folder: it contains no {PEFT_WEIGHTS}.")
     try:
         arrays: Any = mx.load(str(path))
     except (RuntimeError, ValueError) as error:
@@ -100,24 +103,24 @@ def with_peft(model: Any, folder: Path, config: dict[str, Any]) -> Any:
 
 
 def peft_scale(folder: Path, config: dict[str, Any]) -> float:
-    """Return the factor of the adapters' product. Raises CheckpointError for anything but plain LoRA."""
+    """Return the factor of the adapters' product. Raises CheckpointError if the adapters are not plain LoRA."""
     path, kind = folder / CONFIG, config["peft_type"]
     if kind != "LORA":
-        raise CheckpointError(f"{path} describes a PEFT adapter of type {kind}; d3mlx reads LORA.")
+        raise CheckpointError(f"{path} describes a PEFT adapter of type {kind}. d3mlx reads only LORA.")
     for name, values in PLAIN.items():
         value = config.get(name)
         if value is not None and value not in values:
             raise CheckpointError(
-                f"{path} has {name} = {value!r}; d3mlx reads plain LoRA only. Merge it with PEFT first."
+                f"{path} has {name} = {value!r}. d3mlx reads only plain LoRA. Merge the adapters with PEFT first."
             )
     rank, alpha = config.get("r"), config.get("lora_alpha")
     if not all(isinstance(number, int | float) and number > 0 for number in (rank, alpha)):
-        raise CheckpointError(f"{path} has r = {rank!r} and lora_alpha = {alpha!r}; both must be numbers above 0.")
+        raise CheckpointError(f"{path} has r = {rank!r} and lora_alpha = {alpha!r}. Both must be numbers above 0.")
     return float(alpha / (math.sqrt(rank) if config.get("use_rslora") else rank))  # type: ignore[operator, arg-type]
 
 
 def peft_layers(path: Path, arrays: dict[str, mx.array], model: Any) -> dict[str, dict[str, mx.array]]:
-    """Return lora_a and lora_b of each layer by this runtime's name of it."""
+    """Return lora_a and lora_b of each layer, by this runtime's name of the layer."""
     layers: dict[str, dict[str, mx.array]] = {}
     marker = mx.array(0)
     for name, value in arrays.items():
