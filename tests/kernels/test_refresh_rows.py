@@ -176,7 +176,7 @@ MUTANTS = {
     "row written one position off": ("* rows + row) * 2", "* rows + (row + 1) % rows) * 2"),
     "row index instead of its position": ("float(positions[row * positions_strides[0]])", "float(row)"),
     "off-by-one bound": ("uint rows = uint(queries_shape[2]);", "uint rows = uint(queries_shape[2]) + 1;"),
-    "neighbours paired": ("half_width * queries_strides[3]", "queries_strides[3]"),
+    "neighbors paired": ("half_width * queries_strides[3]", "queries_strides[3]"),
     "strides ignored": ("row * keys_strides[2]", "row * keys_strides[1]"),
     "keys in the queries' place": ("    head -= heads;\n", ""),
     "angle of a single float": (" + (rest - turns * TWO_PI_LOW)", " - turns * TWO_PI_LOW"),

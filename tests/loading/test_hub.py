@@ -81,8 +81,8 @@ def test_info_downloads_no_weights(hub: Hub, repo: Path, tmp_path: Path) -> None
     assert (done.returncode, done.stderr) == (0, "")
     facts, expected = json.loads(done.stdout), describe(open_checkpoint(repo))
     assert facts.pop("folder") != expected.pop("folder") and facts == expected
-    assert not hub.asked_for(WHOLE) and len(hub.asked_for(r"safetensors bytes=0-")) == 3
-    assert not hub.asked_for("README|py$")
+    assert not hub.downloads(WHOLE) and len(hub.downloads(r"safetensors bytes=0-")) == 3
+    assert not hub.downloads("README|py$")
     assert hub.sent < 4 * client.FIRST_BYTES
 
 
@@ -105,13 +105,13 @@ def test_weights_come_after_the_checks(
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
         assert "Make room" in refusal()
-    assert not here.asked_for(WHOLE)
+    assert not here.downloads(WHOLE)
     model, _ = load("org/llada")
-    assert model.family == "llada" and len(here.asked_for(WHOLE)) == 3
+    assert model.family == "llada" and len(here.downloads(WHOLE)) == 3
     assert capfd.readouterr().err == ""  # no bars without a terminal
-    asked = len(here.asked)
+    before = len(here.requests)
     load("org/llada")
-    assert here.asked[asked:] == [("GET", "/api/models/org/llada/revision/main")]
+    assert here.requests[before:] == [("GET", "/api/models/org/llada/revision/main")]
 
 
 def test_a_header_longer_than_the_first_request(here: Hub, repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,7 +123,7 @@ def test_a_cache_of_another_tool_works_offline(here: Hub, tmp_path: Path, monkey
     """README.md is not needed; a part of the weights is called incomplete."""
     home = tmp_path / "home"
     snapshot_download("org/llada", allow_patterns=MLX_LM, cache_dir=home / "hub")
-    asked = len(here.asked)
+    before = len(here.requests)
     done = d3mlx(here, home, "generate", "hi", "--model", "org/llada", "--max-tokens", "4", HF_HUB_OFFLINE="1")
     assert done.returncode == 0 and "Fetching" not in done.stderr
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
@@ -132,7 +132,7 @@ def test_a_cache_of_another_tool_works_offline(here: Hub, tmp_path: Path, monkey
     load("org/llada")
     (home / "hub" / "models--org--llada" / "snapshots" / COMMIT / "model-00002-of-00003.safetensors").unlink()
     assert "The copy of org/llada in the cache is incomplete, and HF_HUB_OFFLINE is set." in refusal()
-    assert len(here.asked) == asked
+    assert len(here.requests) == before
 
 
 def test_a_break_is_resumed(here: Hub, repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,7 +140,7 @@ def test_a_break_is_resumed(here: Hub, repo: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 100_000)
     here.break_at = 500_000
     load("org/llada")
-    assert len(here.asked_for(r"safetensors bytes=[1-9]\d*-$")) == 1
+    assert len(here.downloads(r"safetensors bytes=[1-9]\d*-$")) == 1
     assert here.sent < 1.2 * sum(path.stat().st_size for path in repo.iterdir())
 
 
@@ -152,7 +152,7 @@ def test_complete_files_are_kept(here: Hub) -> None:
     here.refuse = None
     source.download()
     for number in (1, 3):
-        assert len(here.asked_for(f"model-0000{number}.*safetensors$")) <= 2
+        assert len(here.downloads(f"model-0000{number}.*safetensors$")) <= 2
     assert open_checkpoint(source.folder).source.headers == {}
 
 
