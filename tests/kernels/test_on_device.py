@@ -30,7 +30,7 @@ def test_values_are_copied() -> None:
 
 
 def test_no_interrupt_is_lost() -> None:
-    """`mx.array` of a NumPy array drops many of them."""
+    """A call of `mx.array` with a NumPy array loses many interrupts."""
     handled = raised = 0
 
     def interrupt(*_: object) -> None:
