@@ -161,7 +161,7 @@ def test_a_cache_that_cannot_be_written_costs_no_result(
     done = d3mlx("bench", *TINY, "--context", "64", *SHORT)
     assert (done.status, done.err) == (0, "")
     assert "Best padding: row counts rounded up" in done.out
-    assert re.search(r"\nNot kept: \S+ cannot be written to: Not a directory; give another folder\.\n", done.out)
+    assert re.search(r"\nNot kept: \S+ cannot be written to: Not a directory\. Give another folder\.\n", done.out)
     monkeypatch.setattr("d3mlx.cli.bench.REPEATS", 10**9)
     done = d3mlx("bench", *TINY, "--context", "64", *SHORT)
     assert "Not kept: some row counts were measured fewer than" in done.out

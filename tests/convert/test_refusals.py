@@ -77,15 +77,15 @@ def damage(folder: Path, how: str) -> None:
 
 DAMAGE = {
     "truncated": "truncated or damaged",
-    "of another version": "its index does not list",
+    "of another version": "is not listed in the index",
     "stored twice": "model-1.safetensors and in model.safetensors",
-    "two names": "two names of the same weights",
+    "two names": "contains the same weights as",
     "boolean": "weight_tying must be true or false",
     "width": "d_model must be a whole number",
-    "size": "cannot be meant",
+    "size": "tokens, which must be at most",
     "layers": "200,000",
     "base": "rope_theta must be a number",
-    "end tokens": "generation_config.json holds no JSON object",
+    "end tokens": "generation_config.json does not contain a JSON object",
     "template": "tokenizer",
 }
 
@@ -140,7 +140,7 @@ def test_a_quantization_that_mlx_does_not_know(sources: dict[str, Path], setting
     packed = convert(sources["llada"], tmp_path / "packed", Recipe(Quantization())).folder
     config = read(packed)
     write_json(packed / "config.json", config | {"quantization": config["quantization"] | settings})
-    with pytest.raises(CheckpointError, match="MLX does not know"):
+    with pytest.raises(CheckpointError, match="MLX does not support"):
         convert(packed, tmp_path / "out")
 
 
