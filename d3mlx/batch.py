@@ -13,7 +13,7 @@ from d3mlx.profiling import Profiler
 from d3mlx.request import Request, Step
 
 MAX_BATCH = 8
-"""Default of the most requests in one forward."""
+"""Default for the maximum number of requests in one forward."""
 
 RESERVE = 0.1
 """Share of the memory limit that caches leave free for activations and logits."""

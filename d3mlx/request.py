@@ -94,7 +94,7 @@ def check_reuse(model: DiffusionModel, decoder: Decoder, cache: KVCache) -> None
     if not decoder.cache.cached or not cache.keep:
         raise ConfigError("A decoder that computes every row keeps no cache. Use another decoder, or no earlier cache.")
     if cache.quantization != decoder.kv:
-        raise ConfigError("The earlier cache has another quantization. Use the same kv-bits and kv-group-size.")
+        raise ConfigError("The earlier cache is quantized differently. Use the same kv-bits and kv-group-size.")
 
 
 NOTHING = np.empty(0, np.int32)

@@ -1,7 +1,8 @@
 """Launches of kernels, and code that kernels share: copies of host arrays, and Metal text for reductions.
 
-Each other file of this folder, except `noise.py`, has one kernel: its Metal text as a `Kernel`, a function that returns
-its `Launch`, a reference of the same contract in MLX operations, and a public function that chooses between them.
+Each other file of this folder, except `noise.py`, has one kernel. It contains the Metal text as a `Kernel`, a function
+that returns the `Launch`, and a reference of the same contract in MLX operations. A public function chooses between
+kernel and reference.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ def on_device(values: npt.NDArray[Any] | mx.array) -> mx.array:
     """Return a copy of a NumPy array for MLX, of the same shape and values; an MLX array is returned as it is.
 
     The copy uses the buffer protocol, because `mx.array(values)` of MLX 0.32 loses an interrupt that arrives during the
-    call, so that Ctrl-C sometimes would not end a run.
+    call. Then Ctrl-C would not end a run.
     """
     if isinstance(values, mx.array):
         return values

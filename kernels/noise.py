@@ -59,7 +59,7 @@ def pair_indices(positions: mx.array, width: int) -> mx.array:
 def gumbel(bits: mx.array) -> mx.array:
     """Return standard Gumbel noise, float32, made from uint32 bits of the same shape.
 
-    -log(-log u) needs a precise u near 0 and near 1, so it is computed from u or from 1 - u, whichever is smaller.
+    -log(-log u) is computed from the smaller one of u and 1 - u, to be precise for u near 0 and near 1.
     """
     low = (bits.astype(mx.float32) + 0.5) * 2.0**-32
     high = ((mx_const(MASK32) - bits).astype(mx.float32) + 0.5) * 2.0**-32

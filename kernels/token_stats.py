@@ -2,7 +2,7 @@
 
 All results are computed in float32 whatever the dtype of the logits, because ties and near ties are common in half
 precision. The Metal kernel reads a row once and keeps running sums, as in online softmax (Milakov and Gimelshein,
-arXiv:1805.02867), with one more sum for the entropy. It needs no array of probabilities.
+arXiv:1805.02867). One more sum gives the entropy. It needs no array of probabilities.
 """
 
 from __future__ import annotations

@@ -297,9 +297,9 @@ class Factor(Stateless):
 class Entropy(Stateless):
     """d3LLM's rule: commit each position with entropy below `threshold` nats, and force progress in a full block.
 
-    The fields are the differences between the published families. For LLaDA, an entropy equal to the threshold passes
-    (`inclusive`), the lowest entropy of all blocks always passes (`best_always`), and forced progress takes the most
-    likely token. For Dream it takes the drawn token (`force_likeliest` is False).
+    The fields are the differences between the published families. inclusive: an entropy equal to the threshold passes
+    (LLaDA). best_always: the lowest entropy of all blocks always passes (LLaDA). force_likeliest: forced progress takes
+    the most likely token (LLaDA) instead of the drawn one (Dream).
     """
 
     threshold: float

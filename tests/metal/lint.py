@@ -1,7 +1,7 @@
 """Checks for text that Apple's compiler would refuse although a host C++ compiler accepts it.
 
-`rules` checks only the text. `strict` lets clang parse it as "C++ for OpenCL 2021", where device, constant, threadgroup
-and thread are real address spaces, and exceptions, virtual functions, new and function pointers do not exist.
+`rules` checks only the text. `strict` lets clang parse it as "C++ for OpenCL 2021". There device, constant, threadgroup
+and thread are real address spaces. Exceptions, virtual functions, new and function pointers do not exist.
 """
 
 from __future__ import annotations
