@@ -181,7 +181,7 @@ def test_a_full_disk_is_a_short_error_and_loses_one_record(tmp_path: Path) -> No
         opened.append({"n": 1, "text": "a"})
         resource.setrlimit(resource.RLIMIT_FSIZE, (50, limits[1]))
         try:
-            with pytest.raises(ConfigError, match=r"log\.jsonl cannot be written: File too large. Make room"):
+            with pytest.raises(ConfigError, match=r"log\.jsonl cannot be written: File too large\. Make room"):
                 opened.append({"n": 2, "text": "b" * 1000})
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)

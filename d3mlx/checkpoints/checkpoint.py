@@ -75,7 +75,7 @@ class Checkpoint:
             raise CheckpointError(f"{path}: max_new_tokens must be at least 1, not {new_tokens}.")
         if args.logit_width > MOST_TOKENS:
             raise CheckpointError(
-                f"{path} describes a vocabulary of {args.logit_width:,} tokens, which must be at most {MOST_TOKENS:,}."
+                f"{path} describes a vocabulary of {args.logit_width:,} tokens. The limit is {MOST_TOKENS:,}."
             )
         if not mask_fits:
             raise CheckpointError(

@@ -55,7 +55,7 @@ class Shape:
     def __post_init__(self) -> None:
         for name, most in MOST.items():
             if (value := getattr(self, name)) > most:
-                raise CheckpointError(f"config.json has {name} = {value:,}, which must be at most {most:,}.")
+                raise CheckpointError(f"A model with {name} = {value:,} is too large. The limit is {most:,}.")
 
     @property
     def query_width(self) -> int:

@@ -82,7 +82,7 @@ DAMAGE = {
     "two names": "contains the same weights as",
     "boolean": "weight_tying must be true or false",
     "width": "d_model must be a whole number",
-    "size": "tokens, which must be at most",
+    "size": "The limit is",
     "layers": "200,000",
     "base": "rope_theta must be a number",
     "end tokens": "generation_config.json does not contain a JSON object",
