@@ -69,7 +69,7 @@ def check_request(max_tokens: int | None, stop: Sequence[str]) -> None:
     if isinstance(stop, str) or not all(isinstance(text, str) for text in stop):
         raise ConfigError(f"stop must be a list of texts, not {stop!r}.")
     if "" in stop:
-        raise ConfigError("stop must not contain an empty text. Remove it.")
+        raise ConfigError("A stop text must not be empty. Remove it.")
 
 
 def check_decoder(decoder: Decoder, args: Any) -> None:
