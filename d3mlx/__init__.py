@@ -54,7 +54,7 @@ def __dir__() -> list[str]:
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used: mlx-lm takes a second to import, `d3mlx --help` needs none of it."""
+    """Import a public name at its first use. mlx-lm takes a second to import, and `d3mlx --help` does not need it."""
     for module, names in HOMES.items():
         if name in names:
             return getattr(import_module(f"d3mlx.{module}"), name)

@@ -1,4 +1,4 @@
-"""`generate`, `stream_generate` and `batch_generate`: prompts in, text and Step events out."""
+"""Public functions that turn prompts into text and Step events: `generate`, `stream_generate`, `batch_generate`."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from d3mlx.text import TextStream
 class Result:
     """A finished generation. `tokens` run up to and including the first end token; `text` ends before it.
 
-    Where a stop text ended the answer, `text` ends before that; `tokens` are those of the canvas and run on behind it,
-    masks included.
+    If a stop text ended the answer, `text` ends before the stop text. `tokens` then continue after it, as the canvas
+    has them, and may include mask tokens.
     """
 
     text: str
@@ -38,7 +38,7 @@ class Result:
 
 
 def end_ids(model: DiffusionModel, tokenizer: Any) -> tuple[int, ...]:
-    """Ids that end an answer, those of config.json first (a list where generation_config.json gives several)."""
+    """Return the ids that end an answer: those of config.json first, then those of the tokenizer."""
     configured = model.args.eos_token_id
     known = list(configured) if isinstance(configured, list) else [configured]
     if tokenizer is not None:
@@ -47,21 +47,21 @@ def end_ids(model: DiffusionModel, tokenizer: Any) -> tuple[int, ...]:
 
 
 def make_canvas(model: DiffusionModel, tokenizer: Any, prompt: Prompt, max_tokens: int, early_stop: bool) -> Canvas:
-    """Prompt and masks. Raises PromptError if they do not fit the model."""
+    """Return the canvas of a prompt and `max_tokens` masks. Raises PromptError if they do not fit the model."""
     width, context = model.args.logit_width, model.args.context
     ids = encode(tokenizer, prompt, context)
     if bad := [token for token in ids if not 0 <= token < width]:
-        raise PromptError(f"The prompt holds token id {bad[0]}, but this model knows ids 0 to {width - 1}.")
+        raise PromptError(f"The prompt contains token id {bad[0]}. Use ids from 0 to {width - 1}.")
     if len(ids) + max_tokens > context:
         raise PromptError(
-            f"The prompt ({len(ids)} tokens) and {max_tokens} new tokens exceed this model's context of {context}; "
-            "shorten the prompt or lower max-tokens."
+            f"The prompt ({len(ids)} tokens) and {max_tokens} new tokens exceed this model's context of {context}. "
+            "Shorten the prompt or lower max-tokens."
         )
     return Canvas.for_prompt(ids, max_tokens, model.args.mask_token_id, end_ids(model, tokenizer), early_stop)
 
 
 def check_request(max_tokens: int | None, stop: Sequence[str]) -> None:
-    """Raise ConfigError for what is wrong before a model is looked at."""
+    """Raise ConfigError for invalid arguments that need no model to check."""
     if max_tokens is not None and (isinstance(max_tokens, bool) or not isinstance(max_tokens, Integral)):
         raise ConfigError(f"max-tokens must be a whole number, not {max_tokens!r}.")
     if max_tokens is not None and max_tokens < 1:
@@ -69,20 +69,20 @@ def check_request(max_tokens: int | None, stop: Sequence[str]) -> None:
     if isinstance(stop, str) or not all(isinstance(text, str) for text in stop):
         raise ConfigError(f"stop must be a list of texts, not {stop!r}.")
     if "" in stop:
-        raise ConfigError("A stop text must not be empty.")
+        raise ConfigError("A stop text must not be empty. Remove it.")
 
 
 def check_decoder(decoder: Decoder, args: Any) -> None:
-    """Raise ConfigError if the model of these ModelArgs cannot do what the decoder asks for."""
+    """Raise ConfigError if the model with these ModelArgs cannot run the decoder."""
     if decoder.kv is not None:
         decoder.kv.check(args.shape().head_dim)
 
 
 def decoder_for(model: DiffusionModel, decoder: str | Preset | Decoder) -> Decoder:
-    """What the engine runs for a preset's name, a preset, or a decoder that is built already and stays as it is.
+    """Return the Decoder for a preset's name, a preset, or a Decoder, which is returned unchanged.
 
-    Here, and nowhere else, a decoder comes to depend on the machine: options that were not given and have a default of
-    their own on this machine take that. Raises ConfigError for what this model cannot do.
+    This is the only function that makes a decoder depend on the machine: an option that was not given takes its default
+    for this machine, if it has one. Raises ConfigError if this model cannot run the decoder.
     """
     config = preset(decoder) if isinstance(decoder, str) else decoder
     if isinstance(config, Options):
@@ -93,9 +93,9 @@ def decoder_for(model: DiffusionModel, decoder: str | Preset | Decoder) -> Decod
 
 
 class Generation:
-    """One generation: iterate over it for Step events, or let a Batcher run its `request` and hand over each Step.
+    """One generation. Iterate over it for Step events, or let a Batcher run its `request` and pass each Step to `take`.
 
-    canvas, text: what has come out so far. done: the canvas is complete, or a stop text has appeared.
+    canvas: the tokens so far. text: the readable text so far.
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class Generation:
         stop: Sequence[str] = (),
         approximate_cache: KVCache | None = None,
     ):
-        """The arguments are those of `stream_generate`."""
+        """Begin a generation. The arguments are those of `stream_generate`."""
         check_request(max_tokens, stop)
         self.decoder = decoder_for(model, decoder)
         self.canvas = make_canvas(model, tokenizer, prompt, max_tokens or model.args.max_new_tokens, early_stop)
@@ -124,16 +124,17 @@ class Generation:
 
     @property
     def new_tokens(self) -> int:
-        """Number of positions to decode at most."""
+        """Return the largest number of positions to decode."""
         return self.canvas.new_tokens
 
     @property
     def done(self) -> bool:
+        """Return whether the canvas is complete or a stop text has appeared."""
         return self.request.done or (self.stream is not None and self.stream.done)
 
     @property
     def stats(self) -> Stats:
-        """Totals so far."""
+        """Return the totals so far."""
         return self.request.stats
 
     def __iter__(self) -> Iterator[Step]:
@@ -143,13 +144,13 @@ class Generation:
                 return
 
     def take(self, step: Step) -> Step:
-        """Return the Step with the text that it made readable, and add that to `text`."""
+        """Return the Step with the text that became readable, and append this text to `text`."""
         text = self.read()
         self.text += text
         return replace(step, text=text)
 
     def read(self) -> str:
-        """Return the text that became readable; the last step also gives what was held back."""
+        """Return the text that became readable. After the last step this includes all text that was held back."""
         if self.stream is None:
             return ""
         text = self.stream.push(self.canvas)
@@ -159,11 +160,11 @@ class Generation:
 def run_batch(
     model: DiffusionModel, feed: Callable[[], Generation | None], max_batch: int = MAX_BATCH
 ) -> Iterator[tuple[Generation, Step]]:
-    """Run generations side by side, as many as `max_batch` and the memory allow; yield each Step with its generation.
+    """Run as many generations together as `max_batch` and memory allow. Yield each Step with its generation.
 
-    feed: returns the next generation, or None while there is none; it is asked whenever there is room, and the run ends
-    when it returns None and nothing runs. An error of `feed` is raised after the generations before it are done. The
-    cache of a generation is dropped when it is done.
+    feed: returns the next generation, or None if there is none yet. It is called whenever there is room. The run ends
+    when it returns None and no generation is running. An error of `feed` is raised after the earlier generations are
+    done. The cache of a generation is dropped when it is done.
     """
     batcher, profile = Batcher(model, max_batch), current()
     profile.begin()
@@ -207,16 +208,16 @@ def stream_generate(
     stop: Sequence[str] = (),
     approximate_cache: KVCache | None = None,
 ) -> Iterator[Step]:
-    """Yield a Step for each forward; its `text` is what became readable.
+    """Yield a Step for each forward; its `text` is the text that became readable.
 
-    prompt: text (taken as it is), chat messages, or token ids, which need no tokenizer.
-    decoder: the name of a preset or a `Vanilla`, `FastDLLM`, `D3LLM` or `Selective` config, or a `Decoder` of your own
-        policies.
-    max_tokens: limit of the answer, in tokens; by default max_new_tokens of config.json, else 256.
+    prompt: text (encoded without a chat template), chat messages, or token ids, which need no tokenizer.
+    decoder: the name of a preset, a `Vanilla`, `FastDLLM`, `D3LLM` or `Selective` config, or a `Decoder` made of your
+        own policies.
+    max_tokens: maximum length of the answer, in tokens; by default max_new_tokens of config.json, else 256.
     sampling: temperature, truncation and seed; greedy by default.
-    early_stop: do not decode what follows an end token.
+    early_stop: do not decode positions after an end token.
     stop: texts that end the answer.
-    approximate_cache: `Generation(...).request.cache` of an earlier prompt of this model, which stays as it is. Leading
+    approximate_cache: `Generation(...).request.cache` of an earlier prompt of this model; it is not changed. Leading
         tokens that both prompts have in common are not computed again. On a bidirectional model the answer may differ.
     Raises PromptError and ConfigError before the first forward.
     """
@@ -247,7 +248,7 @@ def generate(
     stop: Sequence[str] = (),
     approximate_cache: KVCache | None = None,
 ) -> Result:
-    """Generate to the end and return the Result; the arguments are those of `stream_generate`."""
+    """Return the Result of a complete generation. The arguments are those of `stream_generate`."""
     generation = Generation(
         model,
         tokenizer,
@@ -278,10 +279,10 @@ def batch_generate(
     stop: Sequence[str] = (),
     max_batch: int = MAX_BATCH,
 ) -> list[Result]:
-    """Generate answers to several prompts side by side; return their Results in the order of the prompts.
+    """Return the Results of several prompts, in the order of the prompts. They are decoded together.
 
-    Prompt i gets the answer that `generate` gives it alone with the seed of `sampling` plus i. max_batch:
-    prompts decoded at once, at most; fewer where memory is short. The other arguments are those of `stream_generate`.
+    Prompt i gets the answer that `generate` gives it alone with the seed of `sampling` plus i. max_batch: maximum
+    number of prompts decoded at once; fewer if memory is short. The other arguments are those of `stream_generate`.
     Raises PromptError, ConfigError and MemoryLimitError before the first forward.
     """
     prompts = prompts if isinstance(prompts, str) else list(prompts)

@@ -1,4 +1,4 @@
-"""Files of JSON lines that only grow: a killed run loses the record in progress and nothing else."""
+"""Append-only files of JSON lines. A killed run loses only the record that it was writing."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from d3mlx.files import append, lock_file, write_text, writing
 Item = TypeVar("Item")
 
 SHOWN, SHOWN_BEFORE = 60, 16
-"""Most characters of a setting's value in an error, and how many of them may be before the first difference."""
+"""Maximum characters of a setting's value in an error, and how many of them come before the first difference."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that the records of a run depend on. A run goes on only where these are the same.
+    """Everything that the records of a run depend on. A run can be continued only with the same settings.
 
-    values: plain JSON; a name that is missing equals None. what: name of the records in an error. remedy: end of that
-    error, what the user can do. not_compared: names that only inform the reader.
+    values: plain JSON; a missing name equals None. what: name of the records in an error. remedy: end of that error,
+    which says what the user can do. not_compared: names that are only information for the reader.
     """
 
     values: Mapping[str, Any]
@@ -36,10 +36,10 @@ class Settings:
         """Raise ConfigError unless `before`, the settings at `path`, are the same."""
         difference = first_difference(before, self.values, self.not_compared)
         if difference is not None:
-            raise ConfigError(f"{path} holds {self.what} with another {difference}; {self.remedy}")
+            raise ConfigError(f"{path} contains {self.what} with another {difference}; {self.remedy}")
 
     def write(self, path: Path) -> None:
-        """Write the values to a JSON file of their own. Raises ConfigError."""
+        """Write the values to a JSON file. Raises ConfigError."""
         write_text(path, json.dumps(self.values, indent=2, sort_keys=True) + "\n")
 
 
@@ -56,7 +56,7 @@ def first_difference(
 
 
 def contrast(old: Any, new: Any) -> list[str]:
-    """Return two different values of plain JSON as two short texts of one line that show where they differ."""
+    """Return two different values of plain JSON as two short one-line texts that show where they differ."""
     plain = all(isinstance(value, str) and value.isprintable() and value == value.strip() for value in (old, new))
     texts = [value if plain else "none" if value is None else json.dumps(value, sort_keys=True) for value in (old, new)]
     if max(map(len, texts)) <= SHOWN:
@@ -68,12 +68,12 @@ def contrast(old: Any, new: Any) -> list[str]:
 
 
 def json_line(values: Mapping[str, Any]) -> bytes:
-    """Return an object as one line of UTF-8; half a surrogate pair, which UTF-8 has not, becomes its JSON escape."""
+    """Return an object as one line of UTF-8. A lone surrogate, which UTF-8 cannot encode, becomes its JSON escape."""
     return json.dumps(values, ensure_ascii=False).encode(errors="backslashreplace") + b"\n"
 
 
 def parse_json(line: bytes) -> Any:
-    """Return the value of a line. Raises ValueError with a reason for the user."""
+    """Return the JSON value of a line. Raises ValueError with a reason for the user."""
     try:
         return json.loads(line)
     except (ValueError, RecursionError) as error:
@@ -82,10 +82,10 @@ def parse_json(line: bytes) -> Any:
 
 @dataclass(frozen=True)
 class Content(Generic[Item]):
-    """The whole lines of a log.
+    """The complete lines of a log.
 
-    settings: the first line of a log that begins with settings; None if there is no line yet. size: of all whole lines,
-    in bytes.
+    settings: the first line of a log that begins with settings; None if there is no line yet. size: bytes of all
+    complete lines.
     """
 
     settings: dict[str, Any] | None
@@ -95,9 +95,9 @@ class Content(Generic[Item]):
 
 @dataclass(frozen=True)
 class OpenLog(Generic[Item]):
-    """A log that this run alone writes to.
+    """A log that only this run writes to.
 
-    head: the line of settings that goes before the first record, or nothing. records: those at the time of opening.
+    head: the line of settings to write before the first record, or empty. records: the records at the time of opening.
     """
 
     path: Path
@@ -106,7 +106,7 @@ class OpenLog(Generic[Item]):
     records: list[Item]
 
     def append(self, values: Mapping[str, Any]) -> None:
-        """Write one record and hand it to the system: after this call a kill cannot lose it. Raises ConfigError."""
+        """Write one record and flush it, so that a kill after this call cannot lose it. Raises ConfigError."""
         head = self.head if self.head and not os.fstat(self.file.fileno()).st_size else b""
         append(self.file, self.path, head + json_line(values))
 
@@ -118,12 +118,12 @@ class OpenLog(Generic[Item]):
 
 @dataclass(frozen=True)
 class AppendLog(Generic[Item]):
-    """One file of JSON lines, a record each, that one run at a time appends to and that later runs continue.
+    """One file with a JSON record per line. One run at a time appends to it, and later runs continue it.
 
-    path: the file; a log without records has none. parse: return the record of a line's JSON value, or raise ValueError
-    with the reason. remedy: end of the errors about damage, what the user can do. begins_with_settings: the first line
-    has the settings of the run, written together with the first record. identity: what no two records share, for an
-    error; None permits all.
+    path: the file; it does not exist while there are no records. parse: return the record of a line's JSON value, or
+    raise ValueError with the reason. remedy: end of the errors about damage, which says what the user can do.
+    begins_with_settings: the first line contains the settings of the run and is written with the first record.
+    identity: return a text that must be unique among the records; None permits duplicates.
     """
 
     path: Path
@@ -133,7 +133,7 @@ class AppendLog(Generic[Item]):
     identity: Callable[[Item], str] | None = None
 
     def read(self) -> Content[Item]:
-        """Return the whole lines. A torn last line is the trace of a killed run and does not count.
+        """Return the complete lines. An incomplete last line comes from a killed run and is ignored.
 
         Raises DataError for damage anywhere else.
         """
@@ -168,21 +168,21 @@ class AppendLog(Generic[Item]):
         raise ValueError("not the settings of a run")
 
     def new_record(self, values: Any, identities: set[str]) -> Item:
-        """Return a line's record and add its identity to those before. Raises ValueError."""
+        """Return a line's record and add its identity to `identities`. Raises ValueError."""
         record = self.parse(values)
         if self.identity is not None:
             identity = self.identity(record)
             if identity in identities:
-                raise ValueError(f"{identity} is there twice")
+                raise ValueError(f"{identity} appears twice")
             identities.add(identity)
         return record
 
     @contextmanager
     def opened(self, settings: Settings | None = None) -> Iterator[OpenLog[Item]]:
-        """Open the log after its last whole line; a torn one is removed. A log that stays empty leaves no file.
+        """Open the log for appending and remove an incomplete last line. A log that stays empty leaves no file.
 
-        settings: needed if the log begins with settings. Raises ConfigError if another run writes to the log, or began
-        it with other settings, and DataError as `read` does; the file stays as it is then.
+        settings: required if the log begins with settings. Raises ConfigError if another run is writing to the log or
+        began it with other settings, and DataError as `read` does. After an error the file is unchanged.
         """
         with writing(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Many requests in one forward: who waits, who runs, who fits in memory."""
+"""The Batcher, which runs many requests in one forward and decides which of them wait, run and fit in memory."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from d3mlx.profiling import Profiler
 from d3mlx.request import Request, Step
 
 MAX_BATCH = 8
-"""Requests in one forward where nothing else is said."""
+"""Default for the maximum number of requests in one forward."""
 
 RESERVE = 0.1
-"""Share of the memory limit that caches leave free, for activations and logits."""
+"""Share of the memory limit that caches leave free for activations and logits."""
 
 
 class Batcher:
     """Requests that share forwards. They join in the order of submission and leave between steps.
 
-    waiting: submitted, not started. running: part of the next forward.
+    waiting: requests that are submitted but not started. running: requests in the next forward.
     """
 
     def __init__(
@@ -33,13 +33,16 @@ class Batcher:
         reserve: float = RESERVE,
         limit: int | None = None,
     ):
-        """max_batch: requests that run at once, at most. limit: bytes that weights and caches may take together; by
-        default the loader's limit for weights. reserve: share of `limit`, 0 to 1, that several requests leave free; a
-        request that runs alone need not. Raises ConfigError."""
+        """Make a batcher without requests.
+
+        max_batch: maximum number of requests that run at once. limit: bytes that weights and caches may take together;
+        by default the loader's limit for weights. reserve: share of `limit`, from 0 to below 1, that stays free while
+        several requests run; a request that runs alone may use it. Raises ConfigError.
+        """
         if max_batch < 1:
             raise ConfigError(f"The batch size must be at least 1, not {max_batch}.")
         if not 0 <= reserve < 1:
-            raise ConfigError(f"The memory reserve must be a share from 0 to below 1, not {reserve}.")
+            raise ConfigError(f"The memory reserve must be at least 0 and below 1, not {reserve}.")
         self.model, self.max_batch = model, max_batch
         self.itemsize = compute_dtype(model).size
         limit = memory_limit() if limit is None else limit
@@ -50,21 +53,21 @@ class Batcher:
 
     @property
     def busy(self) -> bool:
-        """Whether a request waits or runs."""
+        """Return whether a request is waiting or running."""
         return bool(self.waiting or self.running)
 
     @property
     def has_room(self) -> bool:
-        """Whether another request could join the next step, if the memory allows."""
+        """Return whether another request may join the next step, if memory allows."""
         return len(self.waiting) + len(self.running) < self.max_batch
 
     @property
     def reserved(self) -> int:
-        """Bytes that the running requests may come to need."""
+        """Return the most bytes that the caches of the running requests may need."""
         return sum(self.bytes_of(request) for request in self.running)
 
     def bytes_of(self, request: Request) -> int:
-        """Return the bytes that a request may come to need: each position of its canvas, in each of its lanes."""
+        """Return the most bytes that the cache of a request may need: all positions of its canvas in all its lanes."""
         shape = self.model.args.shape()
         return sum(
             len(lane.canvas) * bytes_per_position(shape, self.itemsize, lane.cache.keep, lane.cache.quantization)
@@ -74,10 +77,10 @@ class Batcher:
     def submit(self, request: Request) -> None:
         """Put a request at the end of the queue.
 
-        Raises MemoryLimitError as `check` does, and ConfigError for a request that is done or was submitted before.
+        Raises MemoryLimitError as `check` does, and ConfigError if the request is done or was already submitted.
         """
         if request.done or any(request is other for other in (*self.waiting, *self.running)):
-            raise ConfigError("This request is done or was submitted already. Make a new one.")
+            raise ConfigError("This request is done or was already submitted. Make a new request.")
         self.check(request)
         self.waiting.append(request)
 
@@ -92,21 +95,22 @@ class Batcher:
             )
 
     def cancel(self, request: Request) -> None:
-        """Take a request out, whether it waits, runs or has left already."""
+        """Remove a request, whether it is waiting, running or already removed."""
         self.running = [other for other in self.running if other is not request]
         self.waiting = deque(other for other in self.waiting if other is not request)
 
     def admit(self) -> None:
-        """Start waiting requests while the next one fits. None overtakes another."""
+        """Start waiting requests in order, until the next one does not fit."""
         while self.waiting and len(self.running) < self.max_batch:
             if self.running and self.reserved + self.bytes_of(self.waiting[0]) > self.budget:
                 return
             self.running.append(self.waiting.popleft())
 
     def step(self, profile: Profiler | None = None) -> list[tuple[Request, Step]]:
-        """Admit what fits and run one forward; return the Step of every request that ran, in order of admission.
+        """Admit requests, run one forward, and return the Step of every request that ran, in order of admission.
 
-        Requests that are done leave. Returns nothing when no request is left. profile: as for `engine.step`.
+        Requests that are done leave the batch. Returns an empty list when no request is left. profile: as for
+        `engine.step`.
         """
         self.admit()
         if not self.running:

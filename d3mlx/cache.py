@@ -1,11 +1,11 @@
-"""The KV cache of one request: keys and values of every layer, and the last hidden row, by position.
+"""The KV cache of one request: for each position, keys and values of every layer and the final hidden row.
 
 Prefix cache, dual cache, delayed cache and refresh are the same operation: compute rows at some positions, write them
-into the cache, attend to everything in it. The head reads hidden rows from the cache too, so a family whose logits are
-shifted finds the row before a slice in the forward that computed it.
+into the cache, attend to everything in it. The head also reads hidden rows from the cache. So a family with shifted
+logits can use the row before a slice, which an earlier forward computed.
 
-`LayerCache.attend` is the one place where queries meet keys. Several requests share a forward by laying their rows end
-to end: projections, MLP and head run once over all rows, and `Joint` attends per request.
+All attention runs in `LayerCache.attend`. To share a forward, the rows of several requests are concatenated:
+projections, MLP and head run once over all rows, and `Joint` attends per request.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from d3mlx.quantization import KVQuantization
 
 
 class RowIndex:
-    """Where the rows of one forward belong: R ascending positions, int32, of the `length` that take part.
+    """The positions of the rows of one forward: int32 [R], ascending, all below `length`, the end of the attended part.
 
-    index, device_positions: the positions as a cache and as a model take them; a run of positions is a slice and a
-    number, so that writing and rotating it need no index array.
+    index: the positions as an index into a cache. device_positions: the positions as a model takes them. For
+    consecutive positions these are a slice and a number, so writing and rotation need no index array.
     """
 
     def __init__(self, positions: Ints, length: int):
@@ -41,13 +41,13 @@ class RowIndex:
 
     @property
     def everything(self) -> bool:
-        """Whether this forward computes every position that takes part."""
+        """Return whether this forward computes every position that it attends to."""
         return self.count == self.length
 
     def write(self, stored: mx.array, rows: mx.array, axis: int) -> mx.array:
         """Return `stored` with `rows` at the positions along `axis`, extended with zeros to `length` first.
 
-        The write is in place unless something else holds the array or it had to grow.
+        MLX writes in place unless the array has another reference or had to grow.
         """
         missing = self.length - stored.shape[axis]
         if missing > 0:
@@ -62,7 +62,7 @@ class RowIndex:
 
 
 class CachedLayer:
-    """Keys and values of one layer, each [1, K, L, head_dim]. rows: of the current forward, set by `KVCache.open`."""
+    """Keys and values of one layer, each [1, K, L, head_dim]. rows: those of the current forward (`KVCache.open`)."""
 
     rows: RowIndex
 
@@ -70,7 +70,7 @@ class CachedLayer:
         self.arrays: list[mx.array] = []
 
     def attend(self, queries: mx.array, keys: mx.array, values: mx.array, scale: float) -> mx.array:
-        """Write keys and values [1, K, R, head_dim] at the rows' positions; attend to all positions that take part.
+        """Write keys and values [1, K, R, head_dim] at the rows' positions and attend to all cached positions.
 
         queries: [1, H, R, head_dim]. Returns [1, H, R, head_dim].
         """
@@ -81,25 +81,25 @@ class CachedLayer:
         return attention(queries, self.arrays[0], self.arrays[1], scale)
 
     def write(self, fresh: list[mx.array]) -> None:
-        """Write the parts of the rows, each [1, K, R, ...], into the arrays."""
+        """Write the fresh rows of each array, [1, K, R, ...], into the arrays."""
         pairs = zip(self.arrays, fresh, strict=True)
         self.arrays = [self.rows.write(stored, part, axis=2) for stored, part in pairs]
 
     def trim(self, length: int) -> CachedLayer:
-        """Return a layer of its own with the positions below `length`."""
+        """Return a separate layer with the positions below `length`."""
         trimmed = self.empty()
         trimmed.arrays = [array[:, :, :length] for array in self.arrays]
         return trimmed
 
     def empty(self) -> CachedLayer:
-        """Return a layer of the same kind with nothing in it."""
+        """Return an empty layer of the same kind."""
         return CachedLayer()
 
 
 class QuantizedLayer(CachedLayer):
-    """Keys and values of one layer, quantized: of each the packed numbers, scales and biases, [1, K, L, ...].
+    """Quantized keys and values of one layer: of each, packed numbers, scales and biases, [1, K, L, ...].
 
-    A forward dequantizes one layer at a time. One that computes every position attends to what it computed.
+    A forward dequantizes one layer at a time. A forward that computes every position attends to the exact numbers.
     """
 
     def __init__(self, quantization: KVQuantization) -> None:
@@ -110,7 +110,7 @@ class QuantizedLayer(CachedLayer):
         fresh = [*self.quantize(keys), *self.quantize(values)]
         if self.rows.everything:
             self.arrays = fresh
-            # Quantize within this forward: otherwise the unquantized arrays of every layer stay alive until then.
+            # Quantize within this forward: otherwise the unquantized arrays of all layers stay in memory until later.
             keys, values = mx.depends([keys, values], fresh)
             return attention(queries, keys, values, scale)
         self.write(fresh)
@@ -128,29 +128,29 @@ class QuantizedLayer(CachedLayer):
 
 
 class Joint:
-    """One layer of several requests whose rows lie end to end: each attends to its own keys and values only."""
+    """One layer of several requests with concatenated rows. Each request attends only to its own keys and values."""
 
     def __init__(self, layers: Sequence[LayerCache], ends: Sequence[int]):
-        """layers: one per request. ends: the row after each request's last one, ascending."""
+        """Join `layers`, one per request. ends: index after the last row of each request, ascending."""
         self.layers, self.ends = layers, ends
 
     def attend(self, queries: mx.array, keys: mx.array, values: mx.array, scale: float) -> mx.array:
-        """queries [1, H, R, head_dim], keys and values [1, K, R, head_dim] -> [1, H, R, head_dim]."""
+        """Return [1, H, R, head_dim] for queries [1, H, R, head_dim], keys and values [1, K, R, head_dim]."""
         cuts = list(self.ends[:-1])
         parts = zip(self.layers, *(mx.split(x, cuts, axis=2) for x in (queries, keys, values)), strict=True)
         return mx.concatenate([layer.attend(q, k, v, scale) for layer, q, k, v in parts], axis=2)
 
 
 class KVCache:
-    """What one request has computed so far. It may outlive the request.
+    """Rows that one request has computed so far. The cache may be used after the request ends.
 
-    tokens: int32 [L], the id that each position had when it was computed last; `length` is L. written: int32 [L], the
-    number of the forward that computed each position last; `forwards` counts them. hidden: [1, L, D] or None. model:
-    the model that computed it, None before the first request.
+    tokens: int32 [L], the id that each position had when it was last computed; `length` is L. written: int32 [L], the
+    number of the forward that last computed each position; `forwards` counts them. hidden: [1, L, D] or None, with D
+    the hidden size. model: the model that computed the rows, None before the first request.
     """
 
     def __init__(self, layers: int, keep: bool = True, quantization: KVQuantization | None = None):
-        """keep: False keeps no keys and values, so every forward must compute every position."""
+        """Make an empty cache. keep: False stores no keys and values, so every forward must compute all positions."""
         self.layers: list[LayerCache] = [UNCACHED] * layers
         if keep:
             self.layers = [QuantizedLayer(quantization) if quantization else CachedLayer() for _ in range(layers)]
@@ -163,13 +163,14 @@ class KVCache:
 
     @property
     def length(self) -> int:
-        """Number of positions, from 0 on, that the cache contains."""
+        """Return the number of positions, counted from 0, that the cache contains."""
         return len(self.tokens)
 
     def open(self, rows: RowIndex, tokens: Ints) -> list[LayerCache]:
-        """Prepare for a forward of `rows` with these ids [R]; return the layers.
+        """Prepare for a forward of `rows` with ids `tokens`, int32 [R], and return the layers.
 
-        Positions at or above `length` must be among the rows: nothing attends to a position that was never computed.
+        The rows must include every position from `length` on, because a position must be computed before it is
+        attended to.
         """
         grown = max(rows.length - self.length, 0)
         self.tokens = np.concatenate([self.tokens, np.full(grown, -1, np.int32)])
@@ -182,7 +183,7 @@ class KVCache:
         return self.layers
 
     def write_hidden(self, rows: RowIndex, hidden: mx.array) -> mx.array:
-        """Keep hidden rows [1, R, D]; return those of all positions, [1, L, D]."""
+        """Store hidden rows [1, R, D] and return those of all positions, [1, L, D]."""
         if rows.everything or self.hidden is None:
             self.hidden = hidden
         else:
@@ -195,13 +196,13 @@ class KVCache:
         return self.hidden[0, on_device(positions)]
 
     def match(self, tokens: Sequence[int] | Ints) -> int:
-        """Return how many of the leading ids [P] the cache contains at the same positions."""
+        """Return how many leading ids of `tokens`, int32 [P], the cache contains at the same positions."""
         count = min(self.length, len(tokens))
         different = np.flatnonzero(self.tokens[:count] != np.asarray(tokens, np.int32)[:count])
         return int(different[0]) if len(different) else count
 
     def trim(self, length: int) -> KVCache:
-        """Return a cache of its own with the positions below `length`; this one stays as it is."""
+        """Return a separate cache with the positions below `length`; this one does not change."""
         trimmed = KVCache(0, self.keep, self.quantization)
         trimmed.layers = [layer.trim(length) if isinstance(layer, CachedLayer) else layer for layer in self.layers]
         trimmed.tokens, trimmed.written = self.tokens[:length].copy(), self.written[:length].copy()
@@ -213,8 +214,8 @@ class KVCache:
 def bytes_per_position(shape: Shape, itemsize: int, keep: bool, quantization: KVQuantization | None = None) -> int:
     """Return the bytes that one position takes in a KVCache of a model of this shape.
 
-    itemsize: bytes of a number in the model's dtype. Without `keep` there are hidden rows, and one layer's keys and
-    values while it runs.
+    itemsize: bytes of a number in the model's dtype. keep: as for KVCache; without it, count the hidden row and the
+    keys and values of one layer, which exist while that layer runs.
     """
     numbers = 2 * shape.kv_width
     if not keep:

@@ -1,4 +1,4 @@
-"""The tokens of one request: which positions were given, which are still masked. Knows nothing of models or logits."""
+"""The tokens of one request: which positions were given and which are still masked. Independent of the model."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ Bools = npt.NDArray[np.bool_]
 
 @dataclass
 class Hole:
-    """One run of positions [start, end) that the model fills. `answer_end` is the position after its first end token.
+    """Consecutive positions [start, end) that the model fills.
 
-    Without an end token `answer_end` is `end`.
+    answer_end: the position after the first end token in the hole; `end` if there is none.
     """
 
     start: int
@@ -30,8 +30,8 @@ class Canvas:
     """Tokens at positions 0, 1, ...: some were given, the others start as mask tokens and are decoded.
 
     tokens: int32 [L]. given: bool [L], True where the token was given; a given token never changes, whatever its id.
-    masked: bool [L], True where a position still has no token. filled: bool [L], True where an end token before it
-    filled the position. active_length: positions from there on take no part in forwards yet; it only grows.
+    masked: bool [L], True where a position still has no token. filled: bool [L], True where an earlier end token filled
+    the position. active_length: forwards use only the positions below it; it never shrinks.
     """
 
     def __init__(
@@ -42,18 +42,18 @@ class Canvas:
         end_ids: tuple[int, ...] = (),
         early_stop: bool = True,
     ):
-        """Start with the given tokens and masks everywhere else.
+        """Start with the given tokens, and masks at all other positions.
 
         tokens: ids [L]; those that are not given are ignored. given: bool [L]. end_ids: the tokens that end an answer.
         early_stop: do not decode the positions of a hole after its first end token; they become `end_ids[0]`.
-        Raises PromptError if every position is given, or if there are not as many flags as tokens.
+        Raises PromptError if every position is given, or if the numbers of flags and tokens differ.
         """
         if len(tokens) != len(given):
-            raise PromptError(f"There are {len(tokens)} tokens and {len(given)} flags. Give one flag per token.")
+            raise PromptError(f"The canvas has {len(tokens)} tokens but {len(given)} flags. Give one flag per token.")
         self.given: Bools = np.asarray(given, dtype=bool)
         self.masked: Bools = ~self.given
         if not self.masked.any():
-            raise PromptError("There is no position to decode. Ask for at least 1 new token.")
+            raise PromptError("The canvas has no position to decode. Leave at least one position without a token.")
         self.tokens: Ints = np.where(self.given, np.asarray(tokens, dtype=np.int32), np.int32(mask_id))
         self.filled: Bools = np.zeros(len(self.tokens), dtype=bool)
         self.mask_id = mask_id
@@ -62,7 +62,7 @@ class Canvas:
         self.early_stop = early_stop and bool(self.end_ids)
         edges = np.flatnonzero(np.diff(self.masked, prepend=False, append=False)).tolist()
         self.holes = [Hole(start, end, end) for start, end in zip(edges[::2], edges[1::2], strict=True)]
-        # A prefix takes part from the start. So do tokens after a hole, and with them the masks before them.
+        # A prefix is active from the start. So are tokens after a hole, together with the masks before them.
         after = np.flatnonzero(self.given[self.prompt_length :])
         self.active_length = self.prompt_length + (int(after[-1]) + 1 if len(after) else 0)
 
@@ -77,7 +77,7 @@ class Canvas:
     ) -> Canvas:
         """Return a canvas of a prompt (ids [P]) followed by `new_tokens` masks. Raises PromptError without masks."""
         if new_tokens < 1:
-            raise PromptError(f"At least one new token must be asked for, not {new_tokens}.")
+            raise PromptError(f"The number of new tokens must be at least 1, not {new_tokens}.")
         given = np.arange(len(prompt) + new_tokens) < len(prompt)
         return cls([*prompt, *[mask_id] * new_tokens], given, mask_id, end_ids, early_stop)
 
@@ -90,32 +90,32 @@ class Canvas:
 
     @property
     def prompt_length(self) -> int:
-        """Number of given positions before the first hole."""
+        """Return the number of given positions before the first hole."""
         return self.holes[0].start
 
     @property
     def new_tokens(self) -> int:
-        """Number of positions that were not given."""
+        """Return the number of positions that were not given."""
         return sum(hole.end - hole.start for hole in self.holes)
 
     @property
     def done(self) -> bool:
-        """Whether every position has its token."""
+        """Return whether every position has a token."""
         return not self.masked.any()
 
     @property
     def answer_positions(self) -> Ints:
-        """Ascending positions int32 [A] of the answer: of each hole, up to and including its first end token."""
+        """Return the ascending positions of the answer, int32 [A]: all holes up to and including their end tokens."""
         return np.concatenate([np.arange(hole.start, hole.answer_end, dtype=np.int32) for hole in self.holes])
 
     @property
     def answer(self) -> Ints:
-        """Tokens int32 [A] at `answer_positions`, masks included."""
+        """Return the tokens at `answer_positions`, int32 [A], masks included."""
         return self.tokens[self.answer_positions]
 
     @property
     def answered(self) -> int:
-        """Number of tokens committed so far, per hole up to and including its first end token."""
+        """Return the number of tokens committed so far, in each hole up to and including its first end token."""
         left = sum(int(np.count_nonzero(self.masked[hole.start : hole.answer_end])) for hole in self.holes)
         return sum(hole.answer_end - hole.start for hole in self.holes) - left
 
@@ -128,9 +128,9 @@ class Canvas:
         self.active_length = max(self.active_length, end)
 
     def commit(self, positions: Ints, tokens: Ints) -> Ints:
-        """Give masked positions [C] their final tokens [C]; return the positions that an end token among them filled.
+        """Give masked positions int32 [C] their final tokens int32 [C]; return the positions that an end token filled.
 
-        The fill comes with the commit, so no rule ever sees a mask that the end of the answer has already decided.
+        Commit and fill are one operation, so a rule never sees a mask after an end token.
         """
         self.tokens[positions] = tokens
         self.masked[positions] = False

@@ -1,7 +1,7 @@
-"""The step: every request plans its rows, one forward computes them all, each request commits what it accepts.
+"""The decode step: every request plans its rows, one forward computes all rows, each request commits its tokens.
 
-This is the only loop. `decode` is the step over one request; evaluation, recording and batched generation run it over
-many. It knows nothing of tokenizers, terminals or files.
+There is no other decode loop. `decode` runs the step for one request; evaluation, recording and batched generation run
+it for many. The engine is independent of tokenizers, terminals and files.
 """
 
 from __future__ import annotations
@@ -25,22 +25,23 @@ from d3mlx.request import NOTHING, Request, Step
 
 
 def step(model: DiffusionModel, requests: Sequence[Request], profile: Profiler | None = None) -> list[Step]:
-    """Run one forward for all `requests`, at least one, none of them done; return a Step per request, in order.
+    """Run one forward for all `requests`, and return a Step per request, in the same order.
 
-    A request gets the tokens that it gets alone. On a CPU in float32 the logits of a row change by about 1e-5 with the
-    rows beside it, because a matrix product adds in another order; in half precision and on a GPU by more, so there a
-    near tie may fall differently. profile: the listener to the stages, by default the current one.
-    Raises CheckpointError if logits are not numbers.
+    requests: at least one, none of them done. Each gets the tokens that it gets alone, except for near ties: the logits
+    of a row depend slightly on the other rows, because a matrix product adds in another order. The difference is about
+    1e-5 on a CPU in float32, and larger in half precision and on a GPU.
+    profile: the profiler that is told the stages, by default the current one.
+    Raises CheckpointError if logits are NaN.
     """
     profile = profile or current()
-    # The rows follow from what has committed, which the host knows: planning never waits for the device.
+    # The rows depend only on committed tokens, which the host knows: planning never waits for the device.
     for request in requests:
         request.plan()
     profile.mark("plan")
 
-    # Projections, MLP and head run once over the rows of all requests; only attention goes request by request.
+    # Projections, MLP and head run once over the rows of all requests; only attention runs per request.
     hidden = forward(model, requests)
-    # Some requests may have nothing to decide, for example in a prefill: their rows are for the cache alone.
+    # Some requests may have nothing to decide, for example in a prefill: their rows only go into the cache.
     deciding = [request for request in requests if len(request.eligible)]
     packed = []
     if deciding:
@@ -49,10 +50,10 @@ def step(model: DiffusionModel, requests: Sequence[Request], profile: Profiler |
         stats = statistics(logits, deciding)
         packed = [request.accept(part) for request, part in zip(deciding, stats, strict=True)]
 
-    # MLX is lazy: nothing was computed until here. The host waits once, and reads what commits.
+    # MLX is lazy: nothing was computed until here. The host waits once and reads the tokens to commit.
     results = iter(read(packed, hidden))
     profile.mark("acceptance")
-    # Canvases and block tables change only here, after the read, so every request planned on the same state.
+    # Canvases and block tables change only here, after the read.
     steps = [request.settle(next(results) if len(request.eligible) else NOTHING) for request in requests]
     profile.mark("commit")
     return steps
@@ -84,7 +85,7 @@ def eligible_logits(model: DiffusionModel, requests: Sequence[Request]) -> mx.ar
 
 
 def statistics(logits: mx.array, requests: Sequence[Request]) -> list[TokenStats]:
-    """Return per request the statistics of its eligible rows, each [N], in one launch for all of them.
+    """Return the statistics of each request's eligible rows, each [N], computed in one launch.
 
     logits: [sum of N, V], lane by lane.
     """
@@ -116,19 +117,19 @@ def statistics(logits: mx.array, requests: Sequence[Request]) -> list[TokenStats
 
 
 def split_stats(stats: TokenStats, counts: Sequence[int]) -> list[TokenStats]:
-    """Cut statistics [sum of counts] into one per request."""
+    """Split statistics [sum of counts] into parts of `counts` rows."""
     if len(counts) == 1:
         return [stats]
     return [TokenStats(*each) for each in zip(*(split_rows(column, counts) for column in stats), strict=True)]
 
 
 def split_rows(array: mx.array, counts: Sequence[int]) -> list[mx.array]:
-    """Cut the first axis into parts of so many rows."""
+    """Split the first axis into parts of `counts` rows."""
     return list(mx.split(array, np.cumsum(counts)[:-1].tolist())) if len(counts) > 1 else [array]
 
 
 def read(arrays: Sequence[mx.array], computed: Sequence[mx.array] = ()) -> list[npt.NDArray[Any]]:
-    """Return arrays on the host and let others be computed: the one synchronization of a step."""
+    """Return `arrays` on the host and compute the arrays `computed`. This is the only synchronization of a step."""
     mx.eval([*arrays, *computed])
     return [np.array(array) for array in arrays]
 
@@ -143,7 +144,7 @@ def decode(
 ) -> Iterator[Step]:
     """Denoise `canvas` in place and yield one Step per forward; the arguments are those of `Request`.
 
-    Raises CheckpointError if the model's logits are not numbers.
+    Raises CheckpointError if the model's logits are NaN.
     """
     yield from follow(model, Request(model, canvas, decoder, sampling, noise, cache))
 

@@ -1,4 +1,4 @@
-"""The errors a user can cause. Each carries one sentence that says what to do; the CLI prints it."""
+"""The errors that a user can cause. The message says what is wrong and what to do; the CLI prints it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def listed(choices: Iterable[Any]) -> str:
-    """Return choices as an error names them: in order, with commas between them."""
+    """Return sorted choices as an error names them, separated by commas."""
     return ", ".join(map(str, sorted(choices)))
 
 
@@ -16,15 +16,15 @@ class D3Error(Exception):
 
 
 class CheckpointError(D3Error):
-    """A checkpoint folder is missing, damaged, or of an architecture this runtime does not know."""
+    """A checkpoint folder is missing or damaged, or has an architecture that this runtime does not support."""
 
 
 class ConfigError(D3Error):
-    """A setting is out of range, or two settings do not go together."""
+    """A setting is out of range, or two settings cannot be combined."""
 
 
 class PromptError(D3Error):
-    """The prompt cannot be decoded: empty, too long, or holding tokens it must not hold."""
+    """The prompt cannot be decoded: it is empty, too long, or contains invalid tokens."""
 
 
 class MemoryLimitError(D3Error):
@@ -32,4 +32,4 @@ class MemoryLimitError(D3Error):
 
 
 class DataError(D3Error):
-    """A row of data, for training, prompting or evaluation, cannot be used; the sentence names its file and line."""
+    """A row of data for training, prompting or evaluation cannot be used; the message names its file and line."""

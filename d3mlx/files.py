@@ -1,4 +1,4 @@
-"""Files of long runs: fingerprints, locks of one writer, files that are written completely or not at all."""
+"""Files of long runs: fingerprints, locks for a single writer, and atomic writes."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from d3mlx.errors import ConfigError
 READ_WHOLE = 64 << 20
 MODEL_FILES = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")
 SAMPLES, SAMPLE_BYTES = 256, 4096
-"""The part of a file that its fingerprint covers: everything up to READ_WHOLE bytes, else samples."""
+"""The part of a file that its fingerprint covers: all of it up to READ_WHOLE bytes, else SAMPLES parts of it."""
 
 
 def fingerprint(path: Path | str | None) -> str | None:
-    """Return a hash of a model folder or data file: names, sizes and contents, large contents by samples.
+    """Return a hash of a model folder or data file, made from names, sizes, and contents or samples of large contents.
 
-    Of a folder it covers all that an answer depends on: weights, configuration, tokenizer, chat template. It takes
-    milliseconds for 16 GB of weights, and two trainings of a model differ in every sample.
+    For a folder it covers everything that an answer depends on: weights, configuration, tokenizer, chat template. It
+    takes milliseconds for 16 GB of weights. Samples suffice because two trainings of a model differ in every sample.
     """
     if path is None:
         return None
@@ -48,7 +48,7 @@ def fingerprint(path: Path | str | None) -> str | None:
 def holds_files(folder: Path) -> bool:
     """Return whether a folder has any file that is not hidden. Raises ConfigError if it is a file."""
     if folder.exists() and not folder.is_dir():
-        raise ConfigError(f"{folder} is a file; give a folder.")
+        raise ConfigError(f"{folder} is a file. Give a folder.")
     return folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir())
 
 
@@ -62,10 +62,10 @@ def json_object(path: Path) -> dict[str, Any] | None:
 
 
 def open_locked(folder: Path, flags: int = 0, wait: bool = False) -> int:
-    """Make a folder and lock it. Return the descriptor of the lock; the system releases that of a killed process.
+    """Make a folder and lock it. Return the file descriptor of the lock; the system releases that of a killed process.
 
-    flags: for opening the folder. wait: until no other process has the lock. Raises BlockingIOError if another process
-    has it, or has replaced the folder since, and OSError if the folder cannot be made.
+    flags: added for opening the folder. wait: wait until no other process has the lock. Raises BlockingIOError if
+    another process has the lock or has replaced the folder, and OSError if the folder cannot be made.
     """
     folder.mkdir(parents=True, exist_ok=True)
     lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | flags)
@@ -82,16 +82,16 @@ def open_locked(folder: Path, flags: int = 0, wait: bool = False) -> int:
 
 @contextmanager
 def locked(folder: Path, wait: bool = False) -> Iterator[None]:
-    """Make the folder, and let no other run write to it meanwhile.
+    """Make the folder, and lock it against other runs inside the context.
 
     Raises ConfigError if another run writes to it, or if it cannot be made.
     """
     try:
         lock = open_locked(folder, wait=wait)
     except BlockingIOError as error:
-        raise ConfigError(f"Another run is writing to {folder}; wait for it, or give another folder.") from error
+        raise ConfigError(f"Another run is writing to {folder}. Wait for it, or give another folder.") from error
     except OSError as error:
-        raise ConfigError(f"{folder} cannot be written to: {error.strerror}; give another folder.") from error
+        raise ConfigError(f"{folder} cannot be written to: {error.strerror}. Give another folder.") from error
     try:
         yield
     finally:
@@ -99,7 +99,7 @@ def locked(folder: Path, wait: bool = False) -> Iterator[None]:
 
 
 def lock_file(file: IO[bytes], path: Path) -> None:
-    """Let no other run write to the open file of a path until it is closed.
+    """Lock an open file against other runs until it is closed. path: of the file.
 
     Raises ConfigError if another run has the lock, or has removed or replaced the file since it was opened.
     """
@@ -108,23 +108,23 @@ def lock_file(file: IO[bytes], path: Path) -> None:
         if not os.path.samestat(os.fstat(file.fileno()), path.stat()):
             raise BlockingIOError
     except (BlockingIOError, FileNotFoundError) as error:
-        raise ConfigError(f"Another run is writing to {path}; wait for it, or give another folder.") from error
+        raise ConfigError(f"Another run is writing to {path}. Wait for it, or give another folder.") from error
 
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn an error of the system while `path` is written into a ConfigError that names the path."""
+    """Turn a system error during the write of `path` into a ConfigError that names the path."""
     try:
         yield
     except (OSError, RuntimeError) as error:
         why = getattr(error, "strerror", None) or (str(error).splitlines() or [type(error).__name__])[0]
-        raise ConfigError(f"{path} cannot be written: {why.rstrip('.')}; make room, or give another folder.") from error
+        raise ConfigError(f"{path} cannot be written: {why.rstrip('.')}. Make room, or give another folder.") from error
 
 
 def append(file: IO[bytes], path: Path, line: bytes) -> None:
-    """Write a line to the open file of a path, and hand it to the system, so that a kill tears at most this line.
+    """Write a line to an open file and flush it, so that a kill damages at most this line. path: of the file.
 
-    Raises ConfigError. The file is closed then, because it would try to write the rest again.
+    Raises ConfigError. Before that the file is closed, because a later flush would write the rest of the line.
     """
     try:
         with writing(path):
@@ -137,13 +137,13 @@ def append(file: IO[bytes], path: Path, line: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a temporary sibling and rename it. Raises ConfigError."""
+    """Write text to a temporary sibling and rename it to `path`. Raises ConfigError."""
     write_bytes(path, text.encode(errors="backslashreplace"))
 
 
 @contextmanager
 def renamed(partial: Path, path: Path) -> Iterator[None]:
-    """Rename a temporary sibling that is written meanwhile. A failure leaves no file. Raises ConfigError."""
+    """Rename `partial`, written inside the context, to `path`. A failure leaves no file. Raises ConfigError."""
     try:
         with writing(path):
             yield
@@ -154,7 +154,10 @@ def renamed(partial: Path, path: Path) -> Iterator[None]:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a temporary sibling and rename it; a link stays, a device or a pipe is written to. Raises ConfigError."""
+    """Write bytes to a temporary sibling and rename it to `path`. Raises ConfigError.
+
+    The target of a symbolic link is replaced, not the link. A device or a pipe is written to directly.
+    """
     with writing(path):
         special = path.exists() and not path.is_file()
         if special:
@@ -169,7 +172,7 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def save_arrays(path: Path, arrays: dict[str, mx.array], metadata: dict[str, str]) -> None:
-    """Write safetensors as a temporary sibling and rename it. Raises ConfigError."""
+    """Write safetensors to a temporary sibling and rename it to `path`. Raises ConfigError."""
     partial = path.with_name(f".partial-{path.name}")
     with renamed(partial, path):
         mx.save_safetensors(str(partial), arrays, metadata=metadata)

@@ -1,4 +1,4 @@
-"""Where the time of a step goes: marks in the decode loop that cost nothing until somebody asks for a profile."""
+"""Profiles of decoding: how much time each stage of a step takes. Without a profile, the marks cost almost nothing."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from typing import Literal, get_args
 import mlx.core as mx
 
 Stage = Literal["plan", "forward", "acceptance", "commit", "consumers"]
-"""plan: which rows. forward: the model on them, head included. acceptance: token statistics and which tokens commit,
-with the read by the host. commit: the canvas, and the Step. consumers: whoever is handed the Step."""
+"""plan: choose the rows. forward: run the model on them, head included. acceptance: compute token statistics, choose
+the tokens to commit, read them on the host. commit: update the canvas, make the Step. consumers: use the Step."""
 
 STAGES: tuple[Stage, ...] = get_args(Stage)
 
 
 class Profiler:
-    """What the decode loop tells of its progress; this one does not listen."""
+    """The interface that the decode loop reports its progress to. This base class ignores all reports."""
 
     def begin(self) -> None:
-        """A run starts."""
+        """Start a run."""
 
     def mark(self, stage: Stage, arrays: Sequence[mx.array] = ()) -> None:
-        """The end of a stage of a step; `arrays` are what it leaves on the device, perhaps not computed yet."""
+        """Record the end of a stage. arrays: its results on the device, which may not be computed yet."""
 
 
 class Profile(Profiler):
-    """Seconds by stage, over all steps of all runs.
+    """Seconds per stage, over all steps of all runs.
 
-    After the forward the host waits for its logits, which a run without a profile does not: without that, the device's
-    time would all be counted where the host first reads a result. So the sum is a little longer than a run's time.
-    clock: the time by which it counts, in seconds; by default what passes on the wall.
+    With a profile, the host waits for the logits after each forward. Otherwise the whole device time would be counted
+    at the first read on the host. So the sum is slightly longer than a run without a profile.
+    clock: function that returns the current time in seconds; by default wall-clock time.
     """
 
     def __init__(self, clock: Callable[[], float] | None = None) -> None:
@@ -57,7 +57,7 @@ class Profile(Profiler):
 
 
 def wait(arrays: Sequence[mx.array]) -> None:
-    """Let the device finish these arrays."""
+    """Wait until the device has computed these arrays."""
     mx.eval(list(arrays))
 
 
@@ -66,13 +66,13 @@ CURRENT: ContextVar[Profiler] = ContextVar("stages")
 
 
 def current() -> Profiler:
-    """What a run that starts now reports to."""
+    """Return the profiler of a run that starts now."""
     return CURRENT.get(SILENT)
 
 
 @contextmanager
 def profiled(profile: Profile | None) -> Iterator[None]:
-    """Runs that start inside report to `profile`; None changes nothing."""
+    """Make `profile` the profiler of runs that start inside the context; None keeps the current one."""
     token = CURRENT.set(profile or current())
     try:
         yield

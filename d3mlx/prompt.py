@@ -1,4 +1,4 @@
-"""Prompts as token ids: text, chat messages through the template, or ids as they are."""
+"""Encoding of prompts as token ids. A prompt is text, chat messages for the chat template, or token ids."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from d3mlx.errors import PromptError
 from d3mlx.text import decoder_of
 
 Prompt = str | Sequence[int] | Sequence[dict[str, str]]
-"""Text, taken as it is; chat messages, put through the chat template; or token ids."""
+"""Text, encoded without a template; chat messages, formatted with the chat template; or token ids."""
 
 
 def encode(tokenizer: Any, prompt: Prompt, context: int | None = None) -> list[int]:
-    """Return the ids of a text, ids or messages.
+    """Return the token ids of a prompt.
 
-    context: positions of the model; a text that cannot fit is refused before it is tokenized, which takes long. Raises
-    PromptError for anything else, for nothing, without a tokenizer, and for what a chat template refuses.
+    context: positions of the model; a text that cannot fit is refused before the slow tokenization. Raises PromptError
+    for another type, an empty prompt, text without a tokenizer, and messages that the chat template refuses.
     """
     if not isinstance(prompt, str):
         items: Any = prompt.tolist() if hasattr(prompt, "tolist") else prompt
@@ -25,7 +25,7 @@ def encode(tokenizer: Any, prompt: Prompt, context: int | None = None) -> list[i
         if several and items and all(isinstance(item, Integral) for item in items):
             return [int(item) for item in items]
         if not (several and all(map(is_message, items))):
-            raise PromptError("A prompt is text, token ids, or messages: dicts whose role and content are texts.")
+            raise PromptError("A prompt must be text, token ids, or messages: dicts whose role and content are texts.")
     if not len(prompt):
         raise PromptError("The prompt is empty.")
     size = size_of(prompt)
@@ -33,11 +33,11 @@ def encode(tokenizer: Any, prompt: Prompt, context: int | None = None) -> list[i
         raise PromptError("Without a tokenizer the prompt must be a list of token ids.")
     if context is not None and size > context * decoder_of(tokenizer).longest:
         raise PromptError(
-            f"The prompt has {size:,} bytes, more than this model's context of {context} tokens can hold."
+            f"The prompt has {size:,} bytes, which cannot fit this model's context of {context} tokens. Shorten it."
         )
     ids = text_ids(tokenizer, prompt) if isinstance(prompt, str) else message_ids(tokenizer, prompt)
     if not ids and not isinstance(prompt, str):
-        raise PromptError("The chat template makes no text of these messages; give the prompt as text (--raw).")
+        raise PromptError("The chat template gives no text for these messages. Give the prompt as text with --raw.")
     if not ids:
         raise PromptError("The prompt is empty.")
     return ids
@@ -50,7 +50,7 @@ def text_ids(tokenizer: Any, text: str) -> list[int]:
 def message_ids(tokenizer: Any, messages: Any) -> list[int]:
     """Return the ids of chat messages and the beginning of an answer. Raises PromptError."""
     if tokenizer.chat_template is None:
-        raise PromptError("This model has no chat template; give the prompt as text (--raw on the command line).")
+        raise PromptError("This model has no chat template. Give the prompt as text (--raw on the command line).")
     plain: Any = {"add_generation_prompt": True, "return_dict": False, "tokenizer_kwargs": {"verbose": False}}
     try:
         return list(tokenizer.apply_chat_template(list(messages), **plain))
@@ -74,4 +74,4 @@ def size_of(prompt: Any) -> int:
     try:
         return sum(len(text.encode()) for text in texts)
     except UnicodeEncodeError:
-        raise PromptError("The prompt holds bytes that are not UTF-8 text.") from None
+        raise PromptError("The prompt contains bytes that are not UTF-8 text. Use UTF-8.") from None

@@ -1,4 +1,4 @@
-"""How quantized weights are stored, modes and the arrays of a layer; and how K/V may be."""
+"""Quantization of weights (modes, and the arrays of a layer) and of cached keys and values."""
 
 from __future__ import annotations
 
@@ -25,7 +25,11 @@ FLOATS = ("F32", "F16", "BF16")
 
 
 class LayerQuantization(NamedTuple):
-    """Groups of `group_size` weights of a row share a scale (and in affine mode a bias); each takes `bits`."""
+    """Quantization of one layer.
+
+    group_size: number of weights of a row that share a scale (and in affine mode a bias). bits: bits per weight. mode:
+    one of MODES.
+    """
 
     group_size: int
     bits: int
@@ -33,12 +37,12 @@ class LayerQuantization(NamedTuple):
 
     @classmethod
     def of(cls, layer: Any) -> LayerQuantization:
-        """Of a quantized layer of MLX."""
+        """Return the quantization of a quantized MLX layer."""
         return cls(layer.group_size, layer.bits, layer.mode)
 
     @classmethod
     def read(cls, settings: Any) -> LayerQuantization | None:
-        """From config.json's `quantization`, or an entry of it; None if that is nothing MLX knows."""
+        """Return the quantization in config.json's `quantization` or in an entry of it; None if MLX lacks it."""
         if not isinstance(settings, dict):
             return None
         group, bits, mode = settings.get("group_size"), settings.get("bits"), settings.get("mode", "affine")
@@ -46,7 +50,7 @@ class LayerQuantization(NamedTuple):
         return cls(group, bits, mode) if known and group in MODES[mode].groups and bits in MODES[mode].bits else None
 
     def parts(self, shape: tuple[int, ...]) -> dict[str, tuple[tuple[int, ...], tuple[str, ...]]]:
-        """Shape and possible dtypes of each array of a layer with weights of `shape`."""
+        """Return the shape and possible dtypes of each array, by name, of a layer with weights of `shape`."""
         *rows, width = shape
         scales = (*rows, width // self.group_size)
         packed = {"weight": ((*rows, width * self.bits // 32), ("U32",))}
@@ -57,7 +61,10 @@ class LayerQuantization(NamedTuple):
 
 @dataclass(frozen=True)
 class KVQuantization:
-    """K and V with `bits` a number; each `group_size` of a head's numbers share a scale and a bias (affine mode)."""
+    """Quantization of cached keys and values in affine mode.
+
+    bits: bits per number. group_size: how many numbers of a head share a scale and a bias.
+    """
 
     bits: int
     group_size: int
@@ -65,22 +72,22 @@ class KVQuantization:
     def __post_init__(self) -> None:
         choice = MODES["affine"]
         if self.bits not in choice.bits:
-            raise ConfigError(f"kv-bits is one of {listed(choice.bits)}, not {self.bits}.")
+            raise ConfigError(f"kv-bits must be one of {listed(choice.bits)}, not {self.bits}.")
         if self.group_size not in choice.groups:
-            raise ConfigError(f"kv-group-size is one of {listed(choice.groups)}, not {self.group_size}.")
+            raise ConfigError(f"kv-group-size must be one of {listed(choice.groups)}, not {self.group_size}.")
 
     def check(self, head_dim: int) -> None:
-        """Raise ConfigError if the numbers of a head are no whole groups."""
+        """Raise ConfigError if `head_dim`, the numbers of a head, is not a multiple of the group size."""
         if head_dim % self.group_size == 0:
             return
         fitting = [group for group in MODES["affine"].groups if head_dim % group == 0]
-        advice = f"give kv-group-size {max(fitting)}" if fitting else "leave kv-bits out"
+        advice = f"Use kv-group-size {max(fitting)}" if fitting else "Leave out kv-bits"
         raise ConfigError(
-            f"This model's heads have {head_dim} numbers, which is no multiple of {self.group_size}; {advice}."
+            f"This model's heads have {head_dim} numbers, which is not a multiple of {self.group_size}. {advice}."
         )
 
 
 def bits_of(quantization: dict[str, Any]) -> list[int]:
-    """The bits per weight that a quantization's layers have, lowest first."""
+    """Return the different bits per weight of the layers, ascending. quantization: from config.json."""
     own = {layer["bits"] for layer in quantization.values() if isinstance(layer, dict) and "bits" in layer}
     return sorted(own | {quantization["bits"]})

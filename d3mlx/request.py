@@ -1,6 +1,6 @@
-"""One request: all that a generation is between two steps, and the Step that it reports.
+"""One request: the complete state of a generation between two steps, and the Step that it reports.
 
-Positions are absolute everywhere: 0 is the first token of the canvas.
+All positions are absolute: 0 is the first token of the canvas.
 """
 
 from __future__ import annotations
@@ -27,10 +27,11 @@ from d3mlx.models import DiffusionModel
 
 @dataclass(frozen=True)
 class Stats:
-    """Totals so far. Forwards, rows and committed tokens are counted here and nowhere else.
+    """Totals of a request so far. Forwards, rows and committed tokens are counted only here.
 
-    rows: positions forwarded, over all forwards (a guided forward counts both its lanes). prefill_rows: those of them
-    that were given tokens, computed for the first time. tokens: committed ones up to and including the first end token.
+    rows: computed positions, over all forwards (a guided forward counts both of its lanes). prefill_rows: given tokens
+    that were computed for the first time; a part of `rows`. tokens: committed tokens, up to and including the first end
+    token.
     """
 
     forwards: int = 0
@@ -40,12 +41,12 @@ class Stats:
 
     @property
     def tokens_per_forward(self) -> float:
-        """TPF."""
+        """Return the committed tokens per forward (TPF), 0 before the first forward."""
         return self.tokens / self.forwards if self.forwards else 0.0
 
     @property
     def rows_per_token(self) -> float:
-        """RPT."""
+        """Return the computed rows per committed token (RPT), 0 before the first token."""
         return self.rows / self.tokens if self.tokens else 0.0
 
 
@@ -55,11 +56,12 @@ class Step:
 
     index: 0 for the first step. kind: "first" (the full pass that opens a block), "step", "refresh" (a full pass that
     renews the cache), or "prefill" and "commit" (only keys and values, nothing is decided).
-    positions: int32 [C], ascending, those that committed; tokens: int32 [C], their ids; entropies: float32 [C], in nats
-    at that moment. filled: int32 [F], positions that an end token among them filled. eligible: int32 [N], every
-    position that could have committed; guesses: int32 [N], its most likely token; guess_entropies: float32 [N]. blocks:
-    before the forward. rows: number of positions this forward computed. text: what became readable, set by
-    `stream_generate` where there is a tokenizer.
+    positions: int32 [C], ascending, the committed positions. tokens: int32 [C], their ids. entropies: float32 [C], in
+    nats. filled: int32 [F], positions that a committed end token filled.
+    eligible: int32 [N], every position that could commit. guesses: int32 [N], its most likely token. guess_entropies:
+    float32 [N], in nats.
+    blocks: the active blocks before the forward. rows: number of positions that this forward computed. stats: totals
+    after this step. text: the text that became readable, set by `stream_generate` if there is a tokenizer.
     """
 
     index: int
@@ -79,7 +81,7 @@ class Step:
 
 @dataclass(frozen=True, eq=False)
 class Lane:
-    """One sequence of a request in a forward: a canvas and what is computed of it. A guided request has two."""
+    """One sequence of a request in a forward: a canvas and its cache. A guided request has two lanes."""
 
     canvas: Canvas
     cache: KVCache
@@ -88,11 +90,11 @@ class Lane:
 def check_reuse(model: DiffusionModel, decoder: Decoder, cache: KVCache) -> None:
     """Raise ConfigError if a request with this decoder cannot start from an earlier cache."""
     if cache.model is not None and cache.model is not model:
-        raise ConfigError("The earlier cache belongs to another model. Use one of this model, or none.")
+        raise ConfigError("The earlier cache belongs to another model. Use a cache of this model, or none.")
     if not decoder.cache.cached or not cache.keep:
         raise ConfigError("A decoder that computes every row keeps no cache. Use another decoder, or no earlier cache.")
     if cache.quantization != decoder.kv:
-        raise ConfigError("The earlier cache is quantized in another way. Use the same kv-bits and kv-group-size.")
+        raise ConfigError("The earlier cache is quantized differently. Use the same kv-bits and kv-group-size.")
 
 
 NOTHING = np.empty(0, np.int32)
@@ -102,9 +104,9 @@ NOTHING = np.empty(0, np.int32)
 class Request:
     """A canvas, its decoder's policies with their states, its KV cache, its noise, its block table and its totals.
 
-    What it plans depends on nothing but these, so it gets the same tokens alone and beside other requests. `plan` sets
-    what the step at hand is about. active: the blocks. kind: what the forward is for. rows: the positions that it
-    computes. eligible: int32 [N], ascending, the positions that may commit.
+    Its plans depend only on these, so a request gets the same tokens alone and together with other requests. `plan`
+    sets the attributes of the next step. active: the active blocks. kind: purpose of the forward. rows: the positions
+    to compute. eligible: int32 [N], ascending, the positions that may commit.
     """
 
     active: ActiveBlocks
@@ -124,10 +126,11 @@ class Request:
         """Begin to decode `canvas` in place.
 
         decoder: policies, for example `D3LLM().build(model.family)`. sampling: greedy by default. noise: by default
-        from the sampling's seed.
-        cache: of an earlier request of the same model, which it leaves as it is. The leading tokens that it has in
-        common with this prompt are not computed again: exact for a block-causal model, approximate for a bidirectional
-        one, whose keys and values describe a text that ended differently. Raises ConfigError if it cannot be used.
+        made from the sampling's seed.
+        cache: that of an earlier request of the same model; it is not changed. The leading tokens that it has in common
+        with this prompt are not computed again. This is exact for a block-causal model and approximate for a
+        bidirectional model, whose keys and values depend on the later tokens too. Raises ConfigError if the cache
+        cannot be used.
         """
         sampling = sampling or Sampling()
         self.canvas, self.decoder = canvas, decoder
@@ -153,12 +156,12 @@ class Request:
 
     @property
     def done(self) -> bool:
-        """Whether every position has its token. A request that is done must not be planned again."""
+        """Return whether every position has a token. A request that is done must not be planned again."""
         return self.canvas.done
 
     @property
     def cache(self) -> KVCache:
-        """What the request has computed, for a later request that begins with the same tokens."""
+        """Return the cache, for a later request that begins with the same tokens."""
         return self.lanes[0].cache
 
     def release(self) -> None:
@@ -166,7 +169,7 @@ class Request:
         self.lanes = [Lane(lane.canvas, KVCache(0, lane.cache.keep, lane.cache.quantization)) for lane in self.lanes]
 
     def extend(self) -> None:
-        """Let the positions that the schedule wants take part."""
+        """Extend the active part of the canvases as the schedule says."""
         for lane in self.lanes:
             lane.canvas.extend(active_end(self.table, self.decoder.schedule.ahead))
 
@@ -180,9 +183,9 @@ class Request:
         self.eligible = self.canvas.masked_before(self.active.end if plan.decides else 0)
 
     def guide(self, logits: list[mx.array]) -> mx.array:
-        """Return logits [N, V] of the request from those of its lanes (LLaDA's classifier-free guidance).
+        """Return the logits [N, V] of the request, combined from those of its lanes, each [N, V].
 
-        The end token's are lowered by the sampling's penalty.
+        This is LLaDA's classifier-free guidance. The sampling's penalty is subtracted from the end token's logits.
         """
         guided, *unprompted = logits
         for other in unprompted:
@@ -193,7 +196,7 @@ class Request:
         return guided
 
     def accept(self, stats: TokenStats) -> mx.array:
-        """Apply the acceptance rule to the statistics of the eligible rows, each [N]; return its packed result."""
+        """Apply the acceptance rule to the statistics of the eligible rows, each [N]. Return int32 [3 N], packed."""
         candidates = Candidates(self.eligible, self.active, self.kind, self.committed, self.drawing.noise)
         rule, self.acceptance_state = self.decoder.acceptance.rule(candidates, self.acceptance_state)
         if self.decoder.acceptance.ends_last:
@@ -202,21 +205,22 @@ class Request:
         return accept_blocks(stats, self.eligible, (focus.start, focus.end), rule)
 
     def with_ends_last(self, stats: TokenStats) -> TokenStats:
-        """Return statistics in which no row that took an end token is confident (LLaDA's confidence_eos_eot_inf)."""
+        """Return statistics with probability -1 for rows with an end token (LLaDA's confidence_eos_eot_inf)."""
         ends = on_device(np.array([*self.canvas.end_ids], np.int32))
         took_end = (stats.sampled[:, None] == ends).any(axis=-1)
         return stats._replace(p_sampled=mx.where(took_end, -1.0, stats.p_sampled))
 
     def settle(self, packed: Ints) -> Step:
-        """Commit what `accept` decided, advance the blocks, and report the step.
+        """Commit the accepted tokens, advance the blocks, and return the Step.
 
-        packed: int32 [3 N], the result of `accept` on the host. Raises CheckpointError if the logits of a row were not
-        numbers: then neither is its entropy.
+        packed: int32 [3 N], the result of `accept` on the host. Raises CheckpointError if the logits of a row contain
+        NaN, which makes its entropy NaN too.
         """
         accepted = Accepted.unpack(packed)
         if np.isnan(accepted.entropies).any():
             raise CheckpointError(
-                "The model's logits are not numbers (NaN); its weights are damaged or overflow in this dtype."
+                "The model's logits are not numbers (NaN). Its weights are damaged or overflow in this dtype. "
+                "Download the model again, or convert it with another --dtype."
             )
         committing = np.flatnonzero(accepted.tokens >= 0)
         positions, tokens = self.eligible[committing], accepted.tokens[committing]

@@ -1,4 +1,4 @@
-"""Committed tokens to readable text: the committed prefix, cut at stop texts."""
+"""Conversion of the committed prefix of an answer to readable text, cut at stop texts."""
 
 from __future__ import annotations
 
@@ -9,14 +9,13 @@ from typing import Any
 from d3mlx.canvas import Canvas
 
 UNFINISHED = "\ufffd"
-"""What a decoder gives for bytes that are no character; at the end of a text they may become one."""
+"""The replacement for bytes that do not form a character. At the end of a text, more bytes may complete one."""
 
 
 class TextDecoder:
-    """The text of token ids: what the tokenizer decodes, without special tokens and ids that have no token.
+    """A tokenizer as a decoder of token ids that may lack tokens. longest: bytes of the longest token.
 
-    A model's vocabulary may be padded beyond the tokenizer's, and may have gaps. longest: most bytes of a
-    token.
+    A model's vocabulary may be padded beyond the tokenizer's and may have gaps. Ids without a token have no text.
     """
 
     def __init__(self, tokenizer: Any):
@@ -28,11 +27,11 @@ class TextDecoder:
         self.longest = max(len(text.encode()) for text in vocabulary)
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Return the text of `ids`."""
+        """Return the text of `ids` without special tokens."""
         return self.joined([token for token in ids if token in self.known and token not in self.special])
 
     def decode_raw(self, ids: Sequence[int]) -> str:
-        """Return the text of `ids` with special tokens as they are written."""
+        """Return the text of `ids` with special tokens written out."""
         return self.joined([token for token in ids if token in self.known])
 
     def without_special(self, raw: str) -> str:
@@ -48,15 +47,16 @@ class TextDecoder:
 
 @lru_cache(maxsize=4)
 def decoder_of(tokenizer: Any) -> TextDecoder:
-    """Return the decoder of a tokenizer; reading a vocabulary takes long, so it is kept."""
+    """Return the decoder of a tokenizer. It is cached because reading a vocabulary is slow."""
     return TextDecoder(tokenizer)
 
 
 class TextStream:
-    """Turns the committed prefix of an answer into text, piece by piece.
+    """A converter of the committed prefix of an answer to text, piece by piece.
 
-    A token becomes text once everything before it has committed. The pieces together are the decoded answer. `done` is
-    set when a stop text has appeared: nothing from it on is ever given out. A stop text may contain special tokens.
+    A token becomes text when all tokens before it have committed. The pieces together are the decoded answer. `done` is
+    True after a stop text has appeared; the stop text and later text are not returned. A stop text may contain special
+    tokens.
     """
 
     def __init__(self, tokenizer: Any, stop: tuple[str, ...] = ()):
@@ -69,7 +69,7 @@ class TextStream:
         self.done = False
 
     def push(self, canvas: Canvas) -> str:
-        """Return what became readable since the last call."""
+        """Return the text that became readable since the last call."""
         positions = canvas.answer_positions
         masked = canvas.masked[positions].nonzero()[0]
         ready = int(masked[0]) if len(masked) else len(positions)
@@ -86,17 +86,17 @@ class TextStream:
         return self.give(len(steady) - max((overlap(steady, stop) for stop in self.stop), default=0))
 
     def finish(self) -> str:
-        """Return the rest: bytes of an unfinished character, and text that might have begun a stop text."""
+        """Return the text held back: bytes of an incomplete character, and a possible beginning of a stop text."""
         return "" if self.done else self.give(len(self.text))
 
     def give(self, end: int) -> str:
-        """Return the text up to `end` that was not returned before."""
+        """Return the text up to `end` that was not returned yet."""
         piece = self.text[self.given : end]
         self.given = max(self.given, end)
         return piece
 
     def stop_at(self, ids: Sequence[int]) -> int | None:
-        """Return where the first stop text begins in the text of `ids`, None if there is none."""
+        """Return the index where the first stop text begins in the text of `ids`, None if there is none."""
         begins = [self.text.find(stop) for stop in self.stop]
         if self.raw_stops:
             raw = self.decoder.decode_raw(ids)

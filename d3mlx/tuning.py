@@ -1,4 +1,4 @@
-"""How a decoder adapts to this machine: its name, what saves time on its chip, what `d3mlx bench` measured."""
+"""Adaptation of decoders to this machine: its name, the best trade-off on its chip, and results of `d3mlx bench`."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ import mlx.core as mx
 from d3mlx.files import json_object, locked, write_text
 
 Favor = Literal["rows", "forwards"]
-"""What a decoder saves."""
+"""The cost that a decoder keeps low."""
 
 PADDING = 32
-"""The padding where nothing was measured."""
+"""The padding if nothing was measured."""
 
 MOST_PADDING = 1024
-"""A larger one in the file is damage."""
+"""The largest valid padding in the file. A larger number means that the file is damaged."""
 
 
 def device_name() -> str:
-    """Return MLX's name of the device that computes, such as "Apple M4 Max"; a processor is told apart from its GPU."""
+    """Return MLX's name of the default device, such as "Apple M4 Max"; on a CPU it ends with " (CPU)"."""
     name = str(mx.device_info().get("device_name", "unknown device"))
     return name if mx.default_device().type == mx.gpu else f"{name} (CPU)"
 
 
 def favored(device: str) -> Favor:
-    """Return what a decoder should save on a device, a result of `device_name`.
+    """Return the cost that a decoder should keep low on a device: "forwards" on M5 and later chips, else "rows".
 
-    Forwards where arithmetic is cheap compared to reading weights, as on M5 and later chips, else rows.
+    On M5 and later chips, arithmetic is cheap compared to reading weights. device: a result of `device_name`.
     """
     apple = re.fullmatch(r"Apple M(\d+)( \w+)?", device)
     return "forwards" if apple and int(apple[1]) >= 5 else "rows"
 
 
 def shape_key(args: Any) -> str:
-    """A name for the shape of a model: models of one key cost the same, whatever their weights.
+    """Return a name for the shape of a model. Models with the same name cost the same, whatever their weights.
 
     args: the family's ModelArgs.
     """
@@ -49,7 +49,7 @@ def shape_key(args: Any) -> str:
 
 
 def cache_file() -> Path:
-    """bench.json in D3MLX_CACHE, or in d3mlx/ of XDG_CACHE_HOME or ~/.cache."""
+    """Return the path of bench.json: in D3MLX_CACHE, or in d3mlx/ of XDG_CACHE_HOME or ~/.cache."""
     own = os.environ.get("D3MLX_CACHE")
     if own:
         return Path(os.path.expanduser(own)) / "bench.json"  # noqa: PTH111
@@ -57,29 +57,30 @@ def cache_file() -> Path:
 
 
 def read_saved() -> dict[str, Any]:
-    """Device to shape to record; empty if there is no file or none that can be read."""
+    """Return the saved records as {device: {shape: record}}; empty if the file is missing or cannot be read."""
     return json_object(cache_file()) or {}
 
 
 def best_padding(args: Any, device: str) -> int:
-    """The multiple that row counts of a model are best rounded up to on a device: measured by `d3mlx bench`, else 32.
+    """Return the best multiple for rounding up row counts on a device: measured by `d3mlx bench`, else 32.
 
     args: the family's ModelArgs. device: a result of `device_name`.
     """
     record: Any = read_saved()
     for key in (device, shape_key(args), "padding"):
         record = record.get(key) if isinstance(record, dict) else None
-    sane = isinstance(record, int) and not isinstance(record, bool) and 1 <= record <= MOST_PADDING
-    return record if sane else PADDING
+    valid = isinstance(record, int) and not isinstance(record, bool) and 1 <= record <= MOST_PADDING
+    return record if valid else PADDING
 
 
 def save_padding(args: Any, device: str, padding: int, precision: str) -> Path:
-    """Keep a measured padding, in place of an earlier one of the same device and shape; return the file.
+    """Save a measured padding, replacing an earlier one of the same device and shape. Return the file.
 
-    precision: of the measured weights, for people who read the file. Raises ConfigError.
+    args, device: as for `best_padding`. precision: that of the measured weights, as information for readers of the
+    file. Raises ConfigError.
     """
     path = cache_file()
-    # Two measurements that end together keep both results.
+    # The lock keeps both results if two measurements end at the same time.
     with locked(path.parent, wait=True):
         saved = read_saved()
         shapes = saved.get(device)

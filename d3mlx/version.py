@@ -6,5 +6,5 @@ VERSION = version("d3mlx")
 
 
 def versions() -> dict[str, str]:
-    """Of the packages that a run depends on."""
+    """Return the versions of the packages that a run depends on, by name."""
     return {name: version(name) for name in ("d3mlx", "mlx", "mlx-lm")}

@@ -1,1 +1,1 @@
-"""Array functions of the decode loop that have a GPU kernel or may get one."""
+"""Array functions of the decode loop that have a GPU kernel."""

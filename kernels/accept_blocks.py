@@ -1,7 +1,7 @@
-"""Which masked positions commit in a step: the rules of d3LLM, Fast-dLLM and the models' own samplers.
+"""The kernel that chooses the positions to commit by the rules of d3LLM, Fast-dLLM and the models' own samplers.
 
-A decoder's rule for one step is a small record, `Rule`. It goes in with the statistics of the eligible rows, and one
-small array of integers comes out, which is all that the host reads of a step.
+A decoder's rule for one step is a small record, `Rule`. The inputs are a rule and the statistics of the eligible rows.
+The output is one small array of integers, the only result of a step that the host reads.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ Kind = Literal["confidence", "entropy", "margin", "random", "factor", "opening"]
 
 
 class Rule(NamedTuple):
-    """What commits (LLaDA and Dream papers, sampling; Fast-dLLM paper, parallel decoding; d3LLM paper, multi-block).
+    """The rule of one step (sampling in the LLaDA, Dream, Fast-dLLM and d3LLM papers).
 
     kind: how a row is scored. confidence: the probability of its drawn token. entropy: minus its entropy in nats.
-    margin: its highest probability minus the second. random: by `noise` alone. factor: as confidence, and the n best
-    rows pass together, n the largest with (n + 1)(1 - p_n) <= `level`; as published, a scan that fails only at the last
-    row takes that one too. opening: nothing passes.
+    margin: its highest probability minus the second highest. random: only by `noise`. factor: as confidence, and the n
+    best rows pass together, n the largest with (n + 1)(1 - p_n) <= `level`; as published, a scan that fails only at the
+    last row takes that row too. opening: no row passes.
 
-    level: rows with at least this score pass; for entropy, at most this many nats. most: at most this many of the best
-    rows pass. inclusive: a score equal to `level` passes. best_always: the best row of all passes. progress: a step in
-    which no row of the focus passes commits the best one of the focus (`opening`: the first one). force_likeliest: that
-    row takes its most likely token instead of the drawn one. noise: float32 [N] or None, added to the scores after they
-    are divided by `heat`. Of equal scores the one with the lower position is better.
+    level: rows with at least this score pass; for entropy, rows with at most this many nats. most: at most this many of
+    the best rows pass. inclusive: a score equal to `level` passes. best_always: the best row of all always passes.
+    progress: if no row of the focus passes, its best row commits (`opening`: its first row). force_likeliest: that row
+    takes its most likely token instead of the drawn one. noise: float32 [N] or None, added to the scores after they are
+    divided by `heat`. If scores are equal, the lower position is better.
     """
 
     kind: Kind
@@ -48,13 +48,15 @@ class Rule(NamedTuple):
 
     @property
     def threshold(self) -> float:
-        """The lowest score that passes."""
+        """Return the lowest score that passes."""
         return -self.level if self.kind == "entropy" else self.level
 
 
 class Accepted(NamedTuple):
-    """What the host reads, each [N], one entry per eligible row. tokens: int32, the token that commits, -1 where none
-    does. guesses: int32, the most likely token. entropies: float32, in nats."""
+    """The result of a step on the host, one entry per eligible row, each [N].
+
+    tokens: int32, the token that commits, or -1. guesses: int32, the most likely token. entropies: float32, in nats.
+    """
 
     tokens: npt.NDArray[np.int32]
     guesses: npt.NDArray[np.int32]
@@ -62,7 +64,7 @@ class Accepted(NamedTuple):
 
     @classmethod
     def unpack(cls, packed: npt.NDArray[np.int32]) -> Accepted:
-        """Split what `accept_blocks` returned, int32 [3 N]."""
+        """Split the result of `accept_blocks`, int32 [3 N]."""
         tokens, guesses, entropies = np.split(packed, 3)
         return cls(tokens, guesses, entropies.view(np.float32))
 
@@ -86,7 +88,7 @@ SOURCE = """
   threadgroup int whole[32];
   threadgroup float real[32];
 
-  // The best row of all, the best of the focus, and for rules that count the rank of every row.
+  // The best row of all, the best of the focus, and for rules with a count the rank of every row.
   float top = -INFINITY;
   float top_inside = -INFINITY;
   int failed = rows - 1;
@@ -159,7 +161,7 @@ INPUTS = (*TokenStats._fields, "positions", "focus", "noise", "bounds", "thresho
 
 @cache
 def kernel(kind: Kind, inclusive: bool = True, counted: bool = False, noisy: bool = False) -> dispatch.Kernel:
-    """Return the kernel for one kind of rule. counted: it has a `most`. noisy: it has `noise`."""
+    """Return the kernel for one kind of rule. counted: the rule has a `most`. noisy: the rule has `noise`."""
     score = SCORES.get(kind, "p_sampled[AT]")
     if noisy:
         score = f"({score}) / heat + noise[AT]"
@@ -186,7 +188,7 @@ def kernel_of(rule: Rule) -> dispatch.Kernel:
 
 
 def launch(stats: TokenStats, positions: mx.array, focus: mx.array, rule: Rule) -> dispatch.Launch:
-    """Lay out one threadgroup for all rows."""
+    """Return the launch: one threadgroup for all rows. positions: int32 [N]. focus: int32 [2]."""
     rows = positions.size
     noise = mx.zeros(1) if rule.noise is None else on_device(rule.noise)
     bounds = on_device(factor_bounds(rule.level, rows)) if rule.kind == "factor" else mx.zeros(1)
@@ -198,7 +200,7 @@ def launch(stats: TokenStats, positions: mx.array, focus: mx.array, rule: Rule) 
 
 
 def reference(stats: TokenStats, positions: mx.array, focus: mx.array, rule: Rule) -> mx.array:
-    """The same in MLX operations."""
+    """Return the result of the kernel, int32 [3 N], computed with MLX operations."""
     scores = scores_of(stats, rule)
     passed = passes(scores, rule)
     tokens = mx.where(passed, stats.sampled, -1)
@@ -218,14 +220,14 @@ def scores_of(stats: TokenStats, rule: Rule) -> mx.array:
 
 
 def best_of(scores: mx.array, among: mx.array) -> mx.array:
-    """Return bool [N], True for the row with the highest score of those `among` bool [N]; the first wins a tie."""
+    """Return bool [N], True for the first row with the highest score of the rows where `among` bool [N] is True."""
     highest = mx.where(among, scores, -mx.inf).max()
     best = mx.argmax(among & (scores == highest))
     return mx.arange(scores.size) == best
 
 
 def passes(scores: mx.array, rule: Rule) -> mx.array:
-    """Return bool [N], True for the rows that commit by themselves."""
+    """Return bool [N], True for the rows that pass the rule, before forced progress."""
     if rule.kind == "opening":
         passed = mx.zeros(scores.shape, mx.bool_)
     elif rule.kind == "factor":
@@ -239,13 +241,13 @@ def passes(scores: mx.array, rule: Rule) -> mx.array:
 
 
 def ranks(scores: mx.array) -> mx.array:
-    """Return the rank of each row in descending order of the scores, int32 [N]; of equal scores the first is better."""
+    """Return the rank of each row by descending score, int32 [N]. If scores are equal, the first row is better."""
     order = mx.argsort(-scores)
     return mx.put_along_axis(mx.zeros(scores.shape, mx.int32), order, mx.arange(scores.size, dtype=mx.int32), axis=0)
 
 
 def together(scores: mx.array, factor: float) -> mx.array:
-    """Return how many rows the factor rule takes."""
+    """Return the number of rows that the factor rule takes, int32 []."""
     failed = mx.sort(scores)[::-1] < on_device(factor_bounds(factor, scores.size))
     last = scores.size - 1
     count = mx.where(failed.any(), mx.argmax(failed), last)
@@ -254,9 +256,9 @@ def together(scores: mx.array, factor: float) -> mx.array:
 
 
 def factor_bounds(factor: float, rows: int) -> npt.NDArray[np.float32]:
-    """Return float32 [N]: the n-th most confident row passes with at least this probability; the first always does.
+    """Return float32 [N], the lowest probability with which the n-th most confident row passes; the first always does.
 
-    Rounded up, so that a float32 probability compares as it would with the exact bound.
+    Bounds are rounded up, so that the comparison with a float32 probability gives the same result as the exact bound.
     """
     exact = 1 - factor / (np.arange(1, rows + 1) + 1)
     bounds = exact.astype(np.float32)
@@ -266,10 +268,10 @@ def factor_bounds(factor: float, rows: int) -> npt.NDArray[np.float32]:
 
 
 def accept_blocks(stats: TokenStats, positions: npt.NDArray[np.int32], focus: tuple[int, int], rule: Rule) -> mx.array:
-    """Apply `rule` to the eligible positions, int32 [N], ascending, at least one.
+    """Apply `rule` to the eligible positions. Return int32 [3 N], which `Accepted.unpack` reads.
 
-    stats: of their rows, each [N]. focus: [start, end) of the block that must make progress; some eligible position is
-    in it. Returns int32 [3 N], which `Accepted.unpack` reads.
+    stats: those of the rows at the positions, each [N]. positions: int32 [N], ascending, at least one. focus: [start,
+    end) of the block that must make progress, which contains an eligible position.
     """
     inputs = stats, on_device(positions), mx.array(focus, mx.int32), rule
     if not dispatch.on_gpu():

@@ -1,7 +1,8 @@
-"""Where kernels run, how they are launched, and what they share: arrays of the host, and Metal text for reductions.
+"""Launches of kernels, and code that kernels share: copies of host arrays, and Metal text for reductions.
 
-Each file beside this one holds one kernel: its Metal text as a `Kernel`, a function that lays out its `Launch`, a
-reference of the same contract in MLX operations, and the one public function that chooses between them.
+Each other file of this folder, except `noise.py`, has one kernel. It contains the Metal text as a `Kernel`, a function
+that returns the `Launch`, and a reference of the same contract in MLX operations. A public function chooses between
+kernel and reference.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ import numpy.typing as npt
 
 @dataclass(frozen=True)
 class Kernel:
-    """A Metal kernel as `mx.fast.metal_kernel` takes it: MLX writes the function's signature around `source`.
+    """A Metal kernel in the form of `mx.fast.metal_kernel`: MLX writes the function's signature around `source`.
 
-    row_contiguous: MLX copies inputs that are not laid out row after row; without it the kernel reads their strides.
+    row_contiguous: MLX copies inputs that are not row-contiguous. If False, the kernel must use their strides.
     """
 
     name: str
@@ -32,7 +33,7 @@ class Kernel:
 
 @dataclass(frozen=True, eq=False)
 class Launch:
-    """One call of a kernel. Grid and threadgroup are in threads; edge threadgroups may be smaller."""
+    """One call of a kernel. Sizes of the grid and of a threadgroup are in threads; edge threadgroups may be smaller."""
 
     inputs: Sequence[mx.array | int | float]
     grid: tuple[int, int, int]
@@ -43,19 +44,19 @@ class Launch:
 
 
 def on_gpu() -> bool:
-    """Whether kernels run: Metal is there, and MLX computes on the GPU by default."""
+    """Return whether kernels run: Metal is available, and the GPU is MLX's default device."""
     return mx.metal.is_available() and mx.default_device() == mx.gpu
 
 
 def on_device(values: npt.NDArray[Any] | mx.array) -> mx.array:
     """Return a copy of a NumPy array for MLX, of the same shape and values; an MLX array is returned as it is.
 
-    Through the buffer protocol: `mx.array(values)` of MLX 0.32 drops an interrupt that arrives in it, so that now and
-    then Ctrl-C would not end a run.
+    The copy uses the buffer protocol, because `mx.array(values)` of MLX 0.32 loses an interrupt that arrives during the
+    call. Then Ctrl-C would not end a run.
     """
     if isinstance(values, mx.array):
         return values
-    # MLX takes every buffer; its type hints do not say so.
+    # MLX accepts any buffer, but its type hints do not say so.
     buffer: Any = values.data
     return mx.array(buffer)
 
@@ -73,7 +74,7 @@ def compiled(kernel: Kernel) -> Any:
 
 
 def run(kernel: Kernel, launch: Launch) -> list[mx.array]:
-    """Launch the kernel and return its outputs, which are new arrays."""
+    """Launch the kernel. Return its outputs, which are new arrays."""
     outputs: list[mx.array] = compiled(kernel)(**vars(launch))
     return outputs
 
@@ -93,7 +94,7 @@ inline KIND NAME(KIND value, threadgroup KIND* part, uint lane, uint group, uint
 
 
 def fill(template: str, pieces: dict[str, str]) -> str:
-    """Return Metal text made from a template: each name in `pieces`, in their order, replaced by its piece."""
+    """Return a template of Metal text with each name in `pieces`, in order, replaced by its piece."""
     for name, piece in pieces.items():
         template = template.replace(name, piece)
     return template
@@ -102,6 +103,6 @@ def fill(template: str, pieces: dict[str, str]) -> str:
 def reduction(name: str, kind: str, simd: str, identity: str) -> str:
     """Return Metal text of a function `name` that reduces a `kind` over the threadgroup with the function `simd`.
 
-    identity: the value of a SIMD-group that does not exist.
+    identity: the neutral value, used for SIMD-groups that do not exist.
     """
     return fill(REDUCTION, {"KIND": kind, "NAME": name, "SIMD": simd, "IDENTITY": identity})

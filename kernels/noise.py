@@ -1,7 +1,7 @@
 """Counter-based noise: the same numbers in NumPy, in MLX on any device, and inside a Metal kernel.
 
-The bits of draw number `call` at `index` are a hash of (seed, call, index), so they do not depend on which rows a
-decoder happens to compute, or where.
+The bits of draw number `call` at `index` are a hash of (seed, call, index). So they do not depend on the device or on
+which rows a decoder computes.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ inline float gumbel(uint bits) {
 
 
 def mixed(index: Any, seed: Any, call: Any, const: Callable[[int], Any]) -> Any:
-    """Return two rounds of a 32-bit hash of `index`, a uint32 array.
+    """Return a 32-bit hash of `index`, a uint32 array, `seed` and `call`, with the shape of the index.
 
-    seed, call: uint32, numbers of the same library made by `const`, or arrays that broadcast with the index. const:
-    makes a uint32 number of that library.
+    seed, call: uint32 numbers made by `const`, or arrays that broadcast with the index. const: converts a number to
+    uint32 of the library of the index.
     """
     x = index
     for word in (seed, call):
@@ -52,14 +52,14 @@ def mx_const(value: int) -> mx.array:
 
 
 def pair_indices(positions: mx.array, width: int) -> mx.array:
-    """Return the index of every pair of a position and an id, uint32 [N, V]. positions: int32 [N]. width: V."""
+    """Return the index of each pair of a position and an id, uint32 [N, V]. positions: int32 [N]. width: V."""
     return positions.astype(mx.uint32)[:, None] * mx_const(width) + mx.arange(width, dtype=mx.uint32)
 
 
 def gumbel(bits: mx.array) -> mx.array:
-    """Standard Gumbel noise of uint32 bits.
+    """Return standard Gumbel noise, float32, made from uint32 bits of the same shape.
 
-    -log(-log u) is taken from the side of u that float32 resolves: large values come from u near 1.
+    -log(-log u) is computed from the smaller one of u and 1 - u, to be precise for u near 0 and near 1.
     """
     low = (bits.astype(mx.float32) + 0.5) * 2.0**-32
     high = ((mx_const(MASK32) - bits).astype(mx.float32) + 0.5) * 2.0**-32

@@ -1,8 +1,8 @@
-"""Fresh rows of attention at arbitrary positions: rotated, and laid out for the cache.
+"""The kernel that rotates fresh rows of attention at arbitrary positions, and makes them contiguous for the cache.
 
-A step of a cached decoder computes some positions only, and they need not stand side by side. Their queries and keys
-are rotated (RoPE, Su et al., arXiv:2104.09864, the halves of a head paired) each by its own position; values are laid
-out like the keys. The rows come out contiguous, so that writing them into a cache moves rows and never the cache.
+A step of a cached decoder computes only some positions, which need not be consecutive. Each query and key is rotated by
+its own position (RoPE, Su et al., arXiv:2104.09864, the halves of a head paired). Values get the same layout as keys.
+The results are contiguous, so that a write into the cache moves only the rows.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ HEADER = """
 constant float TWO_PI_HIGH = 6.28318548202514648f;
 constant float TWO_PI_LOW = -1.74845553146951715e-7f;
 
-// position * frequency, less whole turns. A plain product would be off by 0.004 at position 100000: here the frequency
-// has two parts, the product's rounding error is added back, and whole turns are taken off without rounding.
+// position * frequency modulo whole turns. A plain product has an error of 0.004 at position 100000. So the frequency
+// has two parts, the product's rounding error is added back, and whole turns are subtracted without rounding.
 inline float angle_of(float position, float high, float low) {
   float product = position * high;
   float rest = metal::fma(position, high, -product) + position * low;
@@ -30,7 +30,7 @@ inline float angle_of(float position, float high, float low) {
   return metal::fma(-turns, TWO_PI_HIGH, product) + (rest - turns * TWO_PI_LOW);
 }
 
-// One pair (i, i + width / 2) of a row. Small inputs are in another address space, so that In is a parameter.
+// One pair (i, i + width / 2) of a row. In is a parameter because small inputs are in another address space.
 template <typename T, typename In>
 inline void write_pair(In x, size_t at, size_t apart, device T* out, size_t to, uint half_width, float c, float s) {
   float first = static_cast<float>(x[at]);
@@ -79,7 +79,7 @@ SOURCE = """
 
 
 def with_strides(source: str) -> str:
-    """Return the source with AT(x) written out: the offset of element (batch, head, row, pair) of the input x."""
+    """Return the source with AT(x) replaced by the offset of element (batch, head, row, pair) of the input x."""
     axes = list(enumerate(("batch", "head", "row", "pair")))
     names = ("queries", "keys", "values")
     return dispatch.fill(
@@ -99,16 +99,16 @@ KERNEL = dispatch.Kernel(
 
 @cache
 def frequencies(width: int, base: float, scale: float) -> mx.array:
-    """Radians per position of each pair, float32 [width / 2, 2]: the nearest number, and what it lacks."""
+    """Return the radians per position of each pair, float32 [width / 2, 2]: the nearest number, and the remainder."""
     exact = scale * np.float64(base) ** (-np.arange(0, width, 2, dtype=np.float64) / width)
     high = exact.astype(np.float32)
     return on_device(np.stack([high, (exact - high).astype(np.float32)], axis=-1))
 
 
 def served(rope: nn.Module, width: int) -> bool:
-    """Whether the kernel computes this RoPE: mlx's own over the whole head, halves paired, scaled or not.
+    """Return whether the kernel supports this RoPE: MLX's own over the whole head, halves paired, scaled or not.
 
-    The classes that mlx-lm builds for other `rope_scaling` types (llama3, yarn, longrope, ...) run as they are.
+    The classes of mlx-lm for other `rope_scaling` types (llama3, yarn, longrope, ...) run unchanged instead.
     """
     return type(rope) is nn.RoPE and not rope.traditional and rope.dims == width
 
@@ -116,7 +116,7 @@ def served(rope: nn.Module, width: int) -> bool:
 def launch(
     queries: mx.array, keys: mx.array, values: mx.array, positions: mx.array, table: mx.array
 ) -> dispatch.Launch:
-    """One thread per pair of elements of each row and head; `table` is that of `frequencies`."""
+    """Return the launch: one thread per pair of elements of each row and head. table: a result of `frequencies`."""
     batch, heads, rows, width = queries.shape
     pairs = width // 2
     across = min(pairs, 64)
@@ -133,7 +133,7 @@ def launch(
 def reference(
     queries: mx.array, keys: mx.array, values: mx.array, positions: mx.array, rope: Any
 ) -> tuple[mx.array, mx.array, mx.array]:
-    """The same in MLX operations: rows are rotated as a batch of R sequences of one token each."""
+    """Return the result of the kernel, computed with MLX operations: rows are rotated as R sequences of one token."""
 
     def turned(x: mx.array) -> mx.array:
         batch, heads, rows, width = x.shape
@@ -146,9 +146,9 @@ def reference(
 def refresh_rows(
     queries: mx.array, keys: mx.array, values: mx.array, positions: mx.array, rope: nn.Module
 ) -> tuple[mx.array, mx.array, mx.array]:
-    """Queries [B, H, R, width] and keys [B, K, R, width], unrotated, turned by `rope` at `positions`, int32 [R].
+    """Return queries and keys rotated by `rope`, and values, all contiguous, with the shapes and dtype of the inputs.
 
-    Returns queries, keys and values [B, K, R, width] in the same dtype. Inputs may have any strides.
+    queries: [B, H, R, width]. keys, values: [B, K, R, width]. positions: int32 [R]. Inputs may have any strides.
     """
     width = queries.shape[-1]
     if not (dispatch.on_gpu() and served(rope, width)):

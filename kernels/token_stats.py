@@ -1,8 +1,8 @@
-"""Statistics of rows of logits: what acceptance rules need to know, and the drawn token.
+"""The kernel that computes statistics of rows of logits for acceptance rules, and the drawn tokens.
 
-Everything is computed in float32 whatever the dtype of the logits, because ties and near ties are common in half
+All results are computed in float32 whatever the dtype of the logits, because ties and near ties are common in half
 precision. The Metal kernel reads a row once and keeps running sums, as in online softmax (Milakov and Gimelshein,
-arXiv:1805.02867), with one more for the entropy; no array of probabilities exists.
+arXiv:1805.02867). One more sum gives the entropy. It needs no array of probabilities.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from d3mlx.kernels.dispatch import on_device
 
 
 class TokenStats(NamedTuple):
-    """Per row, each [N]: the probabilities are those of the softmax at temperature 1, entropy is in nats.
+    """Statistics of rows of logits, each [N]. Probabilities are those of the softmax at temperature 1.
 
-    `token` has the highest logit (lowest id wins a tie), `p` and `p2` are the highest and second highest probability,
-    `sampled` is the drawn token and `p_sampled` its probability. The excluded id is never `token` or `sampled` but
-    stays in the softmax. A row of only -inf gives the lowest allowed id, p 0 and entropy +inf, one
-    with NaN or +inf gives entropy NaN.
+    token: int32, the id with the highest logit; the lowest id wins a tie. p, p2: float32, the highest and the second
+    highest probability. entropy: float32, in nats. sampled: int32, the drawn token. p_sampled: float32, its
+    probability. The excluded id is never `token` or `sampled` but stays in the softmax. A row of only -inf gives the
+    lowest allowed id, p 0 and entropy +inf. A row with NaN or +inf gives entropy NaN.
     """
 
     token: mx.array
@@ -41,8 +41,8 @@ class TokenStats(NamedTuple):
 class Draw:
     """Gumbel-max sampling: the drawn id is the argmax of logits / temperature + noise, per row.
 
-    Host arrays, each [N]. positions: int32, absolute; with seeds and calls, uint32, they fix the noise of every id.
-    temperatures: float32; at 0 the row takes its most likely token.
+    The arrays are NumPy's, each [N]. positions: int32, absolute. temperatures: float32; at 0 the row takes its most
+    likely token. seeds, calls: uint32; with the positions, they determine the noise of every id.
     """
 
     positions: npt.NDArray[np.int32]
@@ -59,7 +59,7 @@ class Draw:
 
     @classmethod
     def join(cls, draws: Sequence[Draw]) -> Draw:
-        """Return one draw for the rows of all, end to end."""
+        """Return one draw for the concatenated rows of all draws."""
         return cls(
             np.concatenate([draw.positions for draw in draws]),
             np.concatenate([draw.temperatures for draw in draws]),
@@ -69,11 +69,11 @@ class Draw:
 
     @property
     def greedy(self) -> bool:
-        """Whether every row takes its most likely token."""
+        """Return whether every row takes its most likely token."""
         return not self.temperatures.any()
 
     def scores(self, logits: mx.array) -> mx.array:
-        """Return noisy logits [N, V] whose argmax is the drawn token."""
+        """Return noisy logits, float32 [N, V], whose argmax is the drawn token. logits: [N, V]."""
         if self.greedy:
             return logits.astype(mx.float32)
         index = noise.pair_indices(on_device(self.positions), logits.shape[-1])
@@ -84,7 +84,7 @@ class Draw:
 
 
 Choice = Draw | mx.array | None
-"""How the sampled token is chosen: drawn, as the argmax of given scores [N, V], or as the argmax of the logits."""
+"""How the sampled token is chosen: by a draw, as the argmax of given scores [N, V], or as the argmax of the logits."""
 
 THREADS = 512
 READS = 4
@@ -92,7 +92,7 @@ READS = 4
 HEADER = """
 constant uint NO_TOKEN = 0xFFFFFFFFu;
 
-// What is known of the part of a row that was read.
+// Statistics of the part of a row that was read.
 struct Row {
   float top;       // largest logit
   float total;     // sum of exp(x - top)
@@ -113,7 +113,7 @@ inline Row empty_row() {
   return row;
 }
 
-// Bring the sums to a larger top. A sum that vanishes is set to zero: 0 * -inf would be NaN.
+// Rescale the sums to a larger top. A sum that underflows is set to zero, because 0 * -inf would be NaN.
 inline void raise_top(thread Row& row, float top) {
   float shift = row.total == 0.0f ? 0.0f : row.top - top;
   float scale = metal::exp(shift);
@@ -140,7 +140,7 @@ inline void merge_lanes(thread Row& row) {
   row.drawn = drawn;
 }
 
-// NaN if any logit was: nothing is compared with the total before it is divided by.
+// NaN if any logit was NaN: the comparison with 0 is False then, and the division gives NaN.
 inline float probability(thread const Row& row, float x) {
   return row.total == 0.0f ? 0.0f : metal::exp(x - row.top) / row.total;
 }
@@ -239,7 +239,7 @@ NOISY_SCORE = "heat > 0.0f ? x[j] / heat + gumbel(mixed(first_index + id, seed, 
 
 
 def kernel(variant: str, inputs: tuple[str, ...] = (), prepare: str = "", score: str = "") -> dispatch.Kernel:
-    """The text for one way to choose the sampled token; without a `score` it is the likeliest."""
+    """Return the kernel for one way to choose the sampled token; without a `score` it is the most likely token."""
     pieces = {
         "READS": str(READS),
         "// PREPARE": prepare,
@@ -266,7 +266,7 @@ def kernel_of(choice: Choice) -> dispatch.Kernel:
 
 
 def launch(logits: mx.array, excluded: int, choice: Choice) -> dispatch.Launch:
-    """One threadgroup per row, of as many SIMD-groups as the row keeps busy."""
+    """Return the launch: one threadgroup per row, with as many SIMD-groups as the row can use, up to a limit."""
     rows, width = logits.shape
     inputs: list[mx.array | int | float] = [logits, excluded]
     if isinstance(choice, Draw):
@@ -281,17 +281,17 @@ def launch(logits: mx.array, excluded: int, choice: Choice) -> dispatch.Launch:
 
 
 def reference(logits: mx.array, excluded: int, choice: Choice = None) -> TokenStats:
-    """The same in MLX operations."""
+    """Return the result of the kernel, computed with MLX operations."""
     x = logits.astype(mx.float32)
     top = x.max(axis=-1, keepdims=True)
     base = mx.where(mx.isinf(top), 0.0, top)
 
     def below(logits: mx.array) -> mx.array:
-        # exp(-200) is 0 like exp(-inf), and 0 * -200 is 0 where 0 * -inf would be NaN.
+        # exp(-200) is 0 like exp(-inf), but 0 * -200 is 0 and 0 * -inf is NaN.
         return mx.maximum(logits - base, -200.0)
 
     def weight(shifted: mx.array) -> mx.array:
-        # exp, at half of its price on a CPU.
+        # This is exp, in half of its time on a CPU.
         return mx.power(2.0, shifted * math.log2(math.e))
 
     shifted = below(x)
@@ -324,7 +324,7 @@ def reference(logits: mx.array, excluded: int, choice: Choice = None) -> TokenSt
 
 
 def token_stats(logits: mx.array, excluded: int, choice: Choice = None) -> TokenStats:
-    """Statistics of logits [N, V]; `excluded` is an id that may not be chosen (the mask token), -1 for none."""
+    """Return the statistics of logits [N, V]. excluded: id that must not be chosen (the mask token), -1 for none."""
     if not dispatch.on_gpu():
         return reference(logits, excluded, choice)
     return TokenStats(*dispatch.run(kernel_of(choice), launch(logits, excluded, choice)))

@@ -1,4 +1,4 @@
-"""Tiny checkpoints that look like the published folders: key names, config fields, `auto_map`, tokenizer files."""
+"""Tiny checkpoints with the key names, config fields, `auto_map` and tokenizer files of the published folders."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ FORBIDDEN = "raise SystemExit('code of a checkpoint was run')\n"
 
 
 def llada_weights(config: dict[str, Any], seed: int = 0) -> dict[str, mx.array]:
-    """Random weights under the original names."""
+    """Return random weights with the original names."""
     width, ff, rows = config["d_model"], config["mlp_hidden_size"], config["embedding_size"]
     kv = width // config["n_heads"] * config["n_kv_heads"]
     shapes = {"model.transformer.wte.weight": (rows, width), "model.transformer.ff_out.weight": (rows, width)}
@@ -92,7 +92,7 @@ def llada_weights(config: dict[str, Any], seed: int = 0) -> dict[str, mx.array]:
 
 
 def dream_weights(config: dict[str, Any], seed: int = 0) -> dict[str, mx.array]:
-    """Random weights under the original names, which are also ours."""
+    """Return random weights with the original names, which are also those of this runtime."""
     model = dream.Model(dream.ModelArgs.from_dict(config))
     from mlx.utils import tree_flatten
 
@@ -133,7 +133,7 @@ def write_weights(folder: Path, weights: dict[str, mx.array], shards: int = 1) -
 
 
 def write_llada(folder: Path, shards: int = 1, **changes: Any) -> Path:
-    """A folder like GSAI-ML/LLaDA-8B-Instruct."""
+    """Write a folder like GSAI-ML/LLaDA-8B-Instruct and return it. changes: to the fields of config.json."""
     folder.mkdir(parents=True, exist_ok=True)
     config = {**LLADA_CONFIG, **changes}
     write_json(folder / "config.json", config)
@@ -155,9 +155,10 @@ def write_llada(folder: Path, shards: int = 1, **changes: Any) -> Path:
 
 
 def write_dream(folder: Path, shards: int = 1, merges: tuple[str, ...] = (), **changes: Any) -> Path:
-    """A folder like Dream-org/Dream-v0-Instruct-7B: vocab.json and merges.txt under a tokenizer class of its own.
+    """Write a folder like Dream-org/Dream-v0-Instruct-7B and return it. Its tokenizer class is not in transformers.
 
     merges: pairs such as "h e". Each takes the next id after the bytes, and moves the special tokens up by one.
+    changes: to the fields of config.json.
     """
     folder.mkdir(parents=True, exist_ok=True)
     moved = {name: value + len(merges) for name, value in DREAM_CONFIG.items() if name.endswith(("_id", "vocab_size"))}
@@ -190,5 +191,5 @@ def write_dream(folder: Path, shards: int = 1, merges: tuple[str, ...] = (), **c
 
 
 def llada_model(config: dict[str, Any]) -> llada.Model:
-    """A LLaDA with random weights, without a folder."""
+    """Return a LLaDA with random weights, without a folder."""
     return llada.Model(llada.ModelArgs.from_dict(config))

@@ -1,7 +1,7 @@
-"""Type-check the package as it is installed.
+"""Type-check the package with the layout of an installation.
 
-At the root of the repository mypy sees `d3mlx/` without the folders that install into it, and passes over most of the
-code. So the tree is staged as the installation lays it out, and checked there.
+In the root of the repository, mypy sees `d3mlx/` without the folders that install into it, and skips most of the code.
+So this check copies the tree to a temporary folder with the layout of an installation.
 
     python -m tests.check_types
 """
@@ -20,7 +20,7 @@ INSIDE = ("convert", "kernels", "cli")
 
 
 def stage(folder: Path) -> Path:
-    """Lay the package out in `folder` as pip would; return its place."""
+    """Copy the package into `folder` with the layout of an installation. Return the package's folder."""
     package = folder / "d3mlx"
     ignore = shutil.ignore_patterns("__pycache__")
     shutil.copytree(ROOT / "d3mlx", package, ignore=ignore)
@@ -30,7 +30,7 @@ def stage(folder: Path) -> Path:
 
 
 def check(folder: Path) -> subprocess.CompletedProcess[str]:
-    """mypy on the package staged in `folder`."""
+    """Run mypy on the package staged in `folder`."""
     config, cache = ROOT / "pyproject.toml", ROOT / ".mypy_cache"
     command = [sys.executable, "-m", "mypy", "--config-file", str(config), "--cache-dir", str(cache), "-p", "d3mlx"]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True)

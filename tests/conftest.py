@@ -1,4 +1,4 @@
-"""Collects what the reference cases covered, from every worker process, and prints it at the end of the run."""
+"""Fixtures of all tests, and the report on the reference cases, collected from all worker processes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ REPORT: list[str] = []
 
 @pytest.fixture(scope="session", autouse=True)
 def no_measurements(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """No test sees what `d3mlx bench` left on this machine."""
+    """Hide the results of `d3mlx bench` on this machine from the tests."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("D3MLX_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
@@ -21,13 +21,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--emulate-all",
         action="store_true",
-        help="Run every reference case with emulated kernels, not one of each group.",
+        help="Run all reference cases with emulated kernels, not only one of each group.",
     )
 
 
 @pytest.fixture
 def golden_report(request: pytest.FixtureRequest) -> Any:
-    """A list of lines for the end of the run."""
+    """Yield a list of lines to print at the end of the run."""
     lines: list[str] = []
     yield lines
     request.node.user_properties.extend(("golden", line) for line in lines)

@@ -1,4 +1,4 @@
-"""A model without weights: its logits are a table, and it remembers which positions it was asked to compute."""
+"""A model without weights: its logits are a table, and it records which positions it computes."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ MASK, END, VOCAB = 15, 14, 16
 
 
 class TableModel:
-    """Predicts position p with row p of `table` [L, VOCAB].
+    """A model that predicts position p with row p of `table`, float32 [L, VOCAB].
 
-    A hidden row is its own position and token, so a prediction tells which row it was read from: the head of a model
-    with `shift` looks one position ahead of its row.
+    A hidden row is its position, so a prediction shows which row it was read from. In a model with `shift`, a row
+    predicts the next position. calls: the positions of each forward.
     """
 
     def __init__(self, table: np.ndarray[Any, Any], family: str = "llada"):
@@ -27,9 +27,9 @@ class TableModel:
 
     def hidden(self, ids: mx.array, positions: Any = 0, cache: Any = None) -> mx.array:
         batch, rows = ids.shape
-        places = mx.arange(positions, positions + rows) if isinstance(positions, int) else positions
-        self.calls.append(np.array(places).tolist())
-        return mx.broadcast_to(places.astype(mx.float32)[None, :, None], (batch, rows, 1))
+        computed = mx.arange(positions, positions + rows) if isinstance(positions, int) else positions
+        self.calls.append(np.array(computed).tolist())
+        return mx.broadcast_to(computed.astype(mx.float32)[None, :, None], (batch, rows, 1))
 
     def logits(self, hidden: mx.array) -> mx.array:
         source = hidden[..., 0].astype(mx.int32) + self.shift
@@ -37,7 +37,7 @@ class TableModel:
 
 
 def random_table(seed: int, length: int, sharpness: float = 4.0) -> np.ndarray[Any, Any]:
-    """Logits of every kind: sure, unsure, ties, end tokens and mask tokens among the likely ones."""
+    """Return logits [L, VOCAB] of many kinds: confident or not, with ties, with likely end tokens and mask tokens."""
     rng = np.random.default_rng(seed)
     table = rng.normal(size=(length, VOCAB)) * rng.uniform(0, sharpness, size=(length, 1))
     return np.round(table, 1)

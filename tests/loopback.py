@@ -1,7 +1,7 @@
-"""A small hub on this machine: folders as repositories, with the faults that a network has.
+"""A small hub on this machine, with folders as repositories and simulated faults of a network.
 
-It speaks what `huggingface_hub` asks for a model: its commit, its files, their bytes in ranges. A process that is to
-use it gets `environment(hub, home)`.
+It answers the requests of `huggingface_hub` for a model: its commit, its files, ranges of bytes. A process uses this
+hub if it has the environment `environment(hub, home)`.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ CHUNK = 16_384
 
 @dataclass
 class Hub:
-    """What the hub has and how it behaves.
+    """The content, the behavior and the requests of a hub.
 
-    repos: folder of each repository, by its id. refuse: the status of every answer, None to answer. retry_after:
-    seconds that a refusal asks for. stall: seconds before every answer. pace: seconds between chunks of a file.
-    break_at: bytes after which the next file that is longer breaks off, once. only: a pattern of the paths that refuse
-    and stall are for. gated: files need a login. ranges: parts of files are served. portal: every answer is the page of
-    a network's login. asked: method, path and range of every request. sent: bytes that were
-    sent.
+    repos: folder of each repository, by its id. refuse: HTTP status of every answer, None for normal answers.
+    retry_after: seconds to wait that a refusal names. stall: seconds before every answer. pace: seconds between chunks
+    of a file. break_at: bytes after which the connection of the next longer file breaks, once. only: pattern of the
+    paths to which refuse and stall apply. gated: files need a login. ranges: the hub serves parts
+    of files. portal: every answer is the login page of a network. requests: method, path and range of every request.
+    sent: bytes that were sent.
     """
 
     repos: dict[str, Path]
@@ -46,13 +46,13 @@ class Hub:
     gated: bool = False
     ranges: bool = True
     portal: bool = False
-    asked: list[tuple[str, str]] = field(default_factory=list)
+    requests: list[tuple[str, str]] = field(default_factory=list)
     sent: int = 0
     url: str = ""
 
-    def asked_for(self, pattern: str) -> list[str]:
-        """Return the paths of GET requests that match."""
-        return [path for method, path in self.asked if method == "GET" and re.search(pattern, path)]
+    def downloads(self, pattern: str) -> list[str]:
+        """Return the paths of GET requests that match a pattern."""
+        return [path for method, path in self.requests if method == "GET" and re.search(pattern, path)]
 
 
 def files_of(folder: Path) -> list[str]:
@@ -60,7 +60,7 @@ def files_of(folder: Path) -> list[str]:
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Answers as the hub does."""
+    """A request handler that answers like the Hub."""
 
     protocol_version = "HTTP/1.1"
     hub: Hub
@@ -76,7 +76,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def answer(self, body: bool) -> None:
         path = unquote(urlsplit(self.path).path)
-        self.hub.asked.append((self.command, f"{path} {self.headers.get('Range', '')}".rstrip()))
+        self.hub.requests.append((self.command, f"{path} {self.headers.get('Range', '')}".rstrip()))
         chosen = re.search(self.hub.only, path)
         if chosen and self.hub.stall:
             time.sleep(self.hub.stall)
@@ -86,10 +86,10 @@ class Handler(BaseHTTPRequestHandler):
             return
         if self.hub.portal:
             self.reply(200, b"<html>Log in</html>", {"Content-Type": "text/html"}, body)
-        elif found := re.fullmatch(r"/api/models/([^/]+/[^/]+)(/tree/[^/]+|/revision/[^/]+)?", path):
-            self.describe(found[1], found[2] or "", body)
-        elif found := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
-            self.file(found[1], found[3], body)
+        elif match := re.fullmatch(r"/api/models/([^/]+/[^/]+)(/tree/[^/]+|/revision/[^/]+)?", path):
+            self.describe(match[1], match[2] or "", body)
+        elif match := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
+            self.file(match[1], match[3], body)
         else:
             self.missing("RepoNotFound")
 
@@ -138,7 +138,7 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if not body:
             return
-        # A client that has given up is no error of the hub.
+        # A client may close the connection early, which is not an error of the hub.
         with suppress(OSError):
             self.send(status, content)
 
@@ -163,7 +163,7 @@ def etag(path: Path) -> str:
 
 @contextmanager
 def running(hub: Hub) -> Iterator[Hub]:
-    """Let a hub answer on a free port of this machine."""
+    """Run a hub on a free port of this machine inside the context, and yield it."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (Handler,), {"hub": hub}))
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, daemon=True)
@@ -177,7 +177,7 @@ def running(hub: Hub) -> Iterator[Hub]:
 
 
 def environment(hub: Hub, home: Path) -> dict[str, str]:
-    """Return the environment of a process that knows no other hub, with its cache in `home`."""
+    """Return the environment of a process that uses only this hub, with its cache in `home`."""
     own = {"HF_ENDPOINT": hub.url, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING"))}
-    return kept | own
+    others = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING"))}
+    return others | own

@@ -1,6 +1,6 @@
-"""Folders like the published ones, small: true key names, JSON fields and tokens, random weights.
+"""Small folders like the published ones, with real key names, JSON fields and tokens, and random weights.
 
-Each says what it assumes beyond what is known of the real folder. Sizes are those of `builders`.
+Each docstring names assumptions about the published folder. Sizes are those of `builders`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ TOP = {"wte": "model.embed_tokens", "ln_f": "model.norm", "ff_out": "model.lm_he
 
 
 def quantized(weights: dict[str, mx.array], bits: int) -> dict[str, mx.array]:
-    """Matrices as MLX packs them in groups of 64, with 16-bit scales; everything else in 16-bit floats."""
+    """Return matrices quantized by MLX in groups of 64, with 16-bit scales, and other arrays in 16-bit floats."""
     out: dict[str, mx.array] = {}
     for name, value in weights.items():
         value = value.astype(mx.float16)
@@ -47,7 +47,10 @@ def change_config(folder: Path, **changes: Any) -> None:
 
 
 def mlx_llada(folder: Path, bits: int | None) -> Path:
-    """mlx-community/LLaDA-8B-Instruct-mlx-{4bit,8bit,fp16}: a third layout of names. Assumed: groups of 64."""
+    """Write a folder like mlx-community/LLaDA-8B-Instruct-mlx-{4bit,8bit,fp16}, which has other names of tensors.
+
+    Assumed: groups of 64.
+    """
     write_llada(folder)
     weights = {}
     for name, value in llada_weights(LLADA_CONFIG).items():
@@ -63,9 +66,9 @@ def mlx_llada(folder: Path, bits: int | None) -> Path:
 
 
 def diffucoder(folder: Path, bits: int | None = None) -> Path:
-    """apple/DiffuCoder-7B-cpGRPO and mlx-community's {4,6,8}bit: Dream with a token of its own that pads an answer.
+    """Write a folder like apple/DiffuCoder-7B-cpGRPO or mlx-community's {4,6,8}bit: Dream with its own padding token.
 
-    The conversions of mlx-lm 0.22 to 0.25 say true or false of every module. Assumed: which modules it lists.
+    Conversions by mlx-lm 0.22 to 0.25 list every module with true or false. Assumed: the list of modules.
     """
     write_dream(folder)
     weights = dream_weights(DREAM_CONFIG)
@@ -97,12 +100,12 @@ def load_json(path: Path) -> dict[str, Any]:
 
 
 def dream_coder(folder: Path) -> Path:
-    """Dream-org/Dream-Coder-v0-Instruct-7B and d3LLM_Dream_Coder. Assumed: the same files as Dream's."""
+    """Write a folder like Dream-Coder-v0-Instruct-7B or d3LLM_Dream_Coder. Assumed: the same files as Dream's."""
     return write_dream(folder)
 
 
 def saved_by_transformers_5(folder: Path) -> Path:
-    """A Dream that transformers 5 has saved: rope_parameters instead of rope_theta, and layer_types."""
+    """Write a Dream as transformers 5 saves it: with rope_parameters instead of rope_theta, and with layer_types."""
     write_dream(folder)
     layers = ["full_attention"] * DREAM_CONFIG["num_hidden_layers"]
     rope = {"rope_type": "default", "rope_theta": DREAM_CONFIG["rope_theta"]}

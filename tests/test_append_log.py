@@ -1,4 +1,4 @@
-"""Append-only logs: cut off at any byte, continued, shared, begun with other settings, damaged."""
+"""Append-only logs that are truncated at any byte, continued, shared, begun with other settings, or damaged."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def new_path() -> Iterator[Path]:
 
 @settings(deadline=None)
 @given(records=records_of_logs, more=records_of_logs, headed=st.booleans(), data=st.data())
-def test_a_log_cut_at_any_byte_is_a_prefix_of_its_records_and_goes_on(
+def test_a_log_truncated_at_any_byte_is_a_prefix_of_its_records_and_can_be_continued(
     records: list[tuple[int, str]], more: list[tuple[int, str]], headed: bool, data: st.DataObject
 ) -> None:
     with new_path() as path:
@@ -75,20 +75,20 @@ def test_a_log_cut_at_any_byte_is_a_prefix_of_its_records_and_goes_on(
         assert path.read_bytes() == content[:cut], "reading changes nothing"
         write(log, more)
         assert log.read().records == before.records + more
-        # Whole lines keep their bytes, and the file has nothing but whole lines.
+        # Complete lines keep their bytes, and the file has only complete lines.
         after = path.read_bytes() if path.exists() else b""
         assert after.startswith(content[: before.size])
         assert after.count(b"\n") == len(before.records + more) + (headed and bool(after))
 
 
-def test_a_text_with_half_a_surrogate_pair_is_utf8_and_comes_back(tmp_path: Path) -> None:
+def test_a_text_with_a_lone_surrogate_is_written_as_utf8_and_read_back(tmp_path: Path) -> None:
     log = log_at(tmp_path / "log.jsonl")
     write(log, [(1, "é \ud800 \u2028 \r")])
     (tmp_path / "log.jsonl").read_bytes().decode("utf-8")
     assert log.read().records == [(1, "é \ud800 \u2028 \r")]
 
 
-def test_a_second_writer_is_refused_and_leaves_the_first_alone(tmp_path: Path) -> None:
+def test_a_second_writer_is_refused_and_does_not_disturb_the_first(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
     log = log_at(path)
     with log.opened() as opened:
@@ -103,10 +103,10 @@ def test_a_second_writer_is_refused_and_leaves_the_first_alone(tmp_path: Path) -
     assert log.read().records == [(1, "a"), (2, "b")]
 
 
-def test_a_file_that_was_removed_after_it_was_opened_takes_no_records(
+def test_a_file_that_was_removed_after_it_was_opened_gets_no_records(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The writer before may remove its empty file between the open and the lock of the next one."""
+    """An earlier writer may remove its empty file between the open and the lock of the next writer."""
     path = tmp_path / "log.jsonl"
     real_open = Path.open
 
@@ -154,7 +154,7 @@ def test_a_killed_writer_loses_no_record_that_it_has_appended(tmp_path: Path) ->
         assert len(content.records) >= appended and content.settings == VALUES
 
 
-def test_the_records_can_be_cleared_and_the_settings_come_again(tmp_path: Path) -> None:
+def test_after_the_records_are_cleared_the_settings_are_written_again(tmp_path: Path) -> None:
     log = log_at(tmp_path / "log.jsonl", begins_with_settings=True)
     with log.opened(SETTINGS) as opened:
         opened.append({"n": 1, "text": "a"})
@@ -174,14 +174,14 @@ def test_a_writer_that_fails_leaves_no_empty_file(tmp_path: Path) -> None:
     assert not path.exists()
 
 
-def test_a_full_disk_is_one_sentence_and_costs_one_record(tmp_path: Path) -> None:
+def test_a_full_disk_is_a_short_error_and_loses_one_record(tmp_path: Path) -> None:
     log = log_at(tmp_path / "log.jsonl")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     with log.opened() as opened:
         opened.append({"n": 1, "text": "a"})
         resource.setrlimit(resource.RLIMIT_FSIZE, (50, limits[1]))
         try:
-            with pytest.raises(ConfigError, match=r"log\.jsonl cannot be written: File too large; make room"):
+            with pytest.raises(ConfigError, match=r"log\.jsonl cannot be written: File too large\. Make room"):
                 opened.append({"n": 2, "text": "b" * 1000})
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -190,7 +190,7 @@ def test_a_full_disk_is_one_sentence_and_costs_one_record(tmp_path: Path) -> Non
     assert log.read().records == [(1, "a"), (3, "c")]
 
 
-def test_other_settings_are_refused_by_name_and_the_file_stays(tmp_path: Path) -> None:
+def test_other_settings_are_refused_by_name_and_the_file_is_unchanged(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
     log = log_at(path, begins_with_settings=True)
     write(log, [(1, "a")])
@@ -207,7 +207,7 @@ def test_other_settings_are_refused_by_name_and_the_file_stays(tmp_path: Path) -
     for change, sentence in changes:
         with pytest.raises(ConfigError) as caught:
             write(log, [(2, "b")], Settings(VALUES | change, SETTINGS.what, SETTINGS.remedy))
-        assert f"{path} holds a test with {sentence}" in str(caught.value)
+        assert f"{path} contains a test with {sentence}" in str(caught.value)
         assert path.read_bytes() == before
     same = VALUES | {"versions": {"mlx": "9"}, "added later": None}
     write(log, [(2, "b")], Settings(same, SETTINGS.what, SETTINGS.remedy, SETTINGS.not_compared))
@@ -225,7 +225,7 @@ def test_long_values_show_the_part_that_differs() -> None:
 
 
 @given(old=json_values, new=json_values, prefix=st.text(max_size=90), suffix=st.text(max_size=90))
-def test_different_values_look_different_on_one_short_line(old: Any, new: Any, prefix: str, suffix: str) -> None:
+def test_different_values_give_different_texts_of_one_short_line(old: Any, new: Any, prefix: str, suffix: str) -> None:
     pairs = [(old, new), ([prefix, old], [prefix, new])]
     if isinstance(old, str) and isinstance(new, str):
         pairs.append((prefix + old + suffix, prefix + new + suffix))
@@ -237,7 +237,7 @@ def test_different_values_look_different_on_one_short_line(old: Any, new: Any, p
 
 
 @given(before=st.dictionaries(st.text(max_size=3), json_values), now=st.dictionaries(st.text(max_size=3), json_values))
-def test_a_difference_is_named_exactly_when_there_is_one(before: dict[str, Any], now: dict[str, Any]) -> None:
+def test_a_difference_is_named_if_and_only_if_there_is_one(before: dict[str, Any], now: dict[str, Any]) -> None:
     same = all(before.get(name) == now.get(name) for name in before | now)
     assert (first_difference(before, now) is None) == same
     assert first_difference(before, now, (before | now).keys()) is None
@@ -270,22 +270,22 @@ def test_a_log_that_lost_its_settings_is_damaged(tmp_path: Path) -> None:
         log_at(path, begins_with_settings=True).read()
 
 
-def test_the_same_record_twice_is_damage_where_records_have_an_identity(tmp_path: Path) -> None:
+def test_a_duplicate_record_is_damage_if_records_have_an_identity(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
     write(log_at(path), [(1, "a"), (1, "b")])
     assert log_at(path).read().records == [(1, "a"), (1, "b")]
-    with pytest.raises(DataError, match="line 2: record 1 is there twice; remove the file"):
+    with pytest.raises(DataError, match="line 2: record 1 appears twice; remove the file"):
         log_at(path, unique=True).read()
 
 
-def test_a_path_that_is_a_folder_is_one_sentence(tmp_path: Path) -> None:
+def test_a_path_that_is_a_folder_is_a_short_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot be read: Is a directory; remove the file"):
         log_at(tmp_path).read()
     with pytest.raises(ConfigError, match="cannot be written"):
         write(log_at(tmp_path), [(1, "a")])
 
 
-def test_settings_may_have_a_file_of_their_own(tmp_path: Path) -> None:
+def test_settings_may_be_written_to_a_separate_file(tmp_path: Path) -> None:
     SETTINGS.write(tmp_path / "config.json")
     assert json.loads((tmp_path / "config.json").read_text()) == VALUES
     assert first_difference(json.loads((tmp_path / "config.json").read_text()), VALUES) is None

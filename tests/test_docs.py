@@ -1,4 +1,4 @@
-"""The documentation: generated parts are up to date, links lead somewhere, and commands that need no download run."""
+"""In the documentation, generated parts are up to date, links are valid, and commands without downloads run."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs" / "results").glob("*.md"))]
 NOT_HERE = re.compile(r"GSAI-ML|Dream-org|path/to|llada-4bit|\bmake\b|mlx\.launch|research|prompts\.jsonl|source ")
-"""Lines that need a download, a trained model, or a clone with its make."""
+"""Lines that need a download, a trained model, or a clone of the repository with make."""
 
 
 SHORT = {"--limit": 3, "--iters": 1, "--count": 2, "--seconds": 1}
-"""Numbers of the pages are those that a user wants; here a small one does."""
+"""Small numbers that replace those on the pages, so that the tests take little time."""
 
 
 def shortened(block: str) -> str:
@@ -28,13 +28,13 @@ def shortened(block: str) -> str:
 
 
 def shell_blocks() -> list[tuple[str, str]]:
-    """Every shell block that runs offline, with the page it is on."""
-    found = []
+    """Return every shell block that runs offline, each with the name of its page."""
+    blocks = []
     for page in PAGES:
         for block in re.findall(r"```bash\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL):
             if not NOT_HERE.search(block):
-                found.append((page.name, block))
-    return found
+                blocks.append((page.name, block))
+    return blocks
 
 
 def test_generated_parts_are_up_to_date() -> None:
@@ -66,7 +66,7 @@ def test_commands_run_as_printed(page: str, block: str, tmp_path: Path) -> None:
 
 
 def test_python_blocks_run_as_printed(tmp_path: Path) -> None:
-    """Those of README and docs/python.md, in one process each."""
+    """The blocks of README and of docs/python.md run in one process each."""
     for page in (ROOT / "README.md", ROOT / "docs" / "python.md"):
         blocks = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
         assert blocks

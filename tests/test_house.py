@@ -1,4 +1,4 @@
-"""Which room may import which, and that whatever is one thing is declared in one place."""
+"""Rules about imports between folders, and about declarations that must not be repeated."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ ROOMS = {"d3mlx": ROOT / "d3mlx", "d3mlx.kernels": ROOT / "kernels", "d3mlx.conv
 
 @cache
 def imports(path: Path) -> set[str]:
-    """Modules that a file imports, wherever in it, the names that it takes from them included."""
-    found: set[str] = set()
+    """Return the modules that a file imports anywhere, and the names that it imports from them."""
+    imported: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            imported |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
-    return found
+            imported |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return imported
 
 
 @cache
 def modules() -> dict[str, Path]:
-    """Every module of the product by its name."""
+    """Return the file of every module of the product, by the module's name."""
     named = {}
     for room, folder in ({**ROOMS, "d3mlx.cli": ROOT / "cli"}).items():
         for path in folder.rglob("*.py"):
@@ -43,7 +43,7 @@ def modules() -> dict[str, Path]:
 
 
 def importers(target: str) -> set[str]:
-    """Modules that import `target` or something inside it."""
+    """Return the modules that import `target` or a name inside it."""
     return {
         name
         for name, path in modules().items()
@@ -65,7 +65,7 @@ def test_the_runtime_imports_neither_the_command_line_nor_the_instruments() -> N
     assert outside(importers("d3mlx.bench"), "d3mlx.bench", "d3mlx.cli", "d3mlx.research") == set()
 
 
-def test_kernels_and_models_know_nothing_above_them() -> None:
+def test_kernels_and_models_do_not_import_the_layers_above_them() -> None:
     above = ("d3mlx.engine", "d3mlx.request", "d3mlx.batch", "d3mlx.api", "d3mlx.cache", "d3mlx.decoding")
     for target in above:
         assert not {name for name in importers(target) if name.startswith(("d3mlx.kernels.", "d3mlx.models."))}
@@ -79,18 +79,18 @@ def test_commands_do_not_import_each_other() -> None:
         assert importers(f"d3mlx.cli.{name}") == set()
 
 
-def test_a_command_is_listed_as_it_describes_itself() -> None:
-    """The list of commands is read without importing any, so it repeats the first sentence of each."""
+def test_the_list_of_commands_has_the_first_sentence_of_each_command() -> None:
+    """The list repeats these sentences because it must not import the commands."""
     for name, entry in COMMANDS.items():
         assert (command_function(name).__doc__ or "").startswith(entry.summary)
 
 
-def test_a_room_of_commands_has_files_for_commands_and_helpers_only() -> None:
+def test_the_folder_of_commands_has_only_files_of_commands_and_helpers() -> None:
     helpers = {"__init__", "main", "entry", "common", "decoder_flags", "loading"}
     assert {path.stem for path in (ROOT / "cli").glob("*.py")} == helpers | set(COMMANDS)
 
 
-def test_a_command_imports_at_its_top() -> None:
+def test_commands_import_at_the_top_of_the_file() -> None:
     late = set()
     for path in (ROOT / "cli").rglob("*.py"):
         functions = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef)]
@@ -101,7 +101,7 @@ def test_a_command_imports_at_its_top() -> None:
 
 
 def test_the_command_line_names_no_option_of_a_decoder() -> None:
-    """Flags follow from declarations. `eval` has lists of thresholds and steps, tables and records have words alike."""
+    """Flags are made from declarations. The names left out also appear in `eval`, tables and records."""
     names = {name for kind in PRESETS.values() for name in options_of(kind)}
     commands = [path for module, path in modules().items() if module.startswith("d3mlx.cli.")]
     for name in names - {"threshold", "steps", "cache", "block_size", "row_multiple"}:
@@ -112,8 +112,8 @@ def test_the_command_line_names_no_option_of_a_decoder() -> None:
 FAMILIES = re.compile(r"""family\s*(==|!=|in)|(==|!=)\s*["'](llada|dream)["']|["'](llada|dream)["']\s*:""")
 
 
-def test_no_other_file_asks_which_family_a_model_is() -> None:
-    """A family's file has its traits; recipes of distillation are named like the families that they were made for."""
+def test_no_other_file_checks_the_family_of_a_model() -> None:
+    """A family's file has its traits. Recipes of distillation have the names of the families that they are made for."""
     asking = {name for name, path in modules().items() if FAMILIES.search(path.read_text())}
     assert {name for name in outside(asking, "d3mlx.research") if not name.startswith("d3mlx.models.")} <= {
         "d3mlx.distill.config"

@@ -1,4 +1,4 @@
-"""The package as users get it: what a wheel holds, and that the type check looks at all of it."""
+"""The wheel has the correct files, and the type check covers the complete package."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from tests.check_types import ROOT, check, stage
 
 
-def test_a_type_error_in_a_folder_of_the_root_is_found(tmp_path: Path) -> None:
+def test_the_type_check_covers_the_folders_of_the_root(tmp_path: Path) -> None:
     package = stage(tmp_path)
     with (package / "cli" / "info.py").open("a") as file:
         file.write('\nplanted: int = "not a number"\n')
@@ -21,7 +21,7 @@ def test_a_type_error_in_a_folder_of_the_root_is_found(tmp_path: Path) -> None:
 
 
 def test_the_wheel_installs_one_top_level_package(tmp_path: Path) -> None:
-    # A copy, because building leaves a build folder in the source.
+    # Build from a copy, because building leaves a build folder in the source.
     names = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\n")
     for name in filter(None, names):
         if name.startswith("tests/") or not (ROOT / name).exists():

@@ -1,1 +1,1 @@
-"""Checkpoint folders: found or downloaded, checked, loaded as a model and a tokenizer."""
+"""Checkpoint folders: download, checks, and loading of the model and the tokenizer."""

@@ -1,4 +1,4 @@
-"""Adapter folders: mlx-lm's, and PEFT's LoRA of the same layers."""
+"""Adapter folders, as mlx-lm or PEFT (LoRA of linear layers) writes them."""
 
 from __future__ import annotations
 
@@ -39,17 +39,17 @@ PLAIN: dict[str, tuple[Any, ...]] = {
     "lora_bias": (False,),
     "target_parameters": ([],),
 }
-"""Fields of PEFT's configuration that change what an adapter computes, with the values that are plain LoRA."""
+"""Fields of PEFT's configuration that change the result of an adapter, with the values of plain LoRA."""
 
 
 def adapter_weights(folder: str | Path) -> Path:
-    """Return the file of an adapter folder's weights."""
+    """Return the weight file of an adapter folder, which may not exist."""
     names = (MLX_WEIGHTS, PEFT_WEIGHTS)
     return next((path for name in names if (path := Path(folder) / name).is_file()), Path(folder) / MLX_WEIGHTS)
 
 
 def with_adapters(model: Any, adapter_path: str | Path) -> Any:
-    """Return the model with the adapters of a folder. Raises CheckpointError with the one thing that is wrong."""
+    """Return the model with the adapters of a folder. Raises CheckpointError with the first problem."""
     folder = Path(adapter_path)
     if not (folder / CONFIG).is_file():
         raise CheckpointError(f"{folder} is not an adapter folder: it contains no {CONFIG}.")
@@ -77,19 +77,19 @@ def with_mlx_adapters(model: Any, folder: Path, config: dict[str, Any]) -> Any:
 
 
 def check_pairs(path: Path, tensors: dict[str, Tensor]) -> None:
-    """Raise CheckpointError if one matrix of a layer is missing: mlx-lm would leave it at its random start."""
+    """Raise CheckpointError if a layer lacks one of its two matrices. mlx-lm would keep random values for it."""
     for name in tensors:
         layer, _, part = name.rpartition(".")
         other = f"{layer}.{OTHER[part]}" if part in OTHER else name
         if other not in tensors:
-            raise CheckpointError(f"{path} contains {name}, but no {other}; train the adapters again.")
+            raise CheckpointError(f"{path} contains {name}, but no {other}. Train the adapters again.")
 
 
 def check_settings(path: Path, config: dict[str, Any]) -> None:
-    """Raise CheckpointError unless mlx-lm's configuration says what LoRA layers are made of."""
+    """Raise CheckpointError if mlx-lm's configuration lacks the settings of LoRA layers."""
     for name in ("num_layers", "lora_parameters"):
         if name not in config:
-            raise CheckpointError(f"{path} has no {name}; train the adapters again.")
+            raise CheckpointError(f"{path} has no {name}. Train the adapters again.")
     layers, parameters = config["num_layers"], config["lora_parameters"]
     if isinstance(layers, bool) or not isinstance(layers, int):
         raise CheckpointError(f"{path}: num_layers must be a whole number, not {layers!r}.")
@@ -97,26 +97,27 @@ def check_settings(path: Path, config: dict[str, Any]) -> None:
         raise CheckpointError(f"{path}: lora_parameters must be an object, not {parameters!r}.")
     for name in ("rank", "scale"):
         if name not in parameters:
-            raise CheckpointError(f"{path} has no {name} in lora_parameters; train the adapters again.")
+            raise CheckpointError(f"{path} has no {name} in lora_parameters. Train the adapters again.")
         if not finite(parameters[name]):
             raise CheckpointError(f"{path}: {name} must be a number, not {parameters[name]!r}.")
 
 
 def finite(value: Any) -> TypeGuard[float]:
+    """Return whether a JSON value is a finite number."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def check_floats(path: Path, tensors: dict[str, Tensor]) -> None:
-    """Raise CheckpointError unless all tensors are floats that MLX reads as such."""
+    """Raise CheckpointError if a tensor has a dtype that MLX does not read as floats."""
     for name, tensor in tensors.items():
         if tensor.dtype not in FLOATS:
             raise CheckpointError(
-                f"{path} stores {name} as {tensor.dtype}; d3mlx reads adapters in 16-bit or 32-bit floats."
+                f"{path} stores {name} as {tensor.dtype}. d3mlx reads adapters in 16-bit and 32-bit floats."
             )
 
 
 def misfit(error: Exception, config: dict[str, Any]) -> str:
-    """Return why adapters do not fit, with one tensor of those that mlx-lm lists, a line each after a colon."""
+    """Return why adapters do not fit, with the first of the tensors that mlx-lm lists in the lines of its error."""
     first, *tensors = str(error.args[0] if error.args else error).splitlines() or [""]
     why = " ".join(first.split())
     if tensors:
@@ -126,12 +127,15 @@ def misfit(error: Exception, config: dict[str, Any]) -> str:
 
 
 def with_peft(model: Any, folder: Path, config: dict[str, Any]) -> Any:
-    """Return the model with LoRA layers of PEFT: the same numbers as in mlx-lm's layers, transposed."""
+    """Return the model with LoRA layers of PEFT, whose weights are those of mlx-lm's layers, transposed."""
     scale = peft_scale(folder, config)
     path = folder / PEFT_WEIGHTS
     if not path.is_file():
-        found = "as pickled code, which is never run" if list(folder.glob("*.bin")) else f"in no {PEFT_WEIGHTS}"
-        raise CheckpointError(f"{folder} contains the weights of its adapters {found}.")
+        if list(folder.glob("*.bin")):
+            raise CheckpointError(
+                f"{folder} contains its adapters as pickled code, which d3mlx never runs. Save them as safetensors."
+            )
+        raise CheckpointError(f"{folder} is not an adapter folder: it contains no {PEFT_WEIGHTS}.")
     check_floats(path, read_header(path))
     arrays: Any = mx.load(str(path))
     layers = peft_layers(path, arrays, model)
@@ -142,24 +146,24 @@ def with_peft(model: Any, folder: Path, config: dict[str, Any]) -> Any:
 
 
 def peft_scale(folder: Path, config: dict[str, Any]) -> float:
-    """Return the factor of the adapters' product. Raises CheckpointError for anything but plain LoRA."""
+    """Return the factor of the adapters' product. Raises CheckpointError if the adapters are not plain LoRA."""
     path, kind = folder / CONFIG, config["peft_type"]
     if kind != "LORA":
-        raise CheckpointError(f"{path} describes a PEFT adapter of type {kind}; d3mlx reads LORA.")
+        raise CheckpointError(f"{path} describes a PEFT adapter of type {kind}. d3mlx reads only LORA.")
     for name, values in PLAIN.items():
         value = config.get(name)
         if value is not None and value not in values:
             raise CheckpointError(
-                f"{path} has {name} = {value!r}; d3mlx reads plain LoRA only. Merge it with PEFT first."
+                f"{path} has {name} = {value!r}. d3mlx reads only plain LoRA. Merge the adapters with PEFT first."
             )
     rank, alpha = config.get("r"), config.get("lora_alpha")
     if not all(finite(number) and number > 0 for number in (rank, alpha)):
-        raise CheckpointError(f"{path} has r = {rank!r} and lora_alpha = {alpha!r}; both must be numbers above 0.")
+        raise CheckpointError(f"{path} has r = {rank!r} and lora_alpha = {alpha!r}. Both must be numbers above 0.")
     return float(alpha / (math.sqrt(rank) if config.get("use_rslora") else rank))  # type: ignore[operator, arg-type]
 
 
 def peft_layers(path: Path, arrays: dict[str, mx.array], model: Any) -> dict[str, dict[str, mx.array]]:
-    """Return lora_a and lora_b of each layer by this runtime's name of it."""
+    """Return lora_a and lora_b of each layer, by this runtime's name of the layer."""
     layers: dict[str, dict[str, mx.array]] = {}
     marker = mx.array(0)
     for name, value in arrays.items():

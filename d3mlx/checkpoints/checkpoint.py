@@ -1,4 +1,4 @@
-"""A checkpoint folder, known from config.json and safetensors headers without loading a weight."""
+"""A checkpoint folder, described by its config.json and safetensors headers. No weights are loaded."""
 
 from __future__ import annotations
 
@@ -24,18 +24,22 @@ WRAPPERS = {
     "base_model.": "a model with PEFT adapters",
     "language_model.": "a model of text and images",
 }
-"""Beginnings of tensor names, and who puts them before the names of a model."""
+"""Prefixes of tensor names that other programs add, and what they come from."""
 
 MOST_TOKENS = 1 << 24
-"""No vocabulary is larger."""
+"""Upper bound of the size of a vocabulary."""
 
 SMALL = 200_000_000
-"""Parameters below which a model is worth running in float32 on a CPU."""
+"""Number of parameters below which a model runs in float32 on a CPU."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A folder that holds a model this runtime knows. source: where weights that are not in it come from."""
+    """A folder with a model that this runtime supports.
+
+    config: the content of config.json. tensors: the stored tensors, by their names in the files. source: the origin of
+    weights that are not downloaded yet.
+    """
 
     folder: Path
     config: dict[str, Any]
@@ -44,7 +48,7 @@ class Checkpoint:
 
     @cached_property
     def args(self) -> Any:
-        """The family's ModelArgs. Raises CheckpointError naming a missing or wrong field."""
+        """Return the family's ModelArgs. Raises CheckpointError that names a missing or invalid field."""
         path = self.folder / "config.json"
         _, kind = get_model_classes(self.config)
         try:
@@ -52,30 +56,30 @@ class Checkpoint:
         except CheckpointError as error:
             if name := foreign(self.config):
                 raise CheckpointError(
-                    f"{path} names the architecture {name}, which is another than the ones d3mlx runs for its "
-                    f"model_type: {str(error).removeprefix(f'{path} ')}"
+                    f"{path} names the architecture {name}, which d3mlx does not support for this model_type: "
+                    f"{str(error).removeprefix(f'{path} ')}"
                 ) from error
             raise
         try:
             args = kind.from_dict(self.config)  # type: ignore[attr-defined]
             shape = args.shape()
             empty = min(shape.layers, shape.hidden, shape.ff, shape.kv_heads, args.logit_width, args.context) < 1
-            asks = args.max_new_tokens
-            fits = 0 <= args.mask_token_id < args.logit_width
+            new_tokens = args.max_new_tokens
+            mask_fits = 0 <= args.mask_token_id < args.logit_width
             ends = as_list(args.eos_token_id)
         except (TypeError, ValueError, ZeroDivisionError) as error:
             raise CheckpointError(f"{path} has a field of the wrong type: {error}.") from error
         if empty or not ends:
             raise CheckpointError(f"{path} describes a model without layers, width, context or end token.")
-        if asks < 1:
-            raise CheckpointError(f"{path}: max_new_tokens must be at least 1, not {asks}.")
+        if new_tokens < 1:
+            raise CheckpointError(f"{path}: max_new_tokens must be at least 1, not {new_tokens}.")
         if args.logit_width > MOST_TOKENS:
             raise CheckpointError(
-                f"{path} describes a vocabulary of {args.logit_width:,} tokens, which cannot be meant."
+                f"{path} describes a vocabulary of {args.logit_width:,} tokens. The limit is {MOST_TOKENS:,}."
             )
-        if not fits:
+        if not mask_fits:
             raise CheckpointError(
-                f"{path} names mask token {args.mask_token_id}, outside the vocabulary of {args.logit_width}."
+                f"{path} has mask token {args.mask_token_id}, which is outside the vocabulary of {args.logit_width}."
             )
         check_end_ids(path, ends, args)
         return args
@@ -87,10 +91,10 @@ class Checkpoint:
 
     @cached_property
     def quantization(self) -> dict[str, Any] | None:
-        """config.json's `quantization` with the names of this runtime's layers.
+        """Return config.json's `quantization` with this runtime's names of layers; None if there is none.
 
-        An entry of a layer is its settings, True for those of the whole model, or False for a layer in floats: mlx-lm
-        0.22 to 0.25 wrote one for every layer, and its names may be those of the file.
+        The entry of a layer is its settings, True for those of the model, or False for a layer in floats. mlx-lm 0.22
+        to 0.25 wrote an entry for every layer, by the names in the file.
         """
         settings = self.config.get("quantization")
         if settings is None:
@@ -104,14 +108,14 @@ class Checkpoint:
 
     @property
     def own_config(self) -> dict[str, Any]:
-        """config.json as a folder that is written from this one has it: with this runtime's names of layers."""
+        """Return the config.json for a new folder with this model, with this runtime's names of layers."""
         if self.quantization is None:
             return dict(self.config)
-        kept = {name: value for name, value in self.quantization.items() if value is not True}
-        return {**self.config, "quantization": kept, "quantization_config": kept}
+        settings = {name: value for name, value in self.quantization.items() if value is not True}
+        return {**self.config, "quantization": settings, "quantization_config": settings}
 
     def layer_quantization(self, path: str) -> LayerQuantization | None:
-        """Return how the layer at `path` is quantized, None for floats. The model is quantized."""
+        """Return the quantization of the layer at `path`, None for floats. The model must be quantized."""
         assert self.quantization is not None
         entry = self.quantization.get(path, True)
         if entry is False:
@@ -120,22 +124,22 @@ class Checkpoint:
 
     @cached_property
     def empty(self) -> Any:
-        """The model before quantization and without these weights."""
+        """Return the model before quantization, with random weights that are never computed."""
         kind, _ = get_model_classes(self.config)
         try:
-            # MLX arrays are lazy: nothing is allocated for the random start values of this model.
+            # MLX arrays are lazy: no memory is allocated for the random weights of this model.
             return kind(self.args)
         except (OverflowError, TypeError, ValueError, RuntimeError) as error:
             raise CheckpointError(f"{self.folder / 'config.json'} describes a model that cannot exist.") from error
 
     @cached_property
     def skeleton(self) -> dict[str, tuple[int, ...]]:
-        """Names and shapes that the model has before quantization."""
+        """Return the shape of each parameter before quantization, by name."""
         return {name: tuple(value.shape) for name, value in tree_flatten(self.empty.parameters())}
 
     @property
     def otherwise(self) -> str:
-        """What an error about tensors adds where config.json names an architecture that is not known to fit."""
+        """Return the end of an error about tensors: an unsupported architecture that config.json names, or nothing."""
         return f"; config.json names the architecture {name}" if (name := foreign(self.config)) else ""
 
     @property
@@ -151,11 +155,11 @@ class Checkpoint:
         return self.nbytes * 8 / self.parameters
 
     def bytes_to_load(self, in_float32: bool) -> int:
-        """Bytes that the weights take in memory; small models become float32 on a CPU."""
+        """Return the bytes of the weights in memory. in_float32: small models are converted, as on a CPU."""
         return self.parameters * 4 if in_float32 and self.parameters < SMALL else self.nbytes
 
     def renamed(self) -> dict[str, Tensor]:
-        """Tensors under this runtime's names. Raises CheckpointError if two of them have the same."""
+        """Return the tensors by this runtime's names. Raises CheckpointError if two tensors have the same name."""
         marker = mx.array(0)
         renamed: dict[str, Tensor] = {}
         origins: dict[str, str] = {}
@@ -163,30 +167,31 @@ class Checkpoint:
             for new in self.empty.sanitize({name: marker}):
                 if new in renamed:
                     raise CheckpointError(
-                        f"The checkpoint {self.folder} holds {origins[new]} and {name}, two names of the same weights."
+                        f"The checkpoint {self.folder} contains the same weights as {origins[new]} and as {name}. "
+                        "Remove one of them."
                     )
                 renamed[new], origins[new] = tensor, name
         return renamed
 
     def refuse_wrappers(self) -> None:
-        """Raise CheckpointError if the names of all tensors begin as a program around the model wrote them."""
+        """Raise CheckpointError if all names of tensors have a prefix that another program added."""
         for prefix, wrapper in WRAPPERS.items():
             if self.tensors and all(name.startswith(prefix) for name in self.tensors):
                 raise CheckpointError(
-                    f"The names of the tensors in {self.folder} begin with {prefix!r}, as {wrapper} writes them; save "
+                    f"The names of the tensors in {self.folder} begin with {prefix!r}, as {wrapper} writes them. Save "
                     "the model itself."
                 )
 
     def check_keys(self) -> None:
-        """Raise CheckpointError naming the first unknown, missing, wrongly shaped or wrongly stored tensor."""
+        """Raise CheckpointError that names the first tensor that is unknown, missing, or of a wrong shape or dtype."""
         layers = self.args.shape().layers
         if layers > len(self.tensors):
-            raise CheckpointError(f"config.json asks for {layers} layers, but {self.folder} holds fewer tensors.")
+            raise CheckpointError(f"config.json has {layers} layers, but {self.folder} contains fewer tensors.")
         self.refuse_wrappers()
         tensors = self.renamed()
         if self.quantization and not any(name.endswith(".scales") for name in tensors):
             raise CheckpointError(
-                f"config.json says that the weights in {self.folder} are quantized, but none is; convert it again."
+                f"The weights in {self.folder} are not quantized, but config.json says so. Convert the model again."
             )
         expected: dict[str, tuple[tuple[int, ...], tuple[str, ...]]] = {}
         for name, shape in self.skeleton.items():
@@ -195,8 +200,7 @@ class Checkpoint:
             settings = self.layer_quantization(path) if packed else None
             if self.quantization and leaf == "weight" and not packed and self.quantization.get(path):
                 raise CheckpointError(
-                    f"config.json says that the layer {path} is quantized, but the weights in {self.folder} are not; "
-                    "convert the model again."
+                    f"Layer {path} in {self.folder} is not quantized, but config.json says so. Convert the model again."
                 )
             if settings is not None:
                 expected |= {f"{path}.{part}": kind for part, kind in settings.parts(shape).items()}
@@ -208,25 +212,25 @@ class Checkpoint:
             tensor = tensors[name]
             if tensor.shape != shape:
                 raise CheckpointError(
-                    f"The tensor {name} has shape {list(tensor.shape)} where config.json asks for {list(shape)}"
+                    f"The tensor {name} has shape {list(tensor.shape)}, but config.json requires {list(shape)}"
                     f"{self.otherwise}."
                 )
-            # MLX reads 8-bit floats as integers, and the model would run on nonsense.
+            # MLX reads 8-bit floats as integers, so the model would compute with wrong weights.
             if tensor.dtype not in dtypes:
                 raise CheckpointError(
-                    f"The tensor {name} is stored as {tensor.dtype}, which d3mlx cannot read there; use a checkpoint "
-                    "in 16-bit or 32-bit floats, or one quantized by MLX."
+                    f"The tensor {name} is stored as {tensor.dtype}, which d3mlx cannot use. Use a checkpoint in "
+                    "16-bit or 32-bit floats, or one quantized by MLX."
                 )
         for name in tensors:
             if name not in expected:
                 raise CheckpointError(
-                    f"The checkpoint {self.folder} holds a tensor {name} that this model has no place for"
+                    f"The checkpoint {self.folder} contains the tensor {name}, which this model does not have"
                     f"{self.otherwise}."
                 )
 
 
 def foreign(config: dict[str, Any]) -> str:
-    """Return the architecture that config.json names, empty if it is one of the family's."""
+    """Return the architecture that config.json names if the family does not support it, else an empty text."""
     name = architecture_of(config)
     kind, _ = get_model_classes(config)
     known = traits_of(str(kind.family)).architectures  # type: ignore[attr-defined]
@@ -234,30 +238,30 @@ def foreign(config: dict[str, Any]) -> str:
 
 
 def architecture_of(config: dict[str, Any]) -> str:
-    """Return the architecture that config.json names, its model_type if it names none."""
+    """Return the architecture that config.json names, or its model_type if there is none."""
     named = [name for name in as_list(config.get("architectures")) if isinstance(name, str)]
     return named[0] if named else str(config["model_type"])
 
 
 def open_checkpoint(source: Source | Path) -> Checkpoint:
-    """Read the config and headers of a folder, whose weights may still be on the Hub.
+    """Return the checkpoint in a folder, from its config and headers. The weights may still be on the Hub.
 
-    Raises CheckpointError with the one thing that is wrong.
+    Raises CheckpointError with the first problem.
     """
     source = Source(source) if isinstance(source, Path) else source
     folder = source.folder
     if not (folder / "config.json").is_file() and (folder / "adapter_config.json").is_file():
         raise CheckpointError(
-            f"{folder} holds LoRA adapters without their model; give the model, and the folder as adapter path."
+            f"{folder} contains LoRA adapters without their model. Give the model, and the folder as adapter path."
         )
     config = read_json(folder / "config.json")
     if not isinstance(config.get("model_type"), str):
         raise CheckpointError(
-            f"{folder / 'config.json'} names no model_type, so it is no checkpoint of a known family."
+            f"{folder / 'config.json'} has no model_type, so the family of the model is unknown. Download it again."
         )
     get_model_classes(config)
     if "model_file" in config:
-        raise CheckpointError(f"{folder / 'config.json'} asks to run its own code (model_file); remove that field.")
+        raise CheckpointError(f"{folder / 'config.json'} asks to run its own code (model_file). Remove that field.")
     check_quantization(folder / "config.json", config)
     if (folder / "generation_config.json").is_file():
         read_json(folder / "generation_config.json")
@@ -267,22 +271,24 @@ def open_checkpoint(source: Source | Path) -> Checkpoint:
         pickled = [*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.pth")]
         if pickled:
             raise CheckpointError(
-                f"{folder} holds its weights as pickled code ({pickled[0].name}), which is never run; convert them to "
-                "safetensors first."
+                f"{folder} contains its weights as pickled code ({pickled[0].name}), which d3mlx never runs. Convert "
+                "them to safetensors first."
             )
-        raise CheckpointError(f"{folder} holds no model*.safetensors; d3mlx reads weights from such files only.")
+        raise CheckpointError(f"{folder} contains no model*.safetensors. d3mlx reads weights only from such files.")
     weight_map = read_index(index, {*names}) if index.is_file() else {}
     tensors: dict[str, Tensor] = {}
     for file in names:
         header = source.headers[file] if file in source.headers else read_header(folder / file)
-        if twice := next((name for name in header if name in tensors), None):
+        if double := next((name for name in header if name in tensors), None):
             raise CheckpointError(
-                f"{folder} holds the tensor {twice} in {tensors[twice].file} and in {file}; remove one of them."
+                f"{folder} contains the tensor {double} in {tensors[double].file} and in {file}. Remove one of them."
             )
         tensors |= header
     for name, file_name in weight_map.items():
         if name not in tensors or tensors[name].file != file_name:
-            raise CheckpointError(f"{index} lists {name} in {file_name}, which does not hold it; download it again.")
+            raise CheckpointError(
+                f"{index} lists {name} in {file_name}, which does not contain it. Download the checkpoint again."
+            )
     checkpoint = Checkpoint(folder, config, tensors, source)
     _ = checkpoint.args
     return checkpoint

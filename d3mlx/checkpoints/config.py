@@ -1,4 +1,4 @@
-"""JSON files of a checkpoint folder, and the checks of config.json: its fields, and how weights are quantized."""
+"""JSON files of a checkpoint folder, and checks of config.json: its fields and its quantization."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from d3mlx.quantization import LayerQuantization
 
 
 def refuse_pointer(path: Path, start: bytes) -> None:
-    """Raise CheckpointError if a file with these first bytes is what Git leaves where Git LFS is missing."""
+    """Raise CheckpointError if a file with these first bytes is a Git LFS pointer."""
     if start.startswith(b"version https://git-lfs"):
-        raise CheckpointError(f"{path} is a pointer of Git LFS without its data; fetch the file with: git lfs pull.")
+        raise CheckpointError(f"{path} is a Git LFS pointer without its data. Download the data with: git lfs pull")
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -24,14 +24,14 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         text = path.read_bytes()
     except FileNotFoundError:
-        raise CheckpointError(f"{path.parent} holds no {path.name}; it is no checkpoint folder.") from None
+        raise CheckpointError(f"{path.parent} is not a checkpoint folder: it contains no {path.name}.") from None
     refuse_pointer(path, text)
     try:
         content = json.loads(text.decode())
     except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} is not valid JSON ({error}); download it again.") from error
+        raise CheckpointError(f"{path} is not valid JSON ({error}). Download it again.") from error
     if not isinstance(content, dict):
-        raise CheckpointError(f"{path} holds no JSON object; download it again.")
+        raise CheckpointError(f"{path} does not contain a JSON object. Download it again.")
     return content
 
 
@@ -43,11 +43,11 @@ FIELD_TYPES: dict[type, tuple[tuple[type, ...], str]] = {
     list: ((list,), "a list"),
     dict: ((dict,), "an object"),
 }
-"""Of each type that a field of ModelArgs can have: the types of its JSON values, and their name in an error."""
+"""For each type of a field of ModelArgs: the types of its JSON values, and their name in an error."""
 
 
 def check_fields(path: Path, kind: Any, config: dict[str, Any]) -> None:
-    """Raise CheckpointError naming the first field of config.json that is missing or of a wrong type."""
+    """Raise CheckpointError that names the fields of config.json that are missing, or one of a wrong type."""
     hints, missing = get_type_hints(kind), []
     for field in dataclasses.fields(kind):
         value, hint = config.get(field.name), hints[field.name]
@@ -65,7 +65,10 @@ def check_fields(path: Path, kind: Any, config: dict[str, Any]) -> None:
 
 
 def fits(value: Any, types: tuple[type, ...]) -> bool:
-    """Whether a value of config.json has one of these types. true is no number; a list is one of whole numbers."""
+    """Return whether a value of config.json has one of these types. A list must contain whole numbers.
+
+    Infinity and NaN do not fit, and true and false are not numbers.
+    """
     if isinstance(value, bool) and bool not in types:
         return False
     if isinstance(value, float) and not math.isfinite(value):
@@ -77,9 +80,11 @@ def check_end_ids(path: Path, ends: list[Any], args: Any) -> None:
     """Raise CheckpointError for an end token outside the vocabulary, or one that is the mask token."""
     for token in ends:
         if not 0 <= token < args.logit_width:
-            raise CheckpointError(f"{path} names end token {token}, outside the vocabulary of {args.logit_width}.")
+            raise CheckpointError(
+                f"{path} has end token {token}, which is outside the vocabulary of {args.logit_width}."
+            )
         if token == args.mask_token_id:
-            raise CheckpointError(f"{path} names token {token} as the mask and as the end.")
+            raise CheckpointError(f"{path} uses token {token} both as mask token and as end token.")
 
 
 def as_list(value: Any) -> list[Any]:
@@ -87,14 +92,14 @@ def as_list(value: Any) -> list[Any]:
 
 
 def check_quantization(path: Path, config: dict[str, Any]) -> None:
-    """Raise CheckpointError unless the weights are plain or quantized by MLX."""
+    """Raise CheckpointError unless the weights are floats or quantized by MLX."""
     quantization = config.get("quantization")
     if quantization is None:
         foreign = config.get("quantization_config")
         if foreign:
             method = foreign.get("quant_method", "another tool") if isinstance(foreign, dict) else "another tool"
             raise CheckpointError(
-                f"{path} says that the weights were quantized by {method}, which d3mlx cannot read; use the original "
+                f"{path} says that the weights were quantized by {method}, which d3mlx cannot read. Use the original "
                 "checkpoint, or one quantized by MLX."
             )
         return
@@ -103,10 +108,10 @@ def check_quantization(path: Path, config: dict[str, Any]) -> None:
         for name, value in quantization.items():
             if "." in name and not isinstance(value, dict | bool):
                 raise CheckpointError(
-                    f"{path} has the quantization {value!r} for {name}; it is an object, true or false."
+                    f"{path} has the quantization {value!r} for {name}. It must be an object, true or false."
                 )
         entries += [value for value in quantization.values() if isinstance(value, dict)]
     if any(LayerQuantization.read(entry) is None for entry in entries):
         raise CheckpointError(
-            f"{path} has a quantization whose bits, group_size or mode MLX does not know; convert the model again."
+            f"{path} has a quantization whose bits, group_size or mode MLX does not support. Convert the model again."
         )

@@ -1,4 +1,4 @@
-"""Headers of safetensors files: which tensors a checkpoint folder contains, and in which of its files."""
+"""Headers of safetensors files, which list the tensors of a checkpoint folder."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from d3mlx.checkpoints.config import read_json, refuse_pointer
 from d3mlx.errors import CheckpointError
 
 INDEX = "model.safetensors.index.json"
-"""Lists which tensor is in which weight file."""
+"""Name of the file that lists the weight file of each tensor."""
 
 DTYPE_BYTES = {
     "F64": 8,
@@ -30,7 +30,7 @@ DTYPE_BYTES = {
 
 @dataclass(frozen=True)
 class Tensor:
-    """One entry of a safetensors header."""
+    """One entry of a safetensors header. dtype: its name in the header. file: name of the weight file."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -46,7 +46,7 @@ class Tensor:
 
 
 def read_header(path: Path) -> dict[str, Tensor]:
-    """Return the tensors of a safetensors file by name. Raises CheckpointError if the file is cut off or damaged."""
+    """Return the tensors of a safetensors file by name. Raises CheckpointError if it is truncated or damaged."""
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
@@ -54,7 +54,7 @@ def read_header(path: Path) -> dict[str, Tensor]:
             start += file.read(min(int.from_bytes(start, "little"), size))
     except OSError as error:
         raise CheckpointError(
-            f"{path} cannot be read: {error.strerror}; check its permissions, or download it again."
+            f"{path} cannot be read: {error.strerror}. Check its permissions, or download it again."
         ) from error
     return parse_file(path, size, start)
 
@@ -62,8 +62,8 @@ def read_header(path: Path) -> dict[str, Tensor]:
 def parse_file(path: Path, size: int, start: bytes) -> dict[str, Tensor]:
     """Return the tensors of a safetensors file by name.
 
-    path: of the file, for errors. size: bytes of the file. start: its first bytes, at least to the end of the header.
-    Raises CheckpointError if the file is cut off or damaged.
+    path: the file, for errors. size: bytes of the file. start: the first bytes, at least to the end of the header.
+    Raises CheckpointError if the file is truncated or damaged.
     """
     refuse_pointer(path, start)
     length = int.from_bytes(start[:8], "little")
@@ -76,14 +76,14 @@ def parse_file(path: Path, size: int, start: bytes) -> dict[str, Tensor]:
 
 
 def damaged(path: Path) -> CheckpointError:
-    return CheckpointError(f"{path} is truncated or damaged; download it again.")
+    return CheckpointError(f"{path} is truncated or damaged. Download it again.")
 
 
 def parse_header(path: Path, text: bytes) -> tuple[dict[str, Tensor], int]:
-    """Return the tensors that a header describes, and the number of bytes that their data take.
+    """Return the tensors that a header describes, and the number of bytes of their data.
 
-    path: of the file, for errors. Raises CheckpointError unless the data of the tensors lie end to end, each as long as
-    its shape asks for: where they overlap or leave gaps, the file is not what its writer made.
+    path: the file, for errors. Raises CheckpointError if the data of tensors overlap, leave gaps, or do not have the
+    length that the shape requires. Such a file is damaged.
     """
     try:
         header = json.loads(text)
@@ -95,9 +95,9 @@ def parse_header(path: Path, text: bytes) -> tuple[dict[str, Tensor], int]:
         end = 0
         for first, last, name in spans:
             tensor = tensors[name]
-            whole = tensor.dtype not in DTYPE_BYTES or last - first == tensor.nbytes
-            if first != end or last < first or not whole or min(tensor.shape, default=0) < 0:
-                raise CheckpointError(f"{path} places the data of {name} wrongly; download it again.")
+            complete = tensor.dtype not in DTYPE_BYTES or last - first == tensor.nbytes
+            if first != end or last < first or not complete or min(tensor.shape, default=0) < 0:
+                raise CheckpointError(f"{path} has wrong offsets for the data of {name}. Download it again.")
             end = last
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
         raise damaged(path) from None
@@ -108,7 +108,7 @@ def read_weight_map(index: Path) -> dict[str, str]:
     """Return the file of each tensor that an index lists. Raises CheckpointError."""
     weight_map = read_json(index).get("weight_map", {})
     if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
-        raise CheckpointError(f"{index} has no valid weight_map; download it again.")
+        raise CheckpointError(f"{index} has no valid weight_map. Download it again.")
     return weight_map
 
 
@@ -117,9 +117,9 @@ def read_index(index: Path, names: set[str]) -> dict[str, str]:
     weight_map = read_weight_map(index)
     listed = set(weight_map.values())
     for name in sorted(listed - names):
-        raise CheckpointError(f"{index} lists {name}, which is not there; download the checkpoint again.")
+        raise CheckpointError(f"{index} lists {name}, which is missing. Download the checkpoint again.")
     for name in sorted(names - listed):
         raise CheckpointError(
-            f"{index.parent} holds {name}, which its index does not list: of another version, it seems; remove it."
+            f"{index.parent / name} is not listed in the index, so it may belong to another version. Remove it."
         )
     return weight_map

@@ -1,4 +1,4 @@
-"""A local folder or a Hub id becomes a folder on disk: small files first, weights only after the checks."""
+"""Folders of local checkpoints and downloads from the Hub: small files first, weights only after the checks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from d3mlx.checkpoints.headers import INDEX, Tensor, parse_file, read_weight_map
 from d3mlx.errors import CheckpointError, ConfigError
 
 SMALL_FILES = ["*.json", "*.txt", "*.jinja"]
-"""Configuration, tokenizer and templates. Code beside a checkpoint is never downloaded."""
+"""Configuration, tokenizer and templates. The code of a checkpoint is never downloaded."""
 
 WEIGHTS = "model*.safetensors"
 
@@ -28,16 +28,19 @@ FIRST_BYTES = 65_536
 """Bytes of a weight file in the first request for its header. Most headers are shorter."""
 
 PATIENCE = 30
-"""Seconds without an answer after which a download ends; HF_HUB_ETAG_TIMEOUT and HF_HUB_DOWNLOAD_TIMEOUT win."""
+"""Seconds without an answer after which a download ends, if no HF_HUB_*_TIMEOUT variable is set."""
 
 SHIPPED = {name: Path(__file__).parents[1] / "data" / name for name in ("embedded", "teacher", "pairs")}
-"""The models that come with the package, by the names that stand for their folders."""
+"""Folders of the bundled models, by name."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """A checkpoint's folder. repo: its Hub id, None for a local folder. headers: tensors of each weight file that is
-    still on the Hub. sizes: bytes of each of these files."""
+    """A checkpoint's folder and the weights to download into it.
+
+    repo: the Hub id, None for a local folder. headers: tensors of each weight file that is still on the Hub, by file
+    name. sizes: bytes of each of these files.
+    """
 
     folder: Path
     repo: str | None = None
@@ -55,10 +58,10 @@ class Source:
 
 
 def fetch(path_or_repo: str, revision: str | None = None) -> Source:
-    """Return the folder of a checkpoint: on disk, a bundled one by its name, or in the Hub's cache.
+    """Return the source of a checkpoint, given a folder, the name of a bundled model, or a Hub id.
 
-    Of a Hub id the small files are downloaded, and the headers of weights that are not in the cache. The weights come
-    with `Source.download`. HF_HOME, HF_TOKEN and HF_HUB_OFFLINE work as for every Hub tool. Raises CheckpointError, and
+    For a Hub id, download the small files, and the headers of weights that are not in the cache. `Source.download`
+    downloads the weights. HF_HOME, HF_TOKEN and HF_HUB_OFFLINE work as for every Hub tool. Raises CheckpointError, and
     ConfigError for a revision of a folder.
     """
     folder = Path(os.path.expanduser(path_or_repo))  # noqa: PTH111 - Path's own raises for an unknown user
@@ -66,10 +69,10 @@ def fetch(path_or_repo: str, revision: str | None = None) -> Source:
         folder = SHIPPED[path_or_repo]
     if folder.is_dir():
         if revision is not None:
-            raise ConfigError(f"{path_or_repo} is a folder; a revision belongs to a hub id.")
+            raise ConfigError(f"{path_or_repo} is a folder, which has no revisions. Leave out the revision.")
         return Source(folder)
     if folder.exists():
-        raise CheckpointError(f"{path_or_repo} is a file; give the folder of a checkpoint.")
+        raise CheckpointError(f"{path_or_repo} is a file. Give the folder of a checkpoint.")
     if path_or_repo.startswith(("/", ".", "~")) or path_or_repo.count("/") != 1:
         raise CheckpointError(
             f"{path_or_repo!r} is neither a folder nor a Hugging Face id such as GSAI-ML/LLaDA-8B-Instruct, nor one of "
@@ -79,7 +82,7 @@ def fetch(path_or_repo: str, revision: str | None = None) -> Source:
 
 
 def from_hub(repo: str, revision: str | None) -> Source:
-    """Return the folder of a Hub id with its small files, and the headers of weights that are not in it."""
+    """Return the source of a Hub id: the folder with its small files, and headers of weights that are not in it."""
     with hub_client(repo, revision) as hub:
         folder = hub.small_files()
         if has_weights(folder):
@@ -92,13 +95,13 @@ def from_hub(repo: str, revision: str | None) -> Source:
 
 
 def fetch_card(repo: str, commit: str) -> Path:
-    """Return the README.md of a Hub id. Raises CheckpointError."""
+    """Return the path of the downloaded README.md of a Hub id. Raises CheckpointError."""
     with hub_client(repo, commit) as hub:
         return hub.snapshot(commit, ["README.md"]) / "README.md"
 
 
 def has_weights(folder: Path) -> bool:
-    """Return whether all weight files are in a folder: those of the index, else those that their names count."""
+    """Return whether all weight files are in a folder, by the index or else by the count in the file names."""
     if not (folder / "config.json").is_file():
         return False
     if (folder / INDEX).is_file():
@@ -110,7 +113,11 @@ def has_weights(folder: Path) -> bool:
 
 @dataclass
 class Hub:
-    """The Hub's client for one revision of a repository. folder: the repository's files in the cache, once known."""
+    """The Hub's client for one revision of a repository.
+
+    patience: seconds to wait for an answer. folder: the repository's files in the cache, None while unknown. bars: the
+    progress bars that are open.
+    """
 
     repo: str
     revision: str | None
@@ -119,17 +126,20 @@ class Hub:
     bars: list[Any] = field(default_factory=list)
 
     def snapshot(self, revision: str | None, patterns: list[str], shown: bool = False) -> Path:
-        """Download the files that match. Return their folder in the cache. shown: with the client's bars."""
+        """Download the files that match `patterns`; return their folder in the cache. shown: show progress bars."""
         from huggingface_hub import snapshot_download
         from huggingface_hub.utils import tqdm
 
         bars = self.bars
 
         class Bar(tqdm):  # type: ignore[misc]
-            """A bar on a terminal only, which leaves nothing there. The client does not close all of its bars."""
+            """A progress bar that only a terminal shows and that is removed at the end.
+
+            `bars` collects all bars, because the client does not close all of them.
+            """
 
             def __init__(self, *args: Any, **kwargs: Any):
-                # None: shown on a terminal.
+                # None shows the bar on a terminal only.
                 disable = kwargs.get("disable") if shown else True
                 super().__init__(*args, **kwargs | {"disable": disable, "leave": False})
                 bars.append(self)
@@ -140,7 +150,7 @@ class Hub:
         return Path(folder)
 
     def small_files(self) -> Path:
-        """Return the folder with all small files, or, without a connection, with those that some tool has cached."""
+        """Return the folder with the small files. Without a connection these are the files in the cache."""
         from huggingface_hub.errors import LocalEntryNotFoundError
 
         try:
@@ -149,7 +159,7 @@ class Hub:
             cached = getattr(error, "snapshot_path", None)
             if cached is None:
                 raise
-            # The client misses files that nothing here may need. Whether the rest suffices is seen when it is read.
+            # The missing files may be unnecessary. Later reads fail if a necessary file is missing.
             self.folder = Path(cached)
             if not has_weights(self.folder):
                 raise
@@ -159,11 +169,11 @@ class Hub:
         """Return the names of all files of a commit."""
         from huggingface_hub import HfApi
 
-        found = HfApi().model_info(self.repo, revision=commit, timeout=self.patience).siblings
-        return sorted(file.rfilename for file in found or [])
+        files = HfApi().model_info(self.repo, revision=commit, timeout=self.patience).siblings
+        return sorted(file.rfilename for file in files or [])
 
     def header(self, commit: str, name: str) -> tuple[dict[str, Tensor], int]:
-        """Return the tensors of a weight file on the Hub, and its bytes. Raises CheckpointError if it is damaged."""
+        """Return the tensors of a weight file on the Hub, and its size in bytes. Raises CheckpointError if damaged."""
         content, size = self.part(commit, name, 0, FIRST_BYTES)
         end = 8 + int.from_bytes(content[:8], "little")
         if len(content) < end <= size:
@@ -187,7 +197,7 @@ class Hub:
         size = answer.headers.get("Content-Range", "").rpartition("/")[2]
         if not size.isdecimal():
             raise CheckpointError(
-                f"The answer to a request for a part of {name} of {self.repo} is not that part, as if it did not come "
+                f"The answer to a request for a part of {name} of {self.repo} is not that part, so it is probably not "
                 "from the Hub. Check the network and HF_ENDPOINT, then try again."
             )
         return answer.content, int(size)
@@ -195,12 +205,12 @@ class Hub:
 
 @contextmanager
 def hub_client(repo: str, revision: str | None) -> Iterator[Hub]:
-    """Give the Hub's client for a repository. Its bars are closed at the end, and each error is one sentence."""
-    # Imported here because the Hub's client takes longer to import than the rest of the command line together.
+    """Yield the Hub's client for a repository, close its bars at the end, and turn every error into CheckpointError."""
+    # Imported here because the Hub's client takes longer to import than the rest of the command line.
     from huggingface_hub import constants
     from huggingface_hub.utils import logging
 
-    # The client logs a line for each retry, and the error says the same at the end.
+    # The client logs each retry. The error at the end gives the same information.
     verbosity = logging.get_verbosity()
     if "HF_HUB_VERBOSITY" not in os.environ:
         logging.set_verbosity_error()
@@ -215,16 +225,16 @@ def hub_client(repo: str, revision: str | None) -> Iterator[Hub]:
         raise CheckpointError(sentence(error, hub)) from error
     finally:
         logging.set_verbosity(verbosity)
-        # The last to close must be the top one: only it puts the cursor back to the start of the line.
+        # The top bar must be closed last, because only it moves the cursor back to the start of the line.
         for bar in reversed(hub.bars):
             bar.close()
 
 
 @contextmanager
 def answers_within(patience: float) -> Iterator[None]:
-    """Raise TimeoutError from a request after `patience` seconds without an answer, however often the client retries.
+    """Raise TimeoutError from a request after `patience` seconds without an answer, including all retries.
 
-    The client itself waits for ever in some requests, and retries others for minutes.
+    By itself, the client waits without limit for some requests and retries others for minutes.
     """
     from huggingface_hub.utils import get_session
 
@@ -251,7 +261,7 @@ def answers_within(patience: float) -> Iterator[None]:
 
 
 def sentence(error: Exception, hub: Hub) -> str:
-    """Return what went wrong with the Hub, and what to do."""
+    """Return the message for an error of the Hub, with what the user can do."""
     from huggingface_hub import constants
 
     repo, causes = hub.repo, list(chain(error))
@@ -261,15 +271,15 @@ def sentence(error: Exception, hub: Hub) -> str:
     status, wait = http_status(causes)
     numbers = {cause.errno for cause in causes if isinstance(cause, OSError)}
     if "HFValidationError" in kinds:
-        return f"There is no folder {repo}, and it is no valid hub id."
+        return f"{repo!r} is neither a folder nor a valid Hugging Face id such as GSAI-ML/LLaDA-8B-Instruct."
     if "GatedRepoError" in kinds:
         return f"{repo} is gated. Accept its terms on its page on the Hub, then log in with `hf auth login`."
     if "RevisionNotFoundError" in kinds:
         return f"{repo} has no revision {hub.revision!r} on the Hub. Use a branch, a tag or a commit of this model."
     if "RepositoryNotFoundError" in kinds or status in (401, 403):
         return (
-            f"There is no folder {repo}, and no model of that name on the Hub that you may read. Check the name, or "
-            "log in with `hf auth login` if the model is private."
+            f"{repo} is neither a folder nor a model on the Hub that you may read. Check the name, or log in with "
+            "`hf auth login` if the model is private."
         )
     if "OfflineModeIsEnabled" in kinds:
         return f"{state}, and HF_HUB_OFFLINE is set. Unset HF_HUB_OFFLINE to download it."
@@ -289,7 +299,7 @@ def sentence(error: Exception, hub: Hub) -> str:
             "HF_HOME to another folder."
         )
     if {errno.ENOENT, errno.ENOTDIR} & numbers:
-        return f"The cache {constants.HF_HUB_CACHE} cannot be made. Set HF_HOME to another folder."
+        return f"The cache {constants.HF_HUB_CACHE} cannot be created. Set HF_HOME to another folder."
     if "Timeout" in kinds:
         return (
             f"{state}, and the Hub does not answer within {hub.patience:g} s. Check the network, then try again; "
@@ -299,7 +309,7 @@ def sentence(error: Exception, hub: Hub) -> str:
         return f"{state}, and the Hub cannot be reached. Check the network, then try again; complete files are kept."
     if re.search("JSONDecodeError|KeyError|TypeError", kinds):
         return (
-            f"The answer about {repo} cannot be read, as if it did not come from the Hub. Check the network and "
+            f"The answer about {repo} cannot be read, so it is probably not from the Hub. Check the network and "
             "HF_ENDPOINT, then try again."
         )
     reason = str(error).splitlines()[0].rstrip(".: ") if str(error) else type(error).__name__
@@ -307,14 +317,14 @@ def sentence(error: Exception, hub: Hub) -> str:
 
 
 def chain(error: BaseException | None) -> Iterator[BaseException]:
-    """Give an error and those that it comes from."""
+    """Yield an error and the errors that caused it."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
 
 
 def http_status(causes: list[BaseException]) -> tuple[int, str]:
-    """Return the status of the Hub's answer, 0 without one, and the seconds to wait that it names, if any."""
+    """Return the HTTP status of the Hub's answer, 0 without one, and the seconds to wait, empty if unknown."""
     for cause in causes:
         answer: Any = getattr(cause, "response", None)
         if isinstance(status := getattr(answer, "status_code", None), int):

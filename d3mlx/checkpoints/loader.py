@@ -1,4 +1,4 @@
-"""Checkpoints: a local folder or a hub id becomes a model and a tokenizer."""
+"""Loading of a model and its tokenizer from a local folder or a Hub id."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from d3mlx.errors import CheckpointError, MemoryLimitError
 from d3mlx.models import DiffusionModel, get_model_classes
 
 EMBEDDED = str(SHIPPED["embedded"])
-"""The demonstration model that ships with the package."""
+"""Folder of the bundled demonstration model."""
 
 TEACHER = str(SHIPPED["teacher"])
-"""The model that the demonstration model is distilled from."""
+"""Folder of the model that the demonstration model is distilled from."""
 
 PAIRS = str(SHIPPED["pairs"])
-"""The teacher, trained on for two problems at once."""
+"""Folder of a model trained further from the teacher, on two problems per prompt."""
 
 DTYPES = {"F32": mx.float32, "F16": mx.float16, "BF16": mx.bfloat16, "U32": mx.uint32, "U8": mx.uint8}
-"""Dtypes of the tensors that `check_keys` lets pass."""
+"""MLX dtypes of the safetensors dtypes that `check_keys` accepts."""
 
 
 def load(
@@ -37,11 +37,11 @@ def load(
     lazy: bool = False,
     revision: str | None = None,
 ) -> tuple[DiffusionModel, Any]:
-    """Model and tokenizer of a checkpoint, as mlx-lm's `load` gives them.
+    """Return the model and the tokenizer of a checkpoint, as mlx-lm's `load` does.
 
-    path_or_repo: a folder, a hub id that is downloaded once, or embedded, teacher or pairs, which ship. adapter_path: a
-    folder of adapters of mlx-lm or PEFT. lazy: leave the weights on disk until they are used. revision: branch,
-    tag or commit on the hub. Raises CheckpointError, MemoryLimitError, and ConfigError for a revision of a folder.
+    path_or_repo: a folder, a Hub id (downloaded once), or a bundled model: embedded, teacher or pairs. adapter_path: a
+    folder of adapters of mlx-lm or PEFT. lazy: leave the weights on disk until they are used. revision: branch, tag or
+    commit on the Hub. Raises CheckpointError, MemoryLimitError, and ConfigError for a revision of a folder.
     """
     checkpoint = open_checkpoint(fetch(str(path_or_repo), revision))
     get_weights(checkpoint, lazy)
@@ -54,7 +54,7 @@ def load(
 def get_weights(checkpoint: Checkpoint, lazy: bool = False) -> None:
     """Download the weights that are still on the Hub, after all checks.
 
-    lazy: do not check the memory. Raises MemoryLimitError, and CheckpointError.
+    lazy: do not check the memory. Raises MemoryLimitError and CheckpointError.
     """
     if not lazy:
         refuse_if_too_big(checkpoint)
@@ -64,7 +64,7 @@ def get_weights(checkpoint: Checkpoint, lazy: bool = False) -> None:
 
 
 def load_weights(checkpoint: Checkpoint, lazy: bool = False) -> Any:
-    """The model with its weights, ready to run."""
+    """Return the model with its weights. Raises CheckpointError."""
     model: Any = lazy_model(checkpoint)
     if mx.default_device() == mx.Device(mx.cpu) and get_total_parameters(model) < SMALL:
         model = in_float32(model)
@@ -75,7 +75,7 @@ def load_weights(checkpoint: Checkpoint, lazy: bool = False) -> Any:
 
 
 def lazy_model(checkpoint: Checkpoint) -> Any:
-    """The model as stored; its arrays are read when they are used. Raises CheckpointError."""
+    """Return the model as stored, with arrays that are read when they are used. Raises CheckpointError."""
     checkpoint.check_keys()
     checkpoint.source.download()
     try:
@@ -87,10 +87,7 @@ def lazy_model(checkpoint: Checkpoint) -> Any:
 
 
 def hollow_model(checkpoint: Checkpoint) -> Any:
-    """The model as stored, with arrays that are never computed in place of its weights, which need not be there.
-
-    Raises CheckpointError.
-    """
+    """Return the model with lazy zeros as weights. Only the headers must be downloaded. Raises CheckpointError."""
     checkpoint.check_keys()
     kind, _ = get_model_classes(checkpoint.config)
     model: Any = kind(checkpoint.args)
@@ -107,40 +104,40 @@ def hollow_model(checkpoint: Checkpoint) -> Any:
 
 
 def in_float32(model: nn.Module) -> nn.Module:
-    """The model in float32: on MLX's CPU backend quantized and half-precision products are tens of times slower."""
+    """Return the model in float32, because MLX's CPU backend multiplies other dtypes tens of times slower."""
     model = dequantize_model(model)
     model.set_dtype(mx.float32)
     return model
 
 
 def one_line(error: Exception) -> str:
-    """The message of an error of mlx-lm, which may spread over lines."""
+    """Return the message of an mlx-lm error in one line."""
     return " ".join(str(error.args[0] if error.args else error).split())
 
 
 def keep_in_memory() -> None:
-    """Let Metal wire weights, as mlx-lm does: otherwise the system pages those of a large model in and out."""
+    """Allow Metal to wire weights, as mlx-lm does. Otherwise the system pages those of a large model in and out."""
     recommended = mx.device_info().get("max_recommended_working_set_size")
     if recommended:
         mx.set_wired_limit(int(recommended))
 
 
 def refuse_if_too_big(checkpoint: Checkpoint) -> None:
-    """Raise MemoryLimitError if the weights alone exceed what this machine can hold."""
+    """Raise MemoryLimitError if the weights alone exceed the memory limit."""
     limit = memory_limit()
     needed = checkpoint.bytes_to_load(in_float32=mx.default_device() == mx.Device(mx.cpu))
     if needed <= limit:
         return
     bits = int(limit * 8 / checkpoint.parameters)
     fitting = next((size for size in (8, 6, 5, 4, 3, 2) if size + 0.5 <= bits), None)
-    advice = f"a version of at most {fitting} bits would fit" if fitting else "no quantized version of it would fit"
+    advice = f"Use a version with at most {fitting} bits" if fitting else "No quantized version of it would fit"
     raise MemoryLimitError(
-        f"The weights need {needed / 1e9:.1f} GB and this machine can give {limit / 1e9:.1f} GB; {advice}."
+        f"The weights need {needed / 1e9:.1f} GB, but this machine has only {limit / 1e9:.1f} GB for them. {advice}."
     )
 
 
 def memory_limit() -> int:
-    """Bytes that weights may take: the GPU's recommended working set, or this machine's memory."""
+    """Return the most bytes for weights: the GPU's recommended working set, or else this machine's memory."""
     info = mx.device_info()
     physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return int(info.get("max_recommended_working_set_size") or physical)
@@ -152,6 +149,6 @@ def nbytes(model: Any) -> int:
 
 
 def compute_dtype(model: Any) -> mx.Dtype:
-    """Return the dtype of a model's activations, which its norms have too."""
+    """Return the dtype of a model's activations, which is that of its norms."""
     norms = [value for name, value in tree_flatten(model.parameters()) if name.endswith("norm.weight")]
     return norms[-1].dtype

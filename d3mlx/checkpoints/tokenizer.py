@@ -1,7 +1,8 @@
-"""Tokenizers of LLaDA and Dream folders, loaded without running code that lies in the folder.
+"""Tokenizers of LLaDA and Dream folders, loaded without running code of the folder.
 
-LLaDA's is a plain fast tokenizer, but config.json's `auto_map` makes the usual loaders ask whether to trust it. Dream's
-`DreamTokenizer` is Qwen2's byte-level BPE under another name. Both are named here, so nobody is asked.
+LLaDA has a plain fast tokenizer, but config.json's `auto_map` makes the usual loaders ask whether to trust remote code.
+Dream's `DreamTokenizer` is Qwen2's byte-level BPE with another name. This module names the classes, so no question is
+asked.
 """
 
 from __future__ import annotations
@@ -22,12 +23,12 @@ FILES = (
     "tokenizer_config.json",
     "vocab.json",
 )
-"""What a tokenizer is loaded from."""
+"""Files of a tokenizer."""
 
 
 def load_tokenizer(checkpoint: Checkpoint) -> Any:
-    """mlx-lm's TokenizerWrapper around the folder's tokenizer. Raises CheckpointError."""
-    # Imported here because transformers takes seconds to import, and ids need no tokenizer.
+    """Return mlx-lm's TokenizerWrapper around the folder's tokenizer. Raises CheckpointError."""
+    # Imported here because transformers takes seconds to import, and prompts of token ids need no tokenizer.
     from mlx_lm.tokenizer_utils import BPEStreamingDetokenizer, NaiveStreamingDetokenizer, TokenizerWrapper
     from tokenizers import decoders
 
@@ -37,12 +38,12 @@ def load_tokenizer(checkpoint: Checkpoint) -> Any:
     known = inner.get_vocab()
     if inner.chat_template is None and turn_end in known:
         inner.chat_template = traits.template
-    # The published folders name only a few of their special tokens; none of the others is text either.
+    # Published folders list only a few of their special tokens. The other special tokens are not text either.
     special = [token.content for token in inner.added_tokens_decoder.values() if token.special]
     inner.add_special_tokens({"extra_special_tokens": special})
     in_bytes = isinstance(inner.backend_tokenizer.decoder, decoders.ByteLevel)
     stream = BPEStreamingDetokenizer if in_bytes else NaiveStreamingDetokenizer
-    # What pads an answer comes after its end, and some models (DiffuCoder) end an answer with nothing else.
+    # Padding comes after the end of an answer, and some models (DiffuCoder) end an answer only with padding.
     special_ids, mask_id = set(inner.all_special_ids), checkpoint.args.mask_token_id
     pads = [token for token in (inner.pad_token_id, checkpoint.args.pad_token_id) if token in special_ids - {mask_id}]
     return TokenizerWrapper(inner, stream, eos_token_ids=configured_end_ids(checkpoint, known.get(turn_end), *pads))
@@ -58,18 +59,18 @@ def plain_tokenizer(checkpoint: Checkpoint) -> Any:
     elif {"vocab.json", "merges.txt"} <= names:
         kind = Qwen2Tokenizer
     else:
-        raise CheckpointError(f"{folder} holds no tokenizer: neither tokenizer.json nor vocab.json and merges.txt.")
+        raise CheckpointError(f"{folder} contains no tokenizer: neither tokenizer.json nor vocab.json and merges.txt.")
     try:
         inner = kind.from_pretrained(str(folder))
     except Exception as error:
-        # The tokenizers library raises bare Exception for a damaged file, and names it only now and then.
+        # The tokenizers library raises bare Exception for a damaged file, often without its name.
         for name in sorted(names & {*FILES}):
             refuse_pointer(folder / name, (folder / name).read_bytes())
             if name.endswith(".json"):
                 read_json(folder / name)
         reason = str(error).splitlines()[0].rstrip(".: ") if str(error) else type(error).__name__
         raise CheckpointError(
-            f"The tokenizer in {folder} cannot be loaded: {reason}; download its files again."
+            f"The tokenizer in {folder} cannot be loaded: {reason}. Download its files again."
         ) from error
     if kind is Qwen2Tokenizer:
         check_pieces(folder, inner)
@@ -77,9 +78,9 @@ def plain_tokenizer(checkpoint: Checkpoint) -> Any:
 
 
 def check_pieces(folder: Path, inner: Any) -> None:
-    """Raise CheckpointError if vocab.json lacks a byte, or merges.txt is empty and pieces of several bytes need it.
+    """Raise CheckpointError if vocab.json lacks a byte, or if merges.txt is empty although there are longer pieces.
 
-    The library takes such files, and the model would read other tokens than those it was trained on.
+    The library accepts such files, but the model then gets tokens that it was not trained on.
     """
     from tokenizers import pre_tokenizers
 
@@ -91,13 +92,13 @@ def check_pieces(folder: Path, inner: Any) -> None:
         ("merges.txt", joined or max(map(len, pieces), default=1) == 1),
     ):
         if not whole:
-            raise CheckpointError(f"{folder / name} is truncated or damaged; download it again.")
+            raise CheckpointError(f"{folder / name} is truncated or damaged. Download it again.")
 
 
 def configured_end_ids(checkpoint: Checkpoint, *others: int | None) -> list[int]:
     """Return the ids that end an answer: of config.json, then of generation_config.json, then `others`.
 
-    A loaded tokenizer has the same ids, unordered; `d3mlx.api.end_ids` puts those of config.json first again.
+    A loaded tokenizer has the same ids without order; `d3mlx.api.end_ids` puts those of config.json first again.
     """
     entries = [checkpoint.config["eos_token_id"]]
     path = checkpoint.folder / "generation_config.json"

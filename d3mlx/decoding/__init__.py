@@ -1,1 +1,1 @@
-"""Decoders: a schedule, an acceptance rule and a cache policy, each a frozen config with explicit state."""
+"""Decoders. Each is a schedule, an acceptance rule and a cache policy: frozen configs with explicit state."""

@@ -1,8 +1,8 @@
-"""Which eligible positions commit, and to which token.
+"""Acceptance rules, which decide which eligible positions commit and with which token.
 
-An acceptance rule is a frozen config with explicit state: `start(canvas)`, then `rule(candidates, state) -> (record,
-state)`. The record goes to `kernels.accept_blocks`, which applies it to the statistics of the eligible rows on the
-device. A rule never sees the statistics, so it can be tested with a table of made-up numbers.
+A rule is a frozen config with explicit state: `start(canvas)`, then `rule(candidates, state) -> (record, state)`.
+`kernels.accept_blocks` applies the record to the statistics of the eligible rows on the device. A rule never sees the
+statistics, so a test can check it with a table of made-up numbers.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ from d3mlx.kernels.accept_blocks import Rule
 class Candidates:
     """The positions that may commit in a step.
 
-    positions: int32 [N], absolute, ascending, at least one. kind: what the forward is for. committed: number of tokens
-    that the step before committed, 0 before the first. noise: of the request, for rules that draw.
+    positions: int32 [N], absolute, ascending, at least one. active: the active blocks. kind: purpose of the forward.
+    committed: number of tokens that the previous step committed, 0 in the first step. noise: that of the request, for
+    rules that draw.
     """
 
     positions: Ints
@@ -38,9 +39,10 @@ class Candidates:
 
 
 class Acceptance(Protocol):
-    """`filtered_statistics`: the statistics are taken after temperature, top-p and top-k (Dream's own sampler).
+    """An acceptance rule.
 
-    `ends_last`: a row that took an end token is confident of nothing, so it commits last.
+    filtered_statistics: the statistics are computed after temperature, top-p and top-k (Dream's own sampler).
+    ends_last: a row that drew an end token gets the lowest confidence, so it commits last.
     """
 
     @property
@@ -59,25 +61,25 @@ class Acceptance(Protocol):
 
 
 class EndsInOrder:
-    """Rules for which an end token is a token like others."""
+    """Base of rules that treat an end token like any other token."""
 
     ends_last: ClassVar[bool] = False
 
 
 class Stateless(EndsInOrder):
-    """Rules without state."""
+    """Base of rules without state."""
 
     def start(self, canvas: Canvas) -> None:
         return None
 
 
 Measure = Literal["confidence", "random", "margin", "entropy"]
-"""How confident the model is of a position: the probability of its token, nothing at all, the distance to the second
-most likely token, or minus the entropy."""
+"""The confidence of a position: the probability of its token, a random number, the distance from the highest to the
+second highest probability, or minus the entropy."""
 
 
 def most_confident(measure: Measure, count: int, candidates: Candidates) -> Rule:
-    """Return the record of the `count` most confident positions."""
+    """Return the record that commits the `count` most confident positions."""
     noise = candidates.noise.uniform(candidates.positions) if measure == "random" else None
     return Rule(measure, level=math.inf if measure == "entropy" else -math.inf, most=count, noise=noise)
 
@@ -91,35 +93,38 @@ TEMPERATURE = Range("a temperature")
 
 
 def quotas(masks: int, steps: int) -> list[int]:
-    """`masks` spread over `steps`, the remainder going to the first ones (LLaDA, get_num_transfer_tokens)."""
+    """Return `masks` divided among `steps`; the first steps get the remainder (LLaDA, get_num_transfer_tokens)."""
     each, extra = divmod(masks, steps)
     return [each + (i < extra) for i in range(steps)]
 
 
 @dataclass(frozen=True, eq=False)
 class Pace:
-    """Steps shared out to blocks by the positions that they decode. given: bool [L], the flags of the canvas."""
+    """Division of the steps among blocks, in proportion to the positions that they decode.
+
+    per_token: steps per decoded token. given: bool [L], the flags of the canvas.
+    """
 
     per_token: float
     given: Bools
 
     @classmethod
     def of(cls, canvas: Canvas, steps: int | None) -> Pace:
-        """Return the pace of so many steps for the whole answer; None is one per token."""
+        """Return the pace of `steps` for the whole answer; None for one step per token."""
         return cls((steps or canvas.new_tokens) / canvas.new_tokens, canvas.given)
 
     def steps(self, block: Block) -> int:
         """Return the number of steps for a block."""
         decoded = int(np.count_nonzero(~self.given[block.start : block.end]))
-        # The small number undoes the rounding of steps / length, so that 24 / 64 * 16 is 6 and not 7.
+        # The small number cancels the rounding error of steps / length, so that 24 / 64 * 16 is 6 and not 7.
         return max(1, math.ceil(self.per_token * decoded - 1e-9))
 
 
 @dataclass(frozen=True)
 class Quota:
-    """LLaDA's own sampler: a fixed number of tokens each step, the most confident ones (LLaDA paper, remasking).
+    """LLaDA's own sampler: each step commits a fixed number of the most confident tokens (LLaDA paper, remasking).
 
-    `steps` is for the whole answer and is shared out to the blocks by their length; None is one step per token.
+    steps: for the whole answer, divided among the blocks by their length; None for one step per token.
     """
 
     measure: Measure
@@ -132,7 +137,7 @@ class Quota:
             STEPS.check("steps", self.steps)
 
     def start(self, canvas: Canvas) -> tuple[Pace, int, tuple[int, ...]]:
-        """State: the pace, the start of the current block, its remaining quotas."""
+        """Return the state: the pace, the start of the current block, its remaining quotas."""
         return (Pace.of(canvas, self.steps), -1, ())
 
     def rule(self, candidates: Candidates, state: tuple[Pace, int, tuple[int, ...]]) -> tuple[Rule, Any]:
@@ -144,9 +149,9 @@ class Quota:
 
 
 def timesteps(steps: int, eps: float) -> npt.NDArray[np.float32]:
-    """`steps` + 1 times from 1 down to `eps`, rounded as torch.linspace rounds them in float32."""
+    """Return times from 1 down to `eps`, float32 [steps + 1], rounded as torch.linspace rounds them."""
     start, end = np.float32(1), np.float32(eps)
-    # The width is rounded, the product is not: torch counts from either end with a fused multiply-add.
+    # The width is rounded, the product is not: torch counts from both ends with a fused multiply-add.
     width = np.float64((end - start) / np.float32(steps))
     i = np.arange(steps + 1)
     return np.where(i < (steps + 1) // 2, start + width * i, end - width * (steps - i)).astype(np.float32)
@@ -156,9 +161,9 @@ def timesteps(steps: int, eps: float) -> npt.NDArray[np.float32]:
 class DreamSchedule(EndsInOrder):
     """Dream's own sampler: the number of tokens follows the noise schedule, and may be 0 (Dream paper, sampling).
 
-    `steps` is for the whole answer (None: one per token) and `eps` the last time. With `alg_temp` above 0 the positions
-    are drawn in proportion to softmax(confidence / alg_temp) instead of taken in order. `first_step` is the number of a
-    block's first step: 1 where the block's opening pass (`FirstPosition`) was step 0.
+    steps: for the whole answer; None for one step per token. eps: final time, between 0 and 1. alg_temp: above 0, the
+    positions are drawn in proportion to softmax(confidence / alg_temp) instead of taken in order. first_step: number of
+    a block's first step, 1 if the opening pass of the block (`FirstPosition`) is step 0.
     """
 
     measure: Measure
@@ -175,7 +180,7 @@ class DreamSchedule(EndsInOrder):
         TEMPERATURE.check("alg-temp", self.alg_temp)
 
     def start(self, canvas: Canvas) -> tuple[Pace, int, int]:
-        """State: the pace, the start of the current block, its step number."""
+        """Return the state: the pace, the start of the current block, its step number."""
         return (Pace.of(canvas, self.steps), -1, 0)
 
     def rule(self, candidates: Candidates, state: tuple[Pace, int, int]) -> tuple[Rule, Any]:
@@ -186,7 +191,7 @@ class DreamSchedule(EndsInOrder):
         rule = most_confident(self.measure, self.count(i, pace.steps(block), len(candidates.positions)), candidates)
         rule = rule._replace(progress=False)
         if self.alg_temp > 0:
-            # The largest of log-probability plus Gumbel noise are draws without replacement.
+            # The largest sums of log-probability and Gumbel noise are draws without replacement.
             drawn = -np.log(-np.log(candidates.noise.uniform(candidates.positions)))
             rule = rule._replace(noise=drawn, heat=self.alg_temp)
         return rule, (pace, opened, i + 1)
@@ -201,7 +206,10 @@ class DreamSchedule(EndsInOrder):
 
 @dataclass(frozen=True)
 class DreamOrigin(EndsInOrder):
-    """Dream's "origin": every masked position commits by the toss of a coin that the noise schedule weights."""
+    """Dream's "origin": each masked position commits with a probability that follows the noise schedule.
+
+    steps, eps: as for `DreamSchedule`.
+    """
 
     steps: int | None
     eps: float
@@ -213,7 +221,7 @@ class DreamOrigin(EndsInOrder):
         TIME.check("eps", self.eps)
 
     def start(self, canvas: Canvas) -> tuple[int, int]:
-        """State: number of steps, step number."""
+        """Return the state: number of steps, step number."""
         return (self.steps or canvas.new_tokens, 0)
 
     def rule(self, candidates: Candidates, state: tuple[int, int]) -> tuple[Rule, Any]:
@@ -221,13 +229,16 @@ class DreamOrigin(EndsInOrder):
         t = timesteps(steps, self.eps)
         chance = np.float32(1) if i >= steps - 1 else np.float32(1) - t[i + 1] / t[i]
         drawn = candidates.noise.uniform(np.arange(len(candidates.positions)))
-        # A draw below the chance passes: its negative lies above the level.
+        # A draw below the chance passes: its negative is above the level.
         return Rule("random", float(-chance), inclusive=False, progress=False, noise=-drawn), (steps, i + 1)
 
 
 @dataclass(frozen=True)
 class CarryQuota(EndsInOrder):
-    """Fast-dLLM on Dream without a cache: a quota per step; rejected tokens are added to the next step's quota."""
+    """Fast-dLLM on Dream without a cache: a quota per step. Rejected tokens are added to the next step's quota.
+
+    threshold: lowest probability that passes. steps: for the whole answer; None for one step per token.
+    """
 
     threshold: float
     steps: int | None = None
@@ -239,7 +250,7 @@ class CarryQuota(EndsInOrder):
             STEPS.check("steps", self.steps)
 
     def start(self, canvas: Canvas) -> tuple[int, int, int, int]:
-        """State: quota, number of steps, step number, tokens that the last step could commit at most."""
+        """Return the state: quota, number of steps, step number, most tokens that the last step could commit."""
         steps = min(self.steps or canvas.new_tokens, canvas.new_tokens)
         return (math.ceil(canvas.new_tokens / steps), steps, 0, 0)
 
@@ -256,7 +267,7 @@ class CarryQuota(EndsInOrder):
 
 @dataclass(frozen=True)
 class Confidence(Stateless):
-    """Fast-dLLM's parallel decoding: every position with probability >= `threshold`, and always the best one."""
+    """Fast-dLLM's parallel decoding: commit each position with probability >= `threshold`, and always the best one."""
 
     threshold: float
     filtered_statistics: bool = False
@@ -270,7 +281,7 @@ class Confidence(Stateless):
 
 @dataclass(frozen=True)
 class Factor(Stateless):
-    """Fast-dLLM's factor rule: the n surest positions together, n the largest with (n + 1)(1 - p_n) <= factor."""
+    """Fast-dLLM's factor rule: commit the n most confident positions, n the largest with (n + 1)(1 - p_n) <= factor."""
 
     factor: float
     filtered_statistics: bool = False
@@ -284,11 +295,11 @@ class Factor(Stateless):
 
 @dataclass(frozen=True)
 class Entropy(Stateless):
-    """d3LLM's rule: every position with entropy below `threshold` nats, and progress in the first full block.
+    """d3LLM's rule: commit each position with entropy below `threshold` nats, and force progress in a full block.
 
-    The differences between the published families are data. LLaDA counts a tie as a pass (`inclusive`), always takes
-    the lowest entropy of all wherever it is (`best_always`), and forces progress with the most likely token. Dream
-    forces it with the drawn one (`force_likeliest` is False).
+    The fields are the differences between the published families. inclusive: an entropy equal to the threshold passes
+    (LLaDA). best_always: the lowest entropy of all blocks always passes (LLaDA). force_likeliest: forced progress takes
+    the most likely token (LLaDA) instead of the drawn one (Dream).
     """
 
     threshold: float
@@ -307,7 +318,7 @@ class Entropy(Stateless):
 
 @dataclass(frozen=True)
 class FirstPosition(EndsInOrder):
-    """Fast-dLLM on Dream with a cache: a block's full pass commits its first position only, then `inner` decides."""
+    """Fast-dLLM on Dream with a cache: a block's full pass commits only its first position, then `inner` decides."""
 
     inner: Acceptance
 

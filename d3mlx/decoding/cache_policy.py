@@ -1,8 +1,8 @@
-"""Which positions a step computes; every other position is read from the cache.
+"""Cache policies, which choose the positions that a step computes. Other positions are read from the cache.
 
 A cache policy is a frozen config with explicit state: `start(canvas, cache)`, then `step(canvas, active, cache,
-state) -> (plan, state)`. All published caches are a choice of rows over one positional cache: a position that a plan
-leaves out keeps the keys and values that an earlier forward gave it. A request may start with a cache that contains its
+state) -> (plan, state)`. Every published cache is a choice of rows over the same positional cache: a position that is
+not in the plan keeps its keys and values from an earlier forward. A request may start with a cache that contains its
 first `cache.length` positions; its first forward then starts there.
 """
 
@@ -19,12 +19,12 @@ from d3mlx.decoding.options import Range
 from d3mlx.decoding.schedule import ActiveBlocks, Block
 
 Kind = Literal["first", "step", "refresh", "prefill", "commit"]
-"""What a forward is for: the full pass that opens a block, a step, a full pass for the sake of the cache; or only keys
-and values, of given tokens or of a finished block, with nothing to decide."""
+"""Purpose of a forward: the full pass that opens a block, a step, or a full pass that renews the cache. The last two
+only compute keys and values, of given tokens or of a finished block, and commit nothing."""
 
 
 LONG = 1_000_000
-"""Steps that no answer takes."""
+"""More steps than any answer takes."""
 
 DELAY = Range("a number of steps")
 INTERVAL = Range("a number of steps", 1)
@@ -36,10 +36,10 @@ MULTIPLE = Range("a number of rows", 1)
 
 @dataclass(frozen=True)
 class Plan:
-    """The rows of one forward: ascending absolute positions, int32 [R], at least one.
+    """The rows of one forward.
 
-    length: the rows attend to positions below it that were computed before or now; None for the active part of the
-    canvas.
+    positions: int32 [R], absolute, ascending, at least one. length: the rows attend to all positions below it; None for
+    the active length of the canvas.
     """
 
     positions: Ints
@@ -48,17 +48,17 @@ class Plan:
 
     @property
     def decides(self) -> bool:
-        """Whether masked positions may commit."""
+        """Return whether masked positions may commit."""
         return self.kind not in ("prefill", "commit")
 
 
 def consecutive(start: int, end: int, kind: Kind = "step") -> Plan:
-    """Return the plan that computes every position from `start` to below `end`."""
+    """Return the plan that computes the positions [start, end)."""
     return Plan(np.arange(start, end, dtype=np.int32), kind)
 
 
 class CachePolicy(Protocol):
-    """`cached`: some step reads positions it does not compute."""
+    """A cache policy. cached: whether some step reads positions that it does not compute."""
 
     @property
     def cached(self) -> bool: ...
@@ -68,13 +68,13 @@ class CachePolicy(Protocol):
         ...
 
     def step(self, canvas: Canvas, active: ActiveBlocks, cache: KVCache, state: Any) -> tuple[Plan, Any]:
-        """Return the rows of the next forward and the next state."""
+        """Return the plan of the next forward and the next state."""
         ...
 
 
 @dataclass(frozen=True)
 class NoCache:
-    """Every position, every step; exact."""
+    """No cache: every step computes every position, which is exact."""
 
     cached: ClassVar[bool] = False
 
@@ -87,8 +87,11 @@ class NoCache:
 
 @dataclass(frozen=True)
 class Opened:
-    """base: where a full pass starts, after what the cache contained at first. block: start of the block that the last
-    full pass opened, -1 before the first."""
+    """State of the prefix and dual caches.
+
+    base: start of full passes, the length of the initial cache. block: start of the block that the last full pass
+    opened, -1 before the first pass.
+    """
 
     base: int
     block: int = -1
@@ -96,7 +99,7 @@ class Opened:
 
 @dataclass(frozen=True)
 class PrefixCache:
-    """Fast-dLLM's prefix cache: a full pass opens a block, then steps compute from its start to the end."""
+    """Fast-dLLM's prefix cache: a full pass opens a block, then steps compute from the block to the end."""
 
     cached: ClassVar[bool] = True
 
@@ -110,13 +113,13 @@ class PrefixCache:
         return consecutive(block.start, self.end(canvas, block)), state
 
     def end(self, canvas: Canvas, block: Block) -> int:
-        """Return the end of the rows of a step within a block."""
+        """Return the end of the rows of a step in a block."""
         return canvas.active_length
 
 
 @dataclass(frozen=True)
 class DualCache(PrefixCache):
-    """Fast-dLLM's dual cache: a full pass opens a block, then steps compute the block alone."""
+    """Fast-dLLM's dual cache: a full pass opens a block, then steps compute only the block."""
 
     def end(self, canvas: Canvas, block: Block) -> int:
         return block.end
@@ -124,11 +127,11 @@ class DualCache(PrefixCache):
 
 @dataclass(frozen=True)
 class Stamps:
-    """SelectiveState of the delayed cache.
+    """State of the delayed cache.
 
-    step: forwards so far. base: where a full pass starts, after what the cache contained at first. cached: length of
-    the prefix that is no longer recomputed. written: whether any is. done_at: for the prompt and each block in order,
-    the step at which it was first seen complete.
+    step: forwards so far. base: start of full passes, the length of the initial cache. cached: length of the prefix
+    that is no longer recomputed. written: whether this request has cached a prefix. done_at: for the prompt and each
+    block in order, the step at which it was first complete.
     """
 
     step: int
@@ -140,10 +143,10 @@ class Stamps:
 
 @dataclass(frozen=True)
 class DelayedCache:
-    """d3LLM's cache: a block's K/V settle for `delay` steps after it is complete, then join the cached prefix.
+    """d3LLM's cache: a block joins the cached prefix `delay` steps after it is complete.
 
-    While a block settles, and every `refresh_interval` steps, the whole sequence is recomputed. `one_at_a_time` (LLaDA)
-    starts the clock of a block only when the one before it is cached; otherwise (Dream) several settle together.
+    While a complete block waits, and every `refresh_interval` steps, the whole sequence is recomputed. one_at_a_time:
+    the delay of a block begins when the block before it is cached (LLaDA); otherwise blocks wait together (Dream).
     """
 
     delay: int
@@ -188,17 +191,17 @@ class DelayedCache:
 
 
 def within(marked: Bools, distance: int) -> Bools:
-    """Return bool [L], True at most `distance` positions from a position where `marked` bool [L] is True."""
+    """Return bool [L], True within `distance` positions of a position where `marked` bool [L] is True."""
     reach = min(distance, len(marked))
     before = np.cumsum(np.pad(marked, (reach + 1, reach)), dtype=np.int32)
     return before[2 * reach + 1 :] > before[: len(marked)]
 
 
 def with_oldest(needed: Bools, written: Ints, count: int) -> Ints:
-    """Return `count` ascending positions, int32: the needed ones, then those that were computed longest ago.
+    """Return `count` ascending positions, int32: all needed positions, and of the others those computed longest ago.
 
-    needed: bool [L], True at most `count` times. written: int32 [L], the forward that computed each position last. Of
-    equally old positions the lower ones come first.
+    needed: bool [L], True at most `count` times. written: int32 [L], number of the forward that last computed each
+    position. If two positions are equally old, the lower one is taken first.
     """
     length = len(needed)
     order = np.where(needed, -1, written).astype(np.int64) * length + np.arange(length)
@@ -209,10 +212,10 @@ def with_oldest(needed: Bools, written: Ints, count: int) -> Ints:
 
 @dataclass(frozen=True)
 class SelectiveState:
-    """SelectiveState of a selective cache.
+    """State of the selective cache.
 
-    step: forwards so far. masked: bool [L], before the last forward. committed_at: int32 [L], the step before which a
-    position got its token, far in the past for given ones.
+    step: forwards so far. masked: bool [L], the masked positions before the last forward. committed_at: int32 [L], the
+    first step that sees the token of a position; -LONG for given positions.
     """
 
     step: int
@@ -222,14 +225,15 @@ class SelectiveState:
 
 @dataclass(frozen=True)
 class SelectiveCache:
-    """The rows that a step cannot do without: after one pass over everything, the masked positions of active blocks,
-    the positions that were committed in the last `recent` steps, whose K/V still describe a mask token, and the tokens
-    at most `near` positions from one of those, whose K/V still describe a token near a mask.
+    """The selective cache: after one pass over all positions, a step computes only the rows that it can change.
 
-    Everything else, the far suffix of masks included, is read from the cache. `source` is 1 for Dream, whose prediction
-    for a position comes from the row before it: that row is computed too. Row counts are rounded up to a multiple of
-    `multiple`, so that few shapes exist, and filled with the rows computed longest ago. `refresh_interval`: everything
-    is computed every so many steps; 0 for never.
+    These are the masked positions of active blocks; the positions committed in the last `recent` steps, whose keys and
+    values still describe a mask; and the tokens within `near` positions of those, whose keys and values still describe
+    a token near a mask. All other positions, including the later masks, are read from the cache.
+
+    multiple: row counts are rounded up to a multiple of it, so that few shapes exist, and filled with the rows computed
+    longest ago. refresh_interval: steps between two passes over all positions; 0 for never. source: how many rows
+    before a position its prediction is read from; that row is computed too (1 for Dream).
     """
 
     recent: int
@@ -267,12 +271,12 @@ class SelectiveCache:
     def needed(self, canvas: Canvas, active: ActiveBlocks, since: Ints) -> Bools:
         """Return bool [L], True at the positions to compute.
 
-        since: int32 [L], steps since the token of each position could first be computed; large for positions that were
-        given or are still masked.
+        since: int32 [L], steps since the token of each position was first seen; large for positions that were given or
+        are still masked.
         """
         needed = since < self.recent
         needed |= within(needed, self.near) & ~canvas.masked
-        # What an end token filled behind the last mask comes after every position that can still change.
+        # Positions that an end token filled after the last mask come after every position that can still change.
         last = int(np.flatnonzero(canvas.masked)[-1])
         needed[last:] &= ~canvas.filled[last:]
         eligible = canvas.masked_before(active.end)

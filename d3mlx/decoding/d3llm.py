@@ -15,8 +15,8 @@ from d3mlx.models import traits_of
 from d3mlx.models.traits import Traits
 
 THRESHOLD = "Commit tokens whose entropy is below this many nats."
-BLOCK_ADD = "Share of a block that must be committed before the next block is added."
-ACTIVATION = "Share of a block that must be committed before the next block commits in every step."
+BLOCK_ADD = "Add the next block when this share of a block is committed."
+ACTIVATION = "Commit in every step from the next block when this share of a block is committed."
 
 
 def published_threshold(traits: Traits) -> float:
@@ -39,16 +39,16 @@ class D3LLM(CacheOptions):
     """Commit tokens of low entropy in several blocks at once, with a delayed KV cache."""
 
     cache: Literal["none", "delayed"] | None = option(
-        "What a step reads from the KV cache: nothing, or blocks that have been complete for some steps.",
+        "Read from the KV cache: nothing (none), or blocks that completed some steps ago (delayed).",
         "delayed",
         common=True,
     )
     threshold: float | None = option(THRESHOLD, published_threshold, NATS, common=True)
-    block_size: int | None = option("Tokens in a block.", 32, BLOCK_SIZE, common=True)
+    block_size: int | None = option("Decode in blocks of this many tokens.", 32, BLOCK_SIZE, common=True)
     block_add: float | None = option(BLOCK_ADD, 0.1, SHARE)
     activation: float | None = option(ACTIVATION, 0.95, SHARE)
-    cache_delay: int | None = option("Steps from a block's completion until it is cached.", 2, DELAY)
-    refresh_interval: int | None = option("Steps between two passes over everything.", 10000, INTERVAL)
+    cache_delay: int | None = option("Cache a block this many steps after it is complete.", 2, DELAY)
+    refresh_interval: int | None = option("Recompute all positions once per this many steps.", 10000, INTERVAL)
 
     def build(self, family: str) -> Decoder:
         traits = traits_of(family)
@@ -57,7 +57,7 @@ class D3LLM(CacheOptions):
         rule = entropy_rule(self.threshold, traits)
         if options.cache == "none":
             if self.cache_delay is not None or self.refresh_interval is not None:
-                raise ConfigError("cache-delay and refresh-interval belong to the delayed cache; cache none has none.")
+                raise ConfigError("cache-delay and refresh-interval need the delayed cache. Use cache delayed.")
             return Decoder(schedule, rule, NoCache(), kv=self.kv())
         policy = DelayedCache(options.cache_delay, options.refresh_interval, one_at_a_time=traits.d3llm.one_at_a_time)
         return Decoder(schedule, rule, policy, kv=self.kv())

@@ -30,7 +30,7 @@ class FastDLLM(CacheOptions):
     """Commit every confident token of a block, with a prefix or dual KV cache."""
 
     cache: Literal["none", "prefix", "dual"] | None = option(
-        "What a step reads from the KV cache: nothing, what stands before the block, or all but the block.",
+        "Read from the KV cache: nothing (none), positions before the block (prefix), or all except the block (dual).",
         "dual",
         common=True,
     )
@@ -38,9 +38,9 @@ class FastDLLM(CacheOptions):
     factor: float | None = option(
         "LLaDA: commit by the factor rule instead of a threshold.", None, FACTOR, note="the threshold"
     )
-    block_size: int | None = option("Tokens in a block.", 32, BLOCK_SIZE, common=True)
+    block_size: int | None = option("Decode in blocks of this many tokens.", 32, BLOCK_SIZE, common=True)
     steps: int | None = option(
-        "Dream without a cache: denoising steps for the whole answer.",
+        "Dream without a cache: decode the whole answer in this many steps.",
         None,
         STEPS,
         note="one per new token",
@@ -51,15 +51,15 @@ class FastDLLM(CacheOptions):
         traits = traits_of(family)
         options, kv = self.filled(traits), self.kv()
         if self.threshold is not None and self.factor is not None:
-            raise ConfigError("Give fast-dllm a threshold or a factor, not both.")
+            raise ConfigError("fast-dllm takes a threshold or a factor, not both. Leave out one of them.")
         if traits.carries_quota and self.factor is not None:
-            raise ConfigError("The factor rule is published for LLaDA models only; give Dream a threshold.")
+            raise ConfigError("The factor rule is published only for LLaDA models. Use a threshold for Dream.")
         if traits.carries_quota and options.cache == "none":
             if self.block_size is not None:
-                raise ConfigError("Without a cache, fast-dllm decodes Dream's whole canvas; block-size has no effect.")
+                raise ConfigError("Without a cache, fast-dllm decodes Dream without blocks. Leave out block-size.")
             return Decoder(WholeCanvas(), CarryQuota(options.threshold, self.steps), NoCache(), kv=kv)
         if self.steps is not None:
-            raise ConfigError("fast-dllm takes steps only for Dream with cache none; elsewhere the threshold decides.")
+            raise ConfigError("fast-dllm takes steps only for Dream with cache none. Leave out steps.")
         rule: Acceptance = Confidence(options.threshold) if self.factor is None else Factor(self.factor)
         if traits.carries_quota:
             rule = FirstPosition(Confidence(options.threshold, filtered_statistics=True))

@@ -1,10 +1,10 @@
-"""Options of decoders, each declared once: the command line, error texts and `d3mlx decoders` are made from this.
+"""Options of decoders. The command line, error texts and `d3mlx decoders` are made from these declarations.
 
     @dataclass(frozen=True)
     class Greedy(Options):
         threshold: float | None = option("Commit tokens with at least this probability.", 0.9, PROBABILITY)
 
-A field that is None takes the default of the model's family.
+A field that is None has the default of the model's family.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 
 
 LARGEST = 2**31 - 1
-"""No option is larger: positions and counts are 32-bit numbers."""
+"""Largest value of an option, because positions and counts are 32-bit numbers."""
 
 
 @dataclass(frozen=True)
 class Range:
-    """The numbers that an option can be.
+    """The allowed numbers of an option.
 
-    what: a noun with its article and unit. low, high: both included; neither is if `open`.
+    what: a noun with its article and unit. low, high: bounds, which are included unless `open` is True.
     """
 
     what: str
@@ -45,14 +45,14 @@ class Range:
 
     @property
     def bounds(self) -> str:
-        """The numbers in words."""
+        """Return the bounds in words."""
         low, high = f"{self.low:,}", f"{self.high:,}"
         if self.high == math.inf:
             return f"above {low}" if self.open else f"{low} or more"
         return f"above {low} and below {high}" if self.open else f"{low} to {high}"
 
     def check(self, name: str, value: Any) -> None:
-        """Raise ConfigError if the value of the option `name` is outside."""
+        """Raise ConfigError if the value of the option `name` is out of range."""
         inside = self.low < value < self.high if self.open else self.low <= value <= self.high
         if not inside:
             raise ConfigError(f"{name} must be {self}, not {value}.")
@@ -71,10 +71,10 @@ Default = Any | Callable[[Traits], Any]
 class Option:
     """One option of a decoder.
 
-    help: one sentence. default: a value, or a function from the traits of a family to it; None where `note` says in
-    words what happens then. allowed: the numbers or values that it can be. on_machine: a function from a model's
-    ModelArgs to the default on this machine, for runs that may depend on it. common: shown by `d3mlx generate --help`.
-    name, kind: of the field; kind is int, float or str.
+    help: one sentence. default: a value, or a function from the traits of a family to a value; None if `note` describes
+    the default in words. allowed: the allowed numbers or values. on_machine: a function from a model's ModelArgs to the
+    default on this machine, for runs that may depend on the machine. common: shown by `d3mlx generate --help`. name,
+    kind: name and type of the field; the type is int, float or str.
     """
 
     help: str
@@ -88,7 +88,7 @@ class Option:
 
     @property
     def flag(self) -> str:
-        """The option as the command line spells it, without dashes before it."""
+        """Return the name on the command line, without the two leading dashes."""
         return self.name.replace("_", "-")
 
     def default_for(self, traits: Traits) -> Any:
@@ -96,7 +96,7 @@ class Option:
         return self.default(traits) if callable(self.default) else self.default
 
     def check(self, value: Any) -> None:
-        """Raise ConfigError if the option cannot have this value."""
+        """Raise ConfigError if the value has the wrong type or is not allowed."""
         number = {int: Integral, float: Real, str: str}[self.kind]
         if isinstance(value, bool) or not isinstance(value, number):
             article = {int: "a whole number", float: "a number", str: "a text"}[self.kind]
@@ -118,12 +118,12 @@ def option(
     on_machine: Callable[[Any], Any] | None = None,
     common: bool = False,
 ) -> Any:
-    """Declare a field of `Options`; the arguments are those of `Option`. A Literal type declares its own values."""
+    """Declare a field of `Options`. The arguments are those of `Option`; a Literal type gives `allowed` itself."""
     return field(default=None, metadata={"option": Option(help, default, allowed, note, on_machine, common)})
 
 
 def options_of(kind: type) -> dict[str, Option]:
-    """Return the options of a decoder's class by name, inherited ones last."""
+    """Return the options of a decoder's class by name, inherited options last."""
     hints = get_type_hints(kind)
     options = {}
     own = get_annotations(kind)
@@ -138,13 +138,13 @@ def options_of(kind: type) -> dict[str, Option]:
 
 
 class Options:
-    """A decoder by its options: a frozen dataclass whose fields are all made with `option`.
+    """Base of the options of a decoder: a frozen dataclass whose fields are all made with `option`.
 
-    Raises ConfigError for a value that an option cannot have.
+    Raises ConfigError for a value that is not allowed.
     """
 
     def build(self, family: str) -> Decoder:
-        """Return the decoder for a model family. Raises ConfigError for options that it does not combine."""
+        """Return the decoder for a model family. Raises ConfigError for options that cannot be combined."""
         raise NotImplementedError
 
     def __post_init__(self) -> None:
@@ -153,7 +153,7 @@ class Options:
                 each.check(getattr(self, name))
 
     def filled(self, traits: Traits) -> Any:
-        """Return an object with every option as an attribute: the given value, or the default for a family."""
+        """Return an object with every option as an attribute: the given value, or the family's default."""
         return SimpleNamespace(
             **{
                 name: each.default_for(traits) if getattr(self, name) is None else getattr(self, name)
@@ -162,13 +162,13 @@ class Options:
         )
 
     def on_machine(self, args: Any) -> Self:
-        """Return these options with the defaults that suit this machine and the model of these ModelArgs."""
+        """Return these options with the defaults for this machine and the model with these ModelArgs."""
         not_given = {name: option for name, option in options_of(type(self)).items() if getattr(self, name) is None}
         measured = {name: option.on_machine(args) for name, option in not_given.items() if option.on_machine}
         return type(self)(**measured | self.given())
 
     def on_no_machine(self) -> Self:
-        """Return these options with the same defaults on every machine, written out."""
+        """Return these options with explicit defaults that are the same on every machine."""
         fixed = {name: option.default for name, option in options_of(type(self)).items() if option.on_machine}
         return type(self)(**fixed | self.given())
 

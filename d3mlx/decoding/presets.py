@@ -1,4 +1,4 @@
-"""The decoders by name. A new one is one file with its `Options`, and one line here."""
+"""The decoders by name. To add a decoder, write one file with its `Options` and add one line here."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ PRESETS: dict[str, type[Options]] = {
 
 
 def preset(name: str, **options: Any) -> Options:
-    """Return the decoder called `name` with the given options, None for the default of the model's family.
+    """Return the decoder `name` with the given options; None stands for the default of the model's family.
 
-    Raises ConfigError for a name, an option or a value that does not exist.
+    Raises ConfigError for an unknown name, an unknown option or a value that is not allowed.
     """
     check_choice("decoder", name, tuple(PRESETS))
     known = options_of(PRESETS[name])
     if unknown := [option for option in options if option not in known]:
-        wrong, right = (", ".join(sorted(names)).replace("_", "-") for names in (unknown, known))
-        raise ConfigError(f"Decoder {name} does not take {wrong}; its options are {right}.")
+        wrong, valid = (", ".join(sorted(names)).replace("_", "-") for names in (unknown, known))
+        raise ConfigError(f"Decoder {name} does not take {wrong}. Its options are {valid}.")
     return PRESETS[name](**options)

@@ -1,7 +1,7 @@
-"""Drawing tokens: temperature, top-p, top-k, and noise that depends on nothing but the seed.
+"""Drawing of tokens: temperature, top-p, top-k, and noise that depends only on the seed.
 
-Noise is counter-based (kernels/noise.py), so a seed gives the same text on every machine, whichever rows a decoder
-happens to compute.
+Noise is counter-based (kernels/noise.py): a seed gives the same text on every machine, whichever rows a decoder
+computes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from d3mlx.kernels.noise import MASK32, mixed, mx_const
 from d3mlx.kernels.token_stats import Draw
 
 COLDEST, HOTTEST = 1e-4, 1e4
-"""Temperatures that float32 logits can be divided by."""
+"""Lowest and highest temperature by which float32 logits can be divided."""
 
 BELOW_ONE = 1 - 2.0**-24
 """The highest float32 number below 1."""
@@ -31,12 +31,14 @@ BELOW_ONE = 1 - 2.0**-24
 
 @dataclass(frozen=True)
 class Sampling:
-    """How a committed token is drawn. Temperature 0 takes the most likely one.
+    """Settings for drawing tokens.
 
+    temperature: 0 takes the most likely token; otherwise 1e-4 to 1e4.
     top_p: keep the smallest set of tokens whose probability reaches this share (0 < p <= 1; None for all).
     top_k: keep this many of the most likely tokens (at least 1; None for all).
-    seed: fixes every draw. end_penalty: subtracted from the logits of the model's end token, so that answers get longer
-    (Dream-Coder's eos_penalty; infinity is LLaDA's logits_eos_inf).
+    seed: determines every draw (0 to 2**32 - 1).
+    end_penalty: subtracted from the logits of the end token to get longer answers (0 or more). This is Dream-Coder's
+    eos_penalty; infinity is LLaDA's logits_eos_inf.
     """
 
     temperature: float = 0.0
@@ -57,9 +59,9 @@ class Sampling:
         if self.temperature != 0 and not COLDEST <= self.temperature <= HOTTEST:
             raise ConfigError(f"The temperature must be 0, or from {COLDEST} to {HOTTEST}, not {self.temperature}.")
         if self.top_p is not None and not 0 < self.top_p <= 1:
-            raise ConfigError(f"top-p is a probability above 0 and at most 1, not {self.top_p}.")
+            raise ConfigError(f"top-p must be above 0 and at most 1, not {self.top_p}.")
         if self.top_k is not None and self.top_k < 1:
-            raise ConfigError(f"top-k keeps at least 1 token, not {self.top_k}.")
+            raise ConfigError(f"top-k must be at least 1, not {self.top_k}.")
         if not 0 <= self.seed <= MASK32:
             raise ConfigError(f"The seed must be between 0 and {MASK32}, not {self.seed}.")
         if not self.end_penalty >= 0:
@@ -67,13 +69,13 @@ class Sampling:
 
     @property
     def truncates(self) -> bool:
-        """Whether top-p or top-k drops tokens."""
+        """Return whether top-p or top-k drops tokens."""
         return self.top_k is not None or (self.top_p is not None and self.top_p < 1)
 
     def filtered(self, logits: mx.array, excluded: int = -1) -> mx.array:
-        """Logits [N, V] over the temperature (if above 0), with what top-p and then top-k drop at -inf.
+        """Return logits [N, V], float32, divided by a temperature above 0; -inf for ids that top-p or top-k drops.
 
-        excluded: an id that cannot be drawn (the mask token), so that it must not take the place of one that can.
+        excluded: an id that cannot be drawn (the mask token), so top-p and top-k must not count it.
         """
         x = logits.astype(mx.float32)
         if self.truncates:
@@ -93,9 +95,9 @@ class Sampling:
 
 
 class Noise:
-    """The random numbers of one generation; every draw takes the next call number.
+    """The random numbers of one generation. Every draw has the next call number.
 
-    in_kernels: kernels compute the same bits themselves. A subclass with other bits has to say that they do not.
+    in_kernels: whether the kernels compute the same bits. A subclass with other bits must set it to False.
     """
 
     in_kernels: ClassVar[bool] = True
@@ -105,11 +107,11 @@ class Noise:
         self.call = 0
 
     def bits(self, index: Any, call: int, const: Callable[[int], Any]) -> Any:
-        """32 random bits for each uint32 index of draw number `call`."""
+        """Return 32 random bits for each uint32 index of draw number `call`. const: as for `noise.mixed`."""
         return mixed(index, const(self.seed), const(call), const)
 
     def uniform(self, index: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.float32]:
-        """One number in (0, 1) for each index, on the host."""
+        """Return a float32 number in (0, 1) for each index, on the host."""
         bits = self.bits(index.astype(np.uint32), self.call, np.uint32)
         self.call += 1
         draws = (bits.astype(np.float64) + 0.5) / 2**32
@@ -130,10 +132,9 @@ class Noise:
 
 @dataclass(frozen=True)
 class Drawing:
-    """How the rows of one request get their tokens: its sampling, its noise, and where temperature and truncation
-    apply.
+    """How the rows of one request get their tokens: its sampling and its noise.
 
-    filtered: before the statistics are taken (Dream's own sampler) instead of only for the draw.
+    filtered: temperature and truncation apply before the statistics (Dream's own sampler), not only to the draw.
     """
 
     sampling: Sampling
@@ -142,21 +143,23 @@ class Drawing:
 
     @property
     def changes(self) -> bool:
-        """Whether the statistics are of other logits than the model's."""
+        """Return whether the statistics are of other logits than the model's."""
         return self.filtered and (self.sampling.temperature > 0 or self.sampling.truncates)
 
     @property
     def greedy(self) -> bool:
-        """Whether every row takes the most likely token of the model's own logits."""
+        """Return whether every row takes the most likely token of the model's own logits."""
         return self.sampling.temperature == 0 and not self.changes
 
     def logits(self, logits: mx.array, mask_id: int) -> mx.array:
-        """Return the logits [N, V] whose statistics count; the same array where nothing changes them."""
+        """Return the logits [N, V] to compute statistics of; the same array if nothing changes them."""
         return self.sampling.filtered(logits, mask_id) if self.changes else logits
 
     def choice(self, logits: mx.array, positions: Ints, mask_id: int) -> Draw | mx.array:
-        """Return how tokens are chosen from `logits` [N, V], the result of the method `logits`, at absolute `positions`
-        int32 [N]: a draw inside the kernel, greedy at temperature 0, or scores [N, V]."""
+        """Return how tokens are chosen: a draw inside the kernel (greedy at temperature 0), or scores [N, V].
+
+        logits: [N, V], the result of the method `logits`. positions: int32 [N], absolute.
+        """
         sampling = self.sampling
         if sampling.temperature == 0:
             return Draw.of(positions, 0.0, 0, 0)

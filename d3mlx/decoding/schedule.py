@@ -1,7 +1,7 @@
-"""Which blocks are eligible: the whole canvas, one block after another, or d3LLM's several at once.
+"""Schedules, which choose the eligible blocks: the whole canvas, one block after another, or several (d3LLM).
 
-A schedule is a frozen config that lays the blocks out as a table; `advance` opens and activates them as masks go.
-Masked positions below `ActiveBlocks.end` may commit.
+A schedule is a frozen config that makes a table of blocks. `advance` adds and activates blocks as tokens commit. Masked
+positions below `ActiveBlocks.end` may commit.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from d3mlx.canvas import Canvas, Ints
 from d3mlx.decoding.options import Range
 
 START, END, MASKS, STATE, ADD, FILL = range(6)
-"""Columns of a block table, int32 [G, 6]: the span, its masked positions, the block's state, and two limits.
+"""Columns of a block table, int32 [G, 6]: the span, its number of masks, the block's state, and two limits.
 
-ADD is the most masks with which the block after it is added, FILL the most with which that one becomes full.
+ADD: the next block is added when this block has at most this many masks. FILL: then the next block becomes full.
 """
 
 CLOSED, OPEN, FULL = range(3)
-"""States: not added yet; commits only what passes by itself; must also make progress."""
+"""States of a block: not added yet; commits only tokens that pass the rule; must commit a token in every step."""
 
 BLOCK_SIZE = Range("a number of tokens", 1)
 SHARE = Range("a share of a block", 0, 1)
@@ -30,10 +30,10 @@ AHEAD = Range("a number of blocks", 0, 1_000_000)
 
 @dataclass(frozen=True)
 class Block:
-    """One block as it stands before a forward.
+    """One block before a forward: positions [start, end), with `masks` masked positions.
 
-    `full` blocks ("fully activated" in d3LLM) must make progress in every step; the others commit only what passes the
-    acceptance rule by itself.
+    full: the block must commit a token in every step ("fully activated" in d3LLM). Other blocks commit only tokens that
+    pass the acceptance rule.
     """
 
     start: int
@@ -44,13 +44,13 @@ class Block:
 
 @dataclass(frozen=True)
 class ActiveBlocks:
-    """What one step may touch: the blocks that exist, in order, the last of them ending at `end`."""
+    """The blocks in which a step may commit, in order."""
 
     blocks: tuple[Block, ...]
 
     @classmethod
     def of(cls, table: Ints) -> ActiveBlocks:
-        """Return the blocks that a table [G, 6] has added."""
+        """Return the blocks that are added in a table, int32 [G, 6]."""
         rows = table[: np.count_nonzero(table[:, STATE])].tolist()
         return cls(tuple(Block(start, end, masks, state == FULL) for start, end, masks, state, *_ in rows))
 
@@ -60,12 +60,12 @@ class ActiveBlocks:
 
     @property
     def first_full(self) -> Block:
-        """The first full block with masks: a step that commits nothing else commits here."""
+        """Return the first full block with masks. A step that commits no other token commits one here."""
         return next(block for block in self.blocks if block.full and block.masks)
 
 
 class Schedule(Protocol):
-    """`ahead`: blocks of masks that take part beyond those that were added; None for all there are."""
+    """A schedule. ahead: number of blocks after the added ones whose masks are active; None for all blocks."""
 
     @property
     def ahead(self) -> int | None: ...
@@ -76,9 +76,10 @@ class Schedule(Protocol):
 
 
 def make_block_table(canvas: Canvas, start: int, size: int, add: float = 1, activation: float = 1) -> Ints:
-    """Return the table [G, 6] of blocks of `size` positions from `start` to the end of the canvas.
+    """Return the table, int32 [G, 6], of blocks of `size` positions from `start` to the end of the canvas.
 
-    The last block may be shorter. The next block is added, and becomes full, at these shares of the one before it.
+    The last block may be shorter. add, activation: shares of a block, 0 to 1, that must be committed before the next
+    block is added and before it becomes full.
     """
     rows = []
     for first in range(start, len(canvas), size):
@@ -90,9 +91,9 @@ def make_block_table(canvas: Canvas, start: int, size: int, add: float = 1, acti
 
 
 def advance(table: Ints, canvas: Canvas) -> Ints:
-    """Return the table [G, 6] for the canvas as it is now.
+    """Return the table, int32 [G, 6], updated for the current canvas.
 
-    A step adds one block. Where no block that was added has a mask, more are added until one has.
+    A step adds at most one block. If no added block has a mask, more blocks are added until one has.
     """
     after = table.copy()
     before = np.concatenate([[0], np.cumsum(canvas.masked)])
@@ -104,7 +105,7 @@ def advance(table: Ints, canvas: Canvas) -> Ints:
 
 
 def next_states(table: Ints) -> Ints:
-    """Return the states [G - 1] of all blocks but the first, given the masks and states of the table [G, 6]."""
+    """Return the next states, int32 [G - 1], of all blocks except the first. table: int32 [G, 6]."""
     before, masks, states = table[:-1, STATE], table[:-1, MASKS], table[1:, STATE]
     active = np.where(masks <= table[:-1, FILL], FULL, OPEN)
     added = np.where((before > CLOSED) & (masks <= table[:-1, ADD]), active, CLOSED)
@@ -112,9 +113,9 @@ def next_states(table: Ints) -> Ints:
 
 
 def active_end(table: Ints, ahead: int | None) -> int:
-    """Return the end of the positions that take part: `ahead` blocks beyond those that were added.
+    """Return the end of the active part of the canvas: `ahead` blocks after the added blocks.
 
-    Blocks without masks at the end do not count: the end of the answer has filled them. Some block has masks.
+    Blocks without masks at the end are left out, because an end token has filled them. At least one block has masks.
     """
     if ahead is None:
         return int(table[-1, END])
@@ -123,9 +124,9 @@ def active_end(table: Ints, ahead: int | None) -> int:
 
 
 def most_masks(size: int, share: float) -> int:
-    """The most masks with which a block of `size` positions has at least this share of its tokens.
+    """Return the most masks that a block of `size` positions may have if `share` of it must be committed.
 
-    Computed and rounded as published: a tenth of ten is two tokens, because 1 - 9 / 10 is less than 0.1.
+    The rounding is as published: a share of 0.1 of ten positions is two tokens, because 1 - 9 / 10 is less than 0.1.
     """
     return max(masks for masks in range(size + 1) if 1 - masks / size >= share)
 
@@ -142,7 +143,7 @@ class WholeCanvas:
 
 @dataclass(frozen=True)
 class SequentialBlocks:
-    """One block after another: the next one opens when no mask is left before it (semi-autoregressive decoding)."""
+    """One block after another: a block opens when no mask is left before it (semi-autoregressive decoding)."""
 
     block_size: int
     ahead: ClassVar[int | None] = None
@@ -158,10 +159,10 @@ class SequentialBlocks:
 class MultiBlock:
     """d3LLM's multi-block decoding (d3LLM paper, section on entropy-based multi-block decoding).
 
-    A new block is added once the newest one has `block_add` of its tokens (one block a step); a block becomes full
-    once the one before it has `activation` of its tokens. Both are shares in 0..1; with 1 and 1 this is
-    `SequentialBlocks`. `ahead`: blocks of masks that take part beyond those that were added; with None all of them do
-    from the start, so a forward sees how long the answer may become.
+    block_add: share of the newest block, 0 to 1, that must be committed before the next one is added (one per step).
+    activation: share of a block, 0 to 1, that must be committed before the next one becomes full. With 1 and 1 this is
+    `SequentialBlocks`. ahead: number of blocks after the added ones whose masks are active; with None, forwards see the
+    whole canvas from the start, and so the maximum length of the answer.
     """
 
     block_size: int

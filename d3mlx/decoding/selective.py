@@ -1,7 +1,7 @@
-"""`selective`: d3LLM's schedule and rule on a cache that computes only the rows which a step can change.
+"""`selective`: d3LLM's schedule and rule with a cache that computes only the rows which a step can change.
 
-The default decoder, and the only one that is not published elsewhere. Its block size and block_add were chosen on the
-demonstration models' teacher (`research/experiments/sweep.py`).
+This is the default decoder, and the only one that is not published elsewhere. Its block size and block_add were chosen
+with the teacher of the demonstration models (`research/experiments/sweep.py`).
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from d3mlx.tuning import Favor, best_padding, device_name, favored
 BLOCK_ADD_FOR: dict[Favor, float] = {"rows": 0.5, "forwards": 0.1}
 
 MASKS_AHEAD = 256
-"""Masks beyond the active blocks, as many as the published runs show at first.
+"""Number of masks after the active blocks, the same as in the published runs at the start.
 
-A model sizes its answer by them. The bundled teacher, which was trained on canvases of 64, does as well with 16 of
-them; nobody has measured a larger model.
+A model chooses the length of its answer by them. The bundled teacher, which was trained on canvases of 64 tokens, is as
+accurate with 16 masks. No larger model has been measured.
 """
 
 
@@ -39,32 +39,32 @@ def favored_here(args: Any) -> Favor:
 
 @dataclass(frozen=True)
 class Selective(CacheOptions):
-    """d3LLM's rule on a KV cache that recomputes only the rows which a step can change."""
+    """Use d3LLM's rule with a KV cache that recomputes only the rows which a step can change."""
 
     threshold: float | None = option(THRESHOLD, published_threshold, NATS, common=True)
-    block_size: int | None = option("Tokens in a block.", 8, BLOCK_SIZE, common=True)
-    block_add: float | None = option(BLOCK_ADD, None, SHARE, note="what favor says")
+    block_size: int | None = option("Decode in blocks of this many tokens.", 8, BLOCK_SIZE, common=True)
+    block_add: float | None = option(BLOCK_ADD, None, SHARE, note="chosen by favor")
     activation: float | None = option(ACTIVATION, 0.95, SHARE)
-    recent: int | None = option("Steps for which a committed token is computed again.", 1, RECENT)
-    near: int | None = option("Compute committed tokens at most this many positions from those again.", 4, NEAR)
+    recent: int | None = option("Recompute a committed token for this many steps.", 1, RECENT)
+    near: int | None = option("Also recompute committed tokens within this many positions of those.", 4, NEAR)
     row_multiple: int | None = option(
         "Round the number of rows up to a multiple of this.",
         8,
         MULTIPLE,
-        note="what `d3mlx bench` measured here, else 32; in evaluations 8",
+        note="the result of `d3mlx bench` on this machine, else 32; 8 in evaluations",
         on_machine=measured_multiple,
     )
     refresh_interval: int | None = option(
-        "Steps between two passes over everything.", 0, INTERVAL_OR_NEVER, note="never"
+        "Recompute all positions once per this many steps.", 0, INTERVAL_OR_NEVER, note="never"
     )
     ahead: int | None = option(
-        "Blocks of masks beyond the active ones that take part; the canvas grows with the answer.",
+        "Show the model this many blocks of masks after the active blocks; the canvas grows with the answer.",
         None,
         AHEAD,
-        note=f"as many as make {MASKS_AHEAD} masks",
+        note=f"enough for {MASKS_AHEAD} masks",
     )
     favor: Favor | None = option(
-        "What to save: rows (block-add 0.5) or forwards (block-add 0.1).",
+        "Save rows (block-add 0.5) or forwards (block-add 0.1).",
         "rows",
         note="rows, or forwards on an M5 or later chip",
         on_machine=favored_here,
@@ -72,7 +72,7 @@ class Selective(CacheOptions):
 
     def build(self, family: str) -> Decoder:
         if self.favor is not None and self.block_add is not None:
-            raise ConfigError("favor chooses block-add; give one of them.")
+            raise ConfigError("favor and block-add cannot be combined, because favor chooses block-add. Give only one.")
         traits = traits_of(family)
         options = self.filled(traits)
         ahead = -(-MASKS_AHEAD // options.block_size) if self.ahead is None else self.ahead

@@ -1,4 +1,4 @@
-"""`vanilla`: the models' own samplers, one forward over the whole canvas per step (LLaDA and Dream papers)."""
+"""`vanilla`: the models' own samplers, with one forward over the whole canvas per step (LLaDA and Dream papers)."""
 
 from __future__ import annotations
 
@@ -17,29 +17,31 @@ LLADA_ALGS: dict[str, Measure] = {"low_confidence": "confidence", "random": "ran
 DREAM_ALGS: dict[str, Measure] = {"entropy": "entropy", "maskgit_plus": "confidence", "topk_margin": "margin"}
 
 GUIDANCE = Range("a number", 0, 1000)
-"""More guidance overflows."""
+"""A larger strength of guidance overflows."""
 
 Alg = Literal["low_confidence", "random", "entropy", "maskgit_plus", "topk_margin", "origin"]
 
 
 @dataclass(frozen=True)
 class Vanilla(Options):
-    """The models' own samplers: a number of tokens per step, no KV cache."""
+    """Use the model's own sampler: a number of tokens per step, no KV cache."""
 
     steps: int | None = option(
-        "Denoising steps for the whole answer.", None, STEPS, note="one per new token", common=True
+        "Decode the whole answer in this many steps.", None, STEPS, note="one per new token", common=True
     )
-    block_size: int | None = option("LLaDA: tokens in a block.", 32, BLOCK_SIZE, common=True)
+    block_size: int | None = option("LLaDA: decode in blocks of this many tokens.", 32, BLOCK_SIZE, common=True)
     alg: Alg | None = option(
-        "Which positions commit first. LLaDA: low_confidence or random. Dream: the others.",
+        "Choose which positions commit first. LLaDA: low_confidence or random. Dream: the other values.",
         lambda traits: "low_confidence" if traits.sampler == "quota" else "entropy",
     )
-    cfg_scale: float | None = option("LLaDA: strength of classifier-free guidance, 0 for none.", 0.0, GUIDANCE)
+    cfg_scale: float | None = option("LLaDA: use classifier-free guidance of this strength, 0 for none.", 0.0, GUIDANCE)
     ends: Literal["ranked", "last"] | None = option(
-        "LLaDA: whether end tokens commit by their confidence, or last (confidence_eos_eot_inf).", "ranked"
+        "LLaDA: commit end tokens by their confidence (ranked), or last (confidence_eos_eot_inf).", "ranked"
     )
-    alg_temp: float | None = option("Dream: randomness in the choice of positions, 0 for none.", 0.0, TEMPERATURE)
-    eps: float | None = option("Dream: final time of the noise schedule.", 1e-3, TIME)
+    alg_temp: float | None = option(
+        "Dream: choose positions at this temperature, 0 for no randomness.", 0.0, TEMPERATURE
+    )
+    eps: float | None = option("Dream: end the noise schedule at this time.", 1e-3, TIME)
 
     def build(self, family: str) -> Decoder:
         return self.quota(family) if traits_of(family).sampler == "quota" else self.schedule(family)
@@ -47,23 +49,30 @@ class Vanilla(Options):
     def quota(self, family: str) -> Decoder:
         """Return LLaDA's sampler. Raises ConfigError for options of Dream's."""
         if self.alg_temp is not None or self.eps is not None:
-            raise ConfigError("alg-temp and eps belong to Dream's sampler; this model is a LLaDA.")
+            raise ConfigError(
+                "alg-temp and eps are options of Dream's sampler, and this is a LLaDA model. Leave them out."
+            )
         options = self.filled(traits_of(family))
         check_choice("alg for a LLaDA model", options.alg, tuple(LLADA_ALGS))
         if options.ends == "last" and options.alg == "random":
-            raise ConfigError("ends last has no effect with alg random, which asks for no confidence.")
+            raise ConfigError(
+                "ends last has no effect with alg random, which uses no confidence. Leave out one of them."
+            )
         rule = Quota(LLADA_ALGS[options.alg], self.steps, ends_last=options.ends == "last")
         return Decoder(SequentialBlocks(options.block_size), rule, NoCache(), options.cfg_scale)
 
     def schedule(self, family: str) -> Decoder:
         """Return Dream's sampler. Raises ConfigError for options of LLaDA's."""
         if self.cfg_scale is not None or self.block_size is not None or self.ends is not None:
-            raise ConfigError("cfg-scale, block-size and ends belong to LLaDA's sampler; this model is a Dream.")
+            raise ConfigError(
+                "cfg-scale, block-size and ends are options of LLaDA's sampler, and this is a Dream model. Leave them "
+                "out."
+            )
         options = self.filled(traits_of(family))
         check_choice("alg for a Dream model", options.alg, (*DREAM_ALGS, "origin"))
         if options.alg == "origin":
             if self.alg_temp is not None:
-                raise ConfigError("alg-temp has no effect with alg origin, which tosses a coin for every position.")
+                raise ConfigError("alg-temp has no effect with alg origin, where chance alone decides. Leave it out.")
             return Decoder(WholeCanvas(), DreamOrigin(self.steps, options.eps), NoCache())
         rule = DreamSchedule(DREAM_ALGS[options.alg], self.steps, options.eps, options.alg_temp)
         return Decoder(WholeCanvas(), rule, NoCache())

@@ -1,4 +1,4 @@
-"""Model families: one file each, named in `FAMILIES` by the model_type of config.json."""
+"""Model families, one file per family. `FAMILIES` maps the model_type of config.json to them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ FAMILIES: dict[str, ModuleType] = {"llada": llada, "Dream": dream}
 
 
 class DiffusionModel(Protocol):
-    """What the engine needs of a model."""
+    """The part of a model that the engine uses.
+
+    family: name of the family. shift: the logits of row p predict the token at p + shift. args: the family's ModelArgs.
+    """
 
     family: str
     shift: int
@@ -34,18 +37,21 @@ class DiffusionModel(Protocol):
 
 
 def get_model_classes(config: dict[str, Any]) -> tuple[type, type]:
-    """(Model, ModelArgs) of a config.json, as `mlx_lm.utils.load_model(get_model_classes=...)` asks for them."""
+    """Return (Model, ModelArgs) for a config.json, as `mlx_lm.utils.load_model(get_model_classes=...)` expects.
+
+    Raises CheckpointError for an unsupported model_type.
+    """
     model_type = config.get("model_type")
     if model_type not in FAMILIES:
         raise CheckpointError(
-            f"config.json says model_type {model_type!r}; d3mlx runs {', '.join(sorted(FAMILIES))} checkpoints."
+            f"config.json has model_type {model_type!r}. d3mlx runs only checkpoints of {', '.join(sorted(FAMILIES))}."
         )
     module = FAMILIES[model_type]
     return module.Model, module.ModelArgs
 
 
 def family_named(name: str) -> ModuleType:
-    """Return the module of a family by its name. Raises ConfigError for a name that no family has."""
+    """Return the module of a family by its name. Raises ConfigError for an unknown name."""
     known = {module.TRAITS.name: module for module in FAMILIES.values()}
     if name not in known:
         raise ConfigError(f"The model family must be one of {', '.join(known)}, not {name!r}.")

@@ -1,6 +1,6 @@
-"""Dream (Ye et al., 2025, "Dream 7B"): Qwen2.5's layout run bidirectionally, keeping its next-token head.
+"""Dream (Ye et al., 2025, "Dream 7B"): Qwen2.5 with bidirectional attention and its original next-token head.
 
-Checkpoints in this architecture: Dream-v0 Base / Instruct, Dream-Coder, DiffuCoder, d3LLM_Dream, d3LLM_Dream_Coder.
+Checkpoints with this architecture: Dream-v0 Base / Instruct, Dream-Coder, DiffuCoder, d3LLM_Dream, d3LLM_Dream_Coder.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ PUBLISHED: dict[str, tuple[Any, ...]] = {
     "partial_rotary_factor": (1, 1.0),
     "num_experts": (0, 1),
 }
-"""Fields that change the forward, with the values of every released checkpoint."""
+"""Fields that change the forward, with the supported values, which all released checkpoints have."""
 
 
 @dataclass
 class ModelArgs(BaseModelArgs):
-    """config.json of a Dream checkpoint; the ids have no default because the published ones differ."""
+    """Fields of a Dream checkpoint's config.json. Token ids have no default because published checkpoints differ."""
 
     model_type: str
     hidden_size: int
@@ -54,11 +54,13 @@ class ModelArgs(BaseModelArgs):
 
     @classmethod
     def from_dict(cls, params: dict[str, Any]) -> ModelArgs:
-        """Read a config.json. Raises CheckpointError for a field whose value is not computed."""
+        """Return the fields of a config.json. Raises CheckpointError for an unsupported value."""
         refuse_other_values(params, PUBLISHED)
         layers = params.get("layer_types")
         if layers is not None and (not isinstance(layers, list) or set(map(str, layers)) - {"full_attention"}):
-            raise CheckpointError("config.json has layer_types other than full_attention; d3mlx runs full attention.")
+            raise CheckpointError(
+                "config.json has layer_types other than full_attention, which d3mlx does not support."
+            )
         return super().from_dict({**params, **rope_fields(params)})
 
     def __post_init__(self) -> None:
@@ -72,7 +74,7 @@ class ModelArgs(BaseModelArgs):
 
     @property
     def logit_width(self) -> int:
-        """Columns of the logits."""
+        """Return V, the columns of the logits."""
         return self.vocab_size
 
     @property
@@ -96,7 +98,7 @@ class ModelArgs(BaseModelArgs):
 
 
 def config_of(sizes: Any, context: int) -> dict[str, Any]:
-    """Return the config.json, without token ids, of a model of these `bench.shapes.Sizes`."""
+    """Return the config.json, without token ids, of a model with these sizes (`bench.shapes.Sizes`)."""
     return {
         "model_type": "Dream",
         "hidden_size": sizes.hidden,
@@ -138,10 +140,10 @@ TRAITS = Traits(
 
 
 class Model(nn.Module):
-    """Dream with the key names of its checkpoints, which are llama-style already.
+    """Dream with the llama-style key names of its checkpoints.
 
-    `shift` is 1: the logits of row p predict the token at p + 1, so the prediction for position p is read from the
-    hidden row of p - 1 (row 0 stands in for itself).
+    `shift` is 1: the logits of row p predict the token at p + 1. So the prediction for position p is read from the
+    hidden row of p - 1, and for position 0 from row 0.
     """
 
     family = TRAITS.name
@@ -156,18 +158,19 @@ class Model(nn.Module):
             self.lm_head = nn.Linear(args.hidden_size, args.vocab_size, bias=False)
 
     def hidden(self, ids: mx.array, positions: Positions = 0, cache: Sequence[LayerCache] | None = None) -> mx.array:
-        """ids [B, R] at `positions` -> hidden rows [B, R, hidden_size], ready for `logits`."""
+        """Return the hidden rows [B, R, hidden_size] of ids [B, R] at `positions`, with the final norm applied."""
         return self.model(ids, positions, cache)
 
     def logits(self, hidden: mx.array) -> mx.array:
-        """Hidden rows [..., hidden_size] -> logits [..., vocab_size]."""
+        """Return the logits [..., vocab_size] of hidden rows [..., hidden_size]."""
         return self.model.embed_tokens.as_linear(hidden) if self.args.tie_word_embeddings else self.lm_head(hidden)
 
     def __call__(self, ids: mx.array) -> mx.array:
-        """Whole sequences [B, L] -> raw, unshifted logits [B, L, vocab_size]."""
+        """Return the unshifted logits [B, L, vocab_size] of complete sequences, ids [B, L]."""
         return self.logits(self.hidden(ids))
 
     def sanitize(self, weights: dict[str, mx.array]) -> dict[str, mx.array]:
+        """Return the weights that this model has, by its own names."""
         used = {key: value for key, value in weights.items() if not key.endswith("rotary_emb.inv_freq")}
         if self.args.tie_word_embeddings:
             used.pop("lm_head.weight", None)

@@ -1,7 +1,7 @@
-"""LLaDA (Nie et al., 2025, "Large Language Diffusion Models"): a Llama body with no causal mask.
+"""LLaDA (Nie et al., 2025, "Large Language Diffusion Models"): a Llama model without a causal mask.
 
-Checkpoints in this architecture: LLaDA-8B Base / Instruct, LLaDA-1.5, d3LLM_LLaDA, dParallel-LLaDA, and the
-demonstration model of this package.
+Checkpoints with this architecture: LLaDA-8B Base / Instruct, LLaDA-1.5, d3LLM_LLaDA, dParallel-LLaDA, and the
+demonstration models of this package.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ PUBLISHED: dict[str, tuple[Any, ...]] = {
     "num_experts": (0, 1),
     "n_experts": (0, 1),
 }
-"""Fields that change the forward, with the values of every released checkpoint."""
+"""Fields that change the forward, with the supported values, which all released checkpoints have."""
 
 
 @dataclass
 class ModelArgs(BaseModelArgs):
-    """config.json of a LLaDA checkpoint; names and defaults are the published ones."""
+    """Fields of a LLaDA checkpoint's config.json, with the published names and defaults."""
 
     model_type: str
     d_model: int
@@ -66,11 +66,11 @@ class ModelArgs(BaseModelArgs):
 
     @classmethod
     def from_dict(cls, params: dict[str, Any]) -> ModelArgs:
-        """Read a config.json. Raises CheckpointError for a field whose value is not computed."""
+        """Return the fields of a config.json. Raises CheckpointError for an unsupported value."""
         refuse_other_values(params, PUBLISHED)
         fields = rope_fields(params)
         if fields.pop("rope_scaling", None) is not None:
-            raise CheckpointError("config.json has a rope_scaling, which LLaDA's published code does not compute.")
+            raise CheckpointError("config.json has a rope_scaling, which LLaDA's published code does not support.")
         return super().from_dict({**params, **fields})
 
     def __post_init__(self) -> None:
@@ -84,7 +84,7 @@ class ModelArgs(BaseModelArgs):
 
     @property
     def logit_width(self) -> int:
-        """Columns of the logits; embedding_size may pad the vocabulary."""
+        """Return V, the columns of the logits; embedding_size may pad the vocabulary."""
         return self.embedding_size or self.vocab_size
 
     @property
@@ -124,7 +124,7 @@ TOP_KEY = re.compile(r"model\.transformer\.(\w+)\.(\w+)")
 
 
 def rename(key: str) -> str:
-    """Return a key as this model names it: the original ones, and those of mlx-community's conversions."""
+    """Return this model's name of a tensor, given the original name or that of an mlx-community conversion."""
     if match := BLOCK_KEY.fullmatch(key):
         layer, module, leaf = match.groups()
         return f"model.layers.{layer}.{BLOCK_KEYS[module]}.{leaf}" if module in BLOCK_KEYS else key
@@ -135,7 +135,7 @@ def rename(key: str) -> str:
 
 
 def config_of(sizes: Any, context: int) -> dict[str, Any]:
-    """Return the config.json, without token ids, of a model of these `bench.shapes.Sizes`."""
+    """Return the config.json, without token ids, of a model with these sizes (`bench.shapes.Sizes`)."""
     return {
         "model_type": "llada",
         "d_model": sizes.hidden,
@@ -187,20 +187,21 @@ class Model(nn.Module):
             self.lm_head = nn.Linear(args.d_model, args.logit_width, bias=False)
 
     def hidden(self, ids: mx.array, positions: Positions = 0, cache: Sequence[LayerCache] | None = None) -> mx.array:
-        """ids [B, R] at `positions` -> hidden rows [B, R, d_model], ready for `logits`."""
+        """Return the hidden rows [B, R, d_model] of ids [B, R] at `positions`, with the final norm applied."""
         scale = self.args.d_model**0.5 if self.args.input_emb_norm else 1.0
         return self.model(ids, positions, cache, scale)
 
     def logits(self, hidden: mx.array) -> mx.array:
-        """Hidden rows [..., d_model] -> logits [..., logit_width]."""
+        """Return the logits [..., logit_width] of hidden rows [..., d_model]."""
         out = self.model.embed_tokens.as_linear(hidden) if self.args.weight_tying else self.lm_head(hidden)
         return out * self.args.d_model**-0.5 if self.args.scale_logits else out
 
     def __call__(self, ids: mx.array) -> mx.array:
-        """Whole sequences [B, L] -> raw logits [B, L, logit_width]."""
+        """Return the logits [B, L, logit_width] of complete sequences, ids [B, L]."""
         return self.logits(self.hidden(ids))
 
     def sanitize(self, weights: dict[str, mx.array]) -> dict[str, mx.array]:
+        """Return the weights by the names that this model has for them."""
         renamed = {rename(key): value for key, value in weights.items()}
         if self.args.weight_tying:
             renamed.pop("lm_head.weight", None)

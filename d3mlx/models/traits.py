@@ -1,4 +1,4 @@
-"""What the rest of the runtime needs to know about a model family. Each family's file has one record of it."""
+"""Properties of a model family that the rest of the runtime reads. Each family's file has one `Traits` record."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any, Literal
 class D3LLMDefaults:
     """How d3LLM's published code decodes a family.
 
-    threshold: entropy in nats. inclusive: an entropy equal to it passes. best_always: the lowest entropy of all passes.
-    force_likeliest: forced progress takes the most likely token instead of the drawn one. one_at_a_time: blocks settle
-    one after another before they join the cache.
+    threshold: entropy in nats. inclusive: an entropy equal to it passes. best_always: the lowest entropy of all blocks
+    always passes. force_likeliest: forced progress takes the most likely token instead of the drawn one. one_at_a_time:
+    the cache delay of a block begins after the block before it is cached.
     """
 
     threshold: float
@@ -27,8 +27,8 @@ class D3LLMDefaults:
 class Recommended:
     """Settings that the model card of a checkpoint recommends.
 
-    names: a regular expression, found in the checkpoint's name whatever its case. temperature, top_p, end_penalty: see
-    `Sampling`. max_tokens: length of an answer. options: of decoders by name.
+    names: a regular expression to search for in the checkpoint's name, ignoring case. temperature, top_p, end_penalty:
+    see `Sampling`. max_tokens: maximum length of an answer. options: options of each decoder, by the decoder's name.
     """
 
     names: str
@@ -41,20 +41,20 @@ class Recommended:
 
 @dataclass(frozen=True)
 class Traits:
-    """One model family. No other file asks which family a model is.
+    """One model family. Other files read this record instead of checking the name of the family.
 
-    name: of the family. architectures: the names in config.json that it runs. shift: the logits of row p predict the
-        token at p + shift.
+    name: name of the family. architectures: its names in config.json. shift: the logits of row p predict the token at
+        p + shift.
     template: Jinja text of the chat template, for folders without one. turn_end: the token that ends a turn.
-    sampler: the model's own one, a quota of tokens per block or a schedule of times over the whole canvas.
-    carries_quota: Fast-dLLM without a cache carries a quota over the whole canvas; with a cache, a block's full pass
-        commits its first position only; it has no factor rule.
+    sampler: the model's own sampler, a quota of tokens per block or a schedule of times over the whole canvas.
+    carries_quota: Fast-dLLM without a cache carries a quota over the whole canvas. With a cache, a block's full pass
+        commits only its first position. The factor rule is not available.
     d3llm: defaults of d3LLM's decoder.
-    plain_questions: evaluations ask plain text with worked examples and let code be written from its beginning.
-        Otherwise they use the chat template, no examples, and an answer that has begun.
+    plain_questions: evaluations use plain text with worked examples, and coding answers start empty. Otherwise they use
+        the chat template without examples, and coding answers have a given beginning.
     hides_padding: in distillation, positions that no trajectory reaches count as hidden.
-    counts_padding: in distillation, the padding counts as response when its blocks are counted.
-    recommended: what model cards recommend; the first one whose names match counts.
+    counts_padding: in distillation, padding counts as response when the number of blocks is computed.
+    recommended: recommendations of model cards; the first one with matching names applies.
     """
 
     name: str
@@ -71,7 +71,7 @@ class Traits:
     recommended: tuple[Recommended, ...] = ()
 
     def recommended_for(self, *names: str) -> Recommended | None:
-        """Return what is recommended for a checkpoint with one of these names."""
+        """Return the recommendation for a checkpoint with one of these names, or None."""
         for each in self.recommended:
             if any(re.search(each.names, name, re.IGNORECASE) for name in names):
                 return each

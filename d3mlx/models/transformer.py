@@ -1,6 +1,6 @@
 """The bidirectional transformer that LLaDA and Dream share: RMSNorm, RoPE, grouped attention, SwiGLU.
 
-There is no attention mask anywhere: a position sees every position, earlier and later.
+It has no attention mask: each position attends to all earlier and later positions.
 """
 
 from __future__ import annotations
@@ -17,27 +17,28 @@ from d3mlx.errors import CheckpointError
 from d3mlx.kernels.refresh_rows import refresh_rows
 
 Positions = int | mx.array
-"""The positions of a forward's rows: the first one of a run, or one position per row, int32 [R]."""
+"""The positions of a forward's rows: the first of consecutive positions, or one position per row, int32 [R]."""
 
 
 class LayerCache(Protocol):
-    """What one attention layer attends to."""
+    """The keys and values that one attention layer attends to."""
 
     def attend(self, queries: mx.array, keys: mx.array, values: mx.array, scale: float) -> mx.array:
         """Return attention [B, H, R, head_dim] of queries [B, H, R, head_dim].
 
-        keys, values: [B, K, R, head_dim], those of the same rows, rotated. A cache attends to earlier ones too.
+        keys, values: [B, K, R, head_dim], those of the same rows, with rotated keys. A cache also attends to the rows
+        of earlier forwards.
         """
         ...
 
 
 MOST = {"layers": 1_000, "hidden": 1 << 17, "ff": 1 << 20, "heads": 4_096, "head_dim": 4_096, "context": 1 << 26}
-"""Sizes that no model has: larger ones are damage, and building such a model takes minutes."""
+"""Upper bounds of sizes. A larger size means that config.json is damaged, and building the model would take minutes."""
 
 
 @dataclass(frozen=True)
 class Shape:
-    """Sizes of a bidirectional transformer."""
+    """Sizes of a bidirectional transformer. ff: width of the MLP. context: largest number of positions."""
 
     hidden: int
     layers: int
@@ -54,29 +55,29 @@ class Shape:
     def __post_init__(self) -> None:
         for name, most in MOST.items():
             if (value := getattr(self, name)) > most:
-                raise CheckpointError(f"A model with {name} = {value:,} cannot be meant; it is at most {most:,}.")
+                raise CheckpointError(f"A model with {name} = {value:,} is too large. The limit is {most:,}.")
 
     @property
     def query_width(self) -> int:
-        """Numbers of all query heads of a row; it may differ from `hidden`."""
+        """Return the width of all query heads of a row, which may differ from `hidden`."""
         return self.heads * self.head_dim
 
     @property
     def kv_width(self) -> int:
-        """Numbers of all key heads of a row, and of all value heads."""
+        """Return the width of all key heads of a row, which is also that of all value heads."""
         return self.kv_heads * self.head_dim
 
 
 def attention(queries: mx.array, keys: mx.array, values: mx.array, scale: float) -> mx.array:
-    """Return full attention [B, H, R, head_dim] of queries over keys and values [B, K, L, head_dim].
+    """Return the attention [B, H, R, head_dim] of all queries over all keys and values [B, K, L, head_dim].
 
-    Query head h reads key head h // (H / K).
+    Query head h uses key and value head h // (H / K).
     """
     return mx.fast.scaled_dot_product_attention(queries, keys, values, scale=scale, mask=None)
 
 
 class Uncached:
-    """Attention among the rows of the forward itself."""
+    """Attention among the rows of the current forward only."""
 
     def attend(self, queries: mx.array, keys: mx.array, values: mx.array, scale: float) -> mx.array:
         return attention(queries, keys, values, scale)
@@ -86,7 +87,7 @@ UNCACHED = Uncached()
 
 
 def swiglu(gate: mx.array, up: mx.array) -> mx.array:
-    """silu(gate) * up, written without mx.compile, which needs a C++ compiler on the CPU backend."""
+    """Return silu(gate) * up, without mx.compile, which needs a C++ compiler on the CPU backend."""
     return gate * mx.sigmoid(gate) * up
 
 
@@ -147,7 +148,7 @@ class TransformerBlock(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Embedding, blocks, final norm."""
+    """The embedding, the transformer blocks and the final norm."""
 
     def __init__(self, shape: Shape, vocab: int):
         super().__init__()
@@ -162,7 +163,7 @@ class Transformer(nn.Module):
         cache: Sequence[LayerCache] | None = None,
         embedding_scale: float = 1.0,
     ) -> mx.array:
-        """ids [B, R] at `positions` -> hidden rows [B, R, hidden], normed, ready for the head."""
+        """Return the hidden rows [B, R, hidden] of ids [B, R] at `positions`, with the final norm applied."""
         x = self.embed_tokens(ids)
         if embedding_scale != 1.0:
             x = x * embedding_scale

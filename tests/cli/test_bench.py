@@ -31,7 +31,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def steady(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every forward takes a millisecond and once is enough: how fast this machine is plays no part."""
+    """Set the time of every forward to one millisecond, so that the speed of the machine has no effect."""
     monkeypatch.setattr("d3mlx.cli.bench.REPEATS", 1)
     monkeypatch.setattr(forwards, "timed", lambda act: float(act() is None) / 1000)
 
@@ -161,7 +161,7 @@ def test_a_cache_that_cannot_be_written_costs_no_result(
     done = d3mlx("bench", *TINY, "--context", "64", *SHORT)
     assert (done.status, done.err) == (0, "")
     assert "Best row multiple: " in done.out
-    assert re.search(r"\nNot saved: \S+ cannot be written to: Not a directory; give another folder\.\n", done.out)
+    assert re.search(r"\nNot saved: \S+ cannot be written to: Not a directory\. Give another folder\.\n", done.out)
     monkeypatch.setattr("d3mlx.cli.bench.REPEATS", 10**9)
     done = d3mlx("bench", *TINY, "--context", "64", *SHORT)
     assert "Not saved: some row counts were measured fewer than" in done.out

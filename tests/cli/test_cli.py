@@ -219,7 +219,7 @@ def test_debug_shows_where(d3mlx: Any) -> None:
 
 
 def test_ctrl_c_is_130(tmp_path: Path) -> None:
-    """The run has more to say than a pipe holds that nobody reads, so it cannot have ended before the signal."""
+    """The run writes more than fits in a pipe that nobody reads, so it cannot end before the signal."""
     model = str(write_llada(tmp_path / "llada", max_sequence_length=2048))
     arguments = [COMMAND, "generate", "hi", "--model", model, "--max-tokens", "1000", "--decoder", "vanilla", "--json"]
     process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

@@ -168,7 +168,7 @@ WRONG = [
     (["--block-size", "large"], 2, "--block-size"),
     (["--threshold", "1"], 2, "--thresholds"),
     (["--kv-bits", "7"], 1, "kv-bits must be one of 2, 3, 4, 5, 6, 8, not 7."),
-    (["--decoder", "vanilla", "--near", "2"], 1, "Decoder vanilla does not take near; its options are alg,"),
+    (["--decoder", "vanilla", "--near", "2"], 1, "Decoder vanilla does not take near. Its options are alg,"),
     (["--decoder", "d3llm", "--cache", "dual"], 1, "cache must be one of"),
     (["--cache", "none"], 1, "selective does not take cache"),
     (["--plot", "absent/plot.svg"], 1, "absent"),

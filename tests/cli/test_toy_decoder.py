@@ -58,7 +58,7 @@ def test_its_options_are_told_and_checked(d3mlx: Any, llada: str) -> None:
     assert wrong.err == "Error: hurry must be a number of steps, 1 to 1,000,000, not 0.\n"
     assert d3mlx("generate", "hi", "--model", llada, "--decoder", "coins", "--side", "edge").status == 2
     other = d3mlx("generate", "hi", "--model", llada, "--decoder", "d3llm", "--side", "heads")
-    assert other.err.startswith("Error: Decoder d3llm does not take side; its options are activation, ")
+    assert other.err.startswith("Error: Decoder d3llm does not take side. Its options are activation, ")
 
 
 def test_it_is_evaluated_with_the_same_flags(d3mlx: Any, llada: str, tmp_path: Any) -> None:

@@ -77,12 +77,12 @@ def damage(folder: Path, how: str) -> None:
 
 DAMAGE = {
     "truncated": "truncated or damaged",
-    "of another version": "its index does not list",
+    "of another version": "is not listed in the index",
     "stored twice": "model-1.safetensors and in model.safetensors",
-    "two names": "two names of the same weights",
+    "two names": "contains the same weights as",
     "boolean": "weight_tying must be true or false",
     "width": "d_model must be a whole number",
-    "size": "cannot be meant",
+    "size": "The limit is",
     "layers": "200,000",
     "base": "rope_theta must be a number",
     "end tokens": "generation_config.json .* JSON object",
@@ -140,7 +140,7 @@ def test_a_quantization_unknown_to_mlx_is_refused(sources: dict[str, Path], sett
     packed = convert(sources["llada"], tmp_path / "packed", Recipe(Quantization())).folder
     config = read(packed)
     write_json(packed / "config.json", config | {"quantization": config["quantization"] | settings})
-    with pytest.raises(CheckpointError, match="MLX does not know"):
+    with pytest.raises(CheckpointError, match="MLX does not support"):
         convert(packed, tmp_path / "out")
 
 

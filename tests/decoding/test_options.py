@@ -1,4 +1,4 @@
-"""Options are declared once: values that are allowed pass, all others are one sentence."""
+"""Options are declared once. Allowed values pass, and all others raise a short error."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TRAITS = [module.TRAITS for module in FAMILIES.values()]
 
 
 @given(low=st.floats(-10, 10), width=st.floats(0.1, 10), value=st.floats(), is_open=st.booleans())
-def test_a_range_holds_what_it_says(low: float, width: float, value: float, is_open: bool) -> None:
+def test_a_range_accepts_exactly_its_numbers(low: float, width: float, value: float, is_open: bool) -> None:
     allowed, high = Range("a number", low, low + width, is_open), low + width
     inside = low < value < high or (not is_open and value in (low, high))
     if inside:
@@ -30,8 +30,8 @@ def test_a_range_holds_what_it_says(low: float, width: float, value: float, is_o
 
 
 @pytest.mark.parametrize(("decoder", "option"), EVERY, ids=lambda value: getattr(value, "name", value))
-def test_every_declaration_is_whole(decoder: str, option: Option) -> None:
-    """A default can be given as well, and what cannot be is refused in words that name the option."""
+def test_every_declaration_is_complete(decoder: str, option: Option) -> None:
+    """A default can also be given, and the error about an invalid value names the option."""
     assert option.help.endswith(".") and option.help[0].isupper()
     kind: Any = PRESETS[decoder]
     defaults = [option.default_for(traits) for traits in TRAITS]
@@ -50,7 +50,7 @@ def test_every_declaration_is_whole(decoder: str, option: Option) -> None:
 
 @pytest.mark.parametrize("kind", PRESETS.values(), ids=PRESETS)
 def test_filled_in_options_build_the_same_decoder(kind: type[Options]) -> None:
-    """Defaults are data: giving them all changes nothing, except where giving an option says something else."""
+    """Options that are given with their default values give the same decoder as options that are not given."""
     for traits in TRAITS:
         plain, filled = kind(), vars(kind().filled(traits))
         assert set(filled) == set(options_of(kind))

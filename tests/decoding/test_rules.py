@@ -1,4 +1,4 @@
-"""Selection rules and statistics on fixed numbers, against the reference functions."""
+"""Acceptance rules and statistics on fixed numbers give the results of the reference functions."""
 
 from __future__ import annotations
 
@@ -96,8 +96,8 @@ def rows_of(logits: Any, positions: Any = None, active: ActiveBlocks | None = No
     stats = token_stats(mx.array(logits), excluded=-1)
     kinds = {name: mx.int32 if "token" in name or name == "sampled" else mx.float32 for name in changes}
     stats = stats._replace(**{name: mx.array(value, kinds[name]) for name, value in changes.items()})
-    places = np.arange(count, dtype=np.int32) if positions is None else np.array(positions, np.int32)
-    return Rows(places, stats, active or ActiveBlocks((Block(0, 1000, count, full=True),)))
+    rows = np.arange(count, dtype=np.int32) if positions is None else np.array(positions, np.int32)
+    return Rows(rows, stats, active or ActiveBlocks((Block(0, 1000, count, full=True),)))
 
 
 @pytest.mark.parametrize("case", UNIT["entropy_select"]["cases"])
@@ -134,11 +134,11 @@ def test_filtered_statistics(case: Any) -> None:
 
 @pytest.mark.parametrize("case", UNIT["top_p_kept"])
 def test_top_p(case: Any) -> None:
-    kept = np.isfinite(np.array(Sampling(top_p=case["top_p"]).filtered(mx.array(LOGITS))))
-    assert [np.flatnonzero(row).tolist() for row in kept] == case["kept"]
+    finite = np.isfinite(np.array(Sampling(top_p=case["top_p"]).filtered(mx.array(LOGITS))))
+    assert [np.flatnonzero(row).tolist() for row in finite] == case["kept"]
 
 
-def test_a_likely_mask_token_takes_no_place_among_the_kept() -> None:
+def test_top_k_and_top_p_do_not_count_a_likely_mask_token() -> None:
     logits = mx.array([[-9.0, 0.0, 4.0, 5.0]])
     for sampling in (Sampling(temperature=0.5, top_k=1), Sampling(top_p=0.3)):
         assert token_stats(sampling.filtered(logits, 3), 3).token.item() == 2
@@ -157,25 +157,25 @@ def test_statistics_of_hard_rows() -> None:
 
 
 def test_family_differences_of_the_entropy_rule() -> None:
-    """A tie with the threshold passes in LLaDA and not in Dream; LLaDA also takes the best, wherever it is."""
+    """An entropy equal to the threshold passes in LLaDA and not in Dream. LLaDA also takes the best row of all."""
     active = ActiveBlocks((Block(0, 2, 2, full=True), Block(2, 4, 2, full=False)))
     rows = rows_of(np.zeros((4, 4)), active=active, entropy=[0.9, 0.8, 0.3, 0.5], token=[4, 5, 6, 7])
     assert list(rows.accept(Entropy(0.5))) == [1, 2, 3]
     dream = Entropy(0.5, inclusive=False, best_always=False, force_likeliest=False)
     assert list(rows.accept(dream)) == [1, 2]
-    # Over the threshold everywhere: LLaDA commits the best of all and the best of the focus block.
+    # All entropies are above the threshold: LLaDA commits the best row of all and the best of the focus.
     assert list(rows.accept(Entropy(0.1))) == [1, 2]
     assert list(rows.accept(Entropy(0.1, best_always=False))) == [1]
 
 
-def test_forced_progress_takes_the_likeliest_token_in_llada_and_the_drawn_one_in_dream() -> None:
+def test_forced_progress_takes_the_most_likely_token_in_llada_and_the_drawn_token_in_dream() -> None:
     rows = rows_of(np.zeros((2, 4)), entropy=[0.9, 0.8], token=[4, 5], sampled=[6, 7])
     for likeliest, token in ((True, 5), (False, 7)):
         assert rows.accept(Entropy(0.1, best_always=False, force_likeliest=likeliest)) == {1: token}
 
 
 def test_factor_rule() -> None:
-    """Accept n while (n + 1)(1 - p_n) < factor; a scan that never fails, or only at the last, takes them all."""
+    """Accept n rows while (n + 1)(1 - p_n) < factor. A scan that fails only at the last row, or never, takes all."""
 
     def accepted(*p: float) -> list[int]:
         return list(rows_of(np.zeros((len(p), 3)), p_sampled=p).accept(Factor(1.0)))
@@ -196,10 +196,7 @@ def test_opening_commits_the_first_position_of_the_block_and_then_the_inner_rule
 
 
 class Made:
-    """A run of a rule in one block, on statistics with ties that are drawn again for each step.
-
-    The columns have an entry per position of the canvas.
-    """
+    """A run of a rule in one block. Each step draws new statistics with ties, one entry per position of the canvas."""
 
     def __init__(self, seed: int, count: int, start: int = 3):
         self.rng = np.random.default_rng(seed)
@@ -214,11 +211,11 @@ class Made:
 
     @property
     def left(self) -> Any:
-        """The masked positions."""
+        """Return the masked positions, int32 [N]."""
         return self.canvas.masked_before(len(self.canvas))
 
     def certainty(self, measure: str) -> Any:
-        """Return how confident the model is of each masked position, as published."""
+        """Return the published confidence of each masked position, float32 [N]."""
         if measure == "random":
             return self.again.uniform(self.left)
         columns = {"margin": self.p - self.p2, "entropy": -self.entropy, "confidence": self.p_sampled}
@@ -239,7 +236,7 @@ class Made:
         return chosen.tolist(), state
 
     def check(self, rule: Acceptance, expected: Any) -> int:
-        """Run the rule to the end, each step against the positions that `expected(index)` returns; count the steps."""
+        """Run the rule to the end and compare each step with `expected(index)`. Return the number of steps."""
         state, index = rule.start(self.canvas), 0
         while len(self.left):
             self.draw()
@@ -251,13 +248,13 @@ class Made:
 
 
 def most_certain(scores: Any, count: int) -> Any:
-    """Return the indices of the `count` highest scores; of equal ones the lower index comes first."""
+    """Return the indices of the `count` highest scores. If scores are equal, the lower index comes first."""
     return np.argsort(-scores, kind="stable")[:count]
 
 
 @pytest.mark.parametrize("measure", ["confidence", "random"])
 @pytest.mark.parametrize("case", [case for case in UNIT["get_num_transfer_tokens"] if case["masks"]])
-def test_quota_takes_so_many_of_the_most_confident(case: Any, measure: Measure) -> None:
+def test_a_quota_takes_its_number_of_the_most_confident_positions(case: Any, measure: Measure) -> None:
     made = Made(case["steps"], case["masks"])
 
     def expected(index: int) -> Any:
@@ -270,8 +267,8 @@ def test_quota_takes_so_many_of_the_most_confident(case: Any, measure: Measure) 
 @pytest.mark.parametrize("alg_temp", [0.0, 0.5])
 @pytest.mark.parametrize("measure", ["entropy", "confidence", "margin"])
 @pytest.mark.parametrize("case", UNIT["timesteps"])
-def test_time_quota_follows_the_noise_schedule(case: Any, measure: Measure, alg_temp: float) -> None:
-    """Step i commits floor(masks * (1 - t[i + 1] / t[i])) positions and the last one the rest."""
+def test_a_time_quota_follows_the_noise_schedule(case: Any, measure: Measure, alg_temp: float) -> None:
+    """Step i commits floor(masks * (1 - t[i + 1] / t[i])) positions, and the last step commits the rest."""
     made, t = Made(case["steps"], 40), torch_times(case)
 
     def expected(index: int) -> Any:
@@ -287,7 +284,7 @@ def test_time_quota_follows_the_noise_schedule(case: Any, measure: Measure, alg_
 
 
 @pytest.mark.parametrize("case", UNIT["timesteps"])
-def test_origin_tosses_a_coin_per_position(case: Any) -> None:
+def test_origin_decides_each_position_by_chance(case: Any) -> None:
     made, t = Made(case["steps"], 40), torch_times(case)
 
     def expected(index: int) -> Any:
@@ -304,8 +301,8 @@ def torch_times(case: Any) -> Any:
 
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize(("threshold", "steps"), [(0.0, 4), (0.5, 7), (0.75, 5), (1.0, 40), (1.0, 3)])
-def test_carry_adds_what_it_rejects_to_the_next_quota(seed: int, threshold: float, steps: int) -> None:
-    """As published: a quota of the most confident, those below the threshold rejected, but never the first of them."""
+def test_rejected_tokens_are_added_to_the_next_quota(seed: int, threshold: float, steps: int) -> None:
+    """As published, a quota takes the most confident tokens and rejects those below the threshold, except the first."""
     made = Made(seed, 40)
     quota, carried, planned = -(-40 // steps), 0, steps
 
@@ -396,7 +393,7 @@ BAD: list[Any] = [
 
 
 @pytest.mark.parametrize("make", BAD)
-def test_bad_settings_are_one_sentence(make: Any) -> None:
+def test_bad_settings_give_a_short_error(make: Any) -> None:
     with pytest.raises(ConfigError) as caught:
         make()
     assert str(caught.value).endswith(".")

@@ -1,4 +1,4 @@
-"""Blocks and rows on the host: against the rules written out in Python."""
+"""Blocks and rows on the host are equal to those of the rules written as plain Python."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def move(blocks: Table) -> None:
 
 
 def truth(table: Table, masked: list[bool]) -> Table:
-    """Return the table after a step that left these positions masked."""
+    """Return the table after a step that leaves the positions of `masked` bool [L] masked."""
     blocks = [list(block) for block in table]
     for block in blocks:
         block[MASKS] = sum(masked[block[START] : block[END]])
@@ -72,7 +72,7 @@ def tables(canvas: Canvas, schedule: MultiBlock, rng: np.random.Generator) -> It
 
 @st.composite
 def canvases(draw: st.DrawFn) -> Canvas:
-    """A canvas with one hole or several, with and without end tokens."""
+    """Return a canvas with one hole or several, with or without end tokens."""
     prompt, holes = draw(st.integers(0, 9)), draw(st.integers(1, 3))
     given_tokens = [True] * prompt
     for hole in range(holes):
@@ -115,7 +115,7 @@ def test_blocks_advance_by_the_rules(canvas: Canvas, schedule: MultiBlock, seed:
 @settings(max_examples=200, deadline=None)
 @given(canvas=canvases(), schedule=schedules)
 def test_blocks_before_the_first_step(canvas: Canvas, schedule: MultiBlock) -> None:
-    """Blocks cover the canvas from the first mask on, and their limits are the shares of the schedule."""
+    """Blocks cover the canvas from the first mask to the end, and their limits are the shares of the schedule."""
     table = schedule.block_table(canvas).tolist()
     starts = list(range(canvas.prompt_length, len(canvas), schedule.block_size))
     assert [block[START] for block in table] == starts

@@ -146,7 +146,7 @@ def test_a_full_disk_is_reported_in_one_sentence(
         raise RuntimeError("[write] Unable to write 10 bytes to file.")
 
     monkeypatch.setattr(mx, "save_safetensors", full)
-    with pytest.raises(ConfigError, match=r"checkpoint\.safetensors cannot be written: .*; make room"):
+    with pytest.raises(ConfigError, match=r"checkpoint\.safetensors cannot be written: .*\. Make room"):
         distill(config_for(llada, data, tmp_path / "a", objective="sft", iters=1), quiet)
     assert not any("partial" in path.name for path in (tmp_path / "a").iterdir())
     monkeypatch.undo()

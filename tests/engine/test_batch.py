@@ -1,7 +1,7 @@
-"""Many requests in one forward: each gets what it gets alone, whoever comes and goes beside it.
+"""Many requests in one forward: each gets the tokens that it gets alone, whenever other requests join and leave.
 
-Logits of a row may change by up to about 3e-5 with the rows beside it, where a BLAS library adds in another order. So a
-request whose steps differ fails the test unless the decision that differs was within MARGIN of another one, and such
+Logits of a row may differ by up to about 3e-5, because a BLAS library adds in another order if there are other rows. So
+the steps of a request may differ from those alone only if the decision was within MARGIN of another decision. Such
 requests must be rare.
 """
 
@@ -85,7 +85,7 @@ SAMPLINGS = [
 
 @pytest.fixture(autouse=True)
 def on_the_cpu() -> Iterator[None]:
-    """In half precision, and on a GPU, equal tokens are not promised."""
+    """Run the tests on the CPU in float32. In half precision and on a GPU, tokens may differ."""
     before = mx.default_device()
     mx.set_default_device(mx.cpu)
     yield
@@ -94,7 +94,7 @@ def on_the_cpu() -> Iterator[None]:
 
 @cache
 def model(family: str) -> Any:
-    """A model with random weights whose heads are wide enough to be quantized."""
+    """Return a model with random weights, whose heads are wide enough for quantized keys and values."""
     heads = {"n_heads": 2, "n_kv_heads": 2} if family == "llada" else {"num_attention_heads": 2}
     config = (LLADA_CONFIG if family == "llada" else DREAM_CONFIG | {"num_key_value_heads": 1}) | heads
     kind, arguments = get_model_classes(config)
@@ -106,7 +106,7 @@ def model(family: str) -> Any:
 
 @dataclass
 class Person:
-    """Somebody who asks for an answer. arrives: the batch's step before which; leaves: after so many own steps."""
+    """A user with a request. arrives: step of the batch before which the request joins. leaves: steps before cancel."""
 
     family: str
     prompt: list[int]
@@ -142,13 +142,13 @@ class Person:
 
 
 def facts(step: Step) -> tuple[Any, ...]:
-    """Everything of a step that must not depend on other requests."""
+    """Return the parts of a step that must not depend on other requests."""
     arrays = step.positions, step.tokens, step.filled, step.eligible
     return (*(array.tolist() for array in arrays), step.index, step.kind, step.blocks, step.rows, step.stats)
 
 
 def together(people: list[Person], max_batch: int) -> list[set[Request]]:
-    """Let them share forwards; return who ran in each."""
+    """Run the requests of `people` together. Return the requests of each forward."""
     batcher = Batcher(model(people[0].family), max_batch)
     requests = {id(person): person.request() for person in people}
     whose = {requests[id(person)]: person for person in people}
@@ -169,13 +169,16 @@ def together(people: list[Person], max_batch: int) -> list[set[Request]]:
 
 
 def gap(scores: mx.array) -> float:
-    """The smallest distance between the best and the second best id of a row."""
+    """Return the smallest distance between the best and the second best id of a row."""
     ordered = np.sort(np.array(scores.astype(mx.float32)), axis=-1)
     return float((ordered[:, -1] - ordered[:, -2]).min()) if ordered.shape[1] > 1 else np.inf
 
 
 def closeness(person: Person, index: int) -> float:
-    """How close step `index`, taken alone, was to another decision: between ids, to the threshold, between rows."""
+    """Return how close step `index`, run alone, was to another decision.
+
+    This is the smallest distance between ids, between rows, and between a row and the threshold.
+    """
     seen: list[float] = []
     token_stats, accept_blocks = engine.token_stats, request.accept_blocks
 
@@ -203,7 +206,7 @@ def closeness(person: Person, index: int) -> float:
 
 
 @pytest.mark.parametrize("family", DECODERS)
-def test_each_request_gets_what_it_gets_alone(family: str) -> None:
+def test_each_request_gets_the_tokens_that_it_gets_alone(family: str) -> None:
     shared, excluded, people = 0, list[Person](), list[Person]()
     for seed in range(SCENARIOS):
         rng = np.random.default_rng(seed)
@@ -212,12 +215,12 @@ def test_each_request_gets_what_it_gets_alone(family: str) -> None:
         people += group
     for person in people:
         alone = [facts(step) for step in person.alone()][: person.leaves]
-        beside = [facts(step) for step in person.steps]
-        if alone == beside:
+        batched = [facts(step) for step in person.steps]
+        if alone == batched:
             continue
-        first = next(i for i, (a, b) in enumerate(zip(alone, beside, strict=False)) if a != b)
+        first = next(i for i, (a, b) in enumerate(zip(alone, batched, strict=False)) if a != b)
         close = closeness(person, first)
-        assert close < MARGIN, f"{person} differs at step {first}: {alone[first]} alone, {beside[first]} beside"
+        assert close < MARGIN, f"{person} differs at step {first}: {alone[first]} alone, {batched[first]} in the batch"
         excluded.append(person)
     assert shared > 10 * SCENARIOS
     assert len(excluded) <= RARE * len(people), excluded
@@ -259,7 +262,7 @@ def test_a_request_leaves_when_it_is_canceled() -> None:
     assert not batcher.busy
 
 
-def test_a_request_waits_for_memory_and_nobody_overtakes_it() -> None:
+def test_a_request_waits_for_memory_and_later_requests_wait_too() -> None:
     kind = model("llada")
     small, large = request_of(1, 10), request_of(2, 100)
     # 2 layers of 2 heads of 32 numbers, keys and values, and the hidden row of 64, in float32.
@@ -271,12 +274,12 @@ def test_a_request_waits_for_memory_and_nobody_overtakes_it() -> None:
     sizes = []
     while batcher.busy:
         sizes.append([len(each.canvas) for each, _ in batcher.step()])
-    # The second needs one position more than is free beside the first, and the third does not overtake it.
+    # The second request needs one position more than the first leaves free, and the third does not overtake it.
     assert [size for size, _ in groupby(sizes)] == [[15], [105], [15]]
 
 
 def test_memory_of_a_request() -> None:
-    """Hidden rows, quantized keys and values, and both lanes of a guided request count."""
+    """The memory includes hidden rows, quantized keys and values, and both lanes of a guided request."""
     batcher = Batcher(model("llada"), 8)
     canvas = Canvas.for_prompt([1, 2, 3], 7, 258)
 
@@ -285,7 +288,7 @@ def test_memory_of_a_request() -> None:
 
     numbers, hidden = 2 * 2 * 32, 64
     assert bytes_of(D3LLM()) == 10 * 4 * (2 * numbers + hidden)
-    # 8 bits a number; a float32 scale and bias for each group of 32.
+    # 8 bits per number; a float32 scale and bias for each group of 32.
     assert bytes_of(D3LLM(kv_bits=8, kv_group_size=32)) == 10 * (2 * (numbers + 8 * numbers // 32) + 4 * hidden)
     assert bytes_of(Vanilla()) == 10 * 4 * (numbers + hidden)
     assert bytes_of(Vanilla(cfg_scale=1.0)) == 2 * bytes_of(Vanilla())
@@ -294,7 +297,7 @@ def test_memory_of_a_request() -> None:
 def test_a_request_that_cannot_fit_alone_is_refused() -> None:
     kind = model("llada")
     batcher = Batcher(kind, limit=nbytes(kind) + 50_000)
-    # The reserve is for several: with it, not even the first one would fit.
+    # The reserve applies to several requests only: with it, the first request would not fit.
     assert batcher.budget < batcher.bytes_of(request_of(1))
     batcher.submit(request_of(1))
     with pytest.raises(MemoryLimitError, match="105 positions"):
@@ -307,12 +310,12 @@ def test_a_request_is_submitted_once() -> None:
     first, second = request_of(1, 4), request_of(2, 20)
     batcher.submit(first)
     batcher.submit(second)
-    with pytest.raises(ConfigError, match="submitted already"):
+    with pytest.raises(ConfigError, match="already submitted"):
         batcher.submit(second)
     while not first.done:
         batcher.step()
     for each in (first, second):
-        with pytest.raises(ConfigError, match="submitted already"):
+        with pytest.raises(ConfigError, match="already submitted"):
             batcher.submit(each)
 
 

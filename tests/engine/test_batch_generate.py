@@ -1,4 +1,4 @@
-"""`batch_generate` and `run_batch`: each prompt gets what `generate` gives it, in the order of the prompts."""
+"""`batch_generate` and `run_batch` give each prompt the result of `generate`, in the order of the prompts."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ CHATS = [[{"role": "user", "content": problem(index, "held-out").question}] for 
 )
 def test_results_are_those_of_generate(decoder: Any, options: dict[str, Any]) -> None:
     sampling = options.get("sampling", Sampling())
-    found = batch_generate(MODEL, TOKENIZER, CHATS, decoder, max_tokens=32, max_batch=3, **options)
-    for index, (result, chat) in enumerate(zip(found, CHATS, strict=True)):
+    results = batch_generate(MODEL, TOKENIZER, CHATS, decoder, max_tokens=32, max_batch=3, **options)
+    for index, (result, chat) in enumerate(zip(results, CHATS, strict=True)):
         own = {**options, "sampling": replace(sampling, seed=sampling.seed + index)}
         expected = generate(MODEL, TOKENIZER, chat, decoder, max_tokens=32, **own)
         assert (result.text, result.tokens, result.stats) == (expected.text, expected.tokens, expected.stats)
@@ -34,7 +34,7 @@ def test_results_are_those_of_generate(decoder: Any, options: dict[str, Any]) ->
     assert batch_generate(MODEL, TOKENIZER, []) == []
 
 
-def test_nothing_runs_where_a_prompt_is_bad(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_runs_if_a_prompt_is_bad(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(type(MODEL), "hidden", lambda *_: pytest.fail("a forward ran"))
     with pytest.raises(PromptError, match="empty"):
         batch_generate(MODEL, TOKENIZER, [CHATS[0], ""])
@@ -52,15 +52,15 @@ def test_nothing_runs_where_a_prompt_is_bad(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.parametrize("kind", [PromptError, ValueError])
-def test_an_error_of_the_feed_comes_after_what_was_begun(kind: type[Exception]) -> None:
-    """And no generation is asked for after it."""
+def test_an_error_of_the_feed_is_raised_after_earlier_generations_are_done(kind: type[Exception]) -> None:
+    """After the error, the feed is not called again."""
     left = [Generation(MODEL, TOKENIZER, chat, max_tokens=16) for chat in CHATS[:2]]
-    asked = 0
+    calls = 0
     error = kind("The third prompt is bad.")
 
     def feed() -> Generation | None:
-        nonlocal asked
-        asked += 1
+        nonlocal calls
+        calls += 1
         if left:
             return left.pop(0)
         raise error
@@ -71,11 +71,11 @@ def test_an_error_of_the_feed_comes_after_what_was_begun(kind: type[Exception]) 
             if generation.done:
                 finished.add(generation)
     assert len(finished) == 2
-    assert asked == 3
+    assert calls == 3
 
 
 def test_finished_prompts_leave_no_cache() -> None:
-    """However many prompts there are, only those that run have keys and values in memory."""
+    """With any number of prompts, only those that run have keys and values in memory."""
     ids = [[5] * 300] * 12
     results = batch_generate(MODEL, TOKENIZER, ids[:1], D3LLM(), max_tokens=8, max_batch=2)
 
@@ -91,8 +91,8 @@ def test_finished_prompts_leave_no_cache() -> None:
     assert len({result.text for result in results}) == 1
 
 
-def test_a_feed_may_have_more_later() -> None:
-    """None says that there is nothing now; the feed is asked again as long as something runs."""
+def test_a_feed_may_have_more_generations_later() -> None:
+    """None means that there is no generation yet. The feed is called again while a generation runs."""
     first, second = (Generation(MODEL, TOKENIZER, chat, max_tokens=16) for chat in CHATS[:2])
     queue = [first]
     order = []

@@ -1,4 +1,4 @@
-"""What a cache contains, and that a later request goes on from it: exactly if the model is block-causal."""
+"""Contents of a cache, and requests that start from the cache of an earlier request."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class AlignedBlocks:
 
 @dataclass(frozen=True)
 class BlockCausal:
-    """Rows of a model whose blocks see only blocks before them. State: end of the blocks whose K/V are final."""
+    """Rows of a model whose blocks see only earlier blocks. State: end of the blocks with final keys and values."""
 
     cached: ClassVar[bool] = True
 
@@ -54,7 +54,7 @@ class BlockCausal:
     def step(self, canvas: Canvas, active: ActiveBlocks, cache: KVCache, state: int) -> tuple[Plan, int]:
         block, end = active.first_full, state + SIZE
         if state < block.start:
-            # A block of the prompt, or one that was finished by the last step.
+            # A block of the prompt, or a block that the last step finished.
             kind: Any = "prefill" if end <= canvas.prompt_length else "commit"
             return Plan(np.arange(state, end, dtype=np.int32), kind, length=end), end
         return Plan(consecutive(block.start, block.end).positions, length=block.end), state
@@ -65,7 +65,7 @@ DECODER = Decoder(AlignedBlocks(), Entropy(2.5), BlockCausal())
 
 @dataclass(frozen=True)
 class Masked:
-    """Attention that sees blocks up to the row's own, over a whole sequence."""
+    """Attention of a complete sequence in which a row sees the blocks up to its own."""
 
     mask: mx.array
 
@@ -74,7 +74,7 @@ class Masked:
 
 
 def exact(tokens: Ints, end: int) -> Any:
-    """Logits [L, V] of the positions below `end`, computed from nothing with a block-causal mask."""
+    """Return logits [end, V] of the positions below `end`, computed without a cache and with a block-causal mask."""
     blocks = np.arange(end) // SIZE
     masked = Masked(on_device(blocks[None, :] <= blocks[:, None]))
     family = model("llada")
@@ -83,7 +83,7 @@ def exact(tokens: Ints, end: int) -> Any:
 
 
 def talk(prompt: Sequence[int], new: int, cache: KVCache | None = None) -> tuple[Request, list[Step]]:
-    """Decode; check every prediction against `exact`."""
+    """Decode a prompt and compare every prediction with `exact`. Return the request and its steps."""
     canvas = Canvas.for_prompt(prompt, new, MASK, (3, 4))
     request = Request(model("llada"), canvas, DECODER, cache=cache)
     steps, before = [], canvas.tokens.copy()
@@ -98,8 +98,8 @@ def talk(prompt: Sequence[int], new: int, cache: KVCache | None = None) -> tuple
 
 
 @pytest.mark.parametrize("length", range(1, 2 * SIZE + 2))
-def test_a_block_causal_model_is_exact_and_its_cache_goes_on(length: int) -> None:
-    """Two turns: the second begins with all tokens of the first, and forwards only what the first did not commit."""
+def test_a_block_causal_model_is_exact_and_its_cache_is_reused(length: int) -> None:
+    """The prompt of the second turn begins with all tokens of the first, and only the other rows are computed."""
     rng = np.random.default_rng(length)
     first, steps = talk(rng.integers(0, 240, length).tolist(), 21)
     kinds = [each.kind for each in steps]
@@ -107,20 +107,20 @@ def test_a_block_causal_model_is_exact_and_its_cache_goes_on(length: int) -> Non
     assert all(bool(len(each.positions)) == (each.kind == "step") for each in steps)
     assert steps[-1].stats.rows == sum(each.rows for each in steps)
     assert first.cache.length == steps[-1].blocks[-1].end
-    # The last block, which no forward saw complete, is the only one that the cache does not know.
+    # Only the last block is not in the cache, because no forward saw it complete.
     known = first.cache.match(first.canvas.tokens) // SIZE
     assert known >= (first.cache.length - 1) // SIZE
 
     prompt = [*first.canvas.tokens.tolist(), *rng.integers(0, 240, 11).tolist()]
     fresh, expected = talk(prompt, 13)
-    reused, found = talk(prompt, 13, first.cache)
+    reused, steps = talk(prompt, 13, first.cache)
     assert reused.canvas.tokens.tolist() == fresh.canvas.tokens.tolist()
 
     def decided(steps: list[Step]) -> list[list[int]]:
         return [each.positions.tolist() for each in steps if each.kind == "step"]
 
-    assert decided(found) == decided(expected)
-    assert len(expected) - len(found) == known
+    assert decided(steps) == decided(expected)
+    assert len(expected) - len(steps) == known
 
 
 def test_requests_with_and_without_a_decision_share_a_forward() -> None:
@@ -142,7 +142,7 @@ def test_requests_with_and_without_a_decision_share_a_forward() -> None:
     [Selective(threshold=2.5, row_multiple=4), D3LLM(threshold=2.5), FastDLLM(threshold=0.2), FastDLLM("prefix")],
 )
 def test_reuse_starts_where_the_cache_ends(family: str, preset: Any) -> None:
-    """Keys and values of a single layer depend on their own token alone, so with one even these models are exact."""
+    """With a single layer, keys and values depend only on their own token, so reuse is exact for these models too."""
     single = model.__wrapped__(family)
     single.model.layers = single.model.layers[:1]
     decoder = preset.build(family)
@@ -165,8 +165,8 @@ def test_reuse_starts_where_the_cache_ends(family: str, preset: Any) -> None:
     assert (steps[-1].stats.prefill_rows, exact_steps[-1].stats.prefill_rows) == (2, 22)
 
 
-def test_a_whole_prompt_may_be_known() -> None:
-    """At least one row is left to compute; a shifted family also computes the row that predicts the first mask."""
+def test_a_complete_prompt_may_be_in_the_cache() -> None:
+    """At least one row remains to compute. A shifted family also computes the row that predicts the first mask."""
     for family, rest in (("llada", 0), ("dream", 1)):
         preset = Selective(row_multiple=1).build(family)
         prompt = list(range(10))
@@ -178,7 +178,7 @@ def test_a_whole_prompt_may_be_known() -> None:
 
 
 def test_one_cache_serves_many_requests() -> None:
-    """Requests that start from the same cache do not see each other, side by side or in turn, nor does it change."""
+    """Requests that start from the same cache, together or one after another, change neither it nor each other."""
     preset = Selective(threshold=2.5, row_multiple=1).build("llada")
     family = model("llada")
     start = np.random.default_rng(3).integers(0, 240, 20).tolist()
@@ -220,7 +220,7 @@ def test_generate_takes_the_cache_of_an_earlier_answer() -> None:
 
 @pytest.mark.parametrize("quantization", [None, KVQuantization(8, 32)])
 def test_contents_of_a_cache(quantization: KVQuantization | None) -> None:
-    """Ids, ages and length follow the writes; `trim` forgets a tail, `match` finds the common start."""
+    """Ids, ages and length follow the writes. `trim` drops a tail, `match` measures the common start."""
     cache = KVCache(1, quantization=quantization)
     rng = np.random.default_rng(0)
     keys, hidden = mx.array(rng.normal(size=(1, 1, 6, 32)).astype(np.float32)), mx.zeros((1, 6, 4))

@@ -1,4 +1,4 @@
-"""Peculiarities of the reference code that this runtime corrects: the right behaviour of each."""
+"""Peculiarities of the reference code that this runtime corrects, with the correct behavior of each."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def table_of(tokens: list[int], logit: float = 9.0) -> Any:
     return table
 
 
-def test_a_mask_behind_the_end_is_filled_before_anything_may_commit_there() -> None:
-    """The end token is found in step 0 at position 2; positions behind it that were eligible stay end tokens."""
+def test_masks_after_an_end_token_are_filled_before_they_can_commit() -> None:
+    """Step 0 commits an end token at position 3. Eligible positions after it become end tokens and do not change."""
     table = table_of([1, 5, 6, END, 7, 8, 9, 7])
     table[4:6] *= 0.2
     canvas = Canvas.for_prompt([1], 7, MASK, (END,))
@@ -41,8 +41,7 @@ def test_a_mask_behind_the_end_is_filled_before_anything_may_commit_there() -> N
     assert steps[0].stats.tokens == 3
 
 
-def test_the_end_moves_left_and_the_answer_with_it() -> None:
-    """An earlier end token found later shortens the answer again."""
+def test_an_end_token_at_a_lower_position_shortens_the_answer_again() -> None:
     table = table_of([1, 5, END, 6, 7, END, 8])
     table[2] *= 0.2
     canvas = Canvas.for_prompt([1], 6, MASK, (END,))
@@ -52,7 +51,7 @@ def test_the_end_moves_left_and_the_answer_with_it() -> None:
 
 
 @pytest.mark.parametrize("rows", ["prefix", "dual"])
-def test_a_block_finished_by_its_full_pass_costs_no_second_forward(rows: Any) -> None:
+def test_a_block_finished_by_its_full_pass_needs_no_second_forward(rows: Any) -> None:
     canvas = Canvas.for_prompt([1], 8, MASK)
     decoder = FastDLLM(cache=rows, threshold=0.5, block_size=4).build("llada")
     steps = list(decode(TableModel(table_of([1] * 9)), canvas, decoder))
@@ -60,7 +59,7 @@ def test_a_block_finished_by_its_full_pass_costs_no_second_forward(rows: Any) ->
 
 
 def test_dream_reads_the_first_position_of_a_cached_slice_from_the_row_before_it() -> None:
-    """Once the prompt is cached, slices start at position 4, whose prediction belongs to row 3."""
+    """After the prompt is cached, slices start at position 4, and row 3 predicts this position."""
     tokens = [1, 1, 1, 1, 7, 8, 9, 10, 11, 12]
     table = table_of(tokens)
     table[4] *= 0.1
@@ -72,8 +71,8 @@ def test_dream_reads_the_first_position_of_a_cached_slice_from_the_row_before_it
     assert canvas.tokens[4:].tolist() == tokens[4:]
 
 
-def test_dream_never_holds_a_position_twice() -> None:
-    """Where the reference's cache grew beyond the sequence, ours keeps one slot per position."""
+def test_dream_never_caches_a_position_twice() -> None:
+    """The reference's cache grew beyond the sequence. This runtime has one slot per position."""
     case = next(c for c in cases("dream/multi_block_kv_cache") if "dup" in c.tags)
     lengths = key_lengths(case)
     assert set(lengths) == {len(case.data["prompt"]) + case.new_tokens}
@@ -118,7 +117,7 @@ def test_the_mask_token_is_never_predicted(family: str, preset: Any) -> None:
 
 
 def test_the_mask_stays_in_the_softmax() -> None:
-    """Excluding an id changes which token wins, not how sure the model was."""
+    """Excluding an id changes which token is chosen, but not the entropy."""
     table = np.zeros((2, VOCAB))
     canvas = Canvas.for_prompt([1], 1, MASK)
     (step,) = decode(TableModel(table), canvas, D3LLM().build("llada"))
@@ -148,7 +147,7 @@ def test_logits_that_are_not_numbers_stop_the_run() -> None:
         list(decode(TableModel(np.full((5, VOCAB), np.nan)), canvas, D3LLM().build("llada")))
 
 
-def test_scattered_rows_are_written_where_they_stand() -> None:
+def test_scattered_rows_are_written_at_their_positions() -> None:
     cache = KVCache(1)
     everything = RowIndex(np.arange(6, dtype=np.int32), 6)
     (layer,) = cache.open(everything, np.arange(6, dtype=np.int32))
@@ -168,7 +167,7 @@ def test_scattered_rows_are_written_where_they_stand() -> None:
     assert cache.written.tolist() == [0, 1, 0, 0, 1, 0]
 
 
-def test_a_mask_token_named_as_an_end_is_none() -> None:
+def test_a_mask_token_in_the_list_of_end_tokens_ends_nothing() -> None:
     canvas = Canvas.for_prompt([1], 4, MASK, (END, MASK))
     assert canvas.end_ids == (END,)
     assert len(list(decode(TableModel(np.zeros((5, VOCAB))), canvas, Vanilla().build("llada")))) == 4

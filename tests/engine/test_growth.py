@@ -1,4 +1,4 @@
-"""A canvas that grows: what takes part, and that the cache takes new positions exactly."""
+"""A canvas that grows: which positions are active, and that the cache handles new positions exactly."""
 
 from __future__ import annotations
 
@@ -30,11 +30,14 @@ PROMPT = [1, 2, 3]
     full=st.booleans(),
     early_stop=st.booleans(),
 )
-def test_positions_take_part_when_they_are_near(
+def test_positions_near_the_active_blocks_are_active(
     seed: int, new: int, size: int, ahead: int, family: str, full: bool, early_stop: bool
 ) -> None:
-    """Before each forward the active part ends `ahead` blocks after the active ones and no further, new positions are
-    computed at once, and neither the limit nor the end of the answer is passed."""
+    """Before each forward, the active part of the canvas ends `ahead` blocks after the active blocks.
+
+    New positions are computed immediately. The active part never exceeds the limit and does not grow after an end
+    token.
+    """
     model = TableModel(random_table(seed, 3 + new), family)
     canvas = Canvas.for_prompt(PROMPT, new, MASK, (END,), early_stop)
     decoder = Selective(threshold=0.7, block_size=size, row_multiple=4, ahead=ahead).build(family)
@@ -43,7 +46,7 @@ def test_positions_take_part_when_they_are_near(
     for step in decode(model, canvas, decoder):
         rows, last = model.calls[-1], step.blocks[-1].end
         if end:
-            # The end of the answer stood before this forward, so nothing was added.
+            # An end token was committed before this forward, so the active part does not grow.
             assert canvas.active_length == before
         else:
             assert canvas.active_length == min(last + ahead * size, 3 + new)
@@ -57,7 +60,7 @@ Trace = list[tuple[list[int], list[int]]]
 
 
 def trace(model: Any, decoder: Decoder) -> tuple[Trace, list[int]]:
-    """What each step commits, and its rows."""
+    """Return the positions and tokens that each step commits, and the number of rows of each step."""
     canvas = Canvas.for_prompt([3, 14, 15, 92, 65], 60, mask_id=250)
     steps = list(decode(model, canvas, decoder))
     return [(step.positions.tolist(), step.tokens.tolist()) for step in steps], [step.rows for step in steps]
@@ -69,7 +72,7 @@ def growing(family: str, ahead: int | None) -> Decoder:
 
 @pytest.mark.parametrize("family", ["llada", "dream"])
 @pytest.mark.parametrize("full", [False, True], ids=["needed", "full"])
-def test_with_room_for_all_blocks_nothing_changes(family: str, full: bool) -> None:
+def test_ahead_for_all_blocks_changes_nothing(family: str, full: bool) -> None:
     def run(ahead: int | None) -> tuple[Trace, list[int]]:
         decoder = growing(family, ahead)
         return trace(golden_model(family), replace(decoder, cache=NoCache()) if full else decoder)
@@ -87,12 +90,12 @@ def test_a_long_limit_shows_256_masks_at_first(size: int) -> None:
 
 @pytest.mark.parametrize("family", ["llada", "dream"])
 @pytest.mark.parametrize("ahead", [0, 2])
-def test_the_cache_takes_new_positions_exactly(family: str, ahead: int) -> None:
-    """K/V of a single layer depend on their own token alone, so none is ever stale and the selective cache is exact."""
+def test_the_cache_handles_new_positions_exactly(family: str, ahead: int) -> None:
+    """With a single layer, keys and values depend only on their own token, so the selective cache is exact."""
     model = golden_model.__wrapped__(family)
     model.model.layers = model.model.layers[:1]
     needed = growing(family, ahead)
-    (found, rows), (expected, all_rows) = trace(model, needed), trace(model, replace(needed, cache=NoCache()))
-    assert found == expected
-    assert len(found) < 60
+    (commits, rows), (expected, all_rows) = trace(model, needed), trace(model, replace(needed, cache=NoCache()))
+    assert commits == expected
+    assert len(commits) < 60
     assert sum(rows) < 0.7 * sum(all_rows)

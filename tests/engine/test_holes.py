@@ -1,4 +1,4 @@
-"""Given tokens are given by a flag, not by their id; holes lie anywhere between them."""
+"""Given tokens are marked by a flag and not by their id. Holes may be anywhere between them."""
 
 from __future__ import annotations
 
@@ -47,10 +47,10 @@ CASES = [("llada", preset) for preset in PRESETS] + [("dream", preset) for prese
     flags=st.lists(st.sampled_from([True, True, False]), min_size=1, max_size=40),
     early_stop=st.booleans(),
 )
-def test_every_hole_is_decoded_and_nothing_else_changes(
+def test_every_hole_is_decoded_and_given_tokens_do_not_change(
     family: str, preset: Any, seed: int, flags: list[bool], early_stop: bool
 ) -> None:
-    """Runs of given tokens, mask and end ids among them, with holes before, between and after them."""
+    """The given tokens include mask and end ids, with holes before, between and after them."""
     rng = np.random.default_rng(seed)
     given_flags = np.repeat(flags, rng.integers(1, 6, len(flags)))
     if given_flags.all():
@@ -59,12 +59,12 @@ def test_every_hole_is_decoded_and_nothing_else_changes(
     tokens = rng.integers(0, VOCAB, length)
     canvas = Canvas(tokens, given_flags, MASK, (END,), early_stop)
     model = TableModel(random_table(seed, length), family)
-    behind = np.flatnonzero(given_flags)
+    given_positions = np.flatnonzero(given_flags)
     commits = 0
     for step in decode(model, canvas, preset.build(family)):
         assert set(step.positions) <= set(step.eligible)
         assert not given_flags[step.eligible].any()
-        assert canvas.active_length > behind.max(initial=-1)
+        assert canvas.active_length > given_positions.max(initial=-1)
         commits += len(step.positions)
         assert step.stats.forwards <= 10 * length + 10
     assert canvas.done
@@ -75,8 +75,8 @@ def test_every_hole_is_decoded_and_nothing_else_changes(
         ends = np.flatnonzero(part == END)
         if early_stop and len(ends):
             assert (part[ends[0] :] == END).all()
-    # The first forward computes every given token, the ones behind a hole included.
-    assert set(behind) <= set(model.calls[0])
+    # The first forward computes every given token, including those after a hole.
+    assert set(given_positions) <= set(model.calls[0])
     assert commits <= (~given_flags).sum()
     assert step.stats.tokens == len(canvas.answer) == canvas.answered
 
@@ -86,7 +86,7 @@ def runs(flags: Any) -> list[tuple[int, int]]:
     return list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))
 
 
-def test_an_end_token_fills_its_own_hole_only() -> None:
+def test_an_end_token_fills_only_its_own_hole() -> None:
     table = np.zeros((12, VOCAB))
     wanted = [1, END, 5, 6, 1, 1, 7, 8, END, 9, 1, 3]
     table[np.arange(12), wanted] = 9.0
@@ -100,8 +100,8 @@ def test_an_end_token_fills_its_own_hole_only() -> None:
 
 
 @pytest.mark.parametrize("preset", [Selective(row_multiple=1), D3LLM(), D3LLM(cache="none"), FastDLLM(), Vanilla()])
-def test_a_hole_behind_finished_blocks_is_decoded(preset: Any) -> None:
-    """Three blocks and more without a mask lie between the holes."""
+def test_a_hole_after_finished_blocks_is_decoded(preset: Any) -> None:
+    """At least three blocks between the holes have no mask."""
     tokens = np.ones(200, np.int32)
     flags = np.ones(200, bool)
     flags[[8, 9, 180, 181]] = False
@@ -117,8 +117,8 @@ def test_a_hole_behind_finished_blocks_is_decoded(preset: Any) -> None:
     ("family", "preset"),
     [("llada", Vanilla(steps=4)), ("llada", Vanilla(steps=4, block_size=200)), ("dream", Vanilla(steps=4))],
 )
-def test_steps_are_shared_out_to_the_masks(family: str, preset: Any) -> None:
-    """Given tokens of a block take no steps: 16 masks in two holes of 200 positions."""
+def test_steps_are_divided_among_the_masks(family: str, preset: Any) -> None:
+    """Given tokens of a block get no steps. The canvas has 16 masks in two holes and 200 positions."""
     flags = np.ones(200, bool)
     flags[10:18] = flags[150:158] = False
     canvas = Canvas(np.ones(200, np.int32), flags, MASK, (END,))

@@ -1,4 +1,4 @@
-"""What holds for every decoder, whatever the model says: checked on tables of made-up logits."""
+"""Properties of every decoder for any logits, checked on tables of random logits."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_invariants(
     decoder: Decoder = preset.build(family)
     request = Request(model, canvas, decoder, Sampling(temperature, seed=seed))
     lanes = 2 if decoder.cfg_scale else 1
-    # The prompt may contain any id, so -1 stands for a position without a token.
+    # The prompt may contain any id, so -1 marks a position without a token.
     tokens = np.array([*prompt, *[-1] * new])
     steps: list[Step] = []
     for step in follow(model, request):
@@ -100,7 +100,7 @@ def test_invariants(
 
 
 def check_lanes(request: Request, step: Step, call: list[int], first: int) -> None:
-    """Check that every lane computed the same rows and got the same tokens. Only the first one sees the prompt."""
+    """Check that every lane computed the same rows and got the same tokens. Only the first lane sees the prompt."""
     lanes = 2 if request.decoder.cfg_scale else 1
     assert len(request.lanes) == lanes
     rows = len(call) // lanes
@@ -118,10 +118,10 @@ def check_step(step: Step, tokens: Any, first: int, preset: Any) -> None:
     assert committed <= set(step.eligible.tolist()) == set(step.eligible[tokens[step.eligible] == -1].tolist())
     assert step.blocks[0].start == first
     assert min(step.eligible) >= first
-    # A filled position may just have committed behind the end; any other committed token stays as it is.
-    changed_for_good = [p for p in filled if tokens[p] not in (-1, END)]
+    # Only a position after an end token of this step may change a committed token.
+    changed = [p for p in filled if tokens[p] not in (-1, END)]
     first_end = min([p for p, t in zip(step.positions, step.tokens, strict=True) if t == END], default=None)
-    assert all(first_end is not None and p > first_end for p in changed_for_good)
+    assert all(first_end is not None and p > first_end for p in changed)
     assert MASK not in step.tokens
     assert [block.masks for block in step.blocks] == [(tokens[b.start : b.end] == -1).sum() for b in step.blocks]
 
@@ -129,7 +129,7 @@ def check_step(step: Step, tokens: Any, first: int, preset: Any) -> None:
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 10**6), new=st.integers(1, 40), size=st.integers(1, 12))
 def test_multi_block_with_thresholds_of_one_is_sequential(seed: int, new: int, size: int) -> None:
-    """d3LLM's own limit: a block only opens once the one before it is complete."""
+    """In this limit of d3LLM, a block opens only after the block before it is complete."""
     table = random_table(seed, 3 + new)
     wide = D3LLM(cache="none", block_size=size, block_add=1.0, activation=1.0).build("llada")
     narrow = replace(wide, schedule=FastDLLM(cache="none", block_size=size).build("llada").schedule)
@@ -147,8 +147,10 @@ def test_multi_block_with_thresholds_of_one_is_sequential(seed: int, new: int, s
     interval=st.integers(1, 5),
     family=st.sampled_from(["llada", "dream"]),
 )
-def test_rows_do_not_change_what_a_context_free_model_says(seed: int, delay: int, interval: int, family: str) -> None:
-    """A model whose logits ignore the context gives the same answer from any cache, shifted or not."""
+def test_the_cache_does_not_change_the_answer_of_a_context_free_model(
+    seed: int, delay: int, interval: int, family: str
+) -> None:
+    """A model whose logits ignore the context gives the same answer with any cache, shifted or not."""
     table = random_table(seed, 45)
     full = D3LLM(cache="none", block_size=7).build(family)
     delayed = D3LLM(block_size=7, cache_delay=delay, refresh_interval=interval).build(family)
@@ -162,7 +164,7 @@ def test_rows_do_not_change_what_a_context_free_model_says(seed: int, delay: int
 
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 10**6), new=st.integers(1, 40), family=st.sampled_from(["llada", "dream"]))
-def test_needed_rows_with_room_for_all_of_them_are_exact(seed: int, new: int, family: str) -> None:
+def test_the_selective_cache_with_a_large_row_multiple_is_exact(seed: int, new: int, family: str) -> None:
     table = random_table(seed, 3 + new)
     needed = Selective(threshold=0.7, block_size=6, row_multiple=64, favor="forwards").build(family)
     exact = D3LLM(cache="none", threshold=0.7, block_size=6).build(family)
@@ -184,10 +186,10 @@ def test_needed_rows_with_room_for_all_of_them_are_exact(seed: int, new: int, fa
     family=st.sampled_from(["llada", "dream"]),
     early_stop=st.booleans(),
 )
-def test_needed_rows_are_computed(
+def test_the_selective_cache_computes_the_needed_rows(
     seed: int, new: int, recent: int, near: int, multiple: int, family: str, early_stop: bool
 ) -> None:
-    """Every mask that may commit, the row its prediction comes from, fresh commits, tokens near them; little else."""
+    """These are masks that may commit, rows that predict them, recent commits and tokens near them, and few others."""
     model = TableModel(random_table(seed, 3 + new), family)
     canvas = Canvas.for_prompt([1, 2, 3], new, MASK, (END,), early_stop)
     decoder = Selective(threshold=0.7, block_size=6, recent=recent, near=near, row_multiple=multiple).build(family)

@@ -1,4 +1,4 @@
-"""What a request holds in memory: K/V that are written where they stand, quantized ones, and nothing afterwards."""
+"""Memory of a request: keys and values are updated in place, may be quantized, and are freed after the request."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.builders import LLADA_CONFIG, llada_model
 
 LENGTH = 2100
 ONE_BY_ONE: dict[str, Any] = {"threshold": 0.0, "block_add": 1.0, "activation": 1.0, "block_size": 4, "row_multiple": 4}
-"""One token a step."""
+"""Options with which a step commits one token."""
 
 
 def model_of(layers: int, width: int = 64, heads: int = 1) -> Any:
@@ -34,43 +34,43 @@ def model_of(layers: int, width: int = 64, heads: int = 1) -> Any:
 
 
 def above(model: Any, canvas: Canvas, decoder: Decoder, steps: int) -> list[tuple[int, int]]:
-    """Bytes that are live after each step, and the most that were during it, both above those before the run."""
+    """Return the active bytes after each step and its peak bytes, both minus the active bytes before the run."""
     gc.collect()
     mx.synchronize()
     before = mx.get_active_memory()
-    found = []
+    sizes = []
     for index, _ in enumerate(decode(model, canvas, decoder), 1):
         mx.synchronize()
-        found.append((mx.get_active_memory() - before, mx.get_peak_memory() - before))
+        sizes.append((mx.get_active_memory() - before, mx.get_peak_memory() - before))
         mx.reset_peak_memory()
         if index == steps:
             break
-    return found
+    return sizes
 
 
 @pytest.mark.parametrize("kv_bits", [None, 8])
 def test_steps_write_into_the_cache_and_nothing_grows(kv_bits: int | None) -> None:
     model = model_of(layers=2, width=32)
     whole = Selective(**ONE_BY_ONE, ahead=LENGTH, kv_bits=kv_bits, kv_group_size=kv_bits and 32)
-    # What a process makes once and keeps, such as compiled functions, is made before.
+    # A first run makes the objects that a process makes only once, such as compiled functions.
     above(model, Canvas.for_prompt([1] * 4, LENGTH, 15, early_stop=False), whole.build("llada"), 3)
-    found = above(model, Canvas.for_prompt([1] * 4, LENGTH, 15, early_stop=False), whole.build("llada"), 100)
-    live, most = [np.array(column) for column in zip(*found, strict=True)]
+    sizes = above(model, Canvas.for_prompt([1] * 4, LENGTH, 15, early_stop=False), whole.build("llada"), 100)
+    live, most = [np.array(column) for column in zip(*sizes, strict=True)]
     keys = (LENGTH + 4) * 32 * 4
-    # The first step after the full pass lays out anew what the pass left transposed.
-    # Steps differ by a few rows, and on a busy machine by what a step before has not let go of yet.
+    # The first step after the full pass copies the arrays, which the pass leaves transposed.
+    # Steps differ by a few rows, and on a busy machine by arrays that an earlier step has not freed yet.
     assert live[2:].max() - live[2:].min() < 0.1 * keys
     middle = len(live) // 2
     assert abs(live[middle:].min() - live[2:middle].min()) < 0.01 * keys
     # Keys and values of two layers, and the hidden rows, which are as large as keys.
-    held = (4 if kv_bits is None else 4 * (8 + 2) / 32) * keys + keys
-    assert held < live.max() < held + 0.5 * keys
+    expected = (4 if kv_bits is None else 4 * (8 + 2) / 32) * keys + keys
+    assert expected < live.max() < expected + 0.5 * keys
     if kv_bits is None:
-        # A copy of one layer's keys in a step would show.
+        # A copy of one layer's keys in a step would exceed this bound.
         assert (most - live)[2:].max() < 0.8 * keys
 
 
-def test_a_long_prompt_and_what_is_left_of_it() -> None:
+def test_a_long_prompt_leaves_no_memory_in_use() -> None:
     model = model_of(layers=1, width=8)
     prompt = (np.arange(4096) % 13).tolist()
     gc.collect()
@@ -83,7 +83,7 @@ def test_a_long_prompt_and_what_is_left_of_it() -> None:
 
 
 def logits_after(model: Any, quantization: KVQuantization | None, length: int) -> tuple[np.ndarray[Any, Any], int]:
-    """Logits of a step against the cache that a full pass left, some of its rows rewritten; and the cache's bytes."""
+    """Return the logits of a step that rewrites some rows of a cache, and the bytes of the cache."""
     built = Selective(row_multiple=1).build("llada")
     canvas = Canvas.for_prompt([1, 2, 3], length - 3, 15)
     canvas.extend(length)
@@ -104,12 +104,14 @@ def logits_after(model: Any, quantization: KVQuantization | None, length: int) -
 
 
 @pytest.mark.parametrize(("bits", "group", "near"), [(8, 64, 0.01), (8, 32, 0.01), (4, 32, 0.2)])
-def test_quantized_keys_and_values_say_nearly_the_same_in_less_memory(bits: int, group: int, near: float) -> None:
+def test_quantized_keys_and_values_give_nearly_the_same_logits_in_less_memory(
+    bits: int, group: int, near: float
+) -> None:
     model = model_of(layers=3, width=128, heads=2)
     exact, full_size = logits_after(model, None, 40)
-    found, size = logits_after(model, KVQuantization(bits, group), 40)
-    assert not np.array_equal(found, exact)
-    assert np.abs(found - exact).max() < near * np.abs(exact).max()
+    logits, size = logits_after(model, KVQuantization(bits, group), 40)
+    assert not np.array_equal(logits, exact)
+    assert np.abs(logits - exact).max() < near * np.abs(exact).max()
     assert full_size == 2 * 3 * 40 * 128 * 4
     # A scale and a bias of four bytes for each group of float32 numbers.
     assert size == full_size * (bits + 64 / group) / 32
@@ -126,8 +128,7 @@ def test_every_cached_decoder_decodes_with_quantized_keys_and_values() -> None:
         assert generation.canvas.done
 
 
-def test_packed_rows_stay_what_they_were() -> None:
-    """Rows that a step does not compute keep their bits."""
+def test_quantized_rows_that_a_step_does_not_compute_are_unchanged() -> None:
     cache = KVCache(1, quantization=KVQuantization(8, 32))
     everything, some = RowIndex(np.arange(6, dtype=np.int32), 6), RowIndex(np.array([1, 4], np.int32), 6)
     base = mx.random.normal((1, 2, 6, 32), key=mx.random.key(0))
@@ -138,23 +139,23 @@ def test_packed_rows_stay_what_they_were() -> None:
     ones = mx.ones((1, 2, 2, 32))
     layer.attend(ones, ones, mx.zeros(ones.shape), 1.0)
     keys, values = layer.dequantize(layer.arrays[:3]), layer.dequantize(layer.arrays[3:])
-    kept = np.array([0, 2, 3, 5])
+    unchanged = np.array([0, 2, 3, 5])
     packed = np.array(mx.dequantize(*mx.quantize(base, 32, 8), 32, 8))
-    assert np.array_equal(np.array(keys)[:, :, kept], packed[:, :, kept])
-    assert np.allclose(np.array(values)[:, :, kept], -packed[:, :, kept], atol=0.05)
+    assert np.array_equal(np.array(keys)[:, :, unchanged], packed[:, :, unchanged])
+    assert np.allclose(np.array(values)[:, :, unchanged], -packed[:, :, unchanged], atol=0.05)
     assert (np.array(keys)[:, :, [1, 4]] == 1).all()
     assert (np.array(values)[:, :, [1, 4]] == 0).all()
 
 
 @pytest.mark.parametrize(
-    ("preset", "says"),
+    ("preset", "message"),
     [
         (D3LLM(cache="none", kv_bits=8), "kv-bits needs a KV cache"),
         (FastDLLM(cache="none", kv_bits=4), "kv-bits needs a KV cache"),
-        (Selective(kv_group_size=64), "give kv-bits too"),
-        (Selective(kv_bits=8, kv_group_size=128), "heads have 64 numbers, .* give kv-group-size 64"),
+        (Selective(kv_group_size=64), "Give kv-bits too"),
+        (Selective(kv_bits=8, kv_group_size=128), "heads have 64 numbers, .* Use kv-group-size 64"),
     ],
 )
-def test_what_is_refused(preset: Any, says: str) -> None:
-    with pytest.raises(ConfigError, match=says):
+def test_invalid_settings_are_refused(preset: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         Generation(model_of(layers=1), None, [1, 2], preset, max_tokens=4)

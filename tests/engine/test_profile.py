@@ -1,4 +1,4 @@
-"""A profile sees where the time of a step goes, and changes nothing else."""
+"""A profile measures the time of each stage of a step, and does not change the steps."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def steps_of(preset: Any) -> list[Step]:
 
 
 @pytest.mark.parametrize("preset", [D3LLM(), Selective(), FastDLLM(threshold=0.5), Vanilla()])
-def test_the_same_steps_with_and_without(preset: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_steps_are_the_same_with_and_without_a_profile(preset: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = {"read": 0, "wait": 0}
 
     def counted(module: Any, name: str) -> None:
@@ -50,12 +50,12 @@ def test_the_same_steps_with_and_without(preset: Any, monkeypatch: pytest.Monkey
         seen = steps_of(preset)
     assert calls["read"] == 2 * len(plain)
     assert profile.steps == len(seen) == len(plain)
-    for one, other in zip(plain, seen, strict=True):
-        for name, value in vars(one).items():
+    for step, other in zip(plain, seen, strict=True):
+        for name, value in vars(step).items():
             assert np.array_equal(value, getattr(other, name)), name
 
 
-def test_the_stages_share_out_the_whole_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_stages_add_up_to_the_total_time(monkeypatch: pytest.MonkeyPatch) -> None:
     ticks = iter(range(10_000))
     monkeypatch.setattr(profiling.time, "perf_counter", lambda: float(next(ticks)))
     profile = Profile()
@@ -65,7 +65,7 @@ def test_the_stages_share_out_the_whole_time(monkeypatch: pytest.MonkeyPatch) ->
     assert profile.total == next(ticks) - 1
 
 
-def test_the_stages_of_a_batch_share_out_the_whole_time() -> None:
+def test_the_stages_of_a_batch_add_up_to_the_total_time() -> None:
     ticks = iter(range(10_000))
     profile = Profile(lambda: float(next(ticks)))
     with profiled(profile):
@@ -77,7 +77,7 @@ def test_the_stages_of_a_batch_share_out_the_whole_time() -> None:
 
 
 def test_a_run_reports_to_the_profile_of_its_start() -> None:
-    """All steps of a run count, also those that run after the profile is no longer current."""
+    """The profile counts all steps of a run, including those after it is no longer current."""
     profile, other = Profile(), Profile()
     steps = decode(TableModel(random_table(1, 43)), canvas_of(), D3LLM().build("llada"))
     with profiled(profile):
@@ -89,7 +89,7 @@ def test_a_run_reports_to_the_profile_of_its_start() -> None:
     assert all(profile.seconds.values())
 
 
-def test_a_profile_hears_the_runs_inside_it_only() -> None:
+def test_a_profile_counts_only_the_runs_inside_it() -> None:
     outer, inner = Profile(), Profile()
     with profiled(outer):
         first = len(steps_of(D3LLM()))

@@ -1,4 +1,4 @@
-"""Text of an answer: whatever commits in whatever order, the pieces are what the tokenizer decodes."""
+"""The pieces of an answer's text, joined, are the text that the tokenizer decodes, for any order of commits."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from d3mlx.text import TextStream
 from tests.builders import write_dream, write_llada
 
 GAP = 3
-"""Ids that no token has, between the tokens of the published files and those that somebody added."""
+"""Number of unused ids between the tokens of the published files and added tokens."""
 
 WORDS = ("né", " plus", "\n", "🦙🦙", "�")
 
 
 @pytest.fixture(scope="module", params=["llada", "dream"])
 def tokenizer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """A tokenizer with added tokens that are text, and gaps among its ids."""
+    """Return a tokenizer with added tokens that are text, and with gaps between its ids."""
     folder = tmp_path_factory.mktemp(request.param)
     if request.param == "dream":
-        found = load(write_dream(folder, merges=("Ġ i", "h e", "Ã ©")))[1]
-        found.add_tokens([AddedToken(word, normalized=False) for word in WORDS])
-        return found
+        extended = load(write_dream(folder, merges=("Ġ i", "h e", "Ã ©")))[1]
+        extended.add_tokens([AddedToken(word, normalized=False) for word in WORDS])
+        return extended
     write_llada(folder)
     inner = Tokenizer.from_file(str(folder / "tokenizer.json"))
     inner.add_tokens([AddedToken(word, normalized=False) for word in WORDS])
@@ -37,11 +37,11 @@ def tokenizer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
 
 
 def streamed(tokenizer: Any, ids: list[int], order: list[int], stop: tuple[str, ...] = ()) -> tuple[str, TextStream]:
-    """The text of a canvas that commits `ids` one at a time in this order."""
+    """Return the text of a canvas that commits `ids` one at a time in this order, and the stream."""
     canvas = Canvas.for_prompt([1, 2], len(ids), mask_id=10**6, end_ids=())
     stream, pieces = TextStream(tokenizer, stop), []
-    for place in order:
-        canvas.commit(np.array([2 + place]), np.array([ids[place]]))
+    for index in order:
+        canvas.commit(np.array([2 + index]), np.array([ids[index]]))
         pieces.append(stream.push(canvas))
     return "".join(pieces) + stream.finish(), stream
 
@@ -53,7 +53,7 @@ def expected(tokenizer: Any, ids: list[int]) -> str:
 
 @settings(deadline=None, max_examples=200)
 @given(data=st.data())
-def test_the_pieces_are_what_the_tokenizer_decodes(tokenizer: Any, data: st.DataObject) -> None:
+def test_the_pieces_are_the_text_that_the_tokenizer_decodes(tokenizer: Any, data: st.DataObject) -> None:
     size = len(tokenizer.get_vocab())
     bytes_of = tokenizer.encode("🦙 né\u0301 ¿!\n  x", add_special_tokens=False)
     token = st.one_of(st.integers(0, size + GAP), st.sampled_from(bytes_of))
@@ -65,16 +65,16 @@ def test_the_pieces_are_what_the_tokenizer_decodes(tokenizer: Any, data: st.Data
 
 
 @pytest.mark.parametrize("text", [" indented", "  two", "\n    return 1", "é", "a , b !", "🦙", " 你好"])
-def test_text_comes_back_as_it_was(tokenizer: Any, text: str) -> None:
-    """Leading blanks count: a HumanEval answer begins indented."""
+def test_encoded_text_is_decoded_unchanged(tokenizer: Any, text: str) -> None:
+    """Leading spaces are kept, because a HumanEval answer begins with them."""
     ids = tokenizer.encode(text, add_special_tokens=False)
     assert streamed(tokenizer, ids, list(range(len(ids))))[0] == text
 
 
 @settings(deadline=None, max_examples=100)
 @given(data=st.data())
-def test_nothing_from_a_stop_text_on_is_given(tokenizer: Any, data: st.DataObject) -> None:
-    """Also where the stop text contains a special token, which is no text itself."""
+def test_a_stop_text_and_later_text_are_not_returned(tokenizer: Any, data: st.DataObject) -> None:
+    """The stop text may also contain a special token, which is not part of the text."""
     special = tokenizer.convert_ids_to_tokens(sorted(tokenizer.all_special_ids)[:2])
     parts = data.draw(st.lists(st.sampled_from(["ab", "b", "é", " a", *special]), min_size=1, max_size=8))
     stop = data.draw(st.sampled_from(["ab", "ba", special[0], f"b{special[1]}", "é a", "zz"]))

@@ -1,1 +1,1 @@
-"""Reference cases of the published decoders, and how to run them. README.md says where they come from."""
+"""Reference cases of the published decoders, and functions that run them. README.md describes their origin."""

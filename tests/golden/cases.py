@@ -1,4 +1,4 @@
-"""Reads the reference cases and says which of our decoders each group means."""
+"""Reader of the reference cases, and the decoder of d3mlx for each group."""
 
 from __future__ import annotations
 
@@ -41,15 +41,15 @@ FILES = [
 ]
 
 FIXED = {"stale", "dup", "shift", "tail", "masks_left"}
-"""Tags of peculiarities that this runtime corrects: tokens or forwards differ, so such a case is left out by name."""
+"""Tags of peculiarities that this runtime corrects. Tokens or forwards differ, so these cases are left out."""
 
 WASTED = {"fd_prefix_t0.05", "fd_dual_t0.05", "fd_prefix_t0.5"}
-"""Groups with cases whose reference run spends a forward on a finished block; ours never does."""
+"""Groups with cases whose reference run computes a forward on a finished block. This runtime never does."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """One reference run. `tags` are the peculiarities it depends on."""
+    """One reference run. tags: the peculiarities that it depends on."""
 
     family: str
     group: str
@@ -65,18 +65,18 @@ class Case:
 
     @property
     def trace_matches(self) -> bool:
-        """Whether the accepted positions of every step are expected to match, not only tokens and forwards."""
+        """Return whether the accepted positions of every step must match, not only tokens and forwards."""
         return not any(tag.endswith("_trace") for tag in self.tags)
 
     @property
     def rows(self) -> list[int] | None:
-        """Rows of every forward, where the delayed cache's were recorded."""
+        """Return the rows of every forward, None if they were not recorded."""
         recorded = self.algo == "multi_block_kv_cache" or self.params.get("cache_delay_iter", 10000) < 10000
         return [rows for _, rows, *_ in self.data["fwd"]] if recorded and not self.tags else None
 
     @property
     def blocks(self) -> list[list[list[int]]] | None:
-        """Masks and activation of every block at every forward, where they were recorded."""
+        """Return masks and activation of every block at every forward, None if they were not recorded."""
         return None if self.tags else self.data.get("blocks")
 
     @property
@@ -108,7 +108,7 @@ def model(family: str) -> Any:
 
 
 class RecordedNoise(Noise):
-    """The formula that stood in for the random numbers of the reference runs."""
+    """The formula that replaced the random numbers of the reference runs."""
 
     in_kernels = False
 
@@ -161,7 +161,7 @@ def multi_block(family: str, p: dict[str, Any], cached: bool) -> Decoder:
 
 
 def run(case: Case) -> tuple[Canvas, list[Step]]:
-    """Decode the case's prompt with our decoder of the same meaning."""
+    """Decode the case's prompt with the equivalent decoder of this runtime."""
     p = case.params
     decoder = (llada_decoder if case.family == "llada" else dream_decoder)(case.algo, p)
     ends = (case.data["eos_token_id"],) if p.get("early_stop") else ()
@@ -171,7 +171,7 @@ def run(case: Case) -> tuple[Canvas, list[Step]]:
 
 
 def mismatch(case: Case) -> str | None:
-    """What differs from the reference run, or None."""
+    """Return the first difference from the reference run, or None."""
     canvas, steps = run(case)
     output = canvas.tokens[canvas.prompt_length :].tolist()
     accepted = [sorted(positions) for positions in case.data["accepted"]]

@@ -1,4 +1,4 @@
-"""Every reference decode: tokens, forwards, accepted positions, and where they are recorded rows and blocks."""
+"""Every reference decode gives the same tokens, forwards and accepted positions, and recorded rows and blocks."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_decodes_as_published(file: str, group: str, golden_report: list[str]) -
 
 @pytest.mark.parametrize(("file", "group"), NAMED)
 def test_decodes_as_published_on_kernels(file: str, group: str, request: pytest.FixtureRequest) -> None:
-    """The same with the Metal kernels in place of their references, run in the emulator."""
+    """The same test with emulated Metal kernels instead of their references."""
     require_compiler()
     members = [case for case in GROUPS[file, group] if not case.left_out]
     some = members if request.config.getoption("--emulate-all") else members[:1]

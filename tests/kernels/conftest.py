@@ -1,4 +1,4 @@
-"""Where the kernels under test run: in the emulator, and on a Mac also on its GPU."""
+"""Fixtures that run the kernels under test in the emulator, and on a Mac also on its GPU."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.metal import Emulation, emulated
 from tests.metal.requirements import require_compiler
 
 Executor = Callable[[Emulation], AbstractContextManager[Any]]
-"""Inside executor(emulation) the dispatching functions run kernels."""
+"""A context manager, called with an emulation, inside which the public functions run kernels."""
 
 
 @pytest.fixture

@@ -1,9 +1,9 @@
-"""Measure what the kernels save, as far as this is possible without a Mac.
+"""Measure the savings of the kernels, as far as this is possible without a Mac.
 
     python -m tests.kernels.measure
 
-On the CPU: time and peak memory of the reference of the token statistics, against the usual chain of operations. In the
-emulator: bytes that each kernel reads and writes, against the fewest possible.
+On the CPU, compare time and peak memory of the reference of `token_stats` with those of stock operations. In the
+emulator, compare the bytes that each kernel reads and writes with the minimum.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ ROWS, VOCABULARY, EXCLUDED = 64, 126464, 126336
 
 
 def naive(logits: mx.array) -> list[mx.array]:
-    """softmax, log, sum, argmax and a second maximum, the mask token set to -inf."""
+    """Return token, probability, second probability and entropy, each [N], computed with stock operations."""
     ids = mx.arange(logits.shape[-1])
     p = mx.softmax(logits.astype(mx.float32), axis=-1)
     entropy = -mx.where(p > 0, p * mx.log(p), 0.0).sum(axis=-1)
@@ -40,7 +40,7 @@ def naive(logits: mx.array) -> list[mx.array]:
 
 
 def cost(run: Callable[[], Any], repeats: int = 5) -> tuple[float, int]:
-    """Return the median seconds of processor time, and the peak bytes above those in use before."""
+    """Return the median seconds of processor time, and the peak bytes minus those in use before."""
     seconds = []
     for _ in range(repeats):
         before = mx.get_active_memory()
@@ -102,16 +102,16 @@ def traffic(console: Console) -> None:
 def add(table: Table, name: str, size: str, records: list[Record], large: tuple[str, ...]) -> None:
     """Add a row to the table.
 
-    large: the inputs that grow with the work, as far as the kernel reads them. The others are a few words, read from a
-    cache. An output that its kernel reads again counts with the reads.
+    large: the inputs that grow with the number of rows. The other inputs are a few words, read from a cache. Bytes that
+    a kernel reads from its own output count as reads.
     """
     buffers = [(buffer, t) for record in records for buffer, t in record.traffic.items()]
     inputs = [t for buffer, t in buffers if buffer in large and t.read]
     outputs = [t for _, t in buffers if t.written]
-    needed, held = sum(t.size for t in inputs), sum(t.size for t in outputs)
+    bytes_in, bytes_out = sum(t.size for t in inputs), sum(t.size for t in outputs)
     read, written = sum(t.read for t in (*inputs, *outputs)), sum(t.written for t in outputs)
-    ratios = f"{read / needed:.4f}x", f"{written / held:.4f}x"
-    table.add_row(name, size, f"{needed:,}", ratios[0], f"{held:,}", ratios[1], str(len(records)))
+    ratios = f"{read / bytes_in:.4f}x", f"{written / bytes_out:.4f}x"
+    table.add_row(name, size, f"{bytes_in:,}", ratios[0], f"{bytes_out:,}", ratios[1], str(len(records)))
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ def mutant(kernel: Kernel, old: str, new: str) -> Kernel:
 
 
 def assert_caught(check: Callable[[], None]) -> None:
-    """Assert that `check` fails: by a wrong result or an error of the emulator, and not because of invalid Metal."""
+    """Assert that `check` fails with a wrong result or an error of the emulator, but not because of invalid Metal."""
     with pytest.raises(AssertionError) as caught:
         check()
     assert not isinstance(caught.value, CompileError)

@@ -1,6 +1,6 @@
 """The Metal text of every kernel of the package, as MLX generates it for one typical call.
 
-To review a change of a kernel, compare the files in snapshots/. Write them again with:
+To review a change of a kernel, compare the files in snapshots/. To write them again, run:
 
     python -m tests.kernels.snapshot
 """
@@ -21,7 +21,7 @@ FOLDER = Path(__file__).parent / "snapshots"
 
 
 def rules(rows: int) -> list[Rule]:
-    """Return a rule for each kernel that a preset uses, as the preset makes it for so many rows."""
+    """Return a rule for each kernel that a preset uses, as the preset makes it for `rows` rows."""
     noise = np.full(rows, 0.5, np.float32)
     quota = Rule("confidence", most=2)
     drawn = {"progress": False, "noise": noise, "heat": 0.2}
@@ -36,7 +36,7 @@ def rules(rows: int) -> list[Rule]:
         # LLaDA's own sampler.
         quota,
         Rule("random", most=2, noise=noise),
-        # Dream's own sampler: in order, drawn in proportion, and by the toss of a coin.
+        # Dream's own sampler: in order of confidence, drawn in proportion to it, and by chance alone.
         Rule("entropy", math.inf, most=2, progress=False),
         Rule("margin", most=2, progress=False),
         Rule("entropy", math.inf, most=2, **drawn),

@@ -1,4 +1,4 @@
-"""The acceptance kernel: against the rules written out in Python, its reference, and planted defects."""
+"""The acceptance kernel, compared with rules in plain Python and with its reference, and planted defects."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.metal import Emulation, emulated
 from tests.metal.requirements import require_compiler
 
 NOISE = np.empty(0, np.float32)
-"""Stands for the noise of a case, which has as many numbers as the case has rows."""
+"""Placeholder for the noise of a case, which has one number per row of the case."""
 
 D3LLM = Rule("entropy", 0.5, best_always=True, force_likeliest=True)
 STRICT = Rule("entropy", 0.0, inclusive=False, force_likeliest=True)
@@ -72,13 +72,13 @@ SCHEDULES = [Emulation(seed=1), Emulation(seed=2), Emulation(seed=3), Emulation(
 
 
 class Case:
-    """Statistics, positions and focus that a step of a decode might meet.
+    """Statistics, positions and focus of a possible step.
 
-    Numbers are eighths, and rules divide by powers of two: ties are common, and no result is rounded.
+    Numbers are eighths, and rules divide by powers of two. So ties are common, and no result is rounded.
     """
 
     def __init__(self, seed: int, sizes: list[int], all_masked: bool = False, equal: bool = False):
-        """Lay out blocks of these `sizes`. equal: every row has the same numbers, and its entropy is +inf."""
+        """Make blocks of these `sizes`. equal: every row has the same numbers, and its entropy is +inf."""
         rng = np.random.default_rng(seed)
         ends = 7 + np.cumsum(sizes)
         blocks = [range(end - size, end) for size, end in zip(sizes, ends.tolist(), strict=True)]
@@ -126,7 +126,7 @@ def scores_of(case: Case, rule: Rule) -> list[float]:
 
 
 def truth(case: Case, rule: Rule) -> Accepted:
-    """Apply the rules of the papers, one position after another."""
+    """Return the result by the rules of the papers, computed position by position."""
     score = scores_of(case, rule)
     ranked = sorted(range(len(score)), key=lambda i: (-score[i], i))
     level = -rule.level if rule.kind == "entropy" else rule.level
@@ -197,7 +197,7 @@ def test_under_arithmetic_noise_and_the_strict_lint(emulator: Executor) -> None:
 
 
 def test_a_quota_and_a_level_count_together(executor: Executor) -> None:
-    """Fast-dLLM's quota: of the 3 most confident rows those that reach the level commit, and always the best."""
+    """Fast-dLLM's quota: of the 3 most confident rows, those that reach the level commit, and always the best row."""
     case = Case(0, [5], all_masked=True)
     case.sampled[:] = [80, 81, 82, 83, 84]
     for p, expected in (
@@ -213,7 +213,7 @@ def test_a_quota_and_a_level_count_together(executor: Executor) -> None:
 
 @pytest.mark.parametrize("rule", [D3LLM, CONFIDENCE, COUNTED, HEATED], ids=lambda rule: str(rule.kind))
 def test_damaged_rows_are_reported(executor: Executor, rule: Rule) -> None:
-    """Whatever commits, the entropy of a damaged row arrives as NaN: the engine looks at it."""
+    """The entropy of a damaged row is always NaN, so the engine can detect the damage."""
     for damaged in ([0], [3, 8], range(12)):
         case = Case(2, [12], all_masked=True)
         for column in (case.p, case.p2, case.p_sampled, case.entropy):
@@ -283,7 +283,7 @@ MUTANTS: dict[str, tuple[str, str, Rule]] = {
         "if (true) {\n      top_inside",
         STRICT,
     ),
-    "progress where none is asked for": ("PROGRESS ? 1 : 0", "1", ORIGIN),
+    "progress that the rule does not require": ("PROGRESS ? 1 : 0", "1", ORIGIN),
     "no forced progress": ("none_passed == 1 && i", "none_passed == 2 && i", OPENING),
     "forced row takes the drawn token": ("FORCE_LIKELIEST ? token[i] : sampled[i]", "sampled[i]", STRICT),
     "the best does not always pass": ("BEST_ALWAYS && i == best", "false", CARRIED),
@@ -301,7 +301,7 @@ MUTANTS: dict[str, tuple[str, str, Rule]] = {
     "rank from the wrong end": ("other > score ||", "other < score ||", MARGIN),
     "one more than the limit": ("out[i] < limit", "out[i] <= limit", MARGIN),
     "no limit": (" && out[i] < limit", "", CARRIED),
-    "no level beside the limit": ("score >= threshold && ", "", CARRIED),
+    "limit without a level": ("score >= threshold && ", "", CARRIED),
     "noise of another row": ("noise[j]", "noise[i]", DRAWN),
     "no noise": (" + noise[i]", "", ORIGIN),
     "noise before the heat": ("/ heat + noise[j]", "+ noise[j] / heat", HEATED),

@@ -1,4 +1,4 @@
-"""A whole decode gives the same tokens with every kernel emulated as with the references."""
+"""A complete decode gives the same tokens with emulated kernels as with the references."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.metal import Emulation
 
 @dataclass(frozen=True)
 class MaskedOnly:
-    """Everything once, then the masked positions alone: rows that do not form a run."""
+    """A policy that computes all positions once and then only the masked ones, which are not consecutive."""
 
     cached: bool = True
 
@@ -53,7 +53,7 @@ CASES = {
     ),
     "origin": (Decoder(WholeCanvas(), DreamOrigin(12, 1e-3), NoCache()), {"accept_random_below_noisy"}),
 }
-"""A decoder, and the kernels that it must run beside `token_stats`."""
+"""A decoder, and the kernels that it must run in addition to `token_stats`."""
 
 
 def request_of(decoder: Decoder, sampling: Sampling) -> Request:
@@ -84,7 +84,7 @@ def test_same_tokens(executor: Executor, name: str, temperature: float) -> None:
 
 
 def test_same_tokens_of_requests_that_share_steps(executor: Executor) -> None:
-    """Requests with different decoders, temperatures and seeds: one launch of `token_stats` a step serves them all."""
+    """A step runs `token_stats` once for requests with different decoders, temperatures and seeds."""
 
     def batch() -> list[Request]:
         temperatures = (0.0, 0.8, 0.0, 1.2, 0.5, 0.8)

@@ -1,4 +1,4 @@
-"""The refresh kernel: against float64 NumPy at any position, and the cost of writing its rows into a cache."""
+"""The refresh kernel, compared with float64 NumPy at any position, and the cost of a write into a cache."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.kernels.mutants import assert_caught, mutant
 from tests.metal import Emulation, emulated
 
 DTYPES = {mx.float32: 2e-6, mx.float16: 1.5e-3, mx.bfloat16: 1.2e-2}
-"""What a correct element may be off by, for elements around 1: the rounding of the dtype, and a little more."""
+"""Largest error of a correct element around 1: the rounding of the dtype, and a little more."""
 SCHEDULES = [Emulation(seed=1), Emulation(seed=2), Emulation(seed=3), Emulation(seed=4, preempt=7)]
 SHAPES = [(1, 1, 1, 1, 2), (1, 2, 1, 1, 64), (2, 2, 1, 3, 6), (1, 4, 2, 33, 32), (2, 6, 2, 9, 128)]
 """Batch, heads, kv_heads, rows, width."""
@@ -31,7 +31,7 @@ Parts = tuple[mx.array, mx.array, mx.array, mx.array]
 
 
 def parts(shape: tuple[int, ...], dtype: mx.Dtype, seed: int = 0, furthest: int = 131072) -> Parts:
-    """Queries, keys and values as projections leave them, heads innermost, and positions [R] in no order."""
+    """Return queries, keys and values with the strides of projections, and positions int32 [R] in random order."""
     batch, heads, kv_heads, rows, width = shape
     rng = np.random.default_rng(seed)
 
@@ -48,7 +48,7 @@ def float64(x: mx.array) -> Array:
 
 
 def turned(x: mx.array, positions: mx.array, rope: Any) -> Array:
-    """RoPE in float64."""
+    """Return `x` rotated by RoPE in float64."""
     half = x.shape[-1] // 2
     frequencies = rope.scale * float(rope.base) ** (-np.arange(half) / half)
     angles = np.array(positions).astype(np.float64)[:, None] * frequencies
@@ -57,12 +57,12 @@ def turned(x: mx.array, positions: mx.array, rope: Any) -> Array:
     return np.concatenate([first * cos - second * sin, first * sin + second * cos], axis=-1)
 
 
-def check(found: tuple[mx.array, ...], given: Parts, rope: Any, tolerance: float) -> None:
+def check(result: tuple[mx.array, ...], given: Parts, rope: Any, tolerance: float) -> None:
     queries, keys, values, positions = given
-    for x, out in ((queries, found[0]), (keys, found[1])):
+    for x, out in ((queries, result[0]), (keys, result[1])):
         assert (out.dtype, out.shape) == (x.dtype, x.shape)
         np.testing.assert_allclose(float64(out), turned(x, positions, rope), rtol=0, atol=tolerance)
-    np.testing.assert_array_equal(float64(found[2]), float64(values))
+    np.testing.assert_array_equal(float64(result[2]), float64(values))
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -84,20 +84,20 @@ def test_inexact_arithmetic(emulator: Executor, dtype: mx.Dtype) -> None:
 
 
 @pytest.mark.parametrize("furthest", [3, 100, 4096, 131072])
-def test_no_worse_than_stock_rope(executor: Executor, furthest: int) -> None:
-    """A float32 angle is as coarse as its position is large; the kernel's is not."""
+def test_the_error_is_at_most_that_of_stock_rope(executor: Executor, furthest: int) -> None:
+    """The error of a float32 angle grows with the position; the error of the kernel does not."""
     rope = nn.RoPE(128, base=10000.0)
     given = parts((1, 2, 2, 3, 128), mx.float32, furthest, furthest)
     with executor(Emulation(seed=1)):
-        found = refresh_rows(*given, rope)
+        result = refresh_rows(*given, rope)
     true = turned(given[0], given[3], rope)
-    error = np.abs(float64(found[0]) - true).max()
+    error = np.abs(float64(result[0]) - true).max()
     assert error <= max(np.abs(float64(reference(*given, rope)[0]) - true).max(), 4e-7)
     assert error <= 1e-6
 
 
-def test_which_ropes_the_kernel_serves() -> None:
-    """Every other class runs as mlx-lm wrote it."""
+def test_the_kernel_replaces_only_plain_ropes() -> None:
+    """For other classes of RoPE, mlx-lm's own code runs."""
     llama3 = {"type": "llama3", "factor": 8.0, "original_max_position_embeddings": 32}
     yarn = {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32}
     linear = initialize_rope(16, 1e4, False, {"type": "linear", "factor": 4.0})
@@ -109,8 +109,8 @@ def test_which_ropes_the_kernel_serves() -> None:
         check(refresh_rows(*given, linear), given, linear, DTYPES[mx.float32])
         assert len(records) == 1
         for rope in others:
-            found, expected = refresh_rows(*given, rope), reference(*given, rope)
-            assert all(mx.array_equal(x, y) for x, y in zip(found, expected, strict=True))
+            result, expected = refresh_rows(*given, rope), reference(*given, rope)
+            assert all(mx.array_equal(x, y) for x, y in zip(result, expected, strict=True))
         assert len(records) == 1
 
 
@@ -141,7 +141,7 @@ def test_rows_are_read_once(emulator: Executor) -> None:
 
 @pytest.mark.parametrize("scattered", [False, True])
 def test_a_refresh_moves_rows_and_not_the_cache(scattered: bool) -> None:
-    """Peak memory of an update is that of its rows, because nothing else holds the arrays that it writes into."""
+    """Peak memory of an update is that of its rows, because the written arrays have no other reference."""
     length, count, rng = 4096, 32, np.random.default_rng(0)
     positions = np.sort(rng.permutation(length)[:count]) if scattered else np.arange(100, 100 + count)
     layer = CachedLayer()
@@ -163,12 +163,12 @@ def test_a_refresh_moves_rows_and_not_the_cache(scattered: bool) -> None:
         return max(mx.get_peak_memory(), mx.get_active_memory()) - before
 
     row_bytes, cache_bytes = 4 * count * 64 * 4, 4 * length * 64 * 4
-    # The first write of scattered rows copies an array that is not contiguous, as projections make it.
+    # The first write of scattered rows copies the array, because projections leave it not contiguous.
     growth()
     assert growth() <= 8 * row_bytes < cache_bytes
     view = layer.arrays[0][:, :1]
     mx.eval(view)
-    assert growth() >= cache_bytes, "what something else holds has to be copied, and the measurement sees it"
+    assert growth() >= cache_bytes, "an array with another reference must be copied, and the measurement shows it"
     assert view.shape == (1, 1, length, 64)
 
 
@@ -176,7 +176,7 @@ MUTANTS = {
     "row written one position off": ("* rows + row) * 2", "* rows + (row + 1) % rows) * 2"),
     "row index instead of its position": ("float(positions[row * positions_strides[0]])", "float(row)"),
     "off-by-one bound": ("uint rows = uint(queries_shape[2]);", "uint rows = uint(queries_shape[2]) + 1;"),
-    "neighbours paired": ("half_width * queries_strides[3]", "queries_strides[3]"),
+    "neighbors paired": ("half_width * queries_strides[3]", "queries_strides[3]"),
     "strides ignored": ("row * keys_strides[2]", "row * keys_strides[1]"),
     "keys in the queries' place": ("    head -= heads;\n", ""),
     "angle of a single float": (" + (rest - turns * TWO_PI_LOW)", " - turns * TWO_PI_LOW"),

@@ -1,4 +1,4 @@
-"""The Metal text of every kernel: reviewed in snapshots, and free of what Apple's compiler would refuse."""
+"""The Metal text of every kernel is equal to its snapshot, and the lint accepts it."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from tests.metal.trace import Generated
 
 
 def test_snapshots_are_up_to_date() -> None:
-    kept = {file.name: file.read_text() for file in snapshot.FOLDER.iterdir()}
-    assert kept == snapshot.texts(), "run `python -m tests.kernels.snapshot` and review what changed"
+    saved = {file.name: file.read_text() for file in snapshot.FOLDER.iterdir()}
+    assert saved == snapshot.texts(), "run `python -m tests.kernels.snapshot` and review what changed"
 
 
 def decoders() -> Iterator[Decoder]:
@@ -60,14 +60,14 @@ def test_each_kernel_of_a_preset_has_a_snapshot() -> None:
 
 @cache
 def objections(generated: Generated) -> list[str]:
-    """Return what the linter says; the text of some kernels is the same for each dtype."""
+    """Return the problems that the lint reports. Cached, because some kernels have the same text for all dtypes."""
     return lint.check(generated)
 
 
 @pytest.mark.parametrize("dtype", [mx.float32, mx.float16, mx.bfloat16], ids=str)
 @pytest.mark.parametrize("rows", [1, 8])
 def test_text_is_metal(dtype: mx.Dtype, rows: int) -> None:
-    """With one row, small inputs come in another address space."""
+    """With one row, small inputs are in another address space."""
     require_clang()
     for kernel, launch in snapshot.typical_calls(dtype, rows):
         assert objections(snapshot.generated(kernel, launch)) == []

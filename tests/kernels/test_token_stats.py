@@ -1,4 +1,4 @@
-"""The token statistics kernel: against float64 NumPy, against its reference, and against planted defects."""
+"""The kernel of token statistics, compared with float64 NumPy and its reference, and planted defects."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ DTYPES = [mx.float32, mx.float16, mx.bfloat16]
 SCHEDULES = [Emulation(seed=1), Emulation(seed=2), Emulation(seed=3), Emulation(seed=4, preempt=7)]
 CHOICES = ["likeliest", "scores", "draw", "mixed draw"]
 FLOOR = 4e-7
-"""Relative error of a few units in the last place, below which stock operations are right by luck."""
+"""Relative error of a few units in the last place. Stock operations have smaller errors only by chance."""
 
 Array = npt.NDArray[Any]
 
 
 def rows(width: int, seed: int = 0, dtype: mx.Dtype = mx.float32, excluded: int = -1) -> mx.array:
-    """Six rows [6, width]: plain, with ties, half -inf, all -inf, at the end of the range, won by the excluded id."""
+    """Return logits [6, width]: plain, with ties, half -inf, all -inf, near the limits, excluded id highest."""
     rng = np.random.default_rng(seed)
     x = rng.normal(size=(6, width)) * 4
     x[1] = np.round(x[1] / 4)
@@ -62,7 +62,7 @@ def float64(x: mx.array) -> Array:
 
 
 def true_scores(logits: mx.array, choice: Choice) -> Array:
-    """Return in float64 the scores [N, V] of which the sampled token has the highest."""
+    """Return the scores that the sampled token maximizes, float64 [N, V]."""
     x = float64(logits)
     if choice is None:
         return x
@@ -78,7 +78,7 @@ def true_scores(logits: mx.array, choice: Choice) -> Array:
 
 
 def truth(logits: mx.array) -> tuple[Array, Array]:
-    """Probabilities [N, V] and entropies [N] in float64; a row of -inf has probabilities 0 and entropy +inf."""
+    """Return probabilities [N, V] and entropies [N] in float64. A row of -inf has probabilities 0 and entropy +inf."""
     x = float64(logits)
     top = x.max(axis=1, keepdims=True)
     weights = np.exp(x - np.where(np.isinf(top), 0, top))
@@ -90,19 +90,19 @@ def truth(logits: mx.array) -> tuple[Array, Array]:
 
 
 def stock(logits: mx.array) -> tuple[Array, Array]:
-    """The same by the operations that everybody would write, in float32."""
+    """Return probabilities [N, V] and entropies [N] computed with stock operations in float32."""
     p = mx.softmax(logits.astype(mx.float32), axis=-1)
     entropy = -mx.where(p > 0, p * mx.log(p), 0.0).sum(axis=-1)
     return np.array(p), np.array(entropy)
 
 
-def error(found: Array, true: Array) -> Array:
-    """Relative above 1, absolute below: an entropy near 0 is a difference of larger numbers."""
-    return np.abs(found - true) / np.maximum(np.abs(true), 1)
+def error(result: Array, true: Array) -> Array:
+    """Return the relative error above 1 and the absolute error below, where an entropy is a difference of numbers."""
+    return np.abs(result - true) / np.maximum(np.abs(true), 1)
 
 
 def check(stats: TokenStats, logits: mx.array, excluded: int, choice: Choice, slack: float = 1.0) -> None:
-    """Ids are exact, and numbers are no worse than those of stock operations, up to `slack`."""
+    """Check that ids are exact, and that errors are at most `slack` times those of stock operations."""
     token, p, p2, entropy, sampled, p_sampled = (np.array(column) for column in stats)
     x, every = float64(logits), np.arange(len(token))
     allowed = np.arange(x.shape[1]) != excluded
@@ -123,15 +123,15 @@ def check(stats: TokenStats, logits: mx.array, excluded: int, choice: Choice, sl
     stock_p, stock_entropy = stock(logits)
     full = np.isfinite(true_entropy)
     bound = max(FLOOR, error(stock_p[full], true_p[full]).max(initial=0)) * slack
-    for found, true in ((p, true_p[every, token]), (p2, others.max(axis=1)), (p_sampled, true_p[every, sampled])):
-        assert error(found, true).max() <= bound
+    for result, true in ((p, true_p[every, token]), (p2, others.max(axis=1)), (p_sampled, true_p[every, sampled])):
+        assert error(result, true).max() <= bound
     assert (entropy[~full] == np.inf).all()
     bound = max(FLOOR, error(stock_entropy[full], true_entropy[full]).max(initial=0)) * slack
     assert error(entropy[full], true_entropy[full]).max(initial=0) <= bound
 
 
 def first(x: Array, allowed: npt.NDArray[np.bool_]) -> Array:
-    """The best allowed id, the lowest allowed one in a row of -inf."""
+    """Return the best allowed id of each row, int [N]; for a row of -inf, the lowest allowed id."""
     candidates = np.flatnonzero(allowed)
     return candidates[x[:, candidates].argmax(axis=1)]
 
@@ -147,10 +147,10 @@ def test_statistics(executor: Executor, width: int, kind: str, dtype: mx.Dtype) 
     check(expected, logits, excluded, choice, slack=2)
     for emulation in SCHEDULES:
         with executor(emulation):
-            found = token_stats(logits, excluded, choice)
-        check(found, logits, excluded, choice)
-        assert mx.array_equal(found.token, expected.token)
-        assert mx.array_equal(found.sampled, expected.sampled)
+            result = token_stats(logits, excluded, choice)
+        check(result, logits, excluded, choice)
+        assert mx.array_equal(result.token, expected.token)
+        assert mx.array_equal(result.sampled, expected.sampled)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -159,8 +159,8 @@ def test_vocabularies_of_llada_and_dream(executor: Executor, dtype: mx.Dtype) ->
         logits = rows(width, 5, dtype)[:2]
         choice = choice_of(kind, logits)
         with executor(emulation):
-            found = token_stats(logits, 126336, choice)
-        check(found, logits, 126336, choice)
+            result = token_stats(logits, 126336, choice)
+        check(result, logits, 126336, choice)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -177,14 +177,14 @@ def test_inputs_of_fewer_than_eight_elements(executor: Executor, kind: str, dtyp
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("kind", CHOICES)
 def test_inexact_arithmetic(emulator: Executor, kind: str, dtype: mx.Dtype) -> None:
-    """Functions that are off by 4 units in the last place, and contracted products, as a GPU may have them."""
+    """As on a GPU, functions have errors of up to 4 units in the last place, and products may be contracted."""
     logits = rows(1000, 9, dtype)
     choice = choice_of(kind, logits)
     with emulator(Emulation(seed=5, ulp_noise=4)):
         check(token_stats(logits, 7, choice), logits, 7, choice, slack=8)
 
 
-def test_strided_rows_and_many_of_them(executor: Executor) -> None:
+def test_many_strided_rows(executor: Executor) -> None:
     logits = mx.concatenate([rows(40, seed) for seed in range(4)]).reshape(2, 12, 40).transpose(1, 0, 2)[:, 1]
     for kind in ("draw", "mixed draw"):
         choice = choice_of(kind, logits)
@@ -193,8 +193,8 @@ def test_strided_rows_and_many_of_them(executor: Executor) -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_a_row_draws_what_it_draws_alone(executor: Executor, dtype: mx.Dtype) -> None:
-    """Requests with other temperatures, seeds and calls share a launch, and no row sees the others."""
+def test_a_row_draws_the_token_that_it_draws_alone(executor: Executor, dtype: mx.Dtype) -> None:
+    """Requests with different temperatures, seeds and calls share a launch, and rows do not depend on each other."""
     logits = mx.concatenate([rows(200, seed, dtype) for seed in range(3)])
     draw = mixed_draw(len(logits))
     likeliest = token_stats(logits, 7).token.tolist()
@@ -202,9 +202,9 @@ def test_a_row_draws_what_it_draws_alone(executor: Executor, dtype: mx.Dtype) ->
         with executor(emulation):
             together = token_stats(logits, 7, draw)
             for i in range(len(logits)):
-                one = slice(i, i + 1)
-                alone = Draw(draw.positions[one], draw.temperatures[one], draw.seeds[one], draw.calls[one])
-                stats = token_stats(logits[one], 7, alone)
+                row = slice(i, i + 1)
+                alone = Draw(draw.positions[row], draw.temperatures[row], draw.seeds[row], draw.calls[row])
+                stats = token_stats(logits[row], 7, alone)
                 assert [column[i].item() for column in together] == [column.item() for column in stats]
                 if draw.temperatures[i] == 0:
                     assert together.sampled[i].item() == likeliest[i]
@@ -232,16 +232,16 @@ def test_joined_draws_are_the_draws_of_their_requests(executor: Executor) -> Non
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_damaged_logits_are_seen(executor: Executor, bad: float) -> None:
-    """Where any logit is no number, the probability or the entropy is none either: the engine looks at these."""
+def test_damaged_logits_are_detected(executor: Executor, bad: float) -> None:
+    """If a logit is NaN or infinite, the probability or the entropy is NaN."""
     x = np.array(rows(100))
-    for place in (0, 3, 99):
-        x[:, place] = bad
+    for column in (0, 3, 99):
+        x[:, column] = bad
         damaged = mx.array(x)
         expected = reference(damaged, -1)
         with executor(Emulation(seed=1)):
-            found = token_stats(damaged, -1)
-        for stats in (expected, found):
+            result = token_stats(damaged, -1)
+        for stats in (expected, result):
             assert (mx.isnan(stats.p) | mx.isnan(stats.entropy)).all()
 
 
@@ -252,9 +252,9 @@ def test_excluded_id_zero(executor: Executor) -> None:
         logits[:, 0] = 1.0
         expected = reference(logits, 0)
         with executor(Emulation(seed=1)):
-            found = token_stats(logits, 0)
-        assert found.token.tolist() == expected.token.tolist() == [min(1, width - 1)] * 2
-        assert found.p.tolist() == expected.p.tolist() == ([1.0] * 2 if width == 1 else [0.0] * 2)
+            result = token_stats(logits, 0)
+        assert result.token.tolist() == expected.token.tolist() == [min(1, width - 1)] * 2
+        assert result.p.tolist() == expected.p.tolist() == ([1.0] * 2 if width == 1 else [0.0] * 2)
 
 
 def test_logits_are_read_once(emulator: Executor) -> None:
@@ -285,11 +285,11 @@ def problems(draw: Any) -> tuple[mx.array, int, Choice]:
 def test_kernel_reference_and_numpy_agree(problem: tuple[mx.array, int, Choice], seed: int) -> None:
     logits, excluded, choice = problem
     with emulated(Emulation(seed=seed)):
-        found = token_stats(logits, excluded, choice)
+        result = token_stats(logits, excluded, choice)
     expected = reference(logits, excluded, choice)
-    for stats in (found, expected):
+    for stats in (result, expected):
         check(stats, logits, excluded, choice, slack=2)
-    assert mx.array_equal(found.token, expected.token)
+    assert mx.array_equal(result.token, expected.token)
 
 
 DRAW_MUTANTS = {
@@ -346,7 +346,7 @@ def test_mutant_is_caught(emulator: Executor, name: str, monkeypatch: pytest.Mon
     def run() -> None:
         for seed in range(3):
             with emulator(Emulation(seed=seed)):
-                found = token_stats(logits, 4)
-            check(found, logits, 4, None)
+                result = token_stats(logits, 4)
+            check(result, logits, 4, None)
 
     assert_caught(run)

@@ -1,4 +1,4 @@
-"""Downloads from a small hub on this machine: their order, their cache, and each failure."""
+"""Downloads from a small hub on this machine: their order, the cache, and each failure."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ WHOLE = r"model.*\.safetensors$"
 """Paths of requests for a weight file from its start to its end."""
 
 MLX_LM = ["*.json", "model*.safetensors", "*.py", "tokenizer.model", "*.tiktoken", "*.txt", "*.jsonl", "*.jinja"]
-"""What mlx-lm downloads of a repository."""
+"""Files of a repository that mlx-lm downloads."""
 
 
 @pytest.fixture(scope="module")
 def repo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A repository of three weight files, larger than the first bytes of each."""
+    """Return a repository with three weight files, each larger than the first request."""
     folder = write_llada(tmp_path_factory.mktemp("repo"), shards=3, d_model=256, mlp_hidden_size=512)
     (folder / "README.md").write_text("---\nlicense: mit\n---\n# Original\n")
     return folder
@@ -48,13 +48,13 @@ def repo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def hub(repo: Path) -> Iterator[Hub]:
-    with running(Hub({"org/llada": repo})) as found:
-        yield found
+    with running(Hub({"org/llada": repo})) as started:
+        yield started
 
 
 @pytest.fixture
 def here(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
-    """A hub that this process uses too, with an empty cache."""
+    """Return a hub that this process also uses, with an empty cache."""
     template = hub.url + "/{repo_id}/resolve/{revision}/{filename}"
     for name, value in {
         "ENDPOINT": hub.url,
@@ -73,7 +73,7 @@ def d3mlx(hub: Hub, home: Path, *arguments: str, **variables: str) -> subprocess
 
 
 def refusal(name: str = "org/llada", revision: str | None = None) -> str:
-    """Return the sentence that a load ends with."""
+    """Return the error that a load raises."""
     with pytest.raises(CheckpointError) as caught:
         load(name, revision=revision)
     assert "\n" not in str(caught.value)
@@ -85,8 +85,8 @@ def test_info_downloads_no_weights(hub: Hub, repo: Path, tmp_path: Path) -> None
     assert (done.returncode, done.stderr) == (0, "")
     facts, expected = json.loads(done.stdout), describe(open_checkpoint(repo))
     assert facts.pop("folder") != expected.pop("folder") and facts == expected
-    assert not hub.asked_for(WHOLE) and len(hub.asked_for(r"safetensors bytes=0-")) == 3
-    assert not hub.asked_for("README|py$")
+    assert not hub.downloads(WHOLE) and len(hub.downloads(r"safetensors bytes=0-")) == 3
+    assert not hub.downloads("README|py$")
     assert hub.sent < 4 * client.FIRST_BYTES
 
 
@@ -99,13 +99,13 @@ def test_a_prediction_downloads_no_weights(here: Hub, repo: Path, tmp_path: Path
     assert figures["org/llada"] == figures[str(repo)]
     model: Any = lazy_model(open_checkpoint(fetch(str(repo))))
     assert figures["org/llada"]["cost"] == asdict(cost(model, 512))
-    assert not here.asked_for(WHOLE) and len(here.asked_for(r"safetensors bytes=0-")) == 3
+    assert not here.downloads(WHOLE) and len(here.downloads(r"safetensors bytes=0-")) == 3
 
 
 def test_weights_come_after_the_checks(
     here: Hub, repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """A checkpoint that cannot run is refused before its weights are downloaded; one that can is downloaded once."""
+    """A checkpoint that cannot run is refused before its weights are downloaded. Others are downloaded once."""
     damaged = Path(shutil.copytree(repo, tmp_path / "damaged"))
     first = damaged / "model-00001-of-00003.safetensors"
     first.write_bytes(first.read_bytes()[:-100])
@@ -121,13 +121,13 @@ def test_weights_come_after_the_checks(
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
         assert "Make room" in refusal()
-    assert not here.asked_for(WHOLE)
+    assert not here.downloads(WHOLE)
     model, _ = load("org/llada")
-    assert model.family == "llada" and len(here.asked_for(WHOLE)) == 3
+    assert model.family == "llada" and len(here.downloads(WHOLE)) == 3
     assert capfd.readouterr().err == ""  # no bars without a terminal
-    asked = len(here.asked)
+    before = len(here.requests)
     load("org/llada")
-    assert here.asked[asked:] == [("GET", "/api/models/org/llada/revision/main")]
+    assert here.requests[before:] == [("GET", "/api/models/org/llada/revision/main")]
 
 
 def test_a_header_longer_than_the_first_request(here: Hub, repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,10 +136,10 @@ def test_a_header_longer_than_the_first_request(here: Hub, repo: Path, monkeypat
 
 
 def test_a_cache_of_another_tool_works_offline(here: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """README.md is not needed; a part of the weights is called incomplete."""
+    """README.md is not needed. If a weight file is missing, the copy is called incomplete."""
     home = tmp_path / "home"
     snapshot_download("org/llada", allow_patterns=MLX_LM, cache_dir=home / "hub")
-    asked = len(here.asked)
+    before = len(here.requests)
     done = d3mlx(here, home, "generate", "hi", "--model", "org/llada", "--max-tokens", "4", HF_HUB_OFFLINE="1")
     assert done.returncode == 0 and "Fetching" not in done.stderr
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
@@ -148,15 +148,15 @@ def test_a_cache_of_another_tool_works_offline(here: Hub, tmp_path: Path, monkey
     load("org/llada")
     (home / "hub" / "models--org--llada" / "snapshots" / COMMIT / "model-00002-of-00003.safetensors").unlink()
     assert "The copy of org/llada in the cache is incomplete, and HF_HUB_OFFLINE is set." in refusal()
-    assert len(here.asked) == asked
+    assert len(here.requests) == before
 
 
-def test_a_break_is_resumed(here: Hub, repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A connection that breaks goes on after the last piece that the client has written."""
+def test_a_broken_download_is_resumed(here: Hub, repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a broken connection, the download continues after the last piece that the client has written."""
     monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 100_000)
     here.break_at = 500_000
     load("org/llada")
-    assert len(here.asked_for(r"safetensors bytes=[1-9]\d*-$")) == 1
+    assert len(here.downloads(r"safetensors bytes=[1-9]\d*-$")) == 1
     assert here.sent < 1.2 * sum(path.stat().st_size for path in repo.iterdir())
 
 
@@ -168,7 +168,7 @@ def test_complete_files_are_kept(here: Hub) -> None:
     here.refuse = None
     source.download()
     for number in (1, 3):
-        assert len(here.asked_for(f"model-0000{number}.*safetensors$")) <= 2
+        assert len(here.downloads(f"model-0000{number}.*safetensors$")) <= 2
     assert open_checkpoint(source.folder).source.headers == {}
 
 
@@ -177,15 +177,15 @@ def test_complete_files_are_kept(here: Hub) -> None:
     [("", "is not in the cache"), ("tree", "is not in the cache"), (r"\.safetensors$", "in the cache is incomplete")],
 )
 def test_a_hub_without_an_answer(here: Hub, only: str, state: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The limit covers requests for which the client has no limit, and those that it repeats."""
+    """The limit applies to requests for which the client has no limit, and to those that it repeats."""
     monkeypatch.setattr(client, "PATIENCE", 0.5)
     here.stall, here.only = 3.0, only
     begin = time.monotonic()
-    said = refusal()
-    assert time.monotonic() - begin < 3.5 and state in said and "does not answer within 0.5 s" in said
+    message = refusal()
+    assert time.monotonic() - begin < 3.5 and state in message and "does not answer within 0.5 s" in message
 
 
-def test_variables_of_the_user_win(hub: Hub, tmp_path: Path) -> None:
+def test_environment_variables_set_the_time_limit(hub: Hub, tmp_path: Path) -> None:
     hub.stall = 5.0
     code = "from d3mlx.checkpoints.hub import fetch; fetch('org/llada')"
     variables = environment(hub, tmp_path) | {"HF_HUB_ETAG_TIMEOUT": "1"}
@@ -194,25 +194,25 @@ def test_variables_of_the_user_win(hub: Hub, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("behavior", "said"),
+    ("behavior", "message"),
     [
         ({"refuse": 429, "retry_after": 60}, "limits the rate of requests (429). Wait 60 s, then try again."),
         ({"refuse": 429}, "Wait some minutes"),
         ({"refuse": 500}, "has a server error (500). Try again later."),
         ({"gated": True}, "org/llada is gated. Accept its terms"),
-        ({"portal": True}, "The answer about org/llada cannot be read, as if it did not come from the Hub. Check"),
+        ({"portal": True}, "The answer about org/llada cannot be read, so it is probably not from the Hub. Check"),
         ({"ranges": False}, "a part of model-00001-of-00003.safetensors of org/llada is not that part"),
         ({"refuse": 418}, "Check the network and HF_ENDPOINT, then try again."),
-        ({"repos": {}}, "no model of that name on the Hub that you may read"),
+        ({"repos": {}}, "is neither a folder nor a model on the Hub that you may read"),
     ],
 )
-def test_each_failure_is_a_sentence(here: Hub, behavior: dict[str, Any], said: str) -> None:
+def test_each_failure_has_its_own_error(here: Hub, behavior: dict[str, Any], message: str) -> None:
     for name, value in behavior.items():
         setattr(here, name, value)
-    assert said in refusal()
+    assert message in refusal()
 
 
-def test_what_is_gone_from_the_cache_is_downloaded_again(here: Hub, tmp_path: Path) -> None:
+def test_a_file_missing_from_the_cache_is_downloaded_again(here: Hub, tmp_path: Path) -> None:
     single = write_llada(tmp_path / "single")
     here.repos |= {"org/single": single}
     load("org/single")
@@ -222,7 +222,7 @@ def test_what_is_gone_from_the_cache_is_downloaded_again(here: Hub, tmp_path: Pa
     assert blob.is_file()
 
 
-def test_retries_are_not_told() -> None:
+def test_retries_are_not_logged() -> None:
     before = logging.get_verbosity()
     with client.hub_client("org/llada", None):
         assert logging.get_verbosity() == logging.ERROR
@@ -241,11 +241,11 @@ def test_other_failures(here: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     here.refuse = None
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "file" / "cache"))
     (tmp_path / "file").touch()
-    assert "file/cache cannot be made. Set HF_HOME" in refusal()
+    assert "file/cache cannot be created. Set HF_HOME" in refusal()
 
 
-def test_only_a_card_needs_the_readme(here: Hub, tmp_path: Path) -> None:
-    """The converter takes license and languages from it if it comes, and writes a card without them if not."""
+def test_only_a_model_card_needs_the_readme(here: Hub, tmp_path: Path) -> None:
+    """The converter takes license and languages from README.md, and writes a card without them if it is missing."""
     card = convert("org/llada", tmp_path / "out").folder / "README.md"
     assert "license: mit" in card.read_text() and "base_model: org/llada" in card.read_text()
     cached = tmp_path / "cache" / "models--org--llada" / "snapshots" / COMMIT / "README.md"

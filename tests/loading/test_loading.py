@@ -1,4 +1,4 @@
-"""Folders that look like the published ones, and every way a folder can be wrong."""
+"""Loading of folders like the published ones, and the error for each kind of damage."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ for folder in sys.argv[1:]:
 
 
 @pytest.mark.parametrize("shards", [1, 3])
-def test_published_folders_load_in_silence(tmp_path: Path, shards: int) -> None:
-    """With standard input closed nobody can be asked; nothing is said, and no code of the folder runs."""
+def test_published_folders_load_without_questions_or_output(tmp_path: Path, shards: int) -> None:
+    """Standard input is closed, so no question can be answered. Nothing is printed, and no code of the folder runs."""
     folders = [write_llada(tmp_path / "llada", shards), write_dream(tmp_path / "dream", shards)]
     done = subprocess.run(
         [sys.executable, "-c", SILENT, *map(str, folders)], stdin=subprocess.DEVNULL, capture_output=True, text=True
@@ -68,7 +68,7 @@ def test_a_prompt_is_text_or_ids_or_messages(tmp_path: Path) -> None:
             encode(llada, wrong)  # type: ignore[arg-type]
 
 
-def test_models_that_ship_have_names() -> None:
+def test_bundled_models_have_names() -> None:
     for name, folder in {"embedded": EMBEDDED, "teacher": TEACHER, "pairs": PAIRS}.items():
         assert fetch(name).folder == Path(folder)
     with pytest.raises(ConfigError, match="revision"):
@@ -83,16 +83,16 @@ def test_chat_templates(tmp_path: Path) -> None:
     assert llada.decode(encode(llada, turn)) == text
     _, dream = load(str(write_dream(tmp_path / "dream")))
     default = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
-    asked = "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
+    question = "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
     turn = [{"role": "user", "content": "hi"}]
-    assert dream.decode(encode(dream, turn)) == default + asked
+    assert dream.decode(encode(dream, turn)) == default + question
     system = {"role": "system", "content": "Be brief."}
-    assert dream.decode(encode(dream, [system, *turn])) == "<|im_start|>system\nBe brief.<|im_end|>\n" + asked
+    assert dream.decode(encode(dream, [system, *turn])) == "<|im_start|>system\nBe brief.<|im_end|>\n" + question
     assert (sorted(llada.eos_token_ids), sorted(dream.eos_token_ids)) == ([257, 261], [256, 258])
 
 
 @pytest.mark.parametrize("write", [write_llada, write_dream])
-def test_text_survives_the_tokenizer_token_by_token(tmp_path: Path, write: Callable[[Path], Path]) -> None:
+def test_text_is_decoded_unchanged_token_by_token(tmp_path: Path, write: Callable[[Path], Path]) -> None:
     _, tokenizer = load(str(write(tmp_path / "model")))
     text = "naïve 你好 🦙\n  x"
     stream = tokenizer.detokenizer
@@ -105,7 +105,7 @@ def test_text_survives_the_tokenizer_token_by_token(tmp_path: Path, write: Calla
     assert "�" not in "".join(pieces)
 
 
-def test_dream_merges_are_those_of_its_files(tmp_path: Path) -> None:
+def test_dream_uses_the_merges_of_its_files(tmp_path: Path) -> None:
     _, tokenizer = load(write_dream(tmp_path / "dream", merges=("h e", "l l", "he ll", "Ġ w", "Ã ©")))
     assert tokenizer.convert_ids_to_tokens(tokenizer.encode("hello w1", add_special_tokens=False)) == [
         *("hell", "o", "Ġw", "1")
@@ -116,12 +116,12 @@ def test_dream_merges_are_those_of_its_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("write", [write_llada, write_dream])
-def test_no_special_token_is_text(tmp_path: Path, write: Callable[[Path], Path]) -> None:
+def test_special_tokens_are_not_text(tmp_path: Path, write: Callable[[Path], Path]) -> None:
     model, tokenizer = load(write(tmp_path / "model"))
     assert sorted(tokenizer.all_special_ids) == list(range(256, model.args.vocab_size))
 
 
-def test_base_model_without_turn_tokens_has_no_template(tmp_path: Path) -> None:
+def test_a_base_model_without_turn_tokens_has_no_template(tmp_path: Path) -> None:
     folder = write_llada(tmp_path / "model")
     byte_tokenizer(["<|startoftext|>", "<|endoftext|>", "<|mdm_mask|>"]).save(str(folder / "tokenizer.json"))
     _, tokenizer = load(folder)
@@ -129,7 +129,7 @@ def test_base_model_without_turn_tokens_has_no_template(tmp_path: Path) -> None:
     assert tokenizer.eos_token_ids == {257}
 
 
-def test_a_template_in_the_folder_wins(tmp_path: Path) -> None:
+def test_a_template_in_the_folder_replaces_the_default(tmp_path: Path) -> None:
     folder = write_llada(tmp_path / "model")
     (folder / "chat_template.jinja").write_text("{{ messages[0]['content'] }}!")
     _, tokenizer = load(folder)
@@ -151,7 +151,7 @@ def test_shards_and_one_file_give_the_same_model(tmp_path: Path) -> None:
 
 
 def test_quantized_mlx_folder(tmp_path: Path) -> None:
-    """Weights as mlx-community publishes them: llama-style names, a quantization field; float32 on a CPU."""
+    """The weights have llama-style names and a quantization field, as mlx-community's. They are float32 on a CPU."""
     source = write_llada(tmp_path / "source")
     plain, _ = load(str(source))
     model, _ = load(str(source))
@@ -239,7 +239,7 @@ NORM = "model.transformer.ln_f.weight"
 WRONG: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no config": (remove("config.json"), "no config.json"),
     "broken json": (lambda folder: (folder / "config.json").write_text("{"), "not valid JSON"),
-    "config a list": (lambda folder: (folder / "config.json").write_text("[]"), "no JSON object"),
+    "config a list": (lambda folder: (folder / "config.json").write_text("[]"), "does not contain a JSON object"),
     "other architecture": (change("config.json", lambda c: {**c, "model_type": "gpt2"}), "gpt2"),
     "own code": (change("config.json", lambda c: {**c, "model_file": "m.py"}), "model_file"),
     "no family": (change("config.json", without("model_type")), "no model_type"),
@@ -255,7 +255,7 @@ WRONG: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no mask id": (change("config.json", without("mask_token_id")), "mask_token_id"),
     "mask id outside": (change("config.json", lambda c: {**c, "mask_token_id": 9999}), "9999"),
     "field of a wrong type": (change("config.json", lambda c: {**c, "n_heads": "four"}), "must be a whole number"),
-    "no weights": (remove("model.safetensors"), "holds no model"),
+    "no weights": (remove("model.safetensors"), "contains no model"),
     "pickle": (only_pickle, "pickled code"),
     "truncated": (truncate, "truncated"),
     "no header": (cut_header, "truncated"),
@@ -269,12 +269,12 @@ WRONG: dict[str, tuple[Callable[[Path], Any], str]] = {
     "unknown tensor": (reweigh(lambda w: {**w, "extra.weight": mx.ones(3)}), "extra.weight"),
     "wrong shape": (reweigh(lambda w: {**w, NORM: mx.ones(3)}), r"model.norm.weight has shape \[3\]"),
     "integers for weights": (reweigh(lambda w: {**w, NORM: mx.ones(64, mx.int32)}), "stored as I32"),
-    "notes that are no texts": (notes, "truncated"),
+    "metadata that is not text": (notes, "truncated"),
     "weights not fetched": (pointer("model.safetensors"), "git lfs pull"),
-    "tokenizer not fetched": (pointer("tokenizer.json"), "tokenizer.json is a pointer.*git lfs pull"),
+    "tokenizer not fetched": (pointer("tokenizer.json"), "tokenizer.json is a Git LFS pointer.*git lfs pull"),
     "tokenizer settings a list": (
         lambda folder: (folder / "tokenizer_config.json").write_text("[]"),
-        "tokenizer_config.json holds no JSON object; download",
+        "tokenizer_config.json does not contain a JSON object. Download",
     ),
     "link to nothing": (dangling("model.safetensors"), "model.safetensors cannot be read: No such file"),
     "tokenizer a link to nothing": (dangling("tokenizer.json"), "no tokenizer"),
@@ -284,7 +284,7 @@ WRONG: dict[str, tuple[Callable[[Path], Any], str]] = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_a_wrong_folder_is_one_sentence(tmp_path: Path, name: str) -> None:
+def test_a_damaged_folder_gives_an_error_that_names_the_damage(tmp_path: Path, name: str) -> None:
     break_it, culprit = WRONG[name]
     folder = write_llada(tmp_path / "model")
     break_it(folder)
@@ -294,7 +294,7 @@ def test_a_wrong_folder_is_one_sentence(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["vocab.json", "merges.txt"])
-def test_half_a_dream_tokenizer(tmp_path: Path, name: str) -> None:
+def test_an_incomplete_dream_tokenizer_is_refused(tmp_path: Path, name: str) -> None:
     folder = write_dream(tmp_path / "model")
     (folder / name).unlink()
     with pytest.raises(CheckpointError, match="no tokenizer"):
@@ -315,7 +315,7 @@ def test_an_emptied_dream_tokenizer(tmp_path: Path, name: str, text: str) -> Non
 
 
 def test_hub_cache_and_revision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is in the cache loads without the hub; a branch is found by its name."""
+    """A model in the cache loads without the hub, also by the name of a branch."""
     commit = "0123456789" * 4
     repo = tmp_path / "models--some--model"
     write_llada(repo / "snapshots" / commit)
@@ -333,7 +333,7 @@ def test_hub_cache_and_revision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     ("error", "culprit"),
     [
         (errors.GatedRepoError("refused", response=MagicMock()), "is gated"),
-        (errors.RepositoryNotFoundError("refused", response=MagicMock()), "no model of that name"),
+        (errors.RepositoryNotFoundError("refused", response=MagicMock()), "nor a model on the Hub"),
         (errors.RevisionNotFoundError("refused", response=MagicMock()), "no revision 'draft'"),
         (errors.HfHubHTTPError("refused", response=MagicMock()), "could not be downloaded"),
         (RuntimeError("timed out"), "timed out"),
@@ -351,18 +351,18 @@ def test_refusals_of_the_hub(error: Exception, culprit: str, monkeypatch: pytest
     assert "\n" not in str(caught.value)
 
 
-def test_places_that_are_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names_that_are_not_folders_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("x")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    for place, culprit in [
+    for name, culprit in [
         (str(tmp_path / "file"), "is a file"),
         (str(tmp_path / "absent"), "neither a folder"),
         ("nowhere", "neither a folder nor a Hugging Face id"),
         ("some/model", "cache"),
     ]:
         with pytest.raises(CheckpointError, match=culprit) as caught:
-            load_checkpoint(place)
+            load_checkpoint(name)
         assert "\n" not in str(caught.value)
 
 
@@ -417,20 +417,20 @@ def test_adapters(tmp_path: Path) -> None:
         load(folder, adapter_path=adapters)
 
 
-def test_too_big_for_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_too_large_for_this_machine_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = write_llada(tmp_path / "model")
     assert memory_limit() > 1e8
-    # 140 thousand float32 weights: 0.56 MB; 150 kB hold them at 8 bits and their scales.
+    # 140 thousand float32 weights take 0.56 MB; at 8 bits and with their scales, they take 150 kB.
     monkeypatch.setattr("d3mlx.checkpoints.loader.memory_limit", lambda: 170_000)
     with pytest.raises(MemoryLimitError, match="at most 8 bits"):
         load_checkpoint(str(folder))
     monkeypatch.setattr("d3mlx.checkpoints.loader.memory_limit", lambda: 10)
-    with pytest.raises(MemoryLimitError, match="no quantized version"):
+    with pytest.raises(MemoryLimitError, match="No quantized version"):
         load_checkpoint(str(folder))
 
 
-def test_help_waits_for_no_model_library() -> None:
-    """`d3mlx --help` and a wrong option answer before MLX and transformers are imported."""
+def test_help_imports_no_model_library() -> None:
+    """`d3mlx --help` and errors about options do not need MLX or transformers."""
     code = (
         "import sys, d3mlx.cli.main; print(*{'mlx.core', 'mlx_lm', 'transformers', 'huggingface_hub'} & {*sys.modules})"
     )
@@ -438,7 +438,7 @@ def test_help_waits_for_no_model_library() -> None:
     assert done.stdout == "\n"
 
 
-def test_weights_alone_can_be_described(tmp_path: Path) -> None:
+def test_a_folder_without_a_tokenizer_can_be_described(tmp_path: Path) -> None:
     folder = write_llada(tmp_path / "model")
     (folder / "tokenizer.json").unlink()
     facts = describe(open_checkpoint(folder))

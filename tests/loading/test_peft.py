@@ -1,4 +1,4 @@
-"""Adapters that PEFT has written: the same numbers under other names, transposed."""
+"""Adapters that PEFT has written: they are those of mlx-lm with other names, transposed."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def base(family: str, folder: Path) -> tuple[Path, dict[str, mx.array]]:
 
 
 def write_peft(folder: Path, family: str, weights: dict[str, mx.array], infix: str = "") -> dict[str, mx.array]:
-    """Write random adapters; return what each adds to its weight, before the factor of its rank."""
+    """Write random adapters. Return the product that each adds to its weight, before it is scaled."""
     folder.mkdir()
     write_json(folder / "adapter_config.json", CONFIG)
     arrays, products = {}, {}
@@ -73,7 +73,7 @@ def logits(model: Any) -> np.ndarray[Any, Any]:
 
 @pytest.mark.parametrize("family", ["llada", "dream"])
 @pytest.mark.parametrize(("rslora", "infix"), [(False, ""), (True, ".default")])
-def test_the_model_is_the_merged_one(tmp_path: Path, family: str, rslora: bool, infix: str) -> None:
+def test_a_model_with_adapters_equals_the_merged_model(tmp_path: Path, family: str, rslora: bool, infix: str) -> None:
     folder, weights = base(family, tmp_path / "model")
     products = write_peft(tmp_path / "peft", family, weights, infix)
     write_json(tmp_path / "peft" / "adapter_config.json", CONFIG | {"use_rslora": rslora})
@@ -95,9 +95,11 @@ def settings(**changes: Any) -> Callable[[Path], None]:
 def arrays(**changes: Any) -> Callable[[Path], None]:
     def write(folder: Path) -> None:
         path = folder / "adapter_model.safetensors"
-        kept: Any = mx.load(str(path))
-        mx.eval(kept)
-        mx.save_safetensors(str(path), {**kept, **{name.replace("/", "."): value for name, value in changes.items()}})
+        weights: Any = mx.load(str(path))
+        mx.eval(weights)
+        mx.save_safetensors(
+            str(path), {**weights, **{name.replace("/", "."): value for name, value in changes.items()}}
+        )
 
     return write
 
@@ -108,13 +110,16 @@ WRONG: dict[str, tuple[Callable[[Path], Any], str]] = {
     "dora": (settings(use_dora=True), "use_dora = True"),
     "biases": (settings(bias="all"), "bias = 'all'"),
     "whole modules": (settings(modules_to_save=["lm_head"]), "modules_to_save"),
-    "ranks of their own": (settings(rank_pattern={"q_proj": 8}), "rank_pattern"),
+    "different ranks": (settings(rank_pattern={"q_proj": 8}), "rank_pattern"),
     "no rank": (settings(r=None), "r = None"),
     "pickled": (
         lambda folder: (folder / "adapter_model.safetensors").rename(folder / "adapter_model.bin"),
         "pickled code",
     ),
-    "nothing": (lambda folder: (folder / "adapter_model.safetensors").unlink(), "in no adapter_model.safetensors"),
+    "nothing": (
+        lambda folder: (folder / "adapter_model.safetensors").unlink(),
+        "contains no adapter_model.safetensors",
+    ),
     "damage": (lambda folder: (folder / "adapter_model.safetensors").write_bytes(b"{"), "truncated or damaged"),
     "integers": (arrays(**{f"{NAME}q_proj/lora_A/weight": mx.ones((4, 64), mx.int32)}), "as I32"),
     "embedding": (arrays(**{"base_model/model/wte/lora_embedding_A": mx.ones((4, 4))}), "lora_embedding_A"),
@@ -129,7 +134,7 @@ WRONG: dict[str, tuple[Callable[[Path], Any], str]] = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_other_adapters_are_named(tmp_path: Path, name: str) -> None:
+def test_unsupported_adapters_are_refused_by_name(tmp_path: Path, name: str) -> None:
     break_it, culprit = WRONG[name]
     folder, weights = base("llada", tmp_path / "model")
     write_peft(tmp_path / "peft", "llada", weights)

@@ -1,7 +1,7 @@
-"""Metal on a CPU: runs the kernels of `mx.fast.metal_kernel` without a GPU and finds what a GPU would hide.
+"""An emulator of Metal on a CPU: it runs the kernels of `mx.fast.metal_kernel` and finds mistakes that a GPU hides.
 
 emulate(kernel)(inputs=..., grid=..., ...)      # the same call as kernel(...)
-with emulated() as records: ...                 # the product's dispatching functions run their kernels emulated
+with emulated() as records: ...                 # the package's functions run their kernels in the emulator
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["CompileError", "Emulation", "KernelError", "Record", "Traffic", "emu
 
 @contextmanager
 def emulated(emulation: Emulation | None = None) -> Iterator[list[Record]]:
-    """Inside, every kernel of the package runs in the emulator; yields the record of each launch."""
+    """Run every kernel of the package in the emulator inside the context. Yield the list of launch records."""
     records: list[Record] = []
 
     def run(kernel: dispatch.Kernel, launch: dispatch.Launch) -> list[mx.array]:

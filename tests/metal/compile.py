@@ -1,7 +1,7 @@
-"""Compiles the Metal text of one call as C++, into a folder that survives the run.
+"""Compilation of the Metal text of one call as C++, with a cache on disk.
 
-Every load and store is instrumented as for thread sanitizer, whose library is never linked: the callbacks are those of
-runtime/. The folder of compiled kernels is D3MLX_METAL_CACHE, or d3mlx-metal in the user's cache; it may be deleted.
+Every load and store is instrumented as for thread sanitizer, but its library is not linked: runtime/ has the callbacks.
+The folder of compiled kernels is D3MLX_METAL_CACHE, or d3mlx-metal in the user's cache; it may be deleted.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ NEEDED = "g++ 12 or clang++ 16 (for example `apt install g++`)"
 
 
 class KernelError(AssertionError):
-    """The kernel does something that is wrong or undefined on a GPU."""
+    """The kernel has a result that is wrong or undefined on a GPU."""
 
 
 class CompileError(KernelError):
-    """The kernel is not Metal, as far as a C++ compiler can tell."""
+    """The kernel is not valid Metal, as far as a C++ compiler can check."""
 
 
 @cache
 def compiler() -> str | None:
-    """The C++ compiler: CXX if that is set, else the first of COMPILERS; None on a machine without."""
+    """Return the C++ compiler: CXX if it is set, else the first installed one of COMPILERS, else None."""
     return next((name for name in (os.environ.get("CXX"), *COMPILERS) if name and shutil.which(name)), None)
 
 
@@ -52,13 +52,13 @@ def cache_folder() -> Path:
 
 @cache
 def mlx_headers() -> Path:
-    places = [Path(place) / "include" for place in mlx.__path__]  # a namespace package may lie in several folders
-    return next(place for place in places if (place / "mlx/backend/metal/kernels/utils.h").exists())
+    folders = [Path(folder) / "include" for folder in mlx.__path__]  # a namespace package may have several folders
+    return next(folder for folder in folders if (folder / "mlx/backend/metal/kernels/utils.h").exists())
 
 
 @cache
 def files_digest(folder: Path) -> bytes:
-    """Of every file in a folder, so that a changed header compiles the kernels anew."""
+    """Return a digest of all files in a folder, so that kernels are compiled again if a header changes."""
     digest = hashlib.sha256()
     for file in sorted(file for file in folder.rglob("*") if file.is_file()):
         digest.update(file.name.encode() + file.read_bytes())
@@ -66,26 +66,26 @@ def files_digest(folder: Path) -> bytes:
 
 
 def options(cxx: str, ulp_noise: int, fast_math: bool) -> list[str]:
-    """Compiler options. `ulp_noise` > 0 also lets the compiler contract a * b + c, as a GPU compiler may."""
-    found = ["-std=c++17", "-O1", "-g1", "-fPIC", "-w", "-fno-strict-aliasing", "-fsigned-char", "-fno-exceptions"]
-    found += ["-fno-rtti", "-fvisibility=hidden", f"-ffp-contract={'fast' if ulp_noise else 'off'}"]
-    found += ["-fsanitize=thread", "-fsanitize=bounds,shift,integer-divide-by-zero,float-cast-overflow,alignment"]
+    """Return compiler options. `ulp_noise` > 0 also lets the compiler contract a * b + c, as a GPU compiler may."""
+    flags = ["-std=c++17", "-O1", "-g1", "-fPIC", "-w", "-fno-strict-aliasing", "-fsigned-char", "-fno-exceptions"]
+    flags += ["-fno-rtti", "-fvisibility=hidden", f"-ffp-contract={'fast' if ulp_noise else 'off'}"]
+    flags += ["-fsanitize=thread", "-fsanitize=bounds,shift,integer-divide-by-zero,float-cast-overflow,alignment"]
     if "clang" in cxx:
-        found += ["-Xclang", "-cl-single-precision-constant", "-Xclang", "-ffloat16-excess-precision=none"]
-        found += ["-fno-vectorize", "-fno-slp-vectorize", "-mllvm", "-tsan-instrument-read-before-write=1"]
+        flags += ["-Xclang", "-cl-single-precision-constant", "-Xclang", "-ffloat16-excess-precision=none"]
+        flags += ["-fno-vectorize", "-fno-slp-vectorize", "-mllvm", "-tsan-instrument-read-before-write=1"]
     else:
-        found += ["-fsingle-precision-constant", "-fexcess-precision=16"]
+        flags += ["-fsingle-precision-constant", "-fexcess-precision=16"]
     if platform.machine() == "x86_64":
-        found.append("-mf16c")  # halves are converted in place, not by calls
+        flags.append("-mf16c")  # halves are converted in place, not by calls
     if ulp_noise:
-        found.append(f"-DMSL_ULP_NOISE={ulp_noise}")
+        flags.append(f"-DMSL_ULP_NOISE={ulp_noise}")
     if fast_math:
-        found.append("-D__FAST_MATH__=1")
-    return found
+        flags.append("-D__FAST_MATH__=1")
+    return flags
 
 
 def translation_unit(generated: Generated) -> str:
-    """The text as C++, and the entry point that unpacks buffers and thread attributes."""
+    """Return the text as C++, with an entry point that unpacks buffers and thread attributes."""
     text = to_cpp(generated.text)
     if generated.instance != generated.name:
         text = text[: text.rindex("\ntemplate [[host_name(")] + "\n"
@@ -115,7 +115,7 @@ def invoke(command: list[str], what: str) -> None:
 
 @cache
 def runtime(cxx: str) -> Path:
-    """The library that every compiled kernel links to."""
+    """Return the library that every compiled kernel links to."""
     source = HERE / "runtime" / "runtime.cpp"
     key = hashlib.sha256(files_digest(source.parent) + cxx.encode()).hexdigest()[:16]
     library = cache_folder() / f"libruntime-{key}.so"
@@ -129,7 +129,7 @@ def runtime(cxx: str) -> Path:
 
 
 def build(generated: Generated, ulp_noise: int = 0) -> Path:
-    """The shared library of a call, compiled now or before. Raises CompileError."""
+    """Return the shared library of a call, compiled now or earlier. Raises CompileError."""
     cxx = compiler()
     assert cxx is not None, f"The Metal emulator needs {NEEDED}."
     unit, flags = translation_unit(generated), options(cxx, ulp_noise, generated.fast_math)
@@ -143,7 +143,7 @@ def build(generated: Generated, ulp_noise: int = 0) -> Path:
         source.write_text(unit)
         include = ["-I", str(HERE / "shim"), "-I", str(mlx_headers())]
         invoke([cxx, *flags, *include, "-c", str(source), "-o", str(object_file)], generated.name)
-        # Linked without -fsanitize, so that a callback the runtime lacks is an error and not silence.
+        # Link without -fsanitize, so that a callback that the runtime lacks is an error.
         strict = [] if sys.platform == "darwin" else ["-Wl,--no-undefined"]
         command = [cxx, "-shared", str(object_file), str(runtime(cxx)), "-lm", *strict]
         invoke([*command, "-o", str(temporary)], generated.name)
@@ -159,7 +159,7 @@ def load(library: Path) -> ctypes.CDLL:
 
 
 def line_of(library: Path, offset: int) -> int:
-    """Line of the kernel text at a code offset, 0 if unknown."""
+    """Return the line of the kernel text at a code offset, 0 if unknown."""
     if not offset or not shutil.which("addr2line"):
         return 0
     command = ["addr2line", "-i", "-e", str(library), hex(offset - 1)]

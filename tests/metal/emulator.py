@@ -1,4 +1,4 @@
-"""Runs a kernel of `mx.fast.metal_kernel` on the CPU, thread by thread, and checks what it does."""
+"""Execution of a kernel of `mx.fast.metal_kernel` on the CPU, thread by thread, with checks of its accesses."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ THREADGROUP_BYTES = 32 * 1024
 
 @dataclass(frozen=True)
 class Emulation:
-    """How a kernel is run.
+    """Settings of the emulator.
 
     seed: order of threads, threadgroups and reductions; 0 is first to last. preempt: mean number of memory accesses
-    after which another thread goes on, 0 for only at barriers. ulp_noise: transcendental functions are wrong by up to
-    so many units in the last place, and products may be contracted. strict: what Apple's compiler would refuse is an
+    between two switches of threads, 0 to switch only at barriers. ulp_noise: error of transcendental functions, in
+    units in the last place; above 0, products may be contracted. strict: text that Apple's compiler would refuse is an
     error. equal_writes_race: threads that store the same value without a barrier are an error. timeout: seconds of
     processor time for one launch.
     """
@@ -41,7 +41,7 @@ class Emulation:
 
 @dataclass(frozen=True)
 class Traffic:
-    """One buffer of one launch: bytes it holds, and bytes that all threads read and wrote, each access counted."""
+    """One buffer of one launch: its bytes, and the bytes of all reads and writes of all threads."""
 
     size: int
     read: int
@@ -64,7 +64,7 @@ class CBuffer(ctypes.Structure):
         ("bytes", ctypes.c_uint64),
         ("element_bytes", ctypes.c_uint32),
         ("is_output", ctypes.c_uint32),
-        ("is_initialised", ctypes.c_uint32),
+        ("is_initialized", ctypes.c_uint32),
         ("unused", ctypes.c_uint32),
         ("unwritten_first", ctypes.c_uint64),
         ("unwritten_count", ctypes.c_uint64),
@@ -98,21 +98,21 @@ class CReport(ctypes.Structure):
 
 @dataclass(frozen=True)
 class Argument:
-    """One buffer of the kernel function: its memory on the host, and the memory it reaches (more if it is strided)."""
+    """One buffer of the kernel function: its memory on the host, and the bytes it reaches (more if it is strided)."""
 
     parameter: Parameter
     array: npt.NDArray[Any]
     reach: int
-    initialised: bool = True
+    initialized: bool = True
 
     def to_c(self) -> CBuffer:
         address, size = self.array.ctypes.data, self.array.itemsize
         output = self.parameter.kind == "output"
-        return CBuffer(self.parameter.name.encode(), address, self.reach, size, output, self.initialised, 0, 0, 0, 0, 0)
+        return CBuffer(self.parameter.name.encode(), address, self.reach, size, output, self.initialized, 0, 0, 0, 0, 0)
 
 
 def as_numpy(array: mx.array) -> npt.NDArray[Any]:
-    """The array's own memory, layout kept; bfloat16 as its bits."""
+    """Return the array's own memory with the same layout; bfloat16 as its bits."""
     mx.eval(array)
     return np.array(array.view(mx.uint16) if array.dtype == mx.bfloat16 else array, copy=False)
 
@@ -122,14 +122,14 @@ def as_mlx(array: npt.NDArray[Any], dtype: mx.Dtype) -> mx.array:
 
 
 def reach(array: npt.NDArray[Any]) -> int:
-    """Bytes from the first element to the end of the last one that a strided view can touch."""
+    """Return the bytes from the first element to the end of the last element of a strided view."""
     assert all(stride >= 0 for stride in array.strides), "negative strides are not emulated"
     steps = sum(stride * (count - 1) for stride, count in zip(array.strides, array.shape, strict=True))
     return array.itemsize + steps if array.size else 0
 
 
 def described(parameter: Parameter, inputs: Sequence[npt.NDArray[Any]]) -> Argument:
-    """An input, or the shape, strides or number of dimensions of one."""
+    """Return the argument of a parameter: an input, or the shape, strides or number of dimensions of an input."""
     array = inputs[parameter.input]
     if parameter.kind == "shape":
         array = np.array(array.shape, np.int32)
@@ -143,9 +143,9 @@ def described(parameter: Parameter, inputs: Sequence[npt.NDArray[Any]]) -> Argum
 def emulate(
     kernel: Callable[..., Any], emulation: Emulation | None = None, records: list[Record] | None = None
 ) -> Callable[..., list[mx.array]]:
-    """A callable with the signature of `kernel` that runs on the CPU; each launch is appended to `records`.
+    """Return a function with the signature of `kernel` that runs on the CPU and appends each launch to `records`.
 
-    Raises KernelError with the offending line and thread, or CompileError, when the kernel is called.
+    The function raises KernelError with the line and thread of a mistake, or CompileError.
     """
     how = emulation or Emulation()
 

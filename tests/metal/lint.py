@@ -1,7 +1,7 @@
-"""What Apple's compiler would refuse although a host C++ compiler takes it.
+"""Checks for text that Apple's compiler would refuse although a host C++ compiler accepts it.
 
-`rules` looks at the text alone. `strict` has clang parse it as "C++ for OpenCL 2021", where device, constant,
-threadgroup and thread are real address spaces and there are no exceptions, virtual functions, new or function pointers.
+`rules` checks only the text. `strict` lets clang parse it as "C++ for OpenCL 2021". There device, constant, threadgroup
+and thread are real address spaces. Exceptions, virtual functions, new and function pointers do not exist.
 """
 
 from __future__ import annotations
@@ -35,23 +35,23 @@ def available() -> bool:
 
 
 def check(generated: Generated) -> list[str]:
-    """Every objection, one line each; `strict` takes part where libclang is installed."""
+    """Return all problems, one line each. `strict` runs only if libclang is installed."""
     return rules(generated) + (strict(generated) if available() else [])
 
 
 def rules(generated: Generated) -> list[str]:
     text = generated.text
     code = re.sub(r"//[^\n]*|/\*.*?\*/", lambda m: re.sub(r"[^\n]", " ", m[0]), text, flags=re.S)
-    found = [
+    problems = [
         f"line {code.count(chr(10), 0, match.start()) + 1}: {why}: {match[0].strip()}"
         for pattern, why in RULES.items()
         for match in re.finditer(pattern, code)
     ]
     header = threadgroup_variables(text[: text.index(f"[[kernel]] void {generated.name}(")])
     if "MSL_THREADGROUP(" in header:
-        found.append("a threadgroup variable outside of the kernel function")
+        problems.append("a threadgroup variable outside of the kernel function")
     strange = [number for number, line in enumerate(text.split("\n"), 1) if not line.isascii()]
-    return found + ([f"lines {strange}: MLX hands the text over as ASCII"] if strange else [])
+    return problems + ([f"lines {strange}: MLX accepts only ASCII text"] if strange else [])
 
 
 def strict(generated: Generated) -> list[str]:
@@ -62,22 +62,22 @@ def strict(generated: Generated) -> list[str]:
     parsed = ci.Index.create().parse(file, list(ARGUMENTS), unsaved_files=[(file, unit)])
     before = unit[: unit.index("#line 1 ")].count("\n") + 1
 
-    def place(location: Any) -> str:
+    def position(location: Any) -> str:
         inside = str(location.file) == file
         return f"{generated.name}.metal:{location.line - before}" if inside else f"{location.file}:{location.line}"
 
     errors = [d for d in parsed.diagnostics if d.severity >= ci.Diagnostic.Error]
-    found = [f"{place(error.location)}: {error.spelling}" for error in errors]
+    problems = [f"{position(error.location)}: {error.spelling}" for error in errors]
     for cursor in parsed.cursor.walk_preorder():
         variable = cursor.kind in (ci.CursorKind.VAR_DECL, ci.CursorKind.PARM_DECL)
         if variable and str(cursor.location.file) == file and "__generic" in cursor.type.spelling:
-            where = place(cursor.location)
-            found.append(f"{where}: `{cursor.spelling}` is a pointer or reference without an address space")
-    return found
+            where = position(cursor.location)
+            problems.append(f"{where}: `{cursor.spelling}` is a pointer or reference without an address space")
+    return problems
 
 
 def strict_unit(generated: Generated) -> str:
-    """The text with its address spaces, and an instantiation if it is a template."""
+    """Return the text with its address spaces, and an instantiation if it is a template."""
     text, instance = to_cpp(generated.text), ""
     if generated.instance != generated.name:
         text = text[: text.rindex("\ntemplate [[host_name(")] + "\n"

@@ -1,6 +1,6 @@
-"""What the emulator needs of the machine, and what happens where it is missing.
+"""Requirements of the emulator, and what happens if they are missing.
 
-A user sees skipped tests with their reason, and `make test` says so before it starts; where CI is set they fail.
+The tests are skipped with the reason, and `make test` says so before it starts. If CI is set, the tests fail instead.
 
     python -m tests.metal.requirements
 """
@@ -17,7 +17,7 @@ from tests.metal import lint
 
 
 def require(available: bool, what: str) -> None:
-    """Skip the test at hand without `what`; fail it in continuous integration."""
+    """Skip the current test if `what` is missing, or fail it in continuous integration."""
     if available:
         return
     if os.environ.get("CI"):

@@ -1,7 +1,7 @@
-"""The two changes that turn Metal text into C++ of the same line numbers.
+"""The two changes that turn Metal text into C++ with the same line numbers.
 
-`threadgroup float a[32];` declares memory that all threads share, which no C++ declaration does, so it becomes a call
-into the runtime; and `constant` implies const.
+`threadgroup float a[32];` declares memory that all threads share. C++ has no such declaration, so it becomes a call
+into the runtime. `constant` becomes `const constant`.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ def to_cpp(text: str) -> str:
 
 
 def threadgroup_variables(text: str) -> str:
-    """`threadgroup float a[32], b;` -> MSL_THREADGROUP(0, "a", a, float [32]); MSL_THREADGROUP(1, "b", b, float );
+    """Replace the declarations of threadgroup variables by calls. Pointers and references do not change.
 
-    Pointers and references to threadgroup memory stay as they are.
+    `threadgroup float a[32], b;` -> MSL_THREADGROUP(0, "a", a, float [32]); MSL_THREADGROUP(1, "b", b, float );
     """
     tokens: list[str] = TOKEN.findall(text)
     out: list[str] = []
@@ -31,12 +31,12 @@ def threadgroup_variables(text: str) -> str:
         if token == "threadgroup" and before in ("", ";", "{", "}", ")"):
             end = statement_end(tokens, i + 1)
             statement = tokens[i + 1 : end]
-            found = declarations("".join(t for t in statement if not is_comment(t))) if end < len(tokens) else []
-            if found:
-                numbered = enumerate(found, count)
+            variables = declarations("".join(t for t in statement if not is_comment(t))) if end < len(tokens) else []
+            if variables:
+                numbered = enumerate(variables, count)
                 calls = [f'MSL_THREADGROUP({k}, "{name}", {name}, {kind})' for k, (name, kind) in numbered]
                 out.append("; ".join(calls) + "\n" * "".join(statement).count("\n"))
-                count, before, i = count + len(found), "x", end
+                count, before, i = count + len(variables), "x", end
                 continue
         out.append(token)
         if not token.isspace() and not is_comment(token):
@@ -50,7 +50,10 @@ def is_comment(token: str) -> bool:
 
 
 def statement_end(tokens: list[str], start: int) -> int:
-    """Index of the semicolon that ends a declaration; len(tokens) if it is none, or one of a pointer or reference."""
+    """Return the index of the semicolon that ends the declaration of a variable, else len(tokens).
+
+    The declaration of a pointer or a reference also gives len(tokens).
+    """
     depth = 0
     for j in range(start, len(tokens)):
         token = tokens[j]
@@ -66,7 +69,10 @@ def statement_end(tokens: list[str], start: int) -> int:
 
 
 def declarations(statement: str) -> list[tuple[str, str]]:
-    """'float a[32], b[4][8]' -> [('a', 'float [32]'), ('b', 'float [4][8]')]; empty if it declares nothing."""
+    """Return the names and types of declared variables, empty if there are none.
+
+    'float a[32], b[4][8]' -> [('a', 'float [32]'), ('b', 'float [4][8]')].
+    """
     parts, depth = [""], 0
     for character in " ".join(statement.split()):
         depth += (character in "<([{") - (character in ">)]}")
@@ -79,5 +85,5 @@ def declarations(statement: str) -> list[tuple[str, str]]:
     if not first or not all(others):
         return []
     kind = first[1].strip()
-    found = [(first[2], f"{kind} {first[3].strip()}")]
-    return found + [(other[1], f"{kind} {other[2].strip()}") for other in others if other]
+    variables = [(first[2], f"{kind} {first[3].strip()}")]
+    return variables + [(other[1], f"{kind} {other[2].strip()}") for other in others if other]

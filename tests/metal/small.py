@@ -1,4 +1,4 @@
-"""Kernels of a few lines over 64 threads, for the emulator's own tests."""
+"""Small kernels with 64 threads, for the emulator's own tests."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def kernel(source: str, header: str = "", atomic: bool = False) -> Any:
 def run(
     source: str, emulation: Emulation | None = None, header: str = "", atomic: bool = False, **changes: Any
 ) -> npt.NDArray[Any]:
-    """Run `source` on x = 0 ... 63; out is float32 [64] unless `changes` to the call say otherwise."""
+    """Run `source` on x = 0 ... 63 and return the output, float32 [64]. changes: other arguments of the call."""
     x = mx.arange(THREADS, dtype=mx.float32)
     call: dict[str, Any] = {"inputs": [x], "grid": (THREADS, 1, 1), "threadgroup": (THREADS, 1, 1)}
     call |= {"output_shapes": [(THREADS,)], "output_dtypes": [mx.float32]} | changes

@@ -1,4 +1,4 @@
-"""Every planted defect is found, with its place; correct kernels run and compute what a GPU would."""
+"""The emulator finds every planted defect with its line. Correct kernels give the results of a GPU."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ DEFECTS = {
         r"out-of-bounds write of 4 bytes: threadgroup s at byte 128 of 128|data race",
     ),
     "private array overrun": ("float a[4] = {1, 2, 3, 4}; out[i] = a[i & 7];", r"out of bounds of a fixed-size array"),
-    "no barrier": (SHARED + "out[i] = s[63 - l];", r"uninitialised memory: threadgroup s|data race \(read after write"),
+    "no barrier": (SHARED + "out[i] = s[63 - l];", r"uninitialized memory: threadgroup s|data race \(read after write"),
     "lockstep assumed": (ARRAY + "s[l] = 0; " + BARRIER + "s[l] = x[i]; out[i] = s[l ^ 1];", "data race"),
     "barrier without a flag": (SHARED + "threadgroup_barrier(mem_flags::mem_none); out[i] = s[63 - l];", "data race"),
     "barrier of the wrong memory": (
@@ -59,7 +59,7 @@ DEFECTS = {
         "data race",
     ),
     "output not written": ("if (i < 60) out[i] = 1;", r"4 of 64 elements of the output out .* \(first: 60\)"),
-    "output read before it is written": ("out[i] += x[i];", r"read of uninitialised memory: out\[\d+\]"),
+    "output read before it is written": ("out[i] += x[i];", r"read of uninitialized memory: out\[\d+\]"),
     "integer division by zero": ("out[i] = 100 / (int(i) - 3);", "division by zero"),
     "float out of the range of int": ("out[i] = int(x[i] * 1e30f);", "float to integer"),
     "shift by the width": ("out[i] = 1 << int(i);", "shift"),
@@ -81,13 +81,13 @@ def test_message_names_line_and_thread() -> None:
         run("\nout[i] = x[i + 1];\n")
 
 
-def test_threads_of_different_threadgroups_never_synchronise() -> None:
+def test_threads_of_different_threadgroups_never_synchronize() -> None:
     source = "out[i] = x[i]; threadgroup_barrier(mem_flags::mem_device); out[i] = out[(i + 32) % 64] + 1;"
-    with pytest.raises(KernelError, match="different threadgroups can never synchronise"):
+    with pytest.raises(KernelError, match="different threadgroups can never synchronize"):
         run(source, threadgroup=(32, 1, 1), init_value=0)
 
 
-def test_shuffle_from_a_lane_that_is_not_there() -> None:
+def test_shuffle_from_an_absent_lane() -> None:
     with pytest.raises(KernelError, match="lane 0 reads lane 16, which is not active"):
         run("out[i] = simd_shuffle_xor(x[i], 16);", grid=(48, 1, 1), threadgroup=(48, 1, 1), output_shapes=[(48,)])
 
@@ -202,6 +202,6 @@ def test_correct_kernels(what: str) -> None:
 
 def test_threadgroups_at_the_edge_are_smaller() -> None:
     source = "out[i] = threads_per_threadgroup.x * 1000 + dispatch_threads_per_threadgroup.x;"
-    found = run(source, grid=(100, 1, 1), output_shapes=[(100,)])
-    assert (found[:64] == 64064).all()
-    assert (found[64:] == 36064).all()
+    values = run(source, grid=(100, 1, 1), output_shapes=[(100,)])
+    assert (values[:64] == 64064).all()
+    assert (values[64:] == 36064).all()

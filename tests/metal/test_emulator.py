@@ -1,4 +1,4 @@
-"""The text is MLX's, the rewriting changes what it should, the counters count, and the package runs emulated."""
+"""The emulator uses MLX's text, rewrites only what it must, counts traffic, and runs the package's kernels."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_parameters_of_every_kind() -> None:
         atomic_outputs=True,
     )
     inputs = [mx.zeros(7), mx.zeros((2, 2, 2), mx.bfloat16), 1.5]
-    found = trace(
+    generated_call = trace(
         made,
         inputs,
         output_shapes=[(1,)],
@@ -35,7 +35,7 @@ def test_parameters_of_every_kind() -> None:
         threadgroup=(4, 5, 6),
         template=[("T", mx.uint32), ("N", 3)],
     )
-    kinds = [(p.name, p.kind, p.space, p.input) for p in found.parameters]
+    kinds = [(p.name, p.kind, p.space, p.input) for p in generated_call.parameters]
     assert kinds == [
         ("x", "input", "constant", 0),
         ("x_shape", "shape", "constant", 0),
@@ -47,9 +47,9 @@ def test_parameters_of_every_kind() -> None:
         ("o", "output", "device", -1),
         ("thread_position_in_grid", "attribute", "", -1),
     ]
-    assert found.parameters[6].reference
-    assert (found.grid, found.threadgroup) == ((3, 2, 1), (4, 5, 6))
-    assert found.instance == f"{found.name}<uint32_t, 3>"
+    assert generated_call.parameters[6].reference
+    assert (generated_call.grid, generated_call.threadgroup) == ((3, 2, 1), (4, 5, 6))
+    assert generated_call.instance == f"{generated_call.name}<uint32_t, 3>"
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_traffic_is_counted_per_buffer() -> None:
 
 
 def test_strided_inputs() -> None:
-    """A kernel that asks for no copies reads the array where it lies."""
+    """A kernel that needs no contiguous copies reads the original array."""
     made = mx.fast.metal_kernel(
         name="strided",
         input_names=["x"],
@@ -95,8 +95,8 @@ def test_strided_inputs() -> None:
     )
     x = mx.arange(40).reshape(5, 8)[1:4].T
     call: dict[str, Any] = {"grid": (24, 1, 1), "threadgroup": (24, 1, 1), "output_dtypes": [mx.int32]}
-    (found,) = emulate(made)(inputs=[x], output_shapes=[(24,)], **call)
-    assert np.array(found).tolist() == np.array(x.T).ravel().tolist()
+    (result,) = emulate(made)(inputs=[x], output_shapes=[(24,)], **call)
+    assert np.array(result).tolist() == np.array(x.T).ravel().tolist()
 
 
 def test_arithmetic_noise_changes_the_last_bits_only() -> None:
@@ -113,8 +113,8 @@ def test_package_kernels_run_emulated() -> None:
     launch = dispatch.Launch([mx.arange(40)], (40, 1, 1), (32, 1, 1), [(40,)], [mx.int32])
     with emulated(Emulation(seed=1)) as records:
         assert dispatch.on_gpu()
-        (found,) = dispatch.run(DOUBLE, launch)
-    assert np.array(found).tolist() == [2 * i for i in range(40)]
+        (result,) = dispatch.run(DOUBLE, launch)
+    assert np.array(result).tolist() == [2 * i for i in range(40)]
     assert [record.kernel for record in records] == ["custom_kernel_double_int32_t_int32_t"]
     assert dispatch.on_gpu() == (mx.metal.is_available() and mx.default_device() == mx.gpu)
 
@@ -128,7 +128,7 @@ def test_missing_tools_skip_or_fail(monkeypatch: pytest.MonkeyPatch) -> None:
         require(False, "g++")
 
 
-def test_text_is_the_one_metal_gets() -> None:
+def test_text_is_that_of_a_metal_launch() -> None:
     text = generated("out[i] = x[i];", size=4).text
     first, second, *_ = text.split("\n")
     assert first == "[[kernel]] void custom_kernel_small_floatc_float("

@@ -1,4 +1,4 @@
-"""Text that a host compiler takes and Metal would not."""
+"""The lint refuses text that a host compiler accepts and Metal does not."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
-"""The Metal text of a kernel call, from MLX itself.
+"""The Metal text of a kernel call, as MLX generates it.
 
-MLX can trace a `metal_kernel` call on a machine without Metal while it exports a function, and hands over the whole
-generated source with grid, threadgroup and math mode. So what is compiled here is the text that Metal would get, and
-there is no second generator to keep in step.
+MLX can trace a `metal_kernel` call on a machine without Metal while it exports a function. It returns the complete
+source with grid, threadgroup and math mode. So the emulator compiles the text that Metal would get.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ INSTANCE = re.compile(r"\ntemplate \[\[host_name\(\"[^\"]*\"\)\]\] \[\[kernel\]\
 
 @dataclass(frozen=True)
 class Parameter:
-    """One parameter of the kernel function. `input`: which input it is, or which one it describes; -1 for neither."""
+    """One parameter of the kernel function. input: number of the input that it is or describes, -1 for neither."""
 
     type: str
     name: str
@@ -38,7 +37,7 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Generated:
-    """What MLX made of one call. `instance` is the name with its template arguments, if it has any."""
+    """The result of MLX for one call. instance: the name of the kernel with its template arguments, if it has any."""
 
     name: str
     text: str
@@ -51,19 +50,19 @@ class Generated:
 
 
 def trace(kernel: Callable[..., Any], inputs: Sequence[Any], **call: Any) -> Generated:
-    """Let MLX generate the source of the call `kernel(inputs=inputs, **call)`; nothing runs."""
-    found: list[Any] = []
+    """Generate the source of the call `kernel(inputs=inputs, **call)` with MLX, without running it."""
+    calls: list[Any] = []
 
     def record(event: dict[str, Any]) -> None:
         if event["type"] == "primitive" and event["name"] == "CustomKernel":
-            found.append(event["arguments"])
+            calls.append(event["arguments"])
 
     def function(*arrays: mx.array) -> Any:
         rest = iter(arrays)
         return kernel(inputs=[next(rest) if isinstance(x, mx.array) else x for x in inputs], stream=mx.gpu, **call)
 
     mx.export_function(record, function, *(x for x in inputs if isinstance(x, mx.array)))
-    name, text, *state = found[0]
+    name, text, *state = calls[0]
     instance = INSTANCE.search(text)
     return Generated(
         name=name,
@@ -78,10 +77,10 @@ def trace(kernel: Callable[..., Any], inputs: Sequence[Any], **call: Any) -> Gen
 
 
 def parameters(text: str, name: str) -> list[Parameter]:
-    """Read the generated signature back: the order and kind of the arguments."""
+    """Parse the generated signature. Return its parameters, in order."""
     start = text.index(f"[[kernel]] void {name}(\n")
     signature = text[text.index("(\n", start) + 2 : text.index(") {\n", start)]
-    found: list[Parameter] = []
+    parsed: list[Parameter] = []
     index, owner = -1, ""
     for line in signature.split(",\n"):
         match = PARAMETER.match(line)
@@ -96,5 +95,5 @@ def parameters(text: str, name: str) -> list[Parameter]:
         else:
             index, owner = index + 1, match["name"]
         about = index if kind in ("input", "shape", "strides", "ndim") else -1
-        found.append(Parameter(match["type"], match["name"], kind, match["space"] or "", match["mark"] == "&", about))
-    return found
+        parsed.append(Parameter(match["type"], match["name"], kind, match["space"] or "", match["mark"] == "&", about))
+    return parsed

@@ -1,4 +1,4 @@
-"""Logits of the two families against the reference, whole sequences and K/V reuse."""
+"""Logits of the two families, compared with the reference: complete sequences, and reuse of keys and values."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ def test_grouped_heads_and_tied_padded_vocabulary(shape: str) -> None:
     assert np.abs(np.array(net(mx.array(data["ids"])[None]))[0] - data["logits"]).max() < TOLERANCE
 
 
-def test_left_padding_is_a_matter_of_positions() -> None:
-    """The reference masks padding out and leaves positions uncorrected: the valid rows alone, where they stand."""
+def test_left_padding_only_shifts_positions() -> None:
+    """The reference masks padding and does not correct positions, so the valid rows alone give the same logits."""
     data = np.load(FOLDER / "dream" / "logits.npz")
     first = int(np.flatnonzero(data["leftpad_mask"])[0])
     ours = logits_of("dream", data["leftpad_ids"][first:], first)
@@ -78,7 +78,7 @@ def test_key_value_reuse(family: str, scattered: bool) -> None:
 
 @pytest.mark.parametrize("family", ["llada", "dream"])
 def test_attention_is_bidirectional(family: str) -> None:
-    """A late token changes an early logit."""
+    """A late token changes the logits of an early position."""
     ids = np.arange(12) + 3
     changed = ids.copy()
     changed[-1] = 77

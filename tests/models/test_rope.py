@@ -1,4 +1,4 @@
-"""Rotary positions of every kind that a config.json may ask for: read wherever it stands, or refused by name."""
+"""Rotary positions of every kind in a config.json are read from all possible fields, or refused by name."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_every_decoder_runs_with_every_kind(tmp_path: Path, kind: str, decoder: 
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_rows_at_scattered_positions_are_those_of_a_run(tmp_path: Path, kind: str) -> None:
+def test_rows_at_scattered_positions_equal_those_at_consecutive_ones(tmp_path: Path, kind: str) -> None:
     model: Any = load(write_dream(tmp_path / "model", rope_scaling=KINDS[kind]))[0]
     ids = mx.arange(40)[None]
     run, scattered = model.hidden(ids, 100), model.hidden(ids, mx.arange(100, 140))
@@ -60,7 +60,7 @@ def test_linear_positions_are_divided(tmp_path: Path) -> None:
     assert np.allclose(scaled.hidden(ids, mx.array([0, 4, 400])), plain.hidden(ids, mx.array([0, 1, 100])), atol=1e-3)
 
 
-def test_what_transformers_5_writes_is_read() -> None:
+def test_rope_parameters_of_transformers_5_are_read() -> None:
     theta = {"rope_type": "default", "rope_theta": 5e5}
     alone = args_of(rope_theta=..., rope_scaling=..., rope_parameters=theta)
     assert (alone.rope_theta, alone.rope_scaling) == (5e5, None)
@@ -94,7 +94,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_what_is_not_computed_is_refused_by_name(name: str) -> None:
+def test_unsupported_values_are_refused_by_name(name: str) -> None:
     changes, culprit = WRONG[name]
     with pytest.raises(CheckpointError) as caught:
         args_of(**changes)
@@ -111,12 +111,12 @@ def test_what_is_not_computed_is_refused_by_name(name: str) -> None:
         ({"clip_qkv": 8.0}, "clip_qkv = 8.0"),
     ],
 )
-def test_a_llada_too(changes: dict[str, Any], culprit: str) -> None:
+def test_unsupported_values_of_a_llada_are_refused_by_name(changes: dict[str, Any], culprit: str) -> None:
     with pytest.raises(CheckpointError, match=culprit):
         llada.ModelArgs.from_dict(LLADA_CONFIG | changes)
 
 
-def test_heads_of_a_width_of_their_own(tmp_path: Path) -> None:
+def test_heads_may_have_another_width_than_hidden_size_gives(tmp_path: Path) -> None:
     model, tokenizer = load(write_dream(tmp_path / "model", head_dim=32))
     assert model.args.shape().query_width == 128
     assert generate(model, tokenizer, "hi", max_tokens=8).stats.forwards

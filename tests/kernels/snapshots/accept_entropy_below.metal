@@ -55,7 +55,7 @@ template <bool BEST_ALWAYS, bool PROGRESS, bool FORCE_LIKELIEST>
   threadgroup int whole[32];
   threadgroup float real[32];
 
-  // The best row of all, the best of the focus, and for rules that count the rank of every row.
+  // The best row of all, the best of the focus, and for rules with a count the rank of every row.
   float top = -INFINITY;
   float top_inside = -INFINITY;
   int failed = rows - 1;

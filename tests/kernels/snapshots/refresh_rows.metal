@@ -2,8 +2,8 @@
 constant float TWO_PI_HIGH = 6.28318548202514648f;
 constant float TWO_PI_LOW = -1.74845553146951715e-7f;
 
-// position * frequency, less whole turns. A plain product would be off by 0.004 at position 100000: here the frequency
-// has two parts, the product's rounding error is added back, and whole turns are taken off without rounding.
+// position * frequency modulo whole turns. A plain product has an error of 0.004 at position 100000. So the frequency
+// has two parts, the product's rounding error is added back, and whole turns are subtracted without rounding.
 inline float angle_of(float position, float high, float low) {
   float product = position * high;
   float rest = metal::fma(position, high, -product) + position * low;
@@ -11,7 +11,7 @@ inline float angle_of(float position, float high, float low) {
   return metal::fma(-turns, TWO_PI_HIGH, product) + (rest - turns * TWO_PI_LOW);
 }
 
-// One pair (i, i + width / 2) of a row. Small inputs are in another address space, so that In is a parameter.
+// One pair (i, i + width / 2) of a row. In is a parameter because small inputs are in another address space.
 template <typename T, typename In>
 inline void write_pair(In x, size_t at, size_t apart, device T* out, size_t to, uint half_width, float c, float s) {
   float first = static_cast<float>(x[at]);

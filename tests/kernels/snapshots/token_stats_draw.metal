@@ -17,7 +17,7 @@ inline float gumbel(uint bits) {
 
 constant uint NO_TOKEN = 0xFFFFFFFFu;
 
-// What is known of the part of a row that was read.
+// Statistics of the part of a row that was read.
 struct Row {
   float top;       // largest logit
   float total;     // sum of exp(x - top)
@@ -38,7 +38,7 @@ inline Row empty_row() {
   return row;
 }
 
-// Bring the sums to a larger top. A sum that vanishes is set to zero: 0 * -inf would be NaN.
+// Rescale the sums to a larger top. A sum that underflows is set to zero, because 0 * -inf would be NaN.
 inline void raise_top(thread Row& row, float top) {
   float shift = row.total == 0.0f ? 0.0f : row.top - top;
   float scale = metal::exp(shift);
@@ -65,7 +65,7 @@ inline void merge_lanes(thread Row& row) {
   row.drawn = drawn;
 }
 
-// NaN if any logit was: nothing is compared with the total before it is divided by.
+// NaN if any logit was NaN: the comparison with 0 is False then, and the division gives NaN.
 inline float probability(thread const Row& row, float x) {
   return row.total == 0.0f ? 0.0f : metal::exp(x - row.top) / row.total;
 }

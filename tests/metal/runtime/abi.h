@@ -1,5 +1,5 @@
-// What Python, the compiled kernel and the runtime exchange. Layouts are repeated in ../emulator.py (Buffer, Options,
-// Report) and in ../shim/threads.h (ThreadContext, Group).
+// Data that Python, the compiled kernel and the runtime exchange. The same layouts are in ../emulator.py (Buffer,
+// Options, Report) and in ../shim/threads.h (ThreadContext, Group).
 #pragma once
 #include <cstdint>
 
@@ -7,7 +7,7 @@ struct alignas(16) Uint3 {
   uint32_t x, y, z, pad;
 };
 
-// Everything one GPU thread knows about itself.
+// The attributes of one GPU thread.
 struct ThreadContext {
   Uint3 thread_position_in_grid, thread_position_in_threadgroup, threadgroup_position_in_grid;
   Uint3 threads_per_grid, threads_per_threadgroup, threadgroups_per_grid;
@@ -19,12 +19,12 @@ struct ThreadContext {
   uint32_t threads_per_simdgroup, thread_execution_width;
 };
 
-// One SIMD-group function at the moment all its lanes have arrived.
+// One call of a SIMD-group function, after all its lanes have arrived.
 struct Group {
   const void* in[32];
   void* out[32];
   int arg[32];
-  uint32_t active; // mask of lanes taking part
+  uint32_t active; // mask of participating lanes
   uint32_t order;  // != 0: permutes the order of reductions
 };
 
@@ -34,7 +34,7 @@ struct Buffer {
   uint64_t bytes;
   uint32_t element_bytes;
   uint32_t is_output;
-  uint32_t is_initialised;
+  uint32_t is_initialized;
   uint32_t unused;
   // results
   uint64_t unwritten_first, unwritten_count; // in elements
@@ -45,7 +45,7 @@ struct Options {
   uint32_t grid[3], threadgroup[3];
   uint64_t seed;              // 0: threads and threadgroups in order
   uint32_t preempt;           // mean number of accesses between two switches of threads, 0: only at barriers
-  uint32_t equal_writes_race; // two threads writing the same value without a barrier are an error too
+  uint32_t equal_writes_race; // two threads that write the same value without a barrier are an error too
   uint32_t timeout_ms;
   uint32_t threadgroup_bytes; // limit
 };

@@ -1,4 +1,4 @@
-// A GPU thread is a fiber: a stack of its own and a stack pointer to return to.
+// A GPU thread is a fiber: it has its own stack and a stack pointer to return to.
 #pragma once
 #include <cstring>
 
@@ -53,9 +53,9 @@ struct Fiber {
   ThreadContext context;
   Status status;
   uint32_t uid; // threadgroup << 10 | index in the threadgroup
-  // How many barriers this thread has passed, by the memory they order.
+  // Number of barriers that this thread has passed, by the memory that they order.
   uint32_t device_barriers, threadgroup_barriers, simd_device_barriers, simd_threadgroup_barriers;
-  // What it waits for.
+  // The operation that the thread waits for.
   const char* operation;
   int line;
   uint32_t flags;

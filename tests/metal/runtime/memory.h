@@ -1,4 +1,4 @@
-// Every load and store of the kernel comes through access(): bounds, initialisation, data races.
+// access() checks every load and store of the kernel: bounds, initialization, data races.
 #pragma once
 #include "state.h"
 
@@ -6,7 +6,7 @@ static std::string thread_name(uint32_t uid) {
   return "thread " + std::to_string(uid & 1023) + " of threadgroup " + std::to_string(uid >> 10);
 }
 
-// Is everything that thread (uid) did before its barrier number `barrier` finished for the current thread?
+// Whether the current thread sees everything that thread `uid` did before its barrier number `barrier`.
 static bool ordered(const Fiber* now, bool threadgroup_memory, uint32_t uid, uint32_t barrier, uint32_t simd_barrier) {
   if ((uid >> 10) != (now->uid >> 10)) return false;
   if (barrier < (threadgroup_memory ? now->threadgroup_barriers : now->device_barriers)) return true;
@@ -97,7 +97,7 @@ static void record_write(Cell& cell, const Fiber* now, uint32_t barrier, uint32_
   cell.writer = now->uid;
   cell.writer_barrier = barrier;
   cell.writer_simd_barrier = simd_barrier;
-  cell.flags = uint8_t(initialised | written | (atomic ? written_atomically : 0));
+  cell.flags = uint8_t(initialized | written | (atomic ? written_atomically : 0));
 }
 
 static void report_race(const Region& region, uint64_t address, uint32_t bytes, const char* race, uint32_t other,
@@ -108,7 +108,7 @@ static void report_race(const Region& region, uint64_t address, uint32_t bytes, 
   char message[sizeof run.pending.message];
   snprintf(message, sizeof message, "data race (%s%s) on %s: %s against %s, no barrier between%s", race,
            both_write ? ", different values" : "", place(region, address).c_str(), thread_name(now->uid).c_str(),
-           thread_name(other).c_str(), apart ? " (different threadgroups can never synchronise)" : "");
+           thread_name(other).c_str(), apart ? " (different threadgroups can never synchronize)" : "");
   if (!both_write || bytes > sizeof run.pending.before) fail(code, 0, "%s", message);
   run.pending = {true, address, bytes, {}, {}, code, now};
   memcpy(run.pending.before, (void*)address, bytes);
@@ -123,8 +123,8 @@ static void check_cells(Region& region, uint64_t address, uint32_t bytes, Access
   uint32_t simd_barrier = threadgroup_memory ? now->simd_threadgroup_barriers : now->simd_device_barriers;
   for (uint64_t i = (address - region.low) / size; i <= (address + bytes - 1 - region.low) / size; i++) {
     Cell& cell = region.cells[i];
-    if (kind != Access::write && !(cell.flags & initialised))
-      fail(code, 0, "read of uninitialised memory: %s", place(region, address).c_str());
+    if (kind != Access::write && !(cell.flags & initialized))
+      fail(code, 0, "read of uninitialized memory: %s", place(region, address).c_str());
     uint32_t other = 0;
     if (const char* race = race_of(cell, now, threadgroup_memory, kind, atomic, &other))
       report_race(region, address, bytes, race, other, kind, code);

@@ -1,5 +1,5 @@
 // The runtime that compiled kernels link to. The compiler instruments every load and store for thread sanitizer and
-// undefined-behaviour sanitizer; instead of those libraries, the callbacks below are linked.
+// undefined-behavior sanitizer. The callbacks below replace those libraries.
 #include <csignal>
 #include <sys/mman.h>
 #include <sys/time.h>
@@ -55,7 +55,7 @@ struct SourceLocation {
   void __ubsan_handle_##name(SourceLocation* at) {                                               \
     if (!run.in_kernel || !run.current) return;                                                  \
     settle_pending();                                                                            \
-    fail(CODE, 0, "undefined behaviour: " text " (%s:%u)", at->file ? at->file : "?", at->line); \
+    fail(CODE, 0, "undefined behavior: " text " (%s:%u)", at->file ? at->file : "?", at->line); \
   }                                                                                              \
   void __ubsan_handle_##name##_abort(SourceLocation* at) { __ubsan_handle_##name(at); }
 UNDEFINED(out_of_bounds, "index out of bounds of a fixed-size array")
@@ -64,7 +64,7 @@ UNDEFINED(divrem_overflow, "integer division by zero or overflow")
 UNDEFINED(float_cast_overflow, "float to integer conversion out of range")
 UNDEFINED(type_mismatch_v1, "misaligned or null pointer access")
 
-// ---- what the shim calls
+// ---- functions that the shim calls
 void metal_rt_barrier(int simd, uint32_t flags, int line) {
   run.current->flags = flags;
   if (simd)
@@ -150,19 +150,19 @@ static void on_signal(int signal_number, siginfo_t* info, void*) {
 static uint64_t page_bytes() { return (uint64_t)sysconf(_SC_PAGESIZE); }
 static uint64_t whole_pages(uint64_t bytes) { return (bytes + page_bytes() - 1) / page_bytes() * page_bytes(); }
 
-// A buffer ends where its page ends, so that hardware traps what is not instrumented.
+// A buffer ends at the end of its page, so that the hardware traps accesses that are not instrumented.
 static void* map_buffer(int slot, Buffer& buffer, std::vector<Cell>& cells) {
   uint64_t low = (uint64_t)run.arena + slot * SLOT_BYTES + SLOT_START, length = whole_pages(buffer.bytes);
   if (length) mprotect((void*)low, length, PROT_READ | PROT_WRITE);
   uint64_t start = (low + length - buffer.bytes) & ~15ull;
-  if (buffer.is_initialised)
+  if (buffer.is_initialized)
     memcpy((void*)start, buffer.data, buffer.bytes);
   else
     memset((void*)start, 0xff, buffer.bytes);
   if (!buffer.is_output && length) mprotect((void*)low, length, PROT_READ);
   if (buffer.is_output) {
     Cell blank{};
-    blank.flags = buffer.is_initialised ? initialised : 0;
+    blank.flags = buffer.is_initialized ? initialized : 0;
     cells.assign(buffer.bytes / buffer.element_bytes + 1, blank);
   }
   run.regions[slot] = {start, start + buffer.bytes, cells.data(), &buffer};
@@ -173,7 +173,7 @@ static void unmap_buffer(int slot, Buffer& buffer, const std::vector<Cell>& cell
   if (buffer.is_output) {
     memcpy(buffer.data, (void*)run.regions[slot].low, buffer.bytes);
     for (uint64_t i = 0; i < buffer.bytes / buffer.element_bytes; i++)
-      if (!(cells[i].flags & initialised) && !buffer.unwritten_count++) buffer.unwritten_first = i;
+      if (!(cells[i].flags & initialized) && !buffer.unwritten_count++) buffer.unwritten_first = i;
   }
   uint64_t low = (uint64_t)run.arena + slot * SLOT_BYTES + SLOT_START, length = whole_pages(buffer.bytes);
   if (length) mmap((void*)low, length, PROT_NONE, MAP_PRIVATE | MAP_ANON | MAP_NORESERVE | MAP_FIXED, -1, 0);
@@ -253,7 +253,7 @@ static void run_grid(const uint32_t* grid, const uint32_t* group) {
   }
 }
 
-// Runs every thread of the grid; `report` tells how it went. One launch at a time, from any thread.
+// Run every thread of the grid and write the result to `report`. One launch at a time, from any thread.
 extern "C" void metal_launch(void (*entry)(void**, const ThreadContext*), Buffer* buffers, int count, Options* options,
                              Report* report) {
   static const int signals[] = {SIGSEGV, SIGBUS, SIGFPE, SIGVTALRM};

@@ -1,4 +1,4 @@
-// Which thread runs next, and what happens when threads meet at barriers and SIMD-group functions.
+// The scheduler of threads, with barriers and SIMD-group functions.
 #pragma once
 #include <utility>
 
@@ -54,15 +54,15 @@ static void combine(int base, const Fiber& first, uint32_t mask) {
     group.arg[lane] = fiber.arg;
     if (first.uniform && fiber.arg != first.arg)
       fail(nullptr, first.line,
-           "%s: the lane/delta/mask argument differs between lanes (%d and %d); MSL wants it uniform", first.operation,
-           first.arg, fiber.arg);
+           "%s: the lane/delta/mask argument differs between lanes (%d and %d); MSL requires a uniform one",
+           first.operation, first.arg, fiber.arg);
     fiber.status = Status::ready;
   }
   combine_line = first.line;
   first.combine(&group);
 }
 
-// Let a SIMD-group go on if all its living threads wait for the same thing. `stuck`: nothing else can happen.
+// Continue a SIMD-group if all its running threads wait for the same operation. stuck: no other thread can continue.
 static bool advance_simdgroup(int index, bool stuck) {
   int base = index * 32, end = base + 32 < run.count ? base + 32 : run.count;
   Fiber* first = nullptr;

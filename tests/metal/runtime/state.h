@@ -1,4 +1,4 @@
-// The run at hand, and how it fails.
+// The state of the current run, and its failures.
 #pragma once
 #include <csetjmp>
 #include <cstdarg>
@@ -11,14 +11,15 @@
 
 #include "fiber.h"
 
-// Shadow of one element of an output, or of one byte of threadgroup memory: who touched it last, after which barriers.
+// Shadow of one element of an output, or of one byte of threadgroup memory: the last threads that accessed it, and the
+// number of their barriers.
 struct Cell {
   uint32_t writer, writer_barrier, writer_simd_barrier;
   uint32_t reader, reader_barrier, reader_simd_barrier;
   uint8_t flags;
 };
 enum CellFlag : uint8_t {
-  initialised = 1,
+  initialized = 1,
   written = 2,
   written_atomically = 4,
   was_read = 8,
@@ -40,12 +41,12 @@ struct ThreadgroupVariable {
   uint64_t offset, size;
 };
 
-// Buffers stand 2 GiB apart in reserved address space, so that a wild index still falls into the gap of its own buffer.
+// Buffers are 2 GiB apart in reserved address space, so that a wrong index still falls into the gap of its own buffer.
 const uint64_t SLOT_BYTES = 1ull << 31, SLOT_START = 1ull << 29;
 const int SLOTS = 40, THREADGROUP_SLOT = SLOTS - 1;
 const uint64_t THREADGROUP_ARENA = 1 << 18, STACK_BYTES = 64 * 1024;
 
-// Two unordered writes are benign when both store the same value; that is known only after the second store.
+// Two unordered writes are benign if both store the same value, which is known only after the second store.
 struct PendingWrite {
   bool waiting;
   uint64_t address;
@@ -70,7 +71,7 @@ struct Run {
   void* scheduler; // stack pointer
   Fiber* current;
   std::vector<Fiber> fibers;
-  int count; // threads of the threadgroup at hand
+  int count; // threads of the current threadgroup
   uint32_t random_state, accesses_left;
   std::vector<ThreadgroupVariable> variables;
   uint64_t threadgroup_used;
@@ -109,6 +110,6 @@ static void to_scheduler() { metal_switch(&run.current->stack, run.scheduler); }
     if (run.current) memcpy(run.report->thread, &run.current->context.thread_position_in_grid, 12);
   }
   if (!run.current) siglongjmp(run.escape, 1);
-  to_scheduler(); // the scheduler sees `failed` and never comes back
+  to_scheduler(); // the scheduler sees `failed` and never returns
   abort();
 }

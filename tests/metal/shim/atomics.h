@@ -1,4 +1,4 @@
-// Atomics, threadgroup variables, and what a thread knows about itself.
+// Atomics, threadgroup variables, and the attributes of a thread.
 #pragma once
 #include "threads.h"
 
@@ -103,7 +103,7 @@ threadgroup void* metal_strict_threadgroup();
 #endif
 
 #if !MSL_STRICT
-struct msl_context { // what one thread knows about itself
+struct msl_context { // the attributes of one thread
   metal::uint3 thread_position_in_grid, thread_position_in_threadgroup, threadgroup_position_in_grid, threads_per_grid,
       threads_per_threadgroup, threadgroups_per_grid, dispatch_threads_per_threadgroup, grid_origin, grid_size;
   uint thread_index_in_threadgroup, thread_index_in_simdgroup, thread_index_in_quadgroup,

@@ -190,8 +190,7 @@ inline float modf(float x, thread float& ip) {
   return x - ip;
 }
 
-// min/max/abs/clamp: one type, as MSL's overload set makes mixed calls ambiguous
-// (overloads, not templates, so that max(float, int) is ambiguous as it is in MSL)
+// min/max/abs/clamp: overloads, not templates, so that max(float, int) is ambiguous as it is in MSL
 #define MSL_MM(t)                                     \
   constexpr t min(t a, t b) { return b < a ? b : a; } \
   constexpr t max(t a, t b) { return a < b ? b : a; }

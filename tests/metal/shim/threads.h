@@ -14,11 +14,11 @@ enum class mem_flags : uint {
 constexpr mem_flags operator|(mem_flags a, mem_flags b) { return mem_flags(uint(a) | uint(b)); }
 enum memory_order { memory_order_relaxed = 0 };
 } // namespace metal
-struct msl_group { // one rendezvous of a SIMD-group
+struct msl_group { // one call of a SIMD-group function
   const void* in[32];
   void* out[32];
   int arg[32];
-  uint active; // mask of lanes taking part
+  uint active; // mask of participating lanes
   uint order;   // != 0: permute the order of reductions
 };
 #if !MSL_STRICT
@@ -46,8 +46,8 @@ template <class T> struct msl_simd_ok {
   static constexpr constant bool value =
       is_arithmetic<S>::value && sizeof(S) <= 4 && !is_same<S, bool>::value && !is_same<S, bfloat>::value;
 };
-// 64-bit and bool operands: refused.  (Without these, MLX's simd_sum(bfloat16_t) would take them
-// through the implicit integer -> bfloat conversion and silently lose the value.)
+// 64-bit and bool operands are refused. Otherwise MLX's simd_sum(bfloat16_t) would accept them
+// through the implicit integer -> bfloat conversion and lose the value.
 template <class T> struct msl_simd_bad {
   typedef typename msl_vec_info<T>::scalar S;
   static constexpr constant bool value = is_integral<S>::value && (sizeof(S) > 4 || is_same<S, bool>::value);
@@ -242,7 +242,7 @@ template <class T, bool UP> MSL_NOSAN void msl_fill(msl_group* g) {
       if (UP ? s >= base : s < base + m) {
         if (!((g->active >> s) & 1)) metal_rt_inactive("simd_shuffle_and_fill", l, s);
         *(T*)g->out[l] = ((const msl_pair<T>*)g->in[s])->a;
-      } else { // filled from the neighbour's filling_data: lane index wraps inside the modulo
+      } else { // filled from the neighbor's filling_data: lane index wraps inside the modulo
         int w = UP ? s + m : s - m;
         *(T*)g->out[l] = ((const msl_pair<T>*)g->in[((g->active >> w) & 1) ? w : l])->b;
       }

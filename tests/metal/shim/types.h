@@ -142,7 +142,7 @@ template <class A, class B> static constexpr constant bool is_same_v = is_same<A
 template <class A, class B> static constexpr constant bool is_convertible_v = is_convertible<A, B>::value;
 // ---- bfloat
 // MSL: bfloat converts implicitly to float; only integers convert implicitly to bfloat (MLX's own
-// kernels say `AccT normalizer = 0` with AccT = bfloat).
+// kernels contain `AccT normalizer = 0` with AccT = bfloat).
 constexpr ushort msl_f2bf(float f) {
   uint u = __builtin_bit_cast(uint, f);
   if ((u & 0x7fffffffu) > 0x7f800000u) return ushort((u >> 16) | 0x40);

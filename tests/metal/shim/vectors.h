@@ -1,4 +1,4 @@
-// float2 ... float4 and friends, as_type.
+// Vector types (float2 ... float4 and others) and as_type.
 #pragma once
 #include "types.h"
 // ---- vectors
@@ -39,7 +39,7 @@ template <class T, int A, int... I> struct msl_swz { // proxy for v.xy etc; alia
   template <class S> msl_swz& operator*=(S o) { return *this = V(*this) * o; }
   template <class S> msl_swz& operator/=(S o) { return *this = V(*this) / o; }
 };
-// copies are spelled out: the swizzle proxies make the default ones unusable
+// copies are written out, because the swizzle proxies make the default ones unusable
 template <class S> struct msl_is_swz : false_type {};
 template <class T, int A, int... I> struct msl_is_swz<msl_swz<T, A, I...>> : true_type {};
 #define MSL_SOP(op)                                                                        \

@@ -1,4 +1,4 @@
-"""The host waits for the device once per step, over all requests: all reads go through `engine.read`."""
+"""The host waits for the device once per step for all requests, because all reads use `engine.read`."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ FILES = [
     *sorted((ROOT / "kernels").glob("*.py")),
 ]
 WAITING = {"eval", "async_eval", "item", "synchronize"}
-"""Calls that wait for a device, or hand an array to Python."""
+"""Calls that wait for a device or give an array to Python."""
 
 TO_NUMPY = {"array", "asarray", "from_dlpack"}
 
 
 def reads(tree: ast.AST, function: str = "") -> Iterator[tuple[str, str, int]]:
-    """Yield function, call and line of every call that could wait: MLX's own, and NumPy's unless it takes a list."""
+    """Yield function, call and line of every call that may wait: MLX's, and NumPy's unless the argument is a list."""
     for node in ast.iter_child_nodes(tree):
         yield from reads(node, node.name if isinstance(node, ast.FunctionDef) else function)
         if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
@@ -48,7 +48,7 @@ def reads(tree: ast.AST, function: str = "") -> Iterator[tuple[str, str, int]]:
 
 
 READERS = {"engine.py": "read", "profiling.py": "wait"}
-"""The functions that may: the read of a step, and the wait that only a profile asks for."""
+"""The functions that may wait: the read of a step, and the wait that only a profile needs."""
 
 ON_HOST = {
     ("schedule.py", "make_block_table", "np.array"),
@@ -68,12 +68,12 @@ def test_no_other_function_reads_from_the_device(path: Path) -> None:
 
 
 class QuietModel(TableModel):
-    """A table model that does not read the positions it is asked for."""
+    """A table model that does not read its positions on the host."""
 
     def hidden(self, ids: mx.array, positions: Any = 0, cache: Any = None) -> mx.array:
         batch, rows = ids.shape
-        places = mx.arange(positions, positions + rows) if isinstance(positions, int) else positions
-        return mx.broadcast_to(places.astype(mx.float32)[None, :, None], (batch, rows, 1))
+        computed = mx.arange(positions, positions + rows) if isinstance(positions, int) else positions
+        return mx.broadcast_to(computed.astype(mx.float32)[None, :, None], (batch, rows, 1))
 
 
 PRESETS: list[tuple[str, Any]] = [
@@ -92,7 +92,7 @@ PRESETS: list[tuple[str, Any]] = [
     ("dream", Vanilla(alg="origin", steps=9)),
 ]
 READS = ("__bool__", "__int__", "__float__", "__index__", "item", "tolist")
-"""What an array is asked for where Python needs a value."""
+"""Methods of an array that Python calls to get a value."""
 
 
 @pytest.fixture
@@ -116,7 +116,7 @@ def sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 PER_ROW = 3 * 4
-"""Bytes that are read per eligible row: the token that commits, the likeliest token, the entropy."""
+"""Bytes that are read per eligible row: the committed token, the most likely token, the entropy."""
 
 
 def canvas_of(new_tokens: int = 40) -> Canvas:
@@ -125,14 +125,14 @@ def canvas_of(new_tokens: int = 40) -> Canvas:
 
 @pytest.mark.parametrize("temperature", [0.0, 0.8])
 @pytest.mark.parametrize(("family", "preset"), PRESETS)
-def test_one_read_a_step(family: str, preset: Any, temperature: float, sizes: list[int]) -> None:
+def test_a_step_reads_once(family: str, preset: Any, temperature: float, sizes: list[int]) -> None:
     model: Any = QuietModel(random_table(1, 43), family)
     steps = list(decode(model, canvas_of(), preset.build(family), Sampling(temperature)))
     assert sizes == [PER_ROW * len(step.eligible) for step in steps]
 
 
 @pytest.mark.parametrize("family", ["llada", "dream"])
-def test_one_read_for_all_requests_of_a_step(family: str, sizes: list[int]) -> None:
+def test_a_step_of_many_requests_reads_once(family: str, sizes: list[int]) -> None:
     """Requests with different decoders, temperatures and lengths share the read of a step."""
     model: Any = QuietModel(random_table(1, 43), family)
     presets = [preset for name, preset in PRESETS if name == family]
@@ -147,8 +147,7 @@ def test_one_read_for_all_requests_of_a_step(family: str, sizes: list[int]) -> N
     assert sizes == [PER_ROW * sum(len(step.eligible) for step in steps) for steps in together]
 
 
-def test_what_the_check_is_for() -> None:
-    """The syntax check sees the ways in which a read could slip in."""
+def test_the_syntax_check_detects_reads() -> None:
     for line in ("mx.eval(x)", "x.item()", "np.array(x)", "np.asarray(stats.p)", "mx.synchronize()"):
         assert list(reads(ast.parse(line))), line
     assert not list(reads(ast.parse("np.array([1, 2])")))
