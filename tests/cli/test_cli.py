@@ -329,7 +329,7 @@ def test_json_is_json_on_every_terminal(llada: str, encoding: str) -> None:
 
 TEMPLATES = {
     "refuses": ("{{ raise_exception('Only user turns, please.') }}", "cannot take these messages: Only user turns"),
-    "says nothing": ("", "makes no text of these messages"),
+    "says nothing": ("", "gives no text for these messages"),
     "does not parse": ("{% if %}", "cannot take these messages"),
     "fails": ("{{ messages[0]['content'] + 1 }}", "cannot take these messages"),
 }

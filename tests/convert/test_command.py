@@ -24,7 +24,7 @@ def test_the_command_line(sources: dict[str, Path], tmp_path: Path) -> None:
         )
 
     done = call("--q-bits", "8")
-    assert (done.returncode, done.stdout) == (1, "") and "add --quantize" in done.stderr
+    assert (done.returncode, done.stdout) == (1, "") and "need --quantize" in done.stderr
     assert call("--max-shard-size", "5").returncode == 2
     done = call("-q", "--q-bits", "8", "--max-shard-size", "1MB")
     assert done.returncode == 0 and done.stderr == ""

@@ -279,7 +279,7 @@ def test_a_limit_below_the_recorded_number_is_reported(
         assert not end.value.code
         messages.append(capfd.readouterr().err.splitlines()[-1])
     plain = f"3 trajectories in {tmp_path / 'out'}"
-    assert messages == [f"{plain}.", f"{plain}; --limit 2 does not remove those of earlier runs.", f"{plain}."]
+    assert messages == [f"{plain}.", f"{plain}. --limit 2 does not remove those of earlier runs.", f"{plain}."]
 
 
 def test_an_import_with_an_invalid_row_writes_nothing(tmp_path: Path, llada: Any) -> None:

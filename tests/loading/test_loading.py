@@ -400,7 +400,7 @@ def test_adapters(tmp_path: Path) -> None:
         with pytest.raises(CheckpointError, match=said):
             load(folder, adapter_path=adapters)
     path.write_bytes(path.read_bytes()[:-8])
-    with pytest.raises(CheckpointError, match=r"adapters\.safetensors is truncated or damaged; download"):
+    with pytest.raises(CheckpointError, match=r"adapters\.safetensors is truncated or damaged. Download"):
         load(folder, adapter_path=adapters)
     mx.save_safetensors(str(path), deltas)
     for changed, said in [
