@@ -10,16 +10,17 @@ import re
 import signal
 import sys
 import traceback
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from itertools import takewhile
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import typer
 from typer.core import TyperCommand, TyperGroup, TyperOption
 
-from d3mlx.errors import ConfigError, D3Error
+from d3mlx.errors import ConfigError, D3Error, D3Warning
 from d3mlx.version import VERSION
 
 MANUAL = """Run diffusion language models on Apple silicon: LLaDA, Dream and their distilled d3LLM students.
@@ -79,6 +80,7 @@ COMMANDS = {
     "fuse": Entry("d3mlx.cli.fuse:fuse", DISTILL, "Merge adapters into the weights of a model."),
     "eval": Entry("d3mlx.cli.eval:evaluate", MEASURE, "Measure accuracy and parallelism on a task."),
     "compare": Entry("d3mlx.cli.compare:compare", MEASURE, "Compare evaluations of one task."),
+    "doctor": Entry("d3mlx.cli.doctor:doctor", MEASURE, "Check this installation and this machine."),
     "bench": Entry("d3mlx.cli.bench:bench", MEASURE, "Measure the speed of this machine, or predict another."),
 }
 """The commands in the order of the help page. A command is imported when it is used."""
@@ -219,6 +221,19 @@ def sentence(error: BaseException) -> str:
     return f"Unexpected {type(error).__name__}{message}. For a traceback, run d3mlx --debug COMMAND."
 
 
+def show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Write a warning for the user as one line, and one of a library as Python does."""
+    own = issubclass(category, D3Warning)
+    sys.stderr.write(f"Warning: {message}\n" if own else warnings.formatwarning(message, category, filename, lineno))
+
+
 def abandon_output() -> None:
     """Drop text that cannot be written. Otherwise Python tries again at exit and changes the exit status."""
     try:
@@ -231,6 +246,7 @@ def abandon_output() -> None:
 def run() -> None:
     """Run the command line. Every error becomes one sentence and an exit status."""
     debug = "--debug" in takewhile(lambda argument: argument.startswith("-"), sys.argv[1:])
+    warnings.showwarning = show_warning
     if sys.stdin is None:
         # The next open file would get descriptor 0, which some libraries treat as an error.
         os.open(os.devnull, os.O_RDONLY)

@@ -21,6 +21,7 @@ from d3mlx.profiling import current
 from d3mlx.prompt import Prompt, encode
 from d3mlx.request import Request, Stats, Step
 from d3mlx.text import TextStream
+from d3mlx.warmup import warm_up
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,7 @@ class Generation:
         self.decoder = decoder_for(model, decoder)
         self.canvas = make_canvas(model, tokenizer, prompt, max_tokens or model.args.max_new_tokens, early_stop)
         self.model, self.sampling = model, sampling or Sampling()
+        warm_up(model, self.decoder, self.sampling)
         self.request = Request(model, self.canvas, self.decoder, self.sampling, cache=approximate_cache)
         if stop and tokenizer is None:
             raise ConfigError("Stop texts need a tokenizer.")

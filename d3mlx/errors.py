@@ -11,6 +11,10 @@ def listed(choices: Iterable[Any]) -> str:
     return ", ".join(map(str, sorted(choices)))
 
 
+class D3Warning(UserWarning):
+    """A warning whose message is meant for the user."""
+
+
 class D3Error(Exception):
     """Base of every error whose message is meant for the user."""
 

@@ -14,7 +14,7 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
-from d3mlx.kernels import dispatch
+from d3mlx.kernels import dispatch, guard
 from d3mlx.kernels.dispatch import on_device, reduction
 from d3mlx.kernels.token_stats import TokenStats
 
@@ -274,7 +274,5 @@ def accept_blocks(stats: TokenStats, positions: npt.NDArray[np.int32], focus: tu
     end) of the block that must make progress, which contains an eligible position.
     """
     inputs = stats, on_device(positions), mx.array(focus, mx.int32), rule
-    if not dispatch.on_gpu():
-        return reference(*inputs)
-    (out,) = dispatch.run(kernel_of(rule), launch(*inputs))
+    (out,) = guard.call(kernel_of(rule), lambda: launch(*inputs), lambda: [reference(*inputs)])
     return out

@@ -14,7 +14,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from d3mlx.kernels import dispatch
+from d3mlx.kernels import dispatch, guard
 from d3mlx.kernels.dispatch import on_device
 
 HEADER = """
@@ -151,8 +151,13 @@ def refresh_rows(
     queries: [B, H, R, width]. keys, values: [B, K, R, width]. positions: int32 [R]. Inputs may have any strides.
     """
     width = queries.shape[-1]
-    if not (dispatch.on_gpu() and served(rope, width)):
+    if not served(rope, width):
         return reference(queries, keys, values, positions, rope)
-    table = frequencies(width, rope.base, rope.scale)
-    turned_queries, turned_keys, laid = dispatch.run(KERNEL, launch(queries, keys, values, positions, table))
+
+    def made() -> dispatch.Launch:
+        return launch(queries, keys, values, positions, frequencies(width, rope.base, rope.scale))
+
+    turned_queries, turned_keys, laid = guard.call(
+        KERNEL, made, lambda: reference(queries, keys, values, positions, rope)
+    )
     return turned_queries, turned_keys, laid

@@ -16,7 +16,7 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
-from d3mlx.kernels import dispatch, noise
+from d3mlx.kernels import dispatch, guard, noise
 from d3mlx.kernels.dispatch import on_device
 
 
@@ -325,6 +325,8 @@ def reference(logits: mx.array, excluded: int, choice: Choice = None) -> TokenSt
 
 def token_stats(logits: mx.array, excluded: int, choice: Choice = None) -> TokenStats:
     """Return the statistics of logits [N, V]. excluded: id that must not be chosen (the mask token), -1 for none."""
-    if not dispatch.on_gpu():
-        return reference(logits, excluded, choice)
-    return TokenStats(*dispatch.run(kernel_of(choice), launch(logits, excluded, choice)))
+    return TokenStats(
+        *guard.call(
+            kernel_of(choice), lambda: launch(logits, excluded, choice), lambda: reference(logits, excluded, choice)
+        )
+    )

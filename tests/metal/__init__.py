@@ -12,6 +12,7 @@ from unittest.mock import patch
 
 import mlx.core as mx
 
+from d3mlx import api
 from d3mlx.kernels import dispatch
 from tests.metal.compile import CompileError, KernelError
 from tests.metal.emulator import Emulation, Record, Traffic, emulate
@@ -27,5 +28,10 @@ def emulated(emulation: Emulation | None = None) -> Iterator[list[Record]]:
     def run(kernel: dispatch.Kernel, launch: dispatch.Launch) -> list[mx.array]:
         return emulate(dispatch.compiled(kernel), emulation, records)(**vars(launch))
 
-    with patch.object(dispatch, "on_gpu", lambda: True), patch.object(dispatch, "run", run):
+    with (
+        patch.object(dispatch, "on_gpu", lambda: True),
+        patch.object(dispatch, "run", run),
+        # The records are those of the run itself. tests/kernels/test_guard.py checks the warm-up.
+        patch.object(api, "warm_up", lambda *_: None),
+    ):
         yield records

@@ -1,0 +1,143 @@
+"""The guard of kernels: the warm-up covers every variant of a run, and a kernel that fails is replaced."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import mlx.core as mx
+import pytest
+from mlx.utils import tree_flatten
+
+from d3mlx import D3LLM, FastDLLM, Generation, Sampling, Selective, Vanilla, load
+from d3mlx.decoding.options import Options
+from d3mlx.errors import ConfigError, D3Warning
+from d3mlx.kernels import dispatch, guard
+from d3mlx.kernels.dispatch import Kernel, Launch
+from d3mlx.warmup import _done, warm_up
+from tests.kernels.conftest import Executor
+from tests.metal import Emulation
+
+QUESTION = "Anna has 3 bags with 12 apples in each. How many apples are there?"
+RUNS: list[tuple[Options, Sampling]] = [
+    (D3LLM(), Sampling()),
+    (Selective(row_multiple=1), Sampling(0.5, seed=3)),
+    (FastDLLM(cache="prefix"), Sampling(0.5, top_p=0.9)),
+    (FastDLLM(factor=1.0, kv_bits=8), Sampling()),
+    (Vanilla(steps=16, alg="random"), Sampling()),
+]
+Launches = list[tuple[Kernel, Launch]]
+
+
+@pytest.fixture
+def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forget all earlier checks."""
+    monkeypatch.setattr(guard, "failures", {})
+    monkeypatch.setattr(guard, "verified", set())
+    _done.clear()
+
+
+@pytest.fixture
+def launches(fresh: None, emulator: Executor, monkeypatch: pytest.MonkeyPatch) -> Iterator[Launches]:
+    """Run kernels in the emulator, and record each launch."""
+    recorded: Launches = []
+    with emulator(Emulation(seed=1)):
+        emulated = dispatch.run
+
+        def run(kernel: Kernel, launch: Launch) -> list[mx.array]:
+            recorded.append((kernel, launch))
+            return emulated(kernel, launch)
+
+        monkeypatch.setattr(dispatch, "run", run)
+        yield recorded
+
+
+def generation(preset: Options = RUNS[0][0], sampling: Sampling = RUNS[0][1]) -> Generation:
+    """Return a short run of the bundled model."""
+    model, tokenizer = load()
+    return Generation(
+        model, tokenizer, [{"role": "user", "content": QUESTION}], preset, sampling=sampling, max_tokens=24
+    )
+
+
+@pytest.mark.parametrize(("preset", "sampling"), RUNS, ids=lambda value: type(value).__name__)
+def test_the_warm_up_checks_every_variant_of_a_run(launches: Launches, preset: Options, sampling: Sampling) -> None:
+    run = generation(preset, sampling)
+    warm_up(run.model, run.decoder, sampling)
+    assert guard.failures == {}
+    assert {guard.variant_of(*call) for call in launches} == guard.verified
+    del launches[:]
+    list(run)
+    assert launches
+    assert {guard.variant_of(*call) for call in launches} <= guard.verified
+    # A second run of the same kind starts at once.
+    before = len(launches)
+    warm_up(run.model, run.decoder, sampling)
+    assert len(launches) == before
+
+
+def broken(how: str, culprit: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the kernel `culprit` fail."""
+    emulated = dispatch.run
+
+    def run(kernel: Kernel, launch: Launch) -> list[mx.array]:
+        if not kernel.name.startswith(culprit):
+            return emulated(kernel, launch)
+        if how == "compilation":
+            raise RuntimeError("Unable to build metal library from source\nprogram_source:12:3: error: no such type")
+        outputs = emulated(kernel, launch)
+        if how == "wrong value":
+            return [output + 1 for output in outputs]
+        refused.extend(outputs)
+        return outputs
+
+    def evaluate(*arrays: Any) -> None:
+        # MLX runs a kernel when its output is evaluated, so an error of a launch appears there.
+        flat = [array for _, array in tree_flatten(list(arrays))]
+        if any(array is output for output in refused for array in flat):
+            raise RuntimeError("Command buffer execution failed: Internal Error")
+        mx_eval(*arrays)
+
+    mx_eval, refused = mx.eval, list[mx.array]()
+    monkeypatch.setattr(dispatch, "run", run)
+    monkeypatch.setattr(mx, "eval", evaluate)
+
+
+@pytest.mark.parametrize("how", ["compilation", "launch", "wrong value"])
+@pytest.mark.parametrize("culprit", ["token_stats", "accept", "refresh_rows"])
+def test_a_kernel_that_fails_is_replaced(
+    launches: Launches, monkeypatch: pytest.MonkeyPatch, how: str, culprit: str
+) -> None:
+    preset = Selective(row_multiple=1)
+    right = [step.tokens.tolist() for step in generation(preset)]
+    broken(how, culprit, monkeypatch)
+    run = generation(preset)
+    with pytest.warns(D3Warning) as raised:
+        warm_up(run.model, run.decoder, Sampling())
+    (name,) = guard.failures
+    assert name.startswith(culprit)
+    message = str(raised[0].message)
+    assert len(raised) == 1
+    assert message.startswith(f"The Metal kernel {name} does not work on this machine")
+    assert {
+        "compilation": "program_source:12:3: error: no such type",
+        "launch": "Command buffer execution failed",
+        "wrong value": "is wrong: element 0 is",
+    }[how] in message
+    del launches[:]
+    with warnings.catch_warnings(action="error"):
+        assert [step.tokens.tolist() for step in run] == right
+    assert launches
+    assert name not in {kernel.name for kernel, _ in launches}
+
+
+def test_kernels_can_be_switched_off(launches: Launches, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("D3MLX_KERNELS", "off")
+    run = generation()
+    warm_up(run.model, run.decoder, Sampling())
+    list(run)
+    assert launches == []
+    monkeypatch.setenv("D3MLX_KERNELS", "0")
+    with pytest.raises(ConfigError, match=r"Invalid D3MLX_KERNELS '0'\. Use on or off\."):
+        list(generation())
