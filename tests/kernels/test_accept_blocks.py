@@ -77,12 +77,12 @@ class Case:
     Numbers are eighths, and rules divide by powers of two. So ties are common, and no result is rounded.
     """
 
-    def __init__(self, seed: int, sizes: list[int], all_masked: bool = False, equal: bool = False):
-        """Make blocks of these `sizes`. equal: every row has the same numbers, and its entropy is +inf."""
+    def __init__(self, seed: int, sizes: list[int], all_masked: bool = False, equal: bool = False, start: int = 7):
+        """Make blocks of these `sizes` from `start`. equal: all rows have the same numbers and the entropy +inf."""
         rng = np.random.default_rng(seed)
-        ends = 7 + np.cumsum(sizes)
+        ends = start + np.cumsum(sizes)
         blocks = [range(end - size, end) for size, end in zip(sizes, ends.tolist(), strict=True)]
-        masked = [p for block in blocks for p in block if all_masked or rng.random() < 0.6] or [7]
+        masked = [p for block in blocks for p in block if all_masked or rng.random() < 0.6] or [start]
         open_blocks = [block for block in blocks if any(p in block for p in masked)]
         focus = open_blocks[rng.integers(len(open_blocks))]
         self.first_full = focus.start, focus.stop
@@ -168,6 +168,8 @@ SHAPES: dict[str, Callable[[int], Case]] = {
     "a short last block": lambda seed: Case(seed, [8, 8, 8, 3]),
     "many blocks": lambda seed: Case(seed, [2] * 40),
     "more rows than threads": lambda seed: Case(seed, [300, 300], all_masked=True),
+    "positions of more than 15 bits": lambda seed: Case(seed, [12, 12], start=32_755),
+    "positions of more than 16 bits": lambda seed: Case(seed, [12, 12], start=65_530),
     "equal rows": lambda seed: Case(seed, [6, 6, 6], equal=True),
     "more equal rows than threads": lambda seed: Case(seed, [150, 150], all_masked=True, equal=True),
 }
@@ -276,6 +278,8 @@ MUTANTS: dict[str, tuple[str, str, Rule]] = {
     "stale slot reused without a barrier": (f"  {WAIT}\n{STORE}", STORE, D3LLM),
     "end of the focus one late": ("positions[i] < stop", "positions[i] <= stop", STRICT),
     "start of the focus one late": ("positions[i] >= start", "positions[i] > start", STRICT),
+    "positions of 16 bits": ("positions[i] < stop", "short(positions[i]) < short(stop)", STRICT),
+    "positions of 16 bits without sign": ("positions[i] < stop", "ushort(positions[i]) < ushort(stop)", STRICT),
     "progress outside the focus counts": (f"if (passed && {INSIDE})", "if (passed)", D3LLM),
     "forced row outside the focus": (f"if ({INSIDE} && score == top_inside)", "if (score == top_inside)", OPENING),
     "best of all instead of the best of the focus": (
@@ -333,5 +337,7 @@ def test_planted_defects_are_caught(name: str, emulator: Executor, monkeypatch: 
                 check(Case(seed, [4] * 8), rule)
                 check(Case(seed, [3, 3, 3], equal=True), rule)
                 check(Case(seed, [500, 9], all_masked=True), rule)
+                for start in (32_755, 65_530):
+                    check(Case(seed, [12, 12], start=start), rule)
 
     assert_caught(attempts)

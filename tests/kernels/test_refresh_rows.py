@@ -43,6 +43,14 @@ def parts(shape: tuple[int, ...], dtype: mx.Dtype, seed: int = 0, furthest: int 
     return projected(heads), projected(kv_heads), projected(kv_heads), mx.array(positions)
 
 
+def strided(dtype: mx.Dtype) -> Parts:
+    """Return parts in which every array has strides of its own, and positions and widths have gaps."""
+    queries, keys, values, positions = parts((1, 4, 2, 5, 32), dtype)
+    every_second = mx.stack([positions, positions * 0 + 7], axis=1)[:, 0]
+    values = mx.contiguous(mx.repeat(values, 2, axis=2))[:, :, ::2]
+    return queries[..., ::2], mx.contiguous(keys)[..., ::2], values[..., 1::2], every_second
+
+
 def float64(x: mx.array) -> Array:
     return np.array(x.astype(mx.float32)).astype(np.float64)
 
@@ -73,6 +81,13 @@ def test_rows_at_any_position(executor: Executor, shape: tuple[int, ...], dtype:
     for emulation in SCHEDULES:
         with executor(emulation):
             check(refresh_rows(*given, rope), given, rope, DTYPES[dtype])
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_inputs_of_any_strides(executor: Executor, dtype: mx.Dtype) -> None:
+    given, rope = strided(dtype), nn.RoPE(16, base=10000.0)
+    with executor(Emulation(seed=1)):
+        check(refresh_rows(*given, rope), given, rope, DTYPES[dtype])
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -178,6 +193,9 @@ MUTANTS = {
     "off-by-one bound": ("uint rows = uint(queries_shape[2]);", "uint rows = uint(queries_shape[2]) + 1;"),
     "neighbors paired": ("half_width * queries_strides[3]", "queries_strides[3]"),
     "strides ignored": ("row * keys_strides[2]", "row * keys_strides[1]"),
+    "strides of positions ignored": ("positions[row * positions_strides[0]]", "positions[row]"),
+    "strides of keys for values": ("row * values_strides[2]", "row * keys_strides[2]"),
+    "values without gaps": ("half_width * values_strides[3]", "half_width"),
     "keys in the queries' place": ("    head -= heads;\n", ""),
     "angle of a single float": (" + (rest - turns * TWO_PI_LOW)", " - turns * TWO_PI_LOW"),
 }
@@ -191,6 +209,7 @@ def test_mutant_is_caught(emulator: Executor, name: str, monkeypatch: pytest.Mon
 
     def run() -> None:
         with emulator(Emulation(seed=1)):
-            check(refresh_rows(*given, rope), given, rope, DTYPES[mx.float32])
+            for inputs in (given, strided(mx.float32)):
+                check(refresh_rows(*inputs, rope), inputs, rope, DTYPES[mx.float32])
 
     assert_caught(run)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cache
+from pathlib import Path
 
 import mlx.core as mx
 import pytest
@@ -20,7 +21,7 @@ from d3mlx.decoding.selective import Selective
 from d3mlx.decoding.vanilla import DREAM_ALGS, LLADA_ALGS, Vanilla
 from d3mlx.kernels.accept_blocks import kernel_of
 from tests.kernels import snapshot
-from tests.metal import lint
+from tests.metal import apple, lint
 from tests.metal.requirements import require_clang
 from tests.metal.trace import Generated
 
@@ -71,3 +72,17 @@ def test_text_is_metal(dtype: mx.Dtype, rows: int) -> None:
     require_clang()
     for kernel, launch in snapshot.typical_calls(dtype, rows):
         assert objections(snapshot.generated(kernel, launch)) == []
+
+
+def test_apple_compiles_every_text_with_the_headers_of_mlx(tmp_path: Path) -> None:
+    files = apple.write(tmp_path)
+    kernels = {kernel.name for kernel, _ in snapshot.typical_calls()}
+    assert {file.name.split("-")[0] for file in files} == kernels
+    # Statistics and rotation have a text for each dtype, and with a few rows another one for small inputs.
+    assert len([file for file in files if file.name.startswith("token_stats_draw")]) == 6
+    assert len([file for file in files if file.name.startswith("refresh_rows")]) == 6
+    for file in files:
+        assert file.read_text().startswith('#include "mlx/backend/metal/kernels/utils.h"\n')
+    line = apple.command(files[0], "metal3.1")
+    assert line[:5] == ["xcrun", "-sdk", "macosx", "metal", "-std=metal3.1"]
+    assert (Path(line[line.index("-I") + 1]) / "mlx/backend/metal/kernels/utils.h").is_file()

@@ -280,6 +280,43 @@ def problems(draw: Any) -> tuple[mx.array, int, Choice]:
     return logits, draw(st.integers(-1, width - 1)), choice
 
 
+FULL_RANGE = [-2e38, 2e38, 0.0, -1.0, 2e38, -2e38, 1e-38, 1.0]
+"""Logits whose differences overflow in float32."""
+
+
+def full_range(width: int) -> mx.array:
+    """Return logits [2, width] over the whole float range: the largest comes first, and it comes last."""
+    logits = np.resize(np.array(FULL_RANGE, np.float32), (1, width))
+    return mx.array(np.concatenate([logits, np.sort(logits)]))
+
+
+@pytest.mark.parametrize("kind", ["likeliest", "scores", "draw"])
+def test_a_row_of_the_whole_float_range(executor: Executor, kind: str) -> None:
+    logits = full_range(300)
+    with executor(Emulation(seed=1)):
+        stats = token_stats(logits, 2, choice_of(kind, logits))
+    check(stats, logits, 2, choice_of(kind, logits))
+
+
+def tied_scores() -> tuple[mx.array, mx.array]:
+    """Return logits [2, 1000], and scores that are equal for all ids, and for the ids from 500 on."""
+    scores = np.zeros((2, 1000), np.float32)
+    scores[1, 500:] = 1
+    return mx.concatenate([rows(1000)[:1]] * 2), mx.array(scores)
+
+
+def check_tied_scores() -> None:
+    """Check that the lowest allowed id wins among equal scores, in all lanes and SIMD-groups."""
+    assert token_stats(tied_scores()[0], 0, tied_scores()[1]).sampled.tolist() == [1, 500]
+
+
+def test_the_lowest_id_wins_among_equal_scores(executor: Executor) -> None:
+    for emulation in SCHEDULES:
+        with executor(emulation):
+            check_tied_scores()
+    check_tied_scores()
+
+
 @settings(max_examples=40, deadline=None)
 @given(problems(), st.integers(0, 1000))
 def test_kernel_reference_and_numpy_agree(problem: tuple[mx.array, int, Choice], seed: int) -> None:
@@ -334,6 +371,8 @@ MUTANTS = {
     "slot reused without a barrier": ("  if (group == 0) {\n", "  shared[group].top = 0.0f;\n  if (group == 0) {\n"),
     "excluded id counted as second": ("|| id == barred) {", ") {"),
     "sum not rescaled": ("row.total *= scale;", ""),
+    "zero times infinity in a sum": ("weight > 0.0f ? weight * shifted : 0.0f", "weight * shifted"),
+    "zero times infinity when a sum is rescaled": ("scale > 0.0f ? scale * (", "scale >= 0.0f ? scale * ("),
 }
 
 
@@ -346,7 +385,25 @@ def test_mutant_is_caught(emulator: Executor, name: str, monkeypatch: pytest.Mon
     def run() -> None:
         for seed in range(3):
             with emulator(Emulation(seed=seed)):
-                result = token_stats(logits, 4)
+                result, extreme = token_stats(logits, 4), token_stats(full_range(300), 2)
             check(result, logits, 4, None)
+            check(extreme, full_range(300), 2, None)
+
+    assert_caught(run)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("drawn = simd_min(", "drawn = simd_max("), ("score > row.score", "score >= row.score")],
+    ids=["highest lane wins a tie", "last id of a lane wins a tie"],
+)
+def test_mutant_of_tied_scores_is_caught(
+    emulator: Executor, old: str, new: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kernels, "SCORES_KERNEL", mutant(kernels.SCORES_KERNEL, old, new))
+
+    def run() -> None:
+        with emulator(Emulation(seed=1)):
+            check_tied_scores()
 
     assert_caught(run)

@@ -18,6 +18,7 @@ NEEDED = 'the libclang package (`pip install -e ".[dev]"`)'
 ARGUMENTS = (
     *("-x", "clcpp", "-cl-std=clc++2021", "-cl-no-stdinc", "-cl-single-precision-constant"),
     *("-Xclang", "-cl-ext=+cl_khr_fp16", "-target", "x86_64-linux-gnu", "-ferror-limit=30", "-Wno-everything"),
+    "-Werror=c++11-narrowing",
     *("-D__UINT32_MAX__=0xffffffffu", "-I", str(HERE / "shim"), "-I", str(mlx_headers())),
 )
 RULES = {
@@ -26,6 +27,8 @@ RULES = {
     r"\bstd::": "no std:: in MSL",
     r"\blong long\b": "no long long in MSL",
     r"(?<=[=(,{;])\s*\[\s*[&=]?[\w\s,&=]*\]\s*(?:\([^)]*\))?\s*(?:mutable\s*)?\{": "no lambdas",
+    r"\bstatic\s+(?!_?cast|_assert|constant|inline)\w": "no static variables in MSL",
+    r"\bu?int\s+(?:base|at|to|offset)\s*=": "an offset into a buffer needs size_t, because 32 bits overflow",
     r"\bmemory_order_(?:acquire|release|acq_rel|seq_cst)\b": "only memory_order_relaxed before Metal 3.2",
 }
 
@@ -68,12 +71,37 @@ def strict(generated: Generated) -> list[str]:
 
     errors = [d for d in parsed.diagnostics if d.severity >= ci.Diagnostic.Error]
     problems = [f"{position(error.location)}: {error.spelling}" for error in errors]
-    for cursor in parsed.cursor.walk_preorder():
+    own = [cursor for cursor in parsed.cursor.get_children() if str(cursor.location.file) == file]
+    for cursor in (inner for outer in own for inner in outer.walk_preorder()):
         variable = cursor.kind in (ci.CursorKind.VAR_DECL, ci.CursorKind.PARM_DECL)
-        if variable and str(cursor.location.file) == file and "__generic" in cursor.type.spelling:
+        if variable and "__generic" in cursor.type.spelling:
             where = position(cursor.location)
             problems.append(f"{where}: `{cursor.spelling}` is a pointer or reference without an address space")
-    return problems
+    for cursor in own:
+        if cursor.kind == ci.CursorKind.VAR_DECL and "__constant" not in cursor.type.spelling:
+            problems.append(f"{position(cursor.location)}: the global `{cursor.spelling}` must be `constant`")
+    return problems + [f"`{name}` calls itself, and MSL has no recursion" for name in recursive(own)]
+
+
+def recursive(cursors: list[Any]) -> list[str]:
+    """Return the names of functions that call themselves, directly or through others."""
+    import clang.cindex as ci
+
+    kinds = (ci.CursorKind.FUNCTION_DECL, ci.CursorKind.FUNCTION_TEMPLATE)
+    calls = {
+        cursor.spelling: {
+            # A call of a template has no name. The name of the function is in its references.
+            inner.spelling
+            for inner in cursor.walk_preorder()
+            if inner.kind in (ci.CursorKind.CALL_EXPR, ci.CursorKind.DECL_REF_EXPR, ci.CursorKind.OVERLOADED_DECL_REF)
+        }
+        for cursor in cursors
+        if cursor.kind in kinds
+    }
+    reached = {name: set(called) for name, called in calls.items()}
+    for _ in calls:
+        reached = {name: called.union(*(calls.get(other, ()) for other in called)) for name, called in reached.items()}
+    return [name for name, called in reached.items() if name in called]
 
 
 def strict_unit(generated: Generated) -> str:

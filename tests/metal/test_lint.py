@@ -16,6 +16,8 @@ RULES: dict[str, dict[str, Any]] = {
     "lambda": {"source": "auto f = [&](float v) { return v + 1; }; out[i] = f(x[i]);"},
     "std": {"source": "out[i] = std::exp(x[i]);"},
     "goto": {"source": "goto end; end: out[i] = 1;"},
+    "static variable": {"source": "static float last = 0; out[i] = last;"},
+    "offset of 32 bits": {"source": "uint at = i * 2; out[i] = x[at];"},
     "not ASCII": {"source": "out[i] = x[i]; // \u2192"},
     "threadgroup variable in a helper": {
         "header": "inline void f() { threadgroup float s[3]; s[0] = 1; }\n",
@@ -48,6 +50,14 @@ STRICT: dict[str, dict[str, Any]] = {
         "source": "float (*p)(float) = f; out[i] = p(x[i]);",
     },
     "float and int mixed": {"source": "out[i] = max(x[i], 0);"},
+    "global that is not constant": {"header": "float shared_value = 1;\n", "source": "out[i] = shared_value;"},
+    "recursion": {
+        "header": "inline float even(float v);\ninline float odd(float v) { return v < 1 ? 0 : even(v - 1); }\n"
+        "inline float even(float v) { return v < 1 ? 1 : odd(v - 1); }\n",
+        "source": "out[i] = even(x[i]);",
+    },
+    "narrowing in braces": {"source": "uint n = i; char c[1] = {n}; out[i] = c[0];"},
+    "narrowing of a float in braces": {"source": "float v = x[i]; int n{v}; out[i] = n;"},
     "name that nothing declares": {"source": "out[i] = threads_in_grid.x;"},
 }
 CLEAN: dict[str, dict[str, Any]] = {
