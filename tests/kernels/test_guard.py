@@ -78,7 +78,7 @@ def test_the_warm_up_checks_every_variant_of_a_run(launches: Launches, preset: O
 
 
 def broken(how: str, culprit: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the kernel `culprit` fail."""
+    """Make the kernel `culprit` fail."""
     emulated = dispatch.run
 
     def run(kernel: Kernel, launch: Launch) -> list[mx.array]:
