@@ -283,7 +283,7 @@ def bench(
     prompts: Annotated[
         Path | None,
         typer.Option(
-            help="JSONL or parquet file with a prompt or question in each row.",
+            help="JSONL or parquet file with a prompt or question per record.",
             show_default="generated word problems",
             rich_help_panel=WORK,
         ),

@@ -106,9 +106,7 @@ Axis = Annotated[
 ]
 YMax = Annotated[
     float | None,
-    typer.Option(
-        help="Reference accuracy of AUP, in percent.", show_default="best of all runs", rich_help_panel=OUTPUT
-    ),
+    typer.Option(help="Reference accuracy of AUP, in percent.", show_default="best measured", rich_help_panel=OUTPUT),
 ]
 
 
@@ -156,15 +154,15 @@ class DecodeSettings:
 
 
 NOTICE = (
-    "This is the bundled demonstration model. It solves word problems like those in README.md. "
+    "This is the bundled demonstration model. It solves word problems like those of d3mlx demo. "
     "For a real model, add --model GSAI-ML/LLaDA-8B-Instruct."
 )
 
 
-def notice() -> None:
-    """Write to standard error that the answer comes from the demonstration model."""
+def notice(text: str = NOTICE) -> None:
+    """Write a notice to standard error. The default says that the answer comes from the demonstration model."""
     console = Console(stderr=True, highlight=False)
-    console.print(NOTICE, soft_wrap=not console.is_terminal)
+    console.print(text, soft_wrap=not console.is_terminal, markup=False)
 
 
 def human_size(count: float) -> str:

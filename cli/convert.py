@@ -89,10 +89,10 @@ def convert(
 ) -> None:
     """Convert a Hugging Face checkpoint to MLX and quantize it.
 
-    The weights are read one tensor at a time, so a checkpoint can be larger than memory. The embedding and the head are
+    The weights are read one layer at a time, so a checkpoint can be larger than memory. The embedding and the head are
     quantized like the layers. With a mixed-bit recipe, the head gets the higher number of bits.
 
-    The output folder appears only when it is complete. An interrupted run leaves no files.
+    The output folder appears only when it is complete. After Ctrl-C, no files remain.
 
     Example: d3mlx convert --hf-path GSAI-ML/LLaDA-8B-Instruct --mlx-path llada-4bit -q
     """

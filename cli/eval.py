@@ -141,7 +141,7 @@ def evaluate(
     ] = None,
     shots_data: Annotated[
         Path | None,
-        typer.Option(help="JSONL file. Its first rows are the worked examples.", rich_help_panel=TASK),
+        typer.Option(help="JSONL file. Its first lines are the worked examples.", rich_help_panel=TASK),
     ] = None,
     num_fewshot: Annotated[
         int | None,
@@ -173,7 +173,7 @@ def evaluate(
         bool,
         typer.Option(
             "--allow-code-execution",
-            help="Run the programs that the model writes for humaneval and mbpp, in a sandbox.",
+            help="Run programs that the model writes (humaneval, mbpp). Limits protect only against accidents.",
             rich_help_panel=TASK,
         ),
     ] = False,

@@ -151,7 +151,7 @@ def generate(
         notice()
     loaded, tokenizer = load_opened(name, checkpoint, adapter_path)
     if model is None and (strange := unknown_words(tokenizer, prompt_text(content))):
-        sys.stderr.write(f"It does not know the words {', '.join(strange[:5])}. Try d3mlx demo for its problems.\n")
+        notice(f"It does not know the words {', '.join(strange[:5])}. Try d3mlx demo for its problems.")
     generation = Generation(
         loaded,
         tokenizer,

@@ -33,7 +33,7 @@ def trajectories(
     data: Annotated[
         str | None,
         typer.Option(
-            help="JSONL or parquet file with a prompt or messages in each row, and optionally an answer; or embedded, "
+            help="JSONL or parquet file with a prompt or messages per record, and optionally an answer; or embedded, "
             "for generated word problems.",
             show_default="embedded",
             rich_help_panel=DATA,
@@ -43,7 +43,7 @@ def trajectories(
         Path | None,
         typer.Option(
             "--import",
-            help="Convert a file in the published layout instead of decoding. Its rows have trajectory, prompt_ids "
+            help="Convert a file in the layout of d3LLM instead of decoding. Its records have trajectory, prompt_ids "
             "and question.",
             dir_okay=False,
             rich_help_panel=DATA,
@@ -52,7 +52,7 @@ def trajectories(
     limit: Annotated[
         int | None,
         typer.Option(
-            help="Number of rows to use.",
+            help="Number of prompts to use.",
             min=1,
             show_default="all, or 2500 for embedded",
             rich_help_panel=DATA,
@@ -120,7 +120,7 @@ def trajectories(
     if published is not None and (check or early_stop or any(option is not None for option in decoding)):
         raise ConfigError("--import converts decoded data. Run without --data and without options of decoding.")
     if published is not None and limit is not None:
-        raise ConfigError("--import converts all rows of its file. Run without --limit.")
+        raise ConfigError("--import converts all records of its file. Run without --limit.")
     source = str(published) if published is not None else data or PROBLEMS
     if source != PROBLEMS and not Path(source).is_file():
         raise DataError(f"There is no file {source}.")

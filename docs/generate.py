@@ -60,7 +60,7 @@ def help_page() -> str:
 
 MODELS = (
     ("GSAI-ML/LLaDA-8B-Instruct", "llada-8b", "general questions"),
-    ("d3LLM_LLaDA", "llada-8b", "the same, distilled: many tokens per step"),
+    ("d3LLM/d3LLM_LLaDA", "llada-8b", "the same, distilled: many tokens per step"),
     ("Dream-org/Dream-v0-Instruct-7B", "dream-7b", "general questions"),
     ("Dream-org/Dream-Coder-v0-Instruct-7B", "dream-7b", "code"),
     ("apple/DiffuCoder-7B-cpGRPO", "dream-7b", "code"),
@@ -86,10 +86,10 @@ def models_table() -> str:
 
 CURVES = (
     ("autoregressive, mlx-lm", None, "autoregressive model of the same size"),
-    ("teacher, one per step, blocks of 8", None, "diffusion, one token per step"),
-    ("teacher, fast-dllm", 0.9, "`fast-dllm`"),
-    ("student, d3llm", 0.5, "`d3llm`, distilled student"),
-    ("student, selective", 0.5, "`selective` (default), distilled student"),
+    ("teacher, one per step, blocks of 8", None, "teacher, one token per step, blocks of 8"),
+    ("teacher, fast-dllm", 0.9, "teacher, `fast-dllm`, threshold 0.9"),
+    ("student, d3llm", 0.5, "student, `d3llm`, threshold 0.5"),
+    ("student, selective", 0.5, "student, `selective` (default), threshold 0.5"),
 )
 """Points of the report in the table of README: run, threshold and label."""
 

@@ -26,8 +26,8 @@ COOLING = 4
 """Number of steps until a committed token looks like normal text."""
 
 REFRESH_SECONDS = 1 / 15
-CHROME_LINES = 6
-"""Lines of a frame outside the canvas: two rules, an empty line, the bar with the figures, and two for the cursor."""
+CHROME_LINES = 7
+"""Lines of a frame outside the canvas: two rules, an empty line, the bar, the figures, and two for the cursor."""
 
 ECHO_COLUMNS = 2
 """Columns that stay empty for the ^C of a terminal. If it wrapped, a part of the old frame would remain."""
@@ -205,13 +205,21 @@ class View:
         stats = self.latest.stats if self.latest else None
         if stats is None:
             return Text("first forward ...", style="grey50")
+        count = f"{stats.forwards} forward{'s' * (stats.forwards != 1)}"
         return Text(
-            f"{stats.forwards} forwards  {stats.tokens_per_forward:.1f} tokens/forward  {stats.rows} rows  "
-            f"{self.seconds:.1f} s",
+            f"{count}  {stats.tokens_per_forward:.1f} tokens/forward  {stats.rows} rows  {self.seconds:.1f} s",
             style="grey50",
             no_wrap=True,
             overflow="ellipsis",
         )
+
+    def status(self, glyphs: Glyphs, width: int) -> list[Text]:
+        """Return the bar and the figures: on one line, or on two lines if the view is narrow."""
+        bar, footer = self.bar(glyphs), self.footer()
+        lines = [bar, footer] if len(bar) + len(footer) + 2 > width else [Text.assemble(bar, "  ", footer)]
+        for line in lines:
+            line.no_wrap, line.overflow = True, "ellipsis"
+        return lines
 
     def window(self, lines: list[Text], height: int, glyphs: Glyphs) -> list[Text]:
         """Return at most `height` lines, including the first one with a mask."""
@@ -230,9 +238,7 @@ class View:
         if self.cropped:
             lines = self.window(lines, max(1, console.height - CHROME_LINES), glyphs)
         body = Text("\n").join(lines)
-        parts = [body] if self.over else [body, Text(), Text.assemble(self.bar(glyphs), "  ", self.footer())]
-        if not self.over:
-            parts[-1].no_wrap, parts[-1].overflow = True, "ellipsis"
+        parts = [body] if self.over else [body, Text(), *self.status(glyphs, width)]
         yield Panel(
             Group(*parts),
             title=Text(self.title, style="bold", overflow="ellipsis", no_wrap=True),

@@ -135,6 +135,6 @@ def show_roofline(console: Console, roofline: Roofline, rows: list[int], model: 
         table.add_row(str(count), milliseconds(seconds), milliseconds(seconds / count), bound)
     console.print(table)
     console.print(
-        f"Predicted crossover: {roofline.crossover:.1f} rows. Predicted limit with one row and one token per forward, "
-        f"as in autoregression: {roofline.ceiling:.0f} tokens/s."
+        f"Both limits are equal at {roofline.crossover:.1f} rows. Predicted speed with one row and one token per "
+        f"forward, as in autoregression: {roofline.ceiling:.0f} tokens/s."
     )

@@ -1,4 +1,4 @@
-"""Records of JSONL, JSON and parquet files. Every error names the file and the row. In JSONL a row is a line."""
+"""Records of JSONL, JSON and parquet files. Every error names the file and the record. In JSONL, a record is a line."""
 
 from __future__ import annotations
 
@@ -49,14 +49,14 @@ def read_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     empty = True
     for location, value in parquet_rows(path) if start.startswith(PARQUET) else json_rows(path, start):
         if not isinstance(value, dict):
-            raise DataError(f"{location}: the row is not a JSON object.")
+            raise DataError(f"{location}: the record is not a JSON object.")
         record = {name: entry for name, entry in value.items() if entry is not None}
         if not record:
-            raise DataError(f"{location}: the row is empty.")
+            raise DataError(f"{location}: the record is empty.")
         empty = False
         yield location, record
     if empty:
-        raise DataError(f"{path} contains no rows.")
+        raise DataError(f"{path} contains no records.")
 
 
 def json_rows(path: Path, start: bytes) -> Iterator[tuple[str, Any]]:
@@ -72,10 +72,10 @@ def json_rows(path: Path, start: bytes) -> Iterator[tuple[str, Any]]:
             # The file has an array in every line, or is damaged. Reading by lines shows which.
             entries = None
         if isinstance(entries, list) and all(isinstance(entry, dict) for entry in entries):
-            yield from ((f"{path}, row {number}", entry) for number, entry in enumerate(entries, 1))
+            yield from ((f"{path}, record {number}", entry) for number, entry in enumerate(entries, 1))
             return
     for number, line in enumerate(lines_of(path, encoding), 1):
-        location = f"{path}, row {number}"
+        location = f"{path}, record {number}"
         try:
             text = line.decode() if isinstance(line, bytes) else line
             if text.strip():
@@ -106,7 +106,7 @@ def parsed(text: str, location: str) -> Any:
     except ValueError:
         raise DataError(f"{location}: a number has too many digits.") from None
     except RecursionError:
-        raise DataError(f"{location}: the row is nested too deeply.") from None
+        raise DataError(f"{location}: the record is nested too deeply.") from None
     if SURROGATE.search(text) and not is_unicode(value):
         raise DataError(f"{location}: the text contains an incomplete surrogate pair.")
     return value
@@ -134,7 +134,7 @@ def parquet_rows(path: Path) -> Iterator[tuple[str, Any]]:
         for batch in parquet.ParquetFile(path).iter_batches(batch_size=64):
             for row in batch.to_pylist():
                 number += 1
-                yield f"{path}, row {number}", row
+                yield f"{path}, record {number}", row
     except GeneratorExit:
         raise
     except DataError:
@@ -142,4 +142,4 @@ def parquet_rows(path: Path) -> Iterator[tuple[str, Any]]:
     except Exception as error:
         # Arrow's errors share no base class.
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(f"Cannot read the parquet file {path} after row {number}: {reason}") from error
+        raise DataError(f"Cannot read the parquet file {path} after record {number}: {reason}") from error

@@ -36,11 +36,11 @@ class FastDLLM(CacheOptions):
     )
     threshold: float | None = option("Commit tokens with at least this probability.", 0.9, PROBABILITY, common=True)
     factor: float | None = option(
-        "LLaDA: commit by the factor rule instead of a threshold.", None, FACTOR, note="the threshold"
+        "Commit by the factor rule instead of a threshold (LLaDA only).", None, FACTOR, note="the threshold"
     )
     block_size: int | None = option("Decode in blocks of this many tokens.", 32, BLOCK_SIZE, common=True)
     steps: int | None = option(
-        "Dream without a cache: decode the whole answer in this many steps.",
+        "Decode the complete answer in this many steps (Dream without a cache only).",
         None,
         STEPS,
         note="one per new token",

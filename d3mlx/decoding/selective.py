@@ -46,7 +46,9 @@ class Selective(CacheOptions):
     block_add: float | None = option(BLOCK_ADD, None, SHARE, note="chosen by favor")
     activation: float | None = option(ACTIVATION, 0.95, SHARE)
     recent: int | None = option("Recompute a committed token for this many steps.", 1, RECENT)
-    near: int | None = option("Also recompute committed tokens within this many positions of those.", 4, NEAR)
+    near: int | None = option(
+        "Also recompute committed tokens within this many positions of the tokens of recent.", 4, NEAR
+    )
     row_multiple: int | None = option(
         "Round the number of rows up to a multiple of this.",
         8,

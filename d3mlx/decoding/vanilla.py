@@ -27,21 +27,23 @@ class Vanilla(Options):
     """Use the model's own sampler: a number of tokens per step, no KV cache."""
 
     steps: int | None = option(
-        "Decode the whole answer in this many steps.", None, STEPS, note="one per new token", common=True
+        "Decode the complete answer in this many steps.", None, STEPS, note="one per new token", common=True
     )
-    block_size: int | None = option("LLaDA: decode in blocks of this many tokens.", 32, BLOCK_SIZE, common=True)
+    block_size: int | None = option("Decode in blocks of this many tokens (LLaDA only).", 32, BLOCK_SIZE, common=True)
     alg: Alg | None = option(
-        "Choose which positions commit first. LLaDA: low_confidence or random. Dream: the other values.",
+        "Choose which positions commit first. low_confidence and random are for LLaDA, the others for Dream.",
         lambda traits: "low_confidence" if traits.sampler == "quota" else "entropy",
     )
-    cfg_scale: float | None = option("LLaDA: use classifier-free guidance of this strength, 0 for none.", 0.0, GUIDANCE)
+    cfg_scale: float | None = option(
+        "Use classifier-free guidance of this strength, 0 for none (LLaDA only).", 0.0, GUIDANCE
+    )
     ends: Literal["ranked", "last"] | None = option(
-        "LLaDA: commit end tokens by their confidence (ranked), or last (confidence_eos_eot_inf).", "ranked"
+        "Commit end tokens by their confidence (ranked), or last (LLaDA only, confidence_eos_eot_inf).", "ranked"
     )
     alg_temp: float | None = option(
-        "Dream: choose positions at this temperature, 0 for no randomness.", 0.0, TEMPERATURE
+        "Choose positions at this temperature, 0 for no randomness (Dream only).", 0.0, TEMPERATURE
     )
-    eps: float | None = option("Dream: end the noise schedule at this time.", 1e-3, TIME)
+    eps: float | None = option("End the noise schedule at this time (Dream only).", 1e-3, TIME)
 
     def build(self, family: str) -> Decoder:
         return self.quota(family) if traits_of(family).sampler == "quota" else self.schedule(family)

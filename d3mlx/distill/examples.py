@@ -87,7 +87,7 @@ def recorded(folder: Path, only_correct: bool, model: DiffusionModel, tokenizer:
         stops = np.flatnonzero(np.isin(trajectory.tokens, ends))
         answer = trajectory.tokens[: stops[0] + 1] if len(stops) else np.append(trajectory.tokens, np.int32(ends[0]))
         ids = np.concatenate([trajectory.prompt, answer]).astype(np.int32)
-        source = f"{folder}, row {trajectory.row}"
+        source = f"{folder}, record {trajectory.row}"
         yield Example(ids, len(trajectory.prompt), source, trajectory.ranks.astype(np.int32))
     if only_correct and not judged:
         raise ConfigError(
@@ -113,7 +113,7 @@ def answered(data: str, model: DiffusionModel, tokenizer: Any) -> Iterator[Examp
         else:
             prompt, answer = ids_of(source, tokenizer, prompt_of(source, row, raw=False)), row.get("completion")
         if not isinstance(answer, str) or not answer.strip():
-            raise DataError(f"{source}: the row has no completion. Add one as text.")
+            raise DataError(f"{source}: the record has no completion. Add one as text.")
         ids = [*prompt, *tokenizer.encode(answer, add_special_tokens=False), end]
         yield Example(np.array(ids, np.int32), len(prompt), source)
 
@@ -133,9 +133,9 @@ def checked(example: Example, config: DistillConfig, model: DiffusionModel) -> E
             f"max-length, which is {config.max_length}."
         )
     if example.ids.min() < 0 or example.ids.max() >= width:
-        raise DataError(f"{example.source}: an id is not in 0 to {width - 1}. The row has ids of another tokenizer.")
+        raise DataError(f"{example.source}: an id is not in 0 to {width - 1}. The record has ids of another tokenizer.")
     if (example.ids == mask_id).any():
-        raise DataError(f"{example.source}: the row contains the mask token (id {mask_id}). Remove it.")
+        raise DataError(f"{example.source}: the record contains the mask token (id {mask_id}). Remove it.")
     if config.max_length > model.args.context:
         raise DataError(
             f"max-length must be at most the model's context of {model.args.context}, not {config.max_length}."

@@ -27,11 +27,11 @@ def states_of(location: str, row: dict[str, Any]) -> tuple[list[int], NDArray[np
     """Return the row's own prompt, and its states after the prompt, int32 [steps, N]. Raises DataError."""
     trajectory, prompt = row.get("trajectory"), row.get("prompt_ids")
     if not isinstance(trajectory, list) or not trajectory:
-        raise DataError(f"{location}: the row has no trajectory.")
+        raise DataError(f"{location}: the record has no trajectory.")
     if isinstance(prompt, list) and prompt and isinstance(prompt[0], list):
         prompt = prompt[0]
     if not isinstance(prompt, list) or not prompt:
-        raise DataError(f"{location}: the row has no prompt_ids.")
+        raise DataError(f"{location}: the record has no prompt_ids.")
     try:
         states = np.array(trajectory, np.int32)
     except (ValueError, TypeError, OverflowError):
@@ -66,7 +66,7 @@ def published_trajectories(path: Path, model: DiffusionModel, tokenizer: Any, ra
         own_prompt, states = states_of(location, row)
         prompt = ids_of(location, tokenizer, prompt_of(location, row, raw)) if row.get("question") else own_prompt
         if not ((states >= 0) & (states < width)).all() or max(prompt) >= width:
-            raise DataError(f"{location}: an id is not in 0 to {width - 1}. The row has ids of another tokenizer.")
+            raise DataError(f"{location}: an id is not in 0 to {width - 1}. The record has ids of another tokenizer.")
         check_length(location, model, prompt, states.shape[1])
         correct = row.get("is_correct")
         trajectory = trajectory_of_states(location, number, prompt, states, model.args.mask_token_id)

@@ -1,4 +1,4 @@
-"""Prompts in rows of data. Every error names the file and the row."""
+"""Prompts in records of data. Every error names the file and the record."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def prompt_of(location: str, row: dict[str, Any], raw: bool) -> Prompt:
         return messages
     text = row.get("prompt", row.get("question"))
     if not isinstance(text, str) or not text.strip():
-        raise DataError(f"{location}: the row has no prompt text and no messages; give one of them.")
+        raise DataError(f"{location}: the record has no prompt text and no messages; give one of them.")
     return text if raw else [{"role": "user", "content": text}]
 
 

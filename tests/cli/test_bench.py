@@ -146,7 +146,7 @@ def test_own_prompts(d3mlx: Any, dream: str, tmp_path: Path) -> None:
     prompts.write_text('{"prompt": "One?"}\n{"prompt": 2}\n')
     done = d3mlx("bench", *options, "--prompts", str(prompts))
     assert (done.status, done.out) == (1, "")
-    assert "row 2" in done.err
+    assert "record 2" in done.err
     prompts.write_text(json.dumps({"prompt": "long " * 200}))
     done = d3mlx("bench", *options, "--prompts", str(prompts))
     assert (done.status, "exceed this model's context" in done.err) == (1, True)

@@ -347,7 +347,7 @@ def test_a_template_that_fails_is_one_sentence(d3mlx: Any, tmp_path: Path, name:
     data.write_text('{"prompt": "hi"}\n')
     done = d3mlx("trajectories", str(tmp_path / "out"), "--model", str(folder), "--data", str(data))
     assert done.status == 1
-    assert "data.jsonl, row 1" in done.err and culprit in done.err
+    assert "data.jsonl, record 1" in done.err and culprit in done.err
 
 
 def test_a_text_far_too_long_is_not_tokenized(d3mlx: Any, llada: str, tmp_path: Path) -> None:

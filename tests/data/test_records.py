@@ -31,18 +31,18 @@ READABLE: dict[str, bytes] = {
 }
 
 INVALID: dict[str, tuple[bytes, str]] = {
-    "nothing": (b"", "contains no rows"),
-    "empty array": (b"[]", "contains no rows"),
-    "torn": (b'{"a": 1}\n{"a": ', "row 2: not valid JSON"),
-    "number": (b'{"a": 1}\n7\n', "row 2: the row is not a JSON object"),
-    "arrays": (b"[1]\n[2]\n", "row 1: the row is not a JSON object"),
-    "array of texts": (b'["a", "b"]', "row 1: the row is not a JSON object"),
-    "nulls": (b'{"a": null}\n', "row 1: the row is empty"),
-    "digits": (b'{"a": ' + b"1" * 5000 + b"}\n", "row 1: a number has too many digits"),
-    "depth": (b"{" + b'"a":[' * 200_000 + b"\n", "row 1"),
-    "latin-1": (b'{"a": 1}\n{"a": "\xe9"}\n', "row 2: not UTF-8 text"),
+    "nothing": (b"", "contains no records"),
+    "empty array": (b"[]", "contains no records"),
+    "torn": (b'{"a": 1}\n{"a": ', "record 2: not valid JSON"),
+    "number": (b'{"a": 1}\n7\n', "record 2: the record is not a JSON object"),
+    "arrays": (b"[1]\n[2]\n", "record 1: the record is not a JSON object"),
+    "array of texts": (b'["a", "b"]', "record 1: the record is not a JSON object"),
+    "nulls": (b'{"a": null}\n', "record 1: the record is empty"),
+    "digits": (b'{"a": ' + b"1" * 5000 + b"}\n", "record 1: a number has too many digits"),
+    "depth": (b"{" + b'"a":[' * 200_000 + b"\n", "record 1"),
+    "latin-1": (b'{"a": 1}\n{"a": "\xe9"}\n', "record 2: not UTF-8 text"),
     "half a utf-16": (codecs.BOM_UTF16_LE + b'{\x00"', "not valid UTF-16 text"),
-    "surrogate": (b'{"a": "\\ud800"}\n', "row 1: the text contains an incomplete surrogate pair"),
+    "surrogate": (b'{"a": "\\ud800"}\n', "record 1: the text contains an incomplete surrogate pair"),
     "lfs": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "git lfs pull"),
     "gzip": (b"\x1f\x8b\x08\x00", "compressed"),
     "bzip2": (b"BZh91AY&SY", "compressed"),
@@ -88,5 +88,5 @@ def test_parquet_is_detected_by_its_first_bytes(tmp_path: Path) -> None:
     parquet.write_table(pyarrow.Table.from_pylist(every_column), path)
     assert [row for _, row in read_rows(path)] == READ
     path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(DataError, match=r"Cannot read the parquet file .* after row 0"):
+    with pytest.raises(DataError, match=r"Cannot read the parquet file .* after record 0"):
         list(read_rows(path))

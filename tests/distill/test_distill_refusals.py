@@ -27,18 +27,18 @@ def line(**row: Any) -> str:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("", "contains no rows"),
-        ("{\n", "row 1: not valid JSON"),
-        ("[" * 200_000 + "\n", "row 1: the row is nested"),
-        (r'{"prompt": "\ud800", "completion": "y"}' + "\n", "row 1: .* surrogate"),
-        (line(prompt="x", completion="y") + "{}\n", "row 2: the row is empty"),
-        (line(prompt="x"), "row 1: the row has no completion"),
-        (line(prompt="x", completion=" "), "row 1: the row has no completion"),
-        (line(prompt="x" * 90, completion="y"), "row 1: the prompt .* leaves no room"),
-        (line(prompt="x", completion="a<|mdm_mask|>"), "row 1: the row contains the mask token"),
+        ("", "contains no records"),
+        ("{\n", "record 1: not valid JSON"),
+        ("[" * 200_000 + "\n", "record 1: the record is nested"),
+        (r'{"prompt": "\ud800", "completion": "y"}' + "\n", "record 1: .* surrogate"),
+        (line(prompt="x", completion="y") + "{}\n", "record 2: the record is empty"),
+        (line(prompt="x"), "record 1: the record has no completion"),
+        (line(prompt="x", completion=" "), "record 1: the record has no completion"),
+        (line(prompt="x" * 90, completion="y"), "record 1: the prompt .* leaves no room"),
+        (line(prompt="x", completion="a<|mdm_mask|>"), "record 1: the record contains the mask token"),
         (
             line(messages=[{"role": "user", "content": "x"}]),
-            "row 1: the messages must end with an answer of the assistant",
+            "record 1: the messages must end with an answer of the assistant",
         ),
     ],
 )
@@ -68,7 +68,7 @@ def recorded_model(recorded: Path) -> Path:
 
 def test_a_loss_that_is_not_a_number_names_its_rows(tmp_path: Path, llada: Path, data: Path) -> None:
     config = config_for(llada, data, tmp_path / "a", iters=6, learning_rate=1e30, clip=1e30, save_every=1)
-    with pytest.raises(DataError, match=r"not a number in step \d.*train.jsonl, row \d"):
+    with pytest.raises(DataError, match=r"not a number in step \d.*train.jsonl, record \d"):
         distill(config, quiet)
     saved = arrays(tmp_path / "a" / "checkpoint.safetensors")
     assert saved and all(np.isfinite(value).all() for value in saved.values())

@@ -286,7 +286,7 @@ def test_an_import_with_an_invalid_row_writes_nothing(tmp_path: Path, llada: Any
     source = tmp_path / "rows.jsonl"
     valid = published_row([5, 6], [10, 11], [1, 0], llada[0].args.mask_token_id)
     source.write_text(json.dumps(valid) + "\n" + json.dumps({"prompt": "x"}) + "\n")
-    with pytest.raises(DataError, match="row 2: the row has no trajectory"):
+    with pytest.raises(DataError, match="record 2: the record has no trajectory"):
         import_all(source, *llada, False, tmp_path / "out", settings_of(*llada), 9, lambda *_: None)
     assert not (tmp_path / "out").exists()
     source.write_text(json.dumps(valid) + "\n")
@@ -357,7 +357,7 @@ def test_invalid_published_rows_are_refused_in_one_sentence(
     path.write_text(json.dumps(changed_row()) + "\n" + json.dumps(row) + "\n")
     with pytest.raises(DataError, match=reason) as error:
         list(published_trajectories(path, *dream, raw=False))
-    assert "row 2" in str(error.value)
+    assert "record 2" in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -365,7 +365,7 @@ def test_invalid_published_rows_are_refused_in_one_sentence(
     [
         ("{", "not valid JSON"),
         ("[]", "not a JSON object"),
-        ("{}", "the row is empty"),
+        ("{}", "the record is empty"),
         ('{"prompt": " "}', "no prompt text"),
         ('{"messages": [{"role": "user"}]}', "a role and a content"),
         ('{"messages": [{"role": "assistant", "content": "x"}]}', "must be from the user"),
@@ -378,5 +378,5 @@ def test_invalid_prompts_are_refused_in_one_sentence(tmp_path: Path, llada: Any,
     path.write_text('{"prompt": "fine"}\n\n' + line + "\n")
     with pytest.raises(DataError, match=reason) as error:
         questions(str(path), *llada, 8, False, None)
-    assert f"{path}, row 3" in str(error.value)
+    assert f"{path}, record 3" in str(error.value)
     assert "\n" not in str(error.value)

@@ -230,21 +230,21 @@ def test_mbpp(write: Any) -> None:
 
 
 INVALID: list[tuple[str, str, list[str]]] = [
-    ("gsm8k-cot", '{"question": "q", "answer": "#### 1"}\n{"question": "q"}\n', ["row 2", "'answer' is missing"]),
-    ("gsm8k-cot", '{"question": "q", "answer": "1"}', ["row 1", "####"]),
-    ("gsm8k-cot", '{"question": 3, "answer": "#### 1"}', ["row 1", "'question' must be a text"]),
-    ("gsm8k-cot", '{"question": "q"', ["row 1", "not valid JSON"]),
-    ("gsm8k-cot", "[1]", ["row 1", "not a JSON object"]),
-    ("gsm8k-cot", "\n \n", ["no rows"]),
-    ("math", '{"problem": "p", "solution": "s"}', ["row 1", "\\boxed"]),
-    ("mbpp", '{"code": "", "test_list": []}', ["row 1", "'text' or 'prompt'"]),
-    ("mbpp", '{"text": "", "test_list": [1]}', ["row 1", "'test_list' must be a list of texts"]),
+    ("gsm8k-cot", '{"question": "q", "answer": "#### 1"}\n{"question": "q"}\n', ["record 2", "'answer' is missing"]),
+    ("gsm8k-cot", '{"question": "q", "answer": "1"}', ["record 1", "####"]),
+    ("gsm8k-cot", '{"question": 3, "answer": "#### 1"}', ["record 1", "'question' must be a text"]),
+    ("gsm8k-cot", '{"question": "q"', ["record 1", "not valid JSON"]),
+    ("gsm8k-cot", "[1]", ["record 1", "not a JSON object"]),
+    ("gsm8k-cot", "\n \n", ["no records"]),
+    ("math", '{"problem": "p", "solution": "s"}', ["record 1", "\\boxed"]),
+    ("mbpp", '{"code": "", "test_list": []}', ["record 1", "'text' or 'prompt'"]),
+    ("mbpp", '{"text": "", "test_list": [1]}', ["record 1", "'test_list' must be a list of texts"]),
     (
         "mbpp",
         '{"text": "", "test_list": [], "test_imports": "import math"}',
-        ["row 1", "'test_imports' must be a list"],
+        ["record 1", "'test_imports' must be a list"],
     ),
-    ("humaneval", '{"prompt": "", "test": ""}', ["row 1", "'entry_point' is missing"]),
+    ("humaneval", '{"prompt": "", "test": ""}', ["record 1", "'entry_point' is missing"]),
 ]
 
 
@@ -271,7 +271,7 @@ def test_invalid_data_is_refused_in_one_sentence(tmp_path: Path, name: str, cont
         ("embedded", {"shots": 2, "shots_data": "file"}, "--shots-data"),
         ("gsm8k-cot", {"data": "file", "shots": 2}, "no worked examples"),
         ("gsm8k", {"data": "file"}, "--shots-data"),
-        ("gsm8k", {"data": "file", "shots_data": "file", "shots": 9}, "has 2 rows"),
+        ("gsm8k", {"data": "file", "shots_data": "file", "shots": 9}, "has 2 records"),
         ("gsm8k", {"data": "file", "shots": -1}, "0 or more"),
         ("gsm8k", {"data": "file", "shots": 0, "shots_data": "file"}, "--num-fewshot"),
         ("gsm8k", {"data": Path("absent.jsonl")}, "absent.jsonl does not exist"),

@@ -101,7 +101,7 @@ def problems(name: str, options: TaskOptions, fields: Fields) -> list[Row]:
     """Return the rows of --data. Raises ConfigError without --data, and DataError if the file is invalid."""
     if options.data is None:
         wanted = ", ".join(names for names in fields if not names.endswith("?")).replace("|", " or ")
-        raise ConfigError(f"{name} needs --data FILE.jsonl with problems. Each row has {wanted}.")
+        raise ConfigError(f"{name} needs --data FILE.jsonl with problems. Each record has {wanted}.")
     return rows_with(options.data, fields)
 
 
@@ -114,11 +114,11 @@ def examples(name: str, options: TaskOptions, fields: Fields, default: int) -> l
         return []
     if options.shots_data is None:
         raise ConfigError(
-            f"{name} has {shots} worked examples. Use --shots-data FILE.jsonl for their rows, or --num-fewshot 0."
+            f"{name} has {shots} worked examples. Use --shots-data FILE.jsonl for their records, or --num-fewshot 0."
         )
     rows = rows_with(options.shots_data, fields)
     if len(rows) < shots:
-        raise DataError(f"{options.shots_data} has {len(rows)} rows, but {shots} worked examples are needed.")
+        raise DataError(f"{options.shots_data} has {len(rows)} records, but {shots} worked examples are needed.")
     return rows[:shots]
 
 

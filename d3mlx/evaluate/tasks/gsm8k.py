@@ -88,7 +88,9 @@ class GSM8K:
         self.rows = problems(self.name, options, FIELDS)
         for number, row in enumerate(self.rows, 1):
             if "#### " not in row["answer"]:
-                raise DataError(f"{options.data}, row {number}: the field 'answer' must end in '#### ' and a number.")
+                raise DataError(
+                    f"{options.data}, record {number}: the field 'answer' must end in '#### ' and a number."
+                )
         self.size = len(self.rows)
         # The published runs use plain text for LLaDA and the chat template for Dream.
         self.chat = not traits_of(family).plain_questions if options.chat is None else options.chat

@@ -1,7 +1,7 @@
 """MATH in Minerva's form.
 
 A row has `problem` and `solution`, as in the public data sets (Hendrycks et al. 2021; MATH-500). The last \\boxed{...}
-of the solution is the correct answer, unless the row has `answer`. The prompt is Minerva's (Lewkowycz et al. 2022).
+of the solution is the correct answer, unless the record has `answer`. The prompt is Minerva's (Lewkowycz et al. 2022).
 LLaDA gets four worked examples; Dream gets none, and the chat template. `strict` is the published measure: the answer
 after "Final Answer: The final answer is", in Minerva's normal form. `correct` also accepts the last boxed expression of
 a text without such a line. It compares meanings, so it refuses some answers that only Minerva's form makes equal.
@@ -61,7 +61,7 @@ class Math:
         for path, rows in ((options.data, self.rows), (options.shots_data, shots)):
             for number, row in enumerate(rows, 1):
                 if gold(row) is None:
-                    raise DataError(f"{path}, row {number}: the field 'solution' has no \\boxed{{answer}}.")
+                    raise DataError(f"{path}, record {number}: the field 'solution' has no \\boxed{{answer}}.")
         self.examples = "".join(map(worked, shots))
         self.size = len(self.rows)
         self.chat = not plain if options.chat is None else options.chat

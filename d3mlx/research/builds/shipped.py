@@ -48,7 +48,7 @@ MEASURED: dict[str, Preset] = {
     "selective, 0.5": Selective(),
 }
 
-COLUMNS = ["decoder", "exact answers", "tokens per forward", "rows per token"]
+COLUMNS = ["decoder", "correct answers", "tokens per forward", "rows per token"]
 
 CARD = """---
 library_name: mlx

@@ -172,8 +172,8 @@ def text(results: dict[str, Any]) -> str:
     before = [f"{point['tokens_per_forward']:.2f} @ {100 * point['accuracy']:.1f}" for point in results["before"]]
     rows = [[arm["arm"], *(cell(arm, i) for i in range(len(THRESHOLDS)))] for arm in results["arms"]]
     about = (
-        f"A cell shows tokens per forward @ exact answers in %, as means of {len(SEEDS)} seeds. Then it shows the "
-        'difference of the exact answers to "all parts" with the same seed, in points: mean and range. At a fixed '
+        f"A cell shows tokens per forward @ correct answers in %, as means of {len(SEEDS)} seeds. Then it shows the "
+        'difference of the correct answers to "all parts" with the same seed, in points: mean and range. At a fixed '
         "threshold, a change affects both tokens and accuracy.\n\n"
         f"Every run takes {results['steps']} steps of {DISTILL.batch_size} sequences, and learns from the correct "
         f"answers among {results['trajectories']:,}. Then it solves {results['problems']} held-out problems with "

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[3]
 RESULTS = Path(__file__).parent
 PLOT = "docs/report.svg"
 
-COLUMNS = ["model, decoder", "threshold", "exact answers, 95 %", "points against the first row", "TPF", "RPT"]
+COLUMNS = ["model, decoder", "threshold", "correct answers, 95 %", "points against the first row", "TPF", "RPT"]
 AREAS = {"aup": "AUP, 95 %", "aup_from_one_per_step": "AUP from the first row on, 95 %"}
 
 
