@@ -140,6 +140,8 @@ def hook_of(folder: str, report: int, library: str) -> Callable[[str, tuple[Any,
             parts: list[str] = []
             for part in (path if path.startswith("/") else folder + path).split("/"):
                 if part == "..":
+                    # Outside the folder a link can be before "..", so the path as text is not the real one.
+                    is_refused = is_refused or not ("/" + "/".join(parts) + "/").startswith(folder)
                     del parts[-1:]
                 elif part and part != ".":
                     parts.append(part)
@@ -150,13 +152,12 @@ def hook_of(folder: str, report: int, library: str) -> Callable[[str, tuple[Any,
                     is_directory = mode is None and stat(path)[0] & 0o170000 == 0o40000
                 except failure:
                     is_directory = mode is None
-                is_refused = real.startswith("/proc/") or (is_directory and not (real + "/").startswith(folder))
+                is_outside = real.startswith("/proc/") or (is_directory and not (real + "/").startswith(folder))
             elif place == library:
-                is_refused = not real.startswith(library) or parts[-1].partition(".")[0] in modules
-            elif not real.startswith(folder):
-                is_refused = event != "open" or real + "/" != folder
-            if is_refused:
-                break
+                is_outside = not real.startswith(library) or parts[-1].partition(".")[0] in modules
+            else:
+                is_outside = not real.startswith(folder) and not (event == "open" and real + "/" == folder)
+            is_refused = is_refused or is_outside
         if is_refused:
             write(report, f"PermissionError: {event.removeprefix('refused.')} is not allowed here".encode())
             leave(1)
