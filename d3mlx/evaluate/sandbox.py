@@ -1,20 +1,18 @@
 """A sandbox for programs of a model: a separate process with limits.
 
-Each program runs in a new interpreter with an empty environment in a temporary folder. Time, memory, file size, open
-files and processes are limited. An audit hook in the interpreter refuses sockets, other programs, native code, and
-writing outside the folder. On Linux the process has no network, if the kernel allows users to create network
-namespaces.
+Each program runs in a new process with an empty environment and a temporary folder (see `sandbox_child`). Time, memory,
+file size and open files are limited. The interpreter and, on Linux, the kernel refuse other programs, sockets, native
+code, and changes outside the folder.
 
-The sandbox does not stop an attacker. The program runs under your account and can read all your files. Native code of
-other packages can bypass the audit hook. macOS does not enforce the memory limit. If you do not trust a model, run the
-evaluation in a container or a virtual machine.
+The sandbox does not stop an attacker. docs/evaluation.md lists the limits of its protection. If you do not trust a
+model, run the evaluation in a container or a virtual machine.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import signal
+import secrets
 import subprocess
 import sys
 import tempfile
@@ -24,18 +22,17 @@ from pathlib import Path
 from d3mlx.errors import ConfigError
 
 CONFINED = Path(__file__).with_name("sandbox_child.py")
-PASSED = "passed"
+PASSED, FAILED = "passed", "failed: "
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits of a program. memory: bytes of address space. file_size: bytes. processes: new ones. seconds: in total."""
+    """Limits of a program. memory: bytes of address space. file_size: bytes. seconds: in total."""
 
     cpu_seconds: int = 3
     memory: int = 2 << 30
     file_size: int = 1 << 20
     open_files: int = 64
-    processes: int = 0
     seconds: float = 10.0
 
 
@@ -63,44 +60,40 @@ class Sandbox:
 
     def run(self, program: str) -> Outcome:
         """Run a program. It passes if it raises no exception and does not exit."""
-        with tempfile.TemporaryDirectory(prefix="d3mlx-", ignore_cleanup_errors=True) as folder:
-            (Path(folder) / "program.py").write_text(program, encoding="utf-8", errors="replace")
-            read_end, write_end = os.pipe()
-            try:
-                return self.watch(Path(folder), read_end, write_end)
-            finally:
-                os.close(read_end)
+        folder = Path(tempfile.gettempdir()).resolve() / f"d3mlx-{secrets.token_hex(8)}"
+        try:
+            answer = self.answer(folder, program.encode(errors="replace"))
+        finally:
+            # The child process removes its folder, unless it was killed.
+            if folder.exists():
+                subprocess.run(["rm", "-rf", str(folder)], check=False)
+        if answer == PASSED:
+            return Outcome(True)
+        return Outcome(False, answer.removeprefix(FAILED) or "its process was killed")
 
-    def watch(self, folder: Path, read_end: int, write_end: int) -> Outcome:
-        """Start the child process, wait for it, and return its outcome."""
-        numbers = [str(number) for number in astuple(self.limits)[:-1]]
-        try:
-            child = subprocess.Popen(
-                [sys.executable, "-I", "-B", str(CONFINED), str(write_end), *numbers],
-                cwd=folder,
-                env={"HOME": str(folder), "TMPDIR": str(folder), "LC_ALL": "C.UTF-8"},
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
+    def answer(self, folder: Path, program: bytes) -> str:
+        """Return the answer of the child process. It ends when this process does, because its input ends then."""
+        arguments = [str(argument) for argument in (folder, len(program), *astuple(self.limits))]
+        answer = b""
+        # If the child process was killed, writing its input fails, and there is no answer.
+        with (
+            contextlib.suppress(BrokenPipeError),
+            subprocess.Popen(
+                [sys.executable, "-I", "-S", "-B", str(CONFINED), *arguments],
+                env={
+                    "PATH": os.environ.get("PATH", os.defpath),
+                    "HOME": str(folder),
+                    "TMPDIR": str(folder),
+                    "LC_ALL": "C.UTF-8",
+                },
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
-                pass_fds=[write_end],
                 start_new_session=True,
-            )
-        finally:
-            os.close(write_end)
-        try:
-            status = child.wait(self.limits.seconds)
-        except subprocess.TimeoutExpired:
-            return Outcome(False, f"stopped after {self.limits.seconds:g} s")
-        finally:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(child.pid, signal.SIGKILL)
-            child.wait()
-        if status == -signal.SIGXCPU:
-            return Outcome(False, f"stopped after {self.limits.cpu_seconds} s of CPU time")
-        # Do not block: a process that the program started may still have the pipe open.
-        os.set_blocking(read_end, False)
-        with contextlib.suppress(BlockingIOError):
-            report = os.read(read_end, 1000).decode(errors="replace")
-            if report:
-                return Outcome(True) if report == PASSED else Outcome(False, report)
-        return Outcome(False, f"ended by itself with status {status}")
+            ) as child,
+        ):
+            assert child.stdin and child.stdout
+            child.stdin.write(program)
+            child.stdin.flush()
+            answer = child.stdout.read()
+        return answer.decode(errors="replace")
