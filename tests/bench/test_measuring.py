@@ -257,7 +257,7 @@ def test_prompts(tmp_path: Path) -> None:
     assert prompts_of(file, chat)[1] == [{"role": "user", "content": "Two?"}]
     assert len({str(prompt) for prompt in prompts_of(None, chat)}) > 90
     file.write_text('{"text": "One?"}\n')
-    with pytest.raises(DataError, match="row 1"):
+    with pytest.raises(DataError, match="record 1"):
         prompts_of(file, TOKENIZER)
     with pytest.raises(PromptError, match="99"):
         check_prompts(Speaker(Words(), None, 8), [[1], [99]], {"d3llm": D3LLM()})

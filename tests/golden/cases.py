@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from mlx_lm.utils import load_model
 
+from d3mlx.batch import Batcher
 from d3mlx.canvas import Canvas
 from d3mlx.decoding.acceptance import (
     CarryQuota,
@@ -29,9 +30,8 @@ from d3mlx.decoding.decoder import Decoder
 from d3mlx.decoding.sampling import Noise, Sampling
 from d3mlx.decoding.schedule import MultiBlock, SequentialBlocks, WholeCanvas
 from d3mlx.decoding.vanilla import DREAM_ALGS
-from d3mlx.engine import decode
 from d3mlx.models import get_model_classes
-from d3mlx.request import Step
+from d3mlx.request import Request, Step
 
 FOLDER = Path(__file__).parent
 FILES = [
@@ -160,19 +160,33 @@ def multi_block(family: str, p: dict[str, Any], cached: bool) -> Decoder:
     return Decoder(schedule, rule, rows)
 
 
-def run(case: Case) -> tuple[Canvas, list[Step]]:
-    """Decode the case's prompt with the equivalent decoder of this runtime."""
+def request_of(case: Case) -> Request:
+    """Return a request with the case's prompt and the equivalent decoder of this runtime."""
     p = case.params
     decoder = (llada_decoder if case.family == "llada" else dream_decoder)(case.algo, p)
     ends = (case.data["eos_token_id"],) if p.get("early_stop") else ()
     canvas = Canvas.for_prompt(case.data["prompt"], case.new_tokens, mask_id=250, end_ids=ends)
     sampling = Sampling(p.get("temperature", 0.0), p.get("top_p"), p.get("top_k"))
-    return canvas, list(decode(model(case.family), canvas, decoder, sampling, RecordedNoise(0)))
+    return Request(model(case.family), canvas, decoder, sampling, RecordedNoise(0))
 
 
-def mismatch(case: Case) -> str | None:
-    """Return the first difference from the reference run, or None."""
-    canvas, steps = run(case)
+def mismatches(members: list[Case]) -> dict[int, str]:
+    """Decode cases of one family together. Return the first difference of each from its reference run, by number."""
+    if not members:
+        return {}
+    batcher = Batcher(model(members[0].family), len(members))
+    runs: dict[Request, tuple[Case, list[Step]]] = {request_of(case): (case, []) for case in members}
+    for request in runs:
+        batcher.submit(request)
+    while batcher.busy:
+        for request, step in batcher.step():
+            runs[request][1].append(step)
+    problems = {case.number: mismatch(case, request.canvas, steps) for request, (case, steps) in runs.items()}
+    return {number: problem for number, problem in problems.items() if problem}
+
+
+def mismatch(case: Case, canvas: Canvas, steps: list[Step]) -> str | None:
+    """Return the first difference of a run from the reference run, or None."""
     output = canvas.tokens[canvas.prompt_length :].tolist()
     accepted = [sorted(positions) for positions in case.data["accepted"]]
     ours = [(step.positions - canvas.prompt_length).tolist() for step in steps]
