@@ -10,6 +10,7 @@ import typer
 
 from d3mlx.cli.common import MODEL, Revision, human_size
 from d3mlx.cli.render.progress import Progress
+from d3mlx.cli.render.terminal import write
 from d3mlx.convert import Quantization, Recipe
 from d3mlx.convert import convert as convert_checkpoint
 from d3mlx.convert.card import check_login, upload
@@ -120,6 +121,6 @@ def convert(
         )
     files = "1 file" if summary.files == 1 else f"{summary.files} files"
     size = f"{human_size(summary.nbytes)} in {files}, {summary.bits_per_weight:.2f} bits per weight"
-    sys.stdout.write(f"Wrote {summary.folder}: {size}.\n")
+    write(sys.stdout, f"Wrote {summary.folder}: {size}.\n")
     if upload_repo is not None:
-        sys.stdout.write(f"Uploaded to {upload(summary.folder, upload_repo)}\n")
+        write(sys.stdout, f"Uploaded to {upload(summary.folder, upload_repo)}\n")

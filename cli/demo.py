@@ -19,6 +19,7 @@ from d3mlx.cli.common import OUTPUT
 from d3mlx.cli.render.consumers import json_text
 from d3mlx.cli.render.live import View
 from d3mlx.cli.render.printer import printer
+from d3mlx.cli.render.terminal import write_json
 from d3mlx.data.problems import Problem, is_correct, problem
 from d3mlx.decoding.decoder import Preset
 
@@ -144,7 +145,9 @@ def demo(
             console.print()
         records = [contestant.record(task) for contestant in running]
         if as_json:
-            sys.stdout.write(json_text({"question": task.question, "answer": task.answer, "results": records}) + "\n")
+            write_json(
+                sys.stdout, json_text({"question": task.question, "answer": task.answer, "results": records}) + "\n"
+            )
             continue
         if not console.is_terminal:
             console.print(f"{task.question}\nAnswer: {task.answer}\n", soft_wrap=True, markup=False)

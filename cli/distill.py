@@ -11,6 +11,7 @@ import typer
 
 from d3mlx.checkpoints.loader import EMBEDDED
 from d3mlx.cli.common import Model, human_size
+from d3mlx.cli.render.terminal import write
 from d3mlx.cli.render.training import watcher
 from d3mlx.distill.config import DistillConfig, build_config, read_config
 from d3mlx.distill.memory import Estimate
@@ -182,17 +183,21 @@ def distill(
     """
     effective = settings(context, config)
     if estimate:
-        sys.stdout.write(memory_line(memory_needed(effective)) + "\n")
+        write(sys.stdout, memory_line(memory_needed(effective)) + "\n")
         return
     if not effective.data:
         raise ConfigError("There is no training data. Add --data, for example a folder of d3mlx trajectories.")
     needed = memory_line(prepare(effective, force))
-    if mx.distributed.init().rank() == 0:
-        sys.stderr.write(needed + "\n")
-    steps = train(effective, watcher, resume)
+
+    def begin(config: DistillConfig, rows: int) -> Any:
+        if mx.distributed.init().rank() == 0:
+            write(sys.stderr, needed + "\n")
+        return watcher(config, rows)
+
+    steps = train(effective, begin, resume)
     if mx.distributed.init().rank() == 0:
         note = "" if steps else "The run was already complete. "
-        sys.stderr.write(f"{note}The adapters are in {effective.adapter_path}.\n")
+        write(sys.stderr, f"{note}The adapters are in {effective.adapter_path}.\n")
 
 
 OWN = {"config", "resume", "estimate", "force"}

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from d3mlx import Generation
-from d3mlx.api import check_decoder, check_request
+from d3mlx.api import check_decoder, check_length, check_request
 from d3mlx.checkpoints.checkpoint import open_checkpoint
 from d3mlx.checkpoints.hub import fetch
 from d3mlx.checkpoints.loader import EMBEDDED
@@ -22,6 +22,7 @@ from d3mlx.cli.render.consumers import Consumer, JsonLines, Plain, Trace, follow
 from d3mlx.cli.render.live import LiveView
 from d3mlx.cli.render.profile import show_profile
 from d3mlx.cli.render.scores import check_outputs
+from d3mlx.cli.render.terminal import write
 from d3mlx.decoding.presets import DEFAULT
 from d3mlx.errors import ConfigError, PromptError
 from d3mlx.profiling import Profile
@@ -147,11 +148,12 @@ def generate(
         chosen, sampling = settings.build(), settings.sampling(top_k, seed)
     # Refuse wrong options before the weights are loaded.
     check_decoder(chosen.build(checkpoint.family), checkpoint.args)
+    check_length(settings.max_tokens, checkpoint.args)
     if model is None:
         notice()
     loaded, tokenizer = load_opened(name, checkpoint, adapter_path)
     if model is None and (strange := unknown_words(tokenizer, prompt_text(content))):
-        sys.stderr.write(f"It does not know the words {', '.join(strange[:5])}. Try d3mlx demo for its problems.\n")
+        write(sys.stderr, f"It does not know the words {', '.join(strange[:5])}. Try d3mlx demo for its problems.\n")
     generation = Generation(
         loaded,
         tokenizer,

@@ -15,6 +15,7 @@ from mlx_lm.utils import load_adapters
 from d3mlx.checkpoints.config import read_json
 from d3mlx.checkpoints.headers import Tensor, read_header
 from d3mlx.errors import CheckpointError, listed
+from d3mlx.files import MODEL_FILES, refuse_special
 from d3mlx.quantization import FLOATS
 
 CONFIG = "adapter_config.json"
@@ -51,6 +52,7 @@ def adapter_weights(folder: str | Path) -> Path:
 def with_adapters(model: Any, adapter_path: str | Path) -> Any:
     """Return the model with the adapters of a folder. Raises CheckpointError with the first problem."""
     folder = Path(adapter_path)
+    refuse_special((path for kind in MODEL_FILES for path in sorted(folder.glob(kind))), CheckpointError)
     if not (folder / CONFIG).is_file():
         raise CheckpointError(f"{folder} is not an adapter folder: it contains no {CONFIG}.")
     config = read_json(folder / CONFIG)

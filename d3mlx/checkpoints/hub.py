@@ -272,6 +272,8 @@ def sentence(error: Exception, hub: Hub) -> str:
     numbers = {cause.errno for cause in causes if isinstance(cause, OSError)}
     if "HFValidationError" in kinds:
         return f"{repo!r} is neither a folder nor a valid Hugging Face id such as GSAI-ML/LLaDA-8B-Instruct."
+    if "UnicodeEncodeError" in kinds or ("LocalProtocolError" in kinds and "header" in str(error)):
+        return "The Hugging Face token is not a token. Correct HF_TOKEN, or log in again with `hf auth login`."
     if "GatedRepoError" in kinds:
         return f"{repo} is gated. Accept its terms on its page on the Hub, then log in with `hf auth login`."
     if "RevisionNotFoundError" in kinds:
