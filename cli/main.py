@@ -241,20 +241,28 @@ def root(
 
 def sentence(error: BaseException) -> str:
     """Return one sentence about an error."""
+    text = " ".join(description(error).split())
+    return shortened(text if text.endswith((".", "!", "?")) else f"{text}.")
+
+
+def description(error: BaseException) -> str:
+    """Return what is wrong and what to do."""
     if isinstance(error, D3Error):
-        return shortened(" ".join(str(error).split()))
+        return str(error)
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "allocat" in str(error)):
         return "There is not enough memory for this. Use a smaller model, shorter texts or a smaller batch."
     if isinstance(error, RecursionError):
         return "A file or a text is nested too deeply. Check the files of the model and the data."
     if isinstance(error, OSError) and error.strerror:
         file = f" ({error.filename})" if error.filename else ""
-        return shortened(f"{error.strerror}{file}.")
+        return f"{error.strerror}{file}."
+    if isinstance(error, OSError) and str(error):
+        return first_line(error)
     if isinstance(error, ImportError):
-        return shortened(f"A library cannot be imported: {first_line(error)}. Install d3mlx again.")
+        return f"A library cannot be imported: {first_line(error)}. Install d3mlx again."
     if is_panic(error):
-        return shortened(f"The tokenizer failed: {first_line(error)}. Check the tokenizer's files of the model.")
-    return shortened(f"Unexpected {type(error).__name__}: {first_line(error)}. {TRACEBACK}")
+        return f"The tokenizer failed: {first_line(error)}. Check the tokenizer's files of the model."
+    return f"Unexpected {type(error).__name__}: {first_line(error)}. {TRACEBACK}"
 
 
 TRACEBACK = "For a traceback, run d3mlx --debug COMMAND."

@@ -46,9 +46,9 @@ def fingerprint(path: Path | str | None) -> str | None:
 
 
 def refuse_special(paths: Iterable[Path], error: type[D3Error]) -> None:
-    """Raise `error` if a path is a pipe, a device or a folder. Reading a pipe would wait without end."""
+    """Raise `error` if a path is a pipe, a device, a folder or a broken link. Reading a pipe would wait without end."""
     for path in paths:
-        if path.exists() and not path.is_file():
+        if not path.is_file() and (path.exists() or path.is_symlink()):
             raise error(f"{path} is not a regular file. Replace it by one.")
 
 

@@ -255,7 +255,8 @@ def open_checkpoint(source: Source | Path) -> Checkpoint:
         raise CheckpointError(
             f"{folder} contains LoRA adapters without their model. Give the model, and the folder as adapter path."
         )
-    refuse_special((path for kind in MODEL_FILES for path in sorted(folder.glob(kind))), CheckpointError)
+    files = (path for kind in MODEL_FILES for path in sorted(folder.glob(kind)))
+    refuse_special((path for path in files if path.name not in source.headers), CheckpointError)
     config = read_json(folder / "config.json")
     if config.get("model_type") is None:
         raise CheckpointError(
