@@ -48,8 +48,12 @@ def fingerprint(path: Path | str | None) -> str | None:
 def refuse_special(paths: Iterable[Path], error: type[D3Error]) -> None:
     """Raise `error` if a path is a pipe, a device, a folder or a broken link. Reading a pipe would wait without end."""
     for path in paths:
-        if not path.is_file() and (path.exists() or path.is_symlink()):
+        if path.is_file():
+            continue
+        if path.exists():
             raise error(f"{path} is not a regular file. Replace it by one.")
+        if path.is_symlink():
+            raise error(f"{path} is a link to a file that does not exist. Restore that file, or remove the link.")
 
 
 def holds_files(folder: Path) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from d3mlx.checkpoints.checkpoint import Checkpoint
+from d3mlx.checkpoints.checkpoint import MOST_TOKENS, Checkpoint
 from d3mlx.checkpoints.config import as_list, check_end_ids, read_json, refuse_pointer
 from d3mlx.errors import CheckpointError, first_line
 from d3mlx.models import traits_of
@@ -52,6 +52,10 @@ def wrapped(checkpoint: Checkpoint) -> Any:
     traits = traits_of(checkpoint.family)
     turn_end = traits.turn_end
     known = inner.get_vocab()
+    if known and (highest := max(known.values())) >= MOST_TOKENS:
+        raise CheckpointError(
+            f"The tokenizer in {checkpoint.folder} has token {highest}. The limit is {MOST_TOKENS - 1:,}. {AGAIN}"
+        )
     if inner.chat_template is None and turn_end in known:
         inner.chat_template = traits.template
     # Published folders list only a few of their special tokens. The other special tokens are not text either.

@@ -105,8 +105,9 @@ class DistillConfig:
         """Raise ConfigError that names the first invalid setting."""
         for name, (low, high) in RANGES.items():
             value = getattr(self, name)
-            if value is not None and not low <= value <= high:
-                raise ConfigError(f"{name.replace('_', '-')} must be between {low:,} and {high:,}, not {value}.")
+            if value is not None and not (low <= value <= high and math.isfinite(value)):
+                bounds = f"at least {low} and finite" if high == math.inf else f"between {low:,} and {high:,}"
+                raise ConfigError(f"{name.replace('_', '-')} must be {bounds}, not {value}.")
         for name, kind in (
             ("objective", ObjectiveName),
             ("fine_tune_type", FineTuneType),
@@ -138,10 +139,10 @@ RANGES: dict[str, tuple[float, float]] = {
     "grad_accumulation_steps": (1, 100_000),
     "epochs": (1e-6, 100_000),
     "iters": (1, 100_000_000),
-    "learning_rate": (0, 1000),
+    "learning_rate": (0, math.inf),
     "warmup": (0, 1),
-    "weight_decay": (0, 1000),
-    "clip": (1e-9, 1_000_000_000),
+    "weight_decay": (0, math.inf),
+    "clip": (1e-9, math.inf),
     "max_length": (2, 1 << 20),
     "response_length": (1, 1 << 20),
     "min_mask_ratio": (0, 1),
