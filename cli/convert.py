@@ -10,11 +10,11 @@ import typer
 
 from d3mlx.cli.common import MODEL, Revision, human_size
 from d3mlx.cli.render.progress import Progress
-from d3mlx.cli.render.terminal import write
 from d3mlx.convert import Quantization, Recipe
 from d3mlx.convert import convert as convert_checkpoint
 from d3mlx.convert.card import check_login, upload
 from d3mlx.errors import ConfigError
+from d3mlx.terminal import write
 
 PRECISION, TARGET = "Precision", "Output"
 UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9}

@@ -11,13 +11,13 @@ import typer
 
 from d3mlx.checkpoints.loader import EMBEDDED
 from d3mlx.cli.common import Model, human_size
-from d3mlx.cli.render.terminal import write
 from d3mlx.cli.render.training import watcher
 from d3mlx.distill.config import DistillConfig, build_config, read_config
 from d3mlx.distill.memory import Estimate
 from d3mlx.distill.run import distill as train
 from d3mlx.distill.run import memory_needed, prepare
 from d3mlx.errors import ConfigError
+from d3mlx.terminal import write
 
 DATA, TRAINED, LOSS, OPTIMIZER, RUN = "Data", "Trained weights", "Objective", "Optimizer", "Run"
 

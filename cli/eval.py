@@ -22,7 +22,6 @@ from d3mlx.cli.loading import load_opened
 from d3mlx.cli.render.consumers import plain_value
 from d3mlx.cli.render.progress import Progress
 from d3mlx.cli.render.scores import check_outputs, check_plot, check_y_max, show_run, write_json
-from d3mlx.cli.render.terminal import write
 from d3mlx.decoding.options import Options, options_of
 from d3mlx.decoding.presets import DEFAULT, PRESETS
 from d3mlx.errors import ConfigError
@@ -32,6 +31,7 @@ from d3mlx.evaluate.run import EvalModel, begin, run_point
 from d3mlx.evaluate.tasks import Task, TaskOptions
 from d3mlx.evaluate.tasks import task as make_task
 from d3mlx.files import fingerprint, write_text
+from d3mlx.terminal import write
 from d3mlx.version import versions
 
 TASK = "Task"

@@ -10,8 +10,8 @@ import typer
 
 from d3mlx.checkpoints.loader import EMBEDDED
 from d3mlx.cli.common import MODEL, OUTPUT, Model, Revision
-from d3mlx.cli.render.terminal import write
 from d3mlx.distill.fuse import fuse as fuse_adapters
+from d3mlx.terminal import write
 
 
 def fuse(

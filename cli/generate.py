@@ -22,11 +22,11 @@ from d3mlx.cli.render.consumers import Consumer, JsonLines, Plain, Trace, follow
 from d3mlx.cli.render.live import LiveView
 from d3mlx.cli.render.profile import show_profile
 from d3mlx.cli.render.scores import check_outputs
-from d3mlx.cli.render.terminal import write
 from d3mlx.decoding.presets import DEFAULT
 from d3mlx.errors import ConfigError, PromptError
 from d3mlx.profiling import Profile
 from d3mlx.prompt import Prompt
+from d3mlx.terminal import write
 from d3mlx.version import versions
 
 

@@ -18,9 +18,9 @@ from d3mlx.checkpoints.tokenizer import configured_end_ids, load_tokenizer
 from d3mlx.cli.common import MODEL_HELP, Revision, human_size, recommended_for
 from d3mlx.cli.render.consumers import json_text
 from d3mlx.cli.render.printer import Screen
-from d3mlx.cli.render.terminal import write_json
 from d3mlx.errors import CheckpointError
 from d3mlx.quantization import bits_of
+from d3mlx.terminal import write_json
 
 
 def describe(checkpoint: Checkpoint, name: str = "") -> dict[str, Any]:

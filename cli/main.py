@@ -19,8 +19,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup, TyperOption
 
-from d3mlx.cli.render.terminal import shown_on, write
 from d3mlx.errors import ConfigError, D3Error, first_line, is_panic
+from d3mlx.terminal import shown_on, write
 from d3mlx.version import VERSION
 
 MANUAL = """Run diffusion language models on Apple silicon: LLaDA, Dream and their distilled d3LLM students.

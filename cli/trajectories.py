@@ -15,7 +15,6 @@ from d3mlx.cli import common
 from d3mlx.cli.decoder_flags import takes_decoder_options
 from d3mlx.cli.loading import load_model
 from d3mlx.cli.render.progress import RecordingProgress
-from d3mlx.cli.render.terminal import write
 from d3mlx.distill.prompts import EMBEDDED as PROBLEMS
 from d3mlx.distill.prompts import questions
 from d3mlx.distill.recording import import_all, record_all, settings_of
@@ -23,6 +22,7 @@ from d3mlx.distill.trajectories import MOST_STEPS, RecordConfig, Teacher
 from d3mlx.distill.trajectory_store import read_store
 from d3mlx.errors import ConfigError, DataError
 from d3mlx.files import fingerprint, refuse_special
+from d3mlx.terminal import write
 
 DATA = "Data"
 MOST_ROWS = 1_000_000

@@ -5,17 +5,20 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import RLock
 
 from d3mlx.errors import D3Error, first_line, is_panic
 
 STANDARD_ERROR = 2
+ONE_AT_A_TIME = RLock()
+"""Lock on the descriptor of standard error. Two threads that replace it would restore each other's replacement."""
 
 
 @contextmanager
 def panics_as(kind: type[D3Error], beginning: str, advice: str) -> Iterator[None]:
     """Turn a panic in the block into an error: the beginning, the reason, the advice. Hide the text of the library."""
     try:
-        with hidden_errors():
+        with ONE_AT_A_TIME, hidden_errors():
             yield
     except BaseException as error:
         if not is_panic(error):

@@ -16,11 +16,11 @@ import numpy as np
 
 from d3mlx import Generation, Step
 from d3mlx.cli.render.profile import profile_record
-from d3mlx.cli.render.terminal import write, write_json
 from d3mlx.errors import ConfigError
 from d3mlx.files import write_text, writing
 from d3mlx.profiling import Profile, profiled
 from d3mlx.request import Stats
+from d3mlx.terminal import write, write_json
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from rich.text import Text
 from d3mlx import Generation, Step
 from d3mlx.cli.render.consumers import Report
 from d3mlx.cli.render.printer import Screen
-from d3mlx.cli.render.terminal import printable
+from d3mlx.terminal import printable
 
 COOLING = 4
 """Number of steps until a committed token looks like normal text."""

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
-from d3mlx.cli.render.terminal import printable
+from d3mlx.terminal import printable
 
 PIPED_WIDTH = 120
 """Width of a table in characters, where the output is not a terminal."""

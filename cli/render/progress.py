@@ -13,8 +13,8 @@ from rich.console import ConsoleDimensions
 from rich.text import Text
 
 from d3mlx.cli.render.printer import Screen
-from d3mlx.cli.render.terminal import write
 from d3mlx.distill.trajectories import Trajectory
+from d3mlx.terminal import write
 
 LINE_SECONDS = 30
 """Time between two lines of progress."""

@@ -11,7 +11,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from d3mlx.cli.render import terminal
+from d3mlx import terminal
 from d3mlx.cli.render.consumers import json_text, plain_value
 from d3mlx.cli.render.printer import printer
 from d3mlx.errors import ConfigError

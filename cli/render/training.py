@@ -13,9 +13,9 @@ from rich.table import Table
 
 from d3mlx.cli.render.printer import Screen
 from d3mlx.cli.render.progress import bar
-from d3mlx.cli.render.terminal import write
 from d3mlx.distill.config import DistillConfig
 from d3mlx.distill.trainer import Report
+from d3mlx.terminal import write
 
 SPARK = "▁▂▃▄▅▆▇█"
 HISTORY = 48

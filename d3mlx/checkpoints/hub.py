@@ -18,6 +18,7 @@ from typing import Any
 
 from d3mlx.checkpoints.headers import INDEX, Tensor, parse_file, read_weight_map
 from d3mlx.errors import CheckpointError, ConfigError
+from d3mlx.terminal import printable
 
 SMALL_FILES = ["*.json", "*.txt", "*.jinja"]
 """Configuration, tokenizer and templates. The code of a checkpoint is never downloaded."""
@@ -141,7 +142,8 @@ class Hub:
             def __init__(self, *args: Any, **kwargs: Any):
                 # None shows the bar on a terminal only.
                 disable = kwargs.get("disable") if shown else True
-                super().__init__(*args, **kwargs | {"disable": disable, "leave": False})
+                named = {"desc": printable(kwargs["desc"])} if kwargs.get("desc") else {}
+                super().__init__(*args, **kwargs | named | {"disable": disable, "leave": False})
                 bars.append(self)
 
         folder = snapshot_download(

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from d3mlx.cli.main import sentence
-from d3mlx.cli.render.terminal import escaped, printable
+from d3mlx.terminal import escaped, printable
 from tests.builders import LLADA_SPECIAL, byte_tokenizer, write_json, write_llada
 
 PURPLE, CLEAR, TITLE = "\x1b[35;5m", "\x9b2J", "\x1b]0;owned\x07"

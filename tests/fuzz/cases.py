@@ -207,7 +207,7 @@ def train(base: Base, data: Path, out: Path) -> list[str]:
 
 
 def settings(rng: Random, base: Base, here: Path) -> Case:
-    """Damage a config file of a training."""
+    """Return a training with a changed config file."""
     path = here / rng.choice(("settings.yaml", "settings.toml"))
     fields = {"rank": 2, "targets": ["q_proj"], "block_sizes": [4], "learning_rate": 1e-4, "preset": "llada"}
     text = junk.text(rng, junk.changed(rng, fields))
@@ -224,7 +224,7 @@ def copied(source: Path, folder: Path) -> Path:
 
 
 def stores(rng: Random, base: Base, here: Path) -> Case:
-    """Damage a folder of trajectories, of an evaluation or of a training, and read or continue it."""
+    """Return a command that reads or continues a changed folder: trajectories, an evaluation or a training."""
     source = rng.choice((base.store, base.runs, base.trained))
     folder = copied(source, here / source.name)
     path = rng.choice(sorted(path for path in folder.iterdir() if path.is_file()))
