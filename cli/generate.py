@@ -29,12 +29,20 @@ from d3mlx.prompt import Prompt
 from d3mlx.terminal import write
 from d3mlx.version import versions
 
+MOST_BYTES = 1 << 26
+"""Largest size of a prompt from standard input. No model has such a context, and a device has no end."""
+
 
 def read_prompt(argument: str, system: str | None, raw: bool) -> Prompt:
     """Return the prompt as text (--raw) or as chat messages. Raises PromptError or ConfigError."""
     if argument == "-" and sys.stdin is None:
         raise PromptError("Standard input is closed. Give the prompt as an argument.")
-    text = sys.stdin.buffer.read().decode(errors="surrogateescape") if argument == "-" else argument
+    text = argument
+    if argument == "-":
+        content = sys.stdin.buffer.read(MOST_BYTES + 1)
+        if len(content) > MOST_BYTES:
+            raise PromptError(f"Standard input has more than {MOST_BYTES:,} bytes. Shorten the prompt.")
+        text = content.decode(errors="surrogateescape")
     if not text.strip():
         raise PromptError("The prompt is empty.")
     if raw and system is not None:

@@ -254,6 +254,17 @@ def test_a_wrong_time_limit_of_the_hub_is_named(d3mlx: Any, monkeypatch: pytest.
     )
 
 
+def test_standard_input_without_an_end_is_refused(d3mlx: Any, llada: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("d3mlx.cli.generate.MOST_BYTES", 1000)
+    with Path("/dev/zero").open() as endless:
+        monkeypatch.setattr("sys.stdin", endless)
+        done = d3mlx("generate", "-", "--model", llada)
+    assert (done.status, done.err) == (
+        1,
+        "Error: Standard input has more than 1,000 bytes. Shorten the prompt.\n",
+    )
+
+
 def test_errors_name_the_right_cause(d3mlx: Any, llada: str, tmp_path: Path) -> None:
     done = d3mlx("info", str(write_llada(tmp_path / "typed", model_type=5)))
     assert done.err.endswith("config.json: model_type must be a text, not 5.\n")
