@@ -343,11 +343,14 @@ OTHER_COMMANDS = {"upload_repo"}
 """Options that would need the network."""
 
 
-def option_value(rng: Random, parameter: Any, base: Base) -> str:
+def option_value(rng: Random, parameter: Any, base: Base, here: Path) -> str:
     """Return a value for an option: usually of its type, sometimes an existing file or folder."""
     kind = parameter.type_descriptor.annotation
     if rng.random() < 0.1:
-        return str(rng.choice((base.llada, base.rows, base.store, base.runs, base.adapters)))
+        # A copy, because the option may be an output.
+        source = rng.choice((base.llada, base.rows, base.store, base.runs, base.adapters))
+        target = here / f"{len(list(here.iterdir()))}-{source.name}"
+        return str(copied(source, target) if source.is_dir() else shutil.copy(source, target))
     if kind in (int, float):
         return rng.choice(NUMBERS)
     return rng.choice(PATHS if kind is Path else (*TEXTS, *PATHS, *NUMBERS))
@@ -363,7 +366,7 @@ def options(rng: Random, base: Base, here: Path) -> Case:
     for parameter in rng.choices(known, k=rng.choice((1, 1, 2, 3))) if known else ():
         given.append(rng.choice((*parameter.opts, *parameter.secondary_opts)))
         if not parameter.is_flag:
-            given.append(option_value(rng, parameter, base))
+            given.append(option_value(rng, parameter, base, here))
     if rng.random() < 0.1:
         given.append(rng.choice(TEXTS))
     return Case([name, *arguments, *given])
