@@ -41,6 +41,8 @@ WORK = "Measurement"
 SECONDS = 60.0
 CONTEXT = 512
 MAX_TOKENS = 64
+MOST_ROWS = 1 << 24
+"""Largest number of rows or cached positions of a prediction."""
 DECODERS = ",".join(PRESETS)
 FORWARD_SHARE = 0.6
 """Share of --seconds for single forwards. The rest is for complete answers."""
@@ -127,10 +129,10 @@ def model_line(model: dict[str, Any]) -> str:
 def predict_forwards(chip: str, source: ModelSource, context: int, rows: list[int], json_file: Path | None) -> None:
     """Print a roofline, or write it to a file. Weights are neither loaded nor downloaded. Raises ConfigError."""
     rows = rows or list(ROWS)
-    if context < 0:
-        raise ConfigError(f"Invalid --context {context}. Use 0 or more.")
-    if min(rows) < 1:
-        raise ConfigError(f"Invalid --row-counts {min(rows)}. Use 1 or more.")
+    if not 0 <= context <= MOST_ROWS:
+        raise ConfigError(f"Invalid --context {context}. Use a number from 0 to {MOST_ROWS:,}.")
+    if wrong := [count for count in rows if not 1 <= count <= MOST_ROWS]:
+        raise ConfigError(f"Invalid --row-counts {wrong[0]}. Use numbers from 1 to {MOST_ROWS:,}.")
     described = chip_named(chip)
     if source.model is not None:
         model, name = hollow_model(open_checkpoint(fetch(source.model, source.revision))), source.name
@@ -188,7 +190,6 @@ def measure_all(
     context = min(CONTEXT, longest) if context is None else context
     if rows and max(rows) > context:
         raise ConfigError(f"Invalid --row-counts {max(rows)}. The maximum is the context, {context}.")
-    forwards.check_seconds(seconds)
     command, facts = shlex.join(["d3mlx", *sys.argv[1:]]), model_facts(model, source.name)
     profiles = {name: Profile() for name in answers.presets} if answers and answers.profile else {}
     totals: dict[str, generation.Decoded] = {}
@@ -312,6 +313,7 @@ def bench(
     Example: d3mlx bench --roofline "M4 Max" --shape llada-8b --q-bits 4
     """
     check_outputs(json_file)
+    forwards.check_seconds(seconds)
     own = {"layers": layers, "hidden": hidden, "heads": heads, "kv_heads": kv_heads, "ff": ff, "vocab": vocab}
     sizes = sizes_of(shape, own)
     if model is not None and sizes is not None:

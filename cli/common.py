@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
-from rich.console import Console
 
 from d3mlx.checkpoints.checkpoint import Checkpoint
+from d3mlx.cli.render.printer import Screen
 from d3mlx.decoding.options import Options
 from d3mlx.decoding.presets import DEFAULT, PRESETS, preset
 from d3mlx.decoding.sampling import Sampling
@@ -161,7 +161,7 @@ NOTICE = (
 
 def notice(text: str = NOTICE) -> None:
     """Write a notice to standard error. The default says that the answer comes from the demonstration model."""
-    console = Console(stderr=True, highlight=False)
+    console = Screen(stderr=True)
     console.print(text, soft_wrap=not console.is_terminal, markup=False)
 
 

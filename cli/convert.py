@@ -14,6 +14,7 @@ from d3mlx.convert import Quantization, Recipe
 from d3mlx.convert import convert as convert_checkpoint
 from d3mlx.convert.card import check_login, upload
 from d3mlx.errors import ConfigError
+from d3mlx.terminal import write
 
 PRECISION, TARGET = "Precision", "Output"
 UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9}
@@ -120,6 +121,6 @@ def convert(
         )
     files = "1 file" if summary.files == 1 else f"{summary.files} files"
     size = f"{human_size(summary.nbytes)} in {files}, {summary.bits_per_weight:.2f} bits per weight"
-    sys.stdout.write(f"Wrote {summary.folder}: {size}.\n")
+    write(sys.stdout, f"Wrote {summary.folder}: {size}.\n")
     if upload_repo is not None:
-        sys.stdout.write(f"Uploaded to {upload(summary.folder, upload_repo)}\n")
+        write(sys.stdout, f"Uploaded to {upload(summary.folder, upload_repo)}\n")

@@ -21,6 +21,7 @@ from d3mlx.cli.render.live import View
 from d3mlx.cli.render.printer import printer
 from d3mlx.data.problems import Problem, is_correct, problem
 from d3mlx.decoding.decoder import Preset
+from d3mlx.terminal import write_json
 
 DECODERS: dict[str, Preset] = {
     "one token per step": Vanilla(block_size=8),
@@ -144,7 +145,9 @@ def demo(
             console.print()
         records = [contestant.record(task) for contestant in running]
         if as_json:
-            sys.stdout.write(json_text({"question": task.question, "answer": task.answer, "results": records}) + "\n")
+            write_json(
+                sys.stdout, json_text({"question": task.question, "answer": task.answer, "results": records}) + "\n"
+            )
             continue
         if not console.is_terminal:
             console.print(f"{task.question}\nAnswer: {task.answer}\n", soft_wrap=True, markup=False)

@@ -17,6 +17,7 @@ from d3mlx.distill.memory import Estimate
 from d3mlx.distill.run import distill as train
 from d3mlx.distill.run import memory_needed, prepare
 from d3mlx.errors import ConfigError
+from d3mlx.terminal import write
 
 DATA, TRAINED, LOSS, OPTIMIZER, RUN = "Data", "Trained weights", "Objective", "Optimizer", "Run"
 
@@ -182,17 +183,21 @@ def distill(
     """
     effective = settings(context, config)
     if estimate:
-        sys.stdout.write(memory_line(memory_needed(effective)) + "\n")
+        write(sys.stdout, memory_line(memory_needed(effective)) + "\n")
         return
     if not effective.data:
         raise ConfigError("There is no training data. Add --data, for example a folder of d3mlx trajectories.")
     needed = memory_line(prepare(effective, force))
-    if mx.distributed.init().rank() == 0:
-        sys.stderr.write(needed + "\n")
-    steps = train(effective, watcher, resume)
+
+    def begin(config: DistillConfig, rows: int) -> Any:
+        if mx.distributed.init().rank() == 0:
+            write(sys.stderr, needed + "\n")
+        return watcher(config, rows)
+
+    steps = train(effective, begin, resume)
     if mx.distributed.init().rank() == 0:
         note = "" if steps else "The run was already complete. "
-        sys.stderr.write(f"{note}The adapters are in {effective.adapter_path}.\n")
+        write(sys.stderr, f"{note}The adapters are in {effective.adapter_path}.\n")
 
 
 OWN = {"config", "resume", "estimate", "force"}

@@ -9,8 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from d3mlx.api import check_decoder, check_request
-from d3mlx.batch import MAX_BATCH
+from d3mlx.api import check_decoder, check_length, check_request
+from d3mlx.batch import MAX_BATCH, MOST_AT_ONCE
 from d3mlx.checkpoints.adapters import adapter_weights
 from d3mlx.checkpoints.checkpoint import open_checkpoint
 from d3mlx.checkpoints.hub import fetch
@@ -31,11 +31,15 @@ from d3mlx.evaluate.run import EvalModel, begin, run_point
 from d3mlx.evaluate.tasks import Task, TaskOptions
 from d3mlx.evaluate.tasks import task as make_task
 from d3mlx.files import fingerprint, write_text
+from d3mlx.terminal import write
 from d3mlx.version import versions
 
 TASK = "Task"
 PROBLEMS = 200
 """Default number of generated problems."""
+
+MOST_PROBLEMS = 1_000_000
+"""Largest number of problems."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +120,7 @@ def solve_all(
                 points.append(run_point(subject, task, chosen, folder, setting, count, on_record))
             except KeyboardInterrupt:
                 progress.bar.stop()
-                sys.stderr.write(f"The solved problems are in {out}. Run the same command to continue.\n")
+                write(sys.stderr, f"The solved problems are in {out}. Run the same command to continue.\n")
                 raise
     return points
 
@@ -199,7 +203,10 @@ def evaluate(
     batch_size: Annotated[
         int,
         typer.Option(
-            help="Maximum number of problems to decode at once, if memory allows.", min=1, rich_help_panel=DECODER
+            help="Maximum number of problems to decode at once, if memory allows.",
+            min=1,
+            max=MOST_AT_ONCE,
+            rich_help_panel=DECODER,
         ),
     ] = MAX_BATCH,
     temperature: common.Temperature = None,
@@ -234,8 +241,8 @@ def evaluate(
     settings = common.DecodeSettings(decoder, temperature, top_p, end_penalty, max_tokens, options)
     points_wanted = settings_of(thresholds, steps)
     presets, sampling = presets_of(settings, points_wanted), settings.sampling(top_k, seed)
-    if count is not None and count < 1:
-        raise ConfigError(f"Invalid --count {count}. Use at least 1.")
+    if count is not None and not 1 <= count <= MOST_PROBLEMS:
+        raise ConfigError(f"Invalid --count {count}. Use a number from 1 to {MOST_PROBLEMS:,}.")
     if out is not None:
         Folder(out).refuse_foreign()
     checkpoint = open_checkpoint(fetch(EMBEDDED if model is None else model, revision))
@@ -253,6 +260,7 @@ def evaluate(
     for built in decoders.values():
         check_decoder(built, checkpoint.args)
     task_options = TaskOptions(data, shots_data, num_fewshot, apply_chat_template, allow_code_execution)
+    check_length(settings.max_tokens, checkpoint.args)
     check_examples(num_fewshot, checkpoint.args.context)
     chosen_task = make_task(task, checkpoint.family, task_options)
     if chosen_task.size is not None and count is not None and count > chosen_task.size:

@@ -11,6 +11,7 @@ import typer
 from d3mlx.checkpoints.loader import EMBEDDED
 from d3mlx.cli.common import MODEL, OUTPUT, Model, Revision
 from d3mlx.distill.fuse import fuse as fuse_adapters
+from d3mlx.terminal import write
 
 
 def fuse(
@@ -38,10 +39,11 @@ def fuse(
     """
     merged = fuse_adapters(EMBEDDED if model is None else model, adapter_path, save_path, dequantize, revision)
     subject = f"{merged.layers} adapted layers" if merged.layers else "Fully trained weights"
-    sys.stderr.write(f"{subject} merged into {save_path}.\n")
+    write(sys.stderr, f"{subject} merged into {save_path}.\n")
     if merged.error:
         advice = " Most of the change is lost in rounding. Use --dequantize." if merged.share >= 1 else ""
-        sys.stderr.write(
+        write(
+            sys.stderr,
             f"The adapters change the weights by {merged.change:.2e} (root mean square). Quantization adds an error of "
-            f"{merged.error:.2e}, which is {merged.share:.0%} of the change.{advice}\n"
+            f"{merged.error:.2e}, which is {merged.share:.0%} of the change.{advice}\n",
         )

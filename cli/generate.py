@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from d3mlx import Generation
-from d3mlx.api import check_decoder, check_request
+from d3mlx.api import check_decoder, check_length, check_request
 from d3mlx.checkpoints.checkpoint import open_checkpoint
 from d3mlx.checkpoints.hub import fetch
 from d3mlx.checkpoints.loader import EMBEDDED
@@ -28,12 +28,20 @@ from d3mlx.profiling import Profile
 from d3mlx.prompt import Prompt
 from d3mlx.version import versions
 
+MOST_BYTES = 1 << 26
+"""Largest size of a prompt from standard input. No model has such a context, and a device has no end."""
+
 
 def read_prompt(argument: str, system: str | None, raw: bool) -> Prompt:
     """Return the prompt as text (--raw) or as chat messages. Raises PromptError or ConfigError."""
     if argument == "-" and sys.stdin is None:
         raise PromptError("Standard input is closed. Give the prompt as an argument.")
-    text = sys.stdin.buffer.read().decode(errors="surrogateescape") if argument == "-" else argument
+    text = argument
+    if argument == "-":
+        content = sys.stdin.buffer.read(MOST_BYTES + 1)
+        if len(content) > MOST_BYTES:
+            raise PromptError(f"Standard input has more than {MOST_BYTES:,} bytes. Shorten the prompt.")
+        text = content.decode(errors="surrogateescape")
     if not text.strip():
         raise PromptError("The prompt is empty.")
     if raw and system is not None:
@@ -147,6 +155,7 @@ def generate(
         chosen, sampling = settings.build(), settings.sampling(top_k, seed)
     # Refuse wrong options before the weights are loaded.
     check_decoder(chosen.build(checkpoint.family), checkpoint.args)
+    check_length(settings.max_tokens, checkpoint.args)
     if model is None:
         notice()
     loaded, tokenizer = load_opened(name, checkpoint, adapter_path)

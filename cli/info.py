@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import asdict
 from typing import Annotated, Any
 
 import mlx.core as mx
 import typer
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from d3mlx.checkpoints.checkpoint import Checkpoint, architecture_of, open_checkpoint
 from d3mlx.checkpoints.hub import fetch
 from d3mlx.checkpoints.loader import EMBEDDED
 from d3mlx.checkpoints.tokenizer import configured_end_ids, load_tokenizer
 from d3mlx.cli.common import MODEL_HELP, Revision, human_size, recommended_for
+from d3mlx.cli.render.consumers import json_text
+from d3mlx.cli.render.printer import Screen
 from d3mlx.errors import CheckpointError
 from d3mlx.quantization import bits_of
+from d3mlx.terminal import write_json
 
 
 def describe(checkpoint: Checkpoint, name: str = "") -> dict[str, Any]:
@@ -108,11 +110,11 @@ def info(
     name = EMBEDDED if model is None else model
     facts = describe(open_checkpoint(fetch(name, revision)), name)
     if as_json:
-        sys.stdout.write(json.dumps(facts) + "\n")
+        write_json(sys.stdout, json_text(facts) + "\n")
         return
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in labeled_facts(facts):
-        table.add_row(name, value)
-    Console(highlight=False).print(table)
+        table.add_row(name, Text(value, overflow="fold"))
+    Screen().print(table)

@@ -20,7 +20,8 @@ from typing import Annotated, Any, TextIO
 import typer
 from typer.core import TyperCommand, TyperGroup, TyperOption
 
-from d3mlx.errors import ConfigError, D3Error, D3Warning
+from d3mlx.errors import ConfigError, D3Error, D3Warning, first_line, is_panic
+from d3mlx.terminal import shown_on, write
 from d3mlx.version import VERSION
 
 MANUAL = """Run diffusion language models on Apple silicon: LLaDA, Dream and their distilled d3LLM students.
@@ -109,6 +110,15 @@ class LazyCommands(TyperGroup):
         """Return the parameters as the help page shows them."""
         return [shown_plainly(parameter) for parameter in super().get_params(ctx)]
 
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command. An error about the command line is printable on a terminal."""
+        try:
+            return super().invoke(ctx)
+        except Exception as error:
+            if isinstance(message := getattr(error, "message", None), str):
+                error.message = shortened(shown_on(sys.stderr, message))  # type: ignore[attr-defined]
+            raise
+
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Return the name, the imported command, and its arguments."""
         name, command, rest = super().resolve_command(ctx, args)
@@ -128,9 +138,13 @@ OPTION = re.compile(r"--?[A-Za-z][\w-]*(=.*)?", re.DOTALL)
 
 
 def shown_plainly(parameter: Any) -> Any:
-    """Return a parameter whose flag is shown without a type and whose default is shown as [default: 16]."""
+    """Return a parameter with a plain help: flags without a type, ranges as numbers, defaults as [default: 16]."""
     if isinstance(parameter, TyperOption) and parameter.is_flag:
         parameter.metavar = ""
+    elif getattr(parameter, "_get_number_range_help_str", lambda: None)():
+        # Ranges contain every number that makes sense. An error names them.
+        parameter.metavar = f"<{parameter.bare_type()}>"
+        parameter._get_number_range_help_str = lambda: None  # type: ignore[method-assign]
     if isinstance(parameter.show_default, str):
         # Typer would put it in parentheses, for a default that is computed.
         parameter.help = f"{parameter.help} [dim]\\[default: {parameter.show_default}][/]"
@@ -173,8 +187,29 @@ def texts_last(args: list[str], valued: set[str]) -> list[str]:
     return [*others, "--", *texts] if texts else args
 
 
+LONGEST_WAIT = 86_400
+"""Largest number of seconds to wait for the Hub."""
+
+
+def check_environment() -> None:
+    """Raise ConfigError for a variable that the Hub's client cannot read when it is imported."""
+    for name in ("HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT"):
+        value = os.environ.get(name)
+        try:
+            # The client reads it with `int`.
+            fits = value is None or 0 <= int(value) <= LONGEST_WAIT
+        except ValueError:
+            fits = False
+        if not fits:
+            raise ConfigError(
+                f"The environment variable {name} is {value!r}. Use a whole number of seconds from 0 to "
+                f"{LONGEST_WAIT:,}, or unset it."
+            )
+
+
 def load_command(name: str) -> Any:
     """Return the command for Typer, with its function and its parameters."""
+    check_environment()
     function = command_function(name)
     single = typer.Typer(rich_markup_mode="rich", add_completion=False, pretty_exceptions_enable=False)
     single.command(name, cls=Command, help=flowing(function.__doc__ or ""))(function)
@@ -212,13 +247,38 @@ def root(
 
 def sentence(error: BaseException) -> str:
     """Return one sentence about an error."""
+    text = " ".join(description(error).split())
+    return shortened(text if text.endswith((".", "!", "?")) else f"{text}.")
+
+
+def description(error: BaseException) -> str:
+    """Return what is wrong and what to do."""
     if isinstance(error, D3Error):
-        return " ".join(str(error).split())
+        return str(error)
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "allocat" in str(error)):
+        return "There is not enough memory for this. Use a smaller model, shorter texts or a smaller batch."
+    if isinstance(error, RecursionError):
+        return "A file or a text is nested too deeply. Check the files of the model and the data."
     if isinstance(error, OSError) and error.strerror:
         file = f" ({error.filename})" if error.filename else ""
         return f"{error.strerror}{file}."
-    message = f": {str(error).splitlines()[0]}" if str(error) else " (no message)"
-    return f"Unexpected {type(error).__name__}{message}. For a traceback, run d3mlx --debug COMMAND."
+    if isinstance(error, OSError) and str(error):
+        return first_line(error)
+    if isinstance(error, ImportError):
+        return f"A library cannot be imported: {first_line(error)}. Install d3mlx again."
+    if is_panic(error):
+        return f"The tokenizer failed: {first_line(error)}. Check the tokenizer's files of the model."
+    return f"Unexpected {type(error).__name__}: {first_line(error)}. {TRACEBACK}"
+
+
+TRACEBACK = "For a traceback, run d3mlx --debug COMMAND."
+LONGEST = 1000
+"""Largest number of characters of an error."""
+
+
+def shortened(text: str) -> str:
+    """Return a text with its middle left out if it is longer than `LONGEST`. Its end says what to do."""
+    return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} ... {text[-LONGEST // 2 :]}"
 
 
 def show_warning(
@@ -231,7 +291,7 @@ def show_warning(
 ) -> None:
     """Write a warning for the user as one line, and one of a library as Python does."""
     own = issubclass(category, D3Warning)
-    sys.stderr.write(f"Warning: {message}\n" if own else warnings.formatwarning(message, category, filename, lineno))
+    write(sys.stderr, f"Warning: {message}\n" if own else warnings.formatwarning(message, category, filename, lineno))
 
 
 def abandon_output() -> None:
@@ -243,6 +303,19 @@ def abandon_output() -> None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Signals that end a run."""
+
+
+def end_run(number: int, _: Any) -> None:
+    """End the run with an exception, so that partial files are removed. A second signal must not disturb this."""
+    for each in ENDING:
+        signal.signal(each, signal.SIG_IGN)
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
+    sys.exit(128 + number)
+
+
 def run() -> None:
     """Run the command line. Every error becomes one sentence and an exit status."""
     debug = "--debug" in takewhile(lambda argument: argument.startswith("-"), sys.argv[1:])
@@ -250,17 +323,15 @@ def run() -> None:
     if sys.stdin is None:
         # The next open file would get descriptor 0, which some libraries treat as an error.
         os.open(os.devnull, os.O_RDONLY)
-    # A shell starts background jobs with interrupts ignored, so set the default handler.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    # End with an exception, so that partial files are removed.
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda number, _: sys.exit(128 + number))
+    # A shell starts background jobs with interrupts ignored, so set the handler in any case.
+    for number in ENDING:
+        signal.signal(number, end_run)
     try:
         if sys.stdout is None:
             raise ConfigError("Standard output is closed. Open it, or redirect it to a file.")
         for stream in (sys.stdout, sys.stderr):
-            # Escape characters that the terminal cannot show.
-            if isinstance(stream, io.TextIOWrapper) and stream.encoding.lower() != "utf-8":
+            # Escape characters that the terminal cannot show, also those of file names that are not UTF-8.
+            if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="backslashreplace")
         app()
     except KeyboardInterrupt:
@@ -271,9 +342,10 @@ def run() -> None:
         if end.code == INTERRUPTED:
             sys.stderr.write("Interrupted.\n")
         raise
-    except Exception as error:
+    except BaseException as error:
+        # A panic of a library in Rust is not an Exception.
         if debug:
             traceback.print_exc()
-        sys.stderr.write(f"Error: {sentence(error)}\n")
+        write(sys.stderr, f"Error: {sentence(error)}\n")
         abandon_output()
         sys.exit(1)

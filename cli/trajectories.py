@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import mlx.core as mx
 import typer
 
+from d3mlx.batch import MOST_AT_ONCE
 from d3mlx.checkpoints.loader import EMBEDDED
 from d3mlx.cli import common
 from d3mlx.cli.decoder_flags import takes_decoder_options
@@ -17,12 +18,15 @@ from d3mlx.cli.render.progress import RecordingProgress
 from d3mlx.distill.prompts import EMBEDDED as PROBLEMS
 from d3mlx.distill.prompts import questions
 from d3mlx.distill.recording import import_all, record_all, settings_of
-from d3mlx.distill.trajectories import RecordConfig, Teacher
+from d3mlx.distill.trajectories import MOST_STEPS, RecordConfig, Teacher
 from d3mlx.distill.trajectory_store import read_store
 from d3mlx.errors import ConfigError, DataError
-from d3mlx.files import fingerprint
+from d3mlx.files import fingerprint, refuse_special
+from d3mlx.terminal import write
 
 DATA = "Data"
+MOST_ROWS = 1_000_000
+"""Largest number of prompts of a recording."""
 
 
 @takes_decoder_options({"": Teacher})
@@ -54,6 +58,7 @@ def trajectories(
         typer.Option(
             help="Number of prompts to use.",
             min=1,
+            max=MOST_ROWS,
             show_default="all, or 2500 for embedded",
             rich_help_panel=DATA,
         ),
@@ -61,12 +66,15 @@ def trajectories(
     raw: Annotated[
         bool, typer.Option("--raw", help="Use prompts without the chat template.", rich_help_panel=DATA)
     ] = False,
-    shard: Annotated[int, typer.Option(help="Number of prompts per output file.", min=1, rich_help_panel=DATA)] = 256,
+    shard: Annotated[
+        int, typer.Option(help="Number of prompts per output file.", min=1, max=MOST_ROWS, rich_help_panel=DATA)
+    ] = 256,
     max_tokens: Annotated[
         int | None,
         typer.Option(
             help="Maximum number of tokens of an answer.",
             min=1,
+            max=MOST_STEPS,
             show_default="from the model, or 256",
             rich_help_panel=common.DECODER,
         ),
@@ -94,6 +102,7 @@ def trajectories(
         typer.Option(
             help="Maximum number of prompts to decode at once, if memory allows.",
             min=1,
+            max=MOST_AT_ONCE,
             rich_help_panel=common.DECODER,
         ),
     ] = 8,
@@ -102,6 +111,7 @@ def trajectories(
         typer.Option(
             help="Seed of the repeated answers of --check.",
             min=0,
+            max=2**32 - 1,
             show_default="0",
             rich_help_panel=common.DECODER,
         ),
@@ -122,8 +132,10 @@ def trajectories(
     if published is not None and limit is not None:
         raise ConfigError("--import converts all records of its file. Run without --limit.")
     source = str(published) if published is not None else data or PROBLEMS
-    if source != PROBLEMS and not Path(source).is_file():
-        raise DataError(f"There is no file {source}.")
+    if source != PROBLEMS:
+        refuse_special([Path(source)], DataError)
+        if not Path(source).exists():
+            raise DataError(f"There is no file {source}.")
     loaded, tokenizer, folder = load_model(EMBEDDED if model is None else model, revision=revision)
     first = mx.distributed.init().rank() == 0
     marks = {
@@ -145,4 +157,4 @@ def trajectories(
         verdicts = [trajectory.correct for trajectory in recorded if trajectory.correct is not None]
         correct = f", {sum(verdicts)} of {len(verdicts)} correct" if verdicts else ""
         more = f" --limit {limit} does not remove those of earlier runs." if limit and len(recorded) > limit else ""
-        sys.stderr.write(f"{len(recorded)} trajectories in {out}{correct}.{more}\n")
+        write(sys.stderr, f"{len(recorded)} trajectories in {out}{correct}.{more}\n")

@@ -56,17 +56,22 @@ def new_folder(target: Path) -> Iterator[Path]:
         os.close(lock)
 
 
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Signals that end a run."""
+
+
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Ignore Ctrl-C in the block, so that a second one does not interrupt the cleanup after the first."""
+    """Ignore the signals that end a run in the block, so that a second one does not interrupt a cleanup."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in ENDING}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def clear(folder: Path) -> None:

@@ -8,6 +8,8 @@ print(generate(model, tokenizer, [{"role": "user", "content": "Hello!"}]).text)
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from d3mlx.open_files import import_mlx_lm
+
 if TYPE_CHECKING:
     from d3mlx.api import Generation, Result, batch_generate, generate, stream_generate
     from d3mlx.checkpoints.loader import load
@@ -47,6 +49,8 @@ HOMES = {
     "checkpoints.loader": ("load",),
     "request": ("Stats", "Step"),
 }
+
+import_mlx_lm()
 
 
 def __dir__() -> list[str]:

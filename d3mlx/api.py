@@ -10,6 +10,7 @@ from typing import Any
 from d3mlx.batch import MAX_BATCH, Batcher
 from d3mlx.cache import KVCache
 from d3mlx.canvas import Canvas
+from d3mlx.data.records import is_unicode
 from d3mlx.decoding.decoder import Decoder, Preset
 from d3mlx.decoding.options import Options
 from d3mlx.decoding.presets import DEFAULT, preset
@@ -22,6 +23,9 @@ from d3mlx.prompt import Prompt, encode
 from d3mlx.request import Request, Stats, Step
 from d3mlx.text import TextStream
 from d3mlx.warmup import warm_up
+
+MOST_NEW_TOKENS = 1 << 20
+"""Largest number of tokens of an answer. No model has such a context."""
 
 
 @dataclass(frozen=True)
@@ -65,12 +69,20 @@ def check_request(max_tokens: int | None, stop: Sequence[str]) -> None:
     """Raise ConfigError for invalid arguments that need no model to check."""
     if max_tokens is not None and (isinstance(max_tokens, bool) or not isinstance(max_tokens, Integral)):
         raise ConfigError(f"max-tokens must be a whole number, not {max_tokens!r}.")
-    if max_tokens is not None and max_tokens < 1:
-        raise ConfigError(f"max-tokens must be at least 1, not {max_tokens}.")
+    if max_tokens is not None and not 1 <= max_tokens <= MOST_NEW_TOKENS:
+        raise ConfigError(f"max-tokens must be from 1 to {MOST_NEW_TOKENS:,}, not {max_tokens}.")
     if isinstance(stop, str) or not all(isinstance(text, str) for text in stop):
         raise ConfigError(f"stop must be a list of texts, not {stop!r}.")
     if "" in stop:
         raise ConfigError("A stop text must not be empty. Remove it.")
+    if not is_unicode(stop):
+        raise ConfigError("A stop text contains bytes that are not UTF-8 text. Use UTF-8.")
+
+
+def check_length(max_tokens: int | None, args: Any) -> None:
+    """Raise ConfigError if an answer of this length exceeds the context of the model with these ModelArgs."""
+    if max_tokens is not None and max_tokens >= args.context:
+        raise ConfigError(f"max-tokens must be below this model's context of {args.context}, not {max_tokens}.")
 
 
 def check_decoder(decoder: Decoder, args: Any) -> None:

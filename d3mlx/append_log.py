@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, Any, Generic, TypeVar
 
 from d3mlx.errors import ConfigError, DataError
-from d3mlx.files import append, lock_file, write_text, writing
+from d3mlx.files import append, lock_file, refuse_special, write_text, writing
 
 Item = TypeVar("Item")
 
@@ -137,6 +137,7 @@ class AppendLog(Generic[Item]):
 
         Raises DataError for damage anywhere else.
         """
+        refuse_special([self.path], DataError)
         try:
             content = self.path.read_bytes()
         except FileNotFoundError:
@@ -184,6 +185,7 @@ class AppendLog(Generic[Item]):
         settings: required if the log begins with settings. Raises ConfigError if another run is writing to the log or
         began it with other settings, and DataError as `read` does. After an error the file is unchanged.
         """
+        refuse_special([self.path], DataError)
         with writing(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             file = self.path.open("ab")

@@ -15,6 +15,9 @@ from d3mlx.request import Request, Step
 MAX_BATCH = 8
 """Default for the maximum number of requests in one forward."""
 
+MOST_AT_ONCE = 4096
+"""Largest number of requests that a command decodes at once."""
+
 RESERVE = 0.1
 """Share of the memory limit that caches leave free for activations and logits."""
 

@@ -11,6 +11,16 @@ def listed(choices: Iterable[Any]) -> str:
     return ", ".join(map(str, sorted(choices)))
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, or the name of its type."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".: ")
+
+
+def is_panic(error: BaseException) -> bool:
+    """Return whether an error is a panic of a library in Rust, for example tokenizers. It is not an Exception."""
+    return type(error).__name__ == "PanicException"
+
+
 class D3Warning(UserWarning):
     """A warning whose message is meant for the user."""
 

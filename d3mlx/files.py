@@ -6,14 +6,14 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
 import mlx.core as mx
 
-from d3mlx.errors import ConfigError
+from d3mlx.errors import ConfigError, D3Error
 
 READ_WHOLE = 64 << 20
 MODEL_FILES = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")
@@ -45,6 +45,17 @@ def fingerprint(path: Path | str | None) -> str | None:
     return digest.hexdigest()[:16]
 
 
+def refuse_special(paths: Iterable[Path], error: type[D3Error]) -> None:
+    """Raise `error` if a path is a pipe, a device, a folder or a broken link. Reading a pipe would wait without end."""
+    for path in paths:
+        if path.is_file():
+            continue
+        if path.exists():
+            raise error(f"{path} is not a regular file. Replace it by one.")
+        if path.is_symlink():
+            raise error(f"{path} is a link to a file that does not exist. Restore that file, or remove the link.")
+
+
 def holds_files(folder: Path) -> bool:
     """Return whether a folder has any file that is not hidden. Raises ConfigError if it is a file."""
     if folder.exists() and not folder.is_dir():
@@ -53,8 +64,10 @@ def holds_files(folder: Path) -> bool:
 
 
 def json_object(path: Path) -> dict[str, Any] | None:
-    """Return the object in a JSON file; None if it is missing or damaged."""
+    """Return the object in a JSON file; None if it is missing or damaged, or not a regular file."""
     try:
+        if not path.is_file():
+            return None
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return None

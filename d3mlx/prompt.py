@@ -7,6 +7,7 @@ from numbers import Integral
 from typing import Any
 
 from d3mlx.errors import PromptError
+from d3mlx.panics import panics_as
 from d3mlx.text import decoder_of
 
 Prompt = str | Sequence[int] | Sequence[dict[str, str]]
@@ -35,7 +36,8 @@ def encode(tokenizer: Any, prompt: Prompt, context: int | None = None) -> list[i
         raise PromptError(
             f"The prompt has {size:,} bytes, which cannot fit this model's context of {context} tokens. Shorten it."
         )
-    ids = text_ids(tokenizer, prompt) if isinstance(prompt, str) else message_ids(tokenizer, prompt)
+    with panics_as(PromptError, "The tokenizer cannot encode this prompt", "Check the tokenizer's files."):
+        ids = text_ids(tokenizer, prompt) if isinstance(prompt, str) else message_ids(tokenizer, prompt)
     if not ids and not isinstance(prompt, str):
         raise PromptError("The chat template gives no text for these messages. Give the prompt as text with --raw.")
     if not ids:

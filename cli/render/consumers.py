@@ -20,6 +20,7 @@ from d3mlx.errors import ConfigError
 from d3mlx.files import write_text, writing
 from d3mlx.profiling import Profile, profiled
 from d3mlx.request import Stats
+from d3mlx.terminal import write, write_json
 
 
 @dataclass(frozen=True)
@@ -70,13 +71,13 @@ class Plain:
         pass
 
     def step(self, step: Step) -> None:
-        sys.stdout.write(step.text)
+        write(sys.stdout, step.text)
         sys.stdout.flush()
 
     def finish(self, report: Report) -> None:
         sys.stdout.write("\n")
         sys.stdout.flush()
-        sys.stderr.write("\n".join(["=" * 10, *report.lines()]) + "\n")
+        write(sys.stderr, "\n".join(["=" * 10, *report.lines()]) + "\n")
 
     def close(self) -> None:
         pass
@@ -156,7 +157,7 @@ class JsonLines:
 
     @staticmethod
     def write(record: dict[str, Any]) -> None:
-        sys.stdout.write(json_text(record) + "\n")
+        write_json(sys.stdout, json_text(record) + "\n")
         sys.stdout.flush()
 
 

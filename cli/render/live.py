@@ -7,7 +7,6 @@ how confident the model was. A bar shows the state of each block.
 from __future__ import annotations
 
 import time
-import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +20,8 @@ from rich.text import Text
 
 from d3mlx import Generation, Step
 from d3mlx.cli.render.consumers import Report
+from d3mlx.cli.render.printer import Screen
+from d3mlx.terminal import printable
 
 COOLING = 4
 """Number of steps until a committed token looks like normal text."""
@@ -75,12 +76,6 @@ def token_style(entropy: float, age: int) -> Style:
     if age == 0:
         return Style(color="black", bgcolor=color, bold=True)
     return Style(color=color, bold=age == 1)
-
-
-def printable(text: str) -> str:
-    """Return text without control characters, which could move the cursor. Only the newline stays."""
-    flat = text.replace("\t", "    ").replace("\r\n", "\n")
-    return "".join("�" if unicodedata.category(c) in ("Cc", "Cf") and c not in "\n\u200d" else c for c in flat)
 
 
 @dataclass
@@ -254,7 +249,7 @@ class LiveView:
     """Consumer that redraws a `View` in place, then prints the complete answer and its statistics."""
 
     def __init__(self, generation: Generation, tokenizer: Any, title: str, console: Console | None = None):
-        self.console = console or Console(highlight=False)
+        self.console = console or Screen()
         self.view = View(generation, tokenizer, title)
         self.live: Live | None = None
         self.drawn = 0.0

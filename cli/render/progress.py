@@ -9,15 +9,18 @@ from contextlib import contextmanager
 from typing import Self
 
 from rich import progress as rich
-from rich.console import Console, ConsoleDimensions
+from rich.console import ConsoleDimensions
+from rich.text import Text
 
+from d3mlx.cli.render.printer import Screen
 from d3mlx.distill.trajectories import Trajectory
+from d3mlx.terminal import write
 
 LINE_SECONDS = 30
 """Time between two lines of progress."""
 
 
-class BarConsole(Console):
+class BarConsole(Screen):
     """Standard error, two columns narrower than the terminal.
 
     A terminal shows "^C" at Ctrl-C. A line of full width would then wrap, and the last refresh would print it twice.
@@ -33,7 +36,7 @@ class BarConsole(Console):
 def bar(*, in_bytes: bool = False, shown: bool = True) -> rich.Progress:
     """Return a bar with a count, the remaining time and a note. It prints nothing if `shown` is false."""
     counts = (rich.DownloadColumn(), rich.TransferSpeedColumn()) if in_bytes else (rich.MofNCompleteColumn(),)
-    columns = (rich.TextColumn("{task.description}"), rich.BarColumn(), *counts, rich.TimeElapsedColumn())
+    columns = (rich.TextColumn("{task.description}", markup=False), rich.BarColumn(), *counts, rich.TimeElapsedColumn())
     note = rich.TextColumn("{task.fields[note]}", markup=False)
     return rich.Progress(*columns, rich.TimeRemainingColumn(), note, console=BarConsole(stderr=True), disable=not shown)
 
@@ -73,7 +76,7 @@ class Progress:
         if self.lines and time.monotonic() - self.last > LINE_SECONDS:
             self.last = time.monotonic()
             of = f" of {self.total}" if self.total else ""
-            sys.stderr.write(f"{self.title}: {done}{of}{f', {note}' if note else ''}\n")
+            write(sys.stderr, f"{self.title}: {done}{of}{f', {note}' if note else ''}\n")
 
     def advance(self, note: str = "") -> None:
         """Add one to the count, and show it with a note."""
@@ -99,5 +102,5 @@ def status(text: str) -> Iterator[Callable[[str], None]]:
     if not sys.stderr.isatty():
         yield lambda text: None
         return
-    with Console(stderr=True).status(text) as shown:
-        yield shown.update
+    with Screen(stderr=True).status(Text(text)) as shown:
+        yield lambda text: shown.update(Text(text))

@@ -11,6 +11,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from d3mlx import terminal
 from d3mlx.cli.render.consumers import json_text, plain_value
 from d3mlx.cli.render.printer import printer
 from d3mlx.errors import ConfigError
@@ -40,7 +41,7 @@ def check_outputs(*paths: Path | None) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write a value to a file, or to standard output if the path is "-"."""
     if path == Path("-"):
-        sys.stdout.write(json_text(plain_value(value), indent=2) + "\n")
+        terminal.write_json(sys.stdout, json_text(plain_value(value), indent=2) + "\n")
     else:
         write_text(path, json.dumps(plain_value(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
@@ -79,7 +80,7 @@ def show_run(run: Run, run_area: Area, y_max_given: bool) -> None:
         table.add_row(name, *cells(point, strict), f"{point.score.forwards:,}")
     console = printer()
     console.print(table)
-    console.print(area_line(run_area, "given" if y_max_given else "best of this run"), soft_wrap=True)
+    console.print(area_line(run_area, "given" if y_max_given else "best of this run"), soft_wrap=True, markup=False)
 
 
 def area_line(run_area: Area, origin: str) -> str:
@@ -105,7 +106,7 @@ def show_comparison(runs: Sequence[Run], areas: Sequence[Area], origin: str) -> 
             else:
                 paired = difference(reference, point)
                 change = f"{100 * paired.value:+.2f} {interval(paired.low, paired.high, '+')}"
-            table.add_row(f"  {point.setting.label}", *cells(point, strict), change)
+            table.add_row(Text(f"  {point.setting.label}"), *cells(point, strict), change)
     console = printer()
     console.print(table)
     console.print(f"Measured on the {reference.score.problems} problems of all runs. Differences in percentage points.")

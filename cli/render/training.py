@@ -7,13 +7,15 @@ import time
 from typing import Any
 
 import mlx.core as mx
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 
+from d3mlx.cli.render.printer import Screen
 from d3mlx.cli.render.progress import bar
 from d3mlx.distill.config import DistillConfig
 from d3mlx.distill.trainer import Report
+from d3mlx.terminal import write
 
 SPARK = "▁▂▃▄▅▆▇█"
 HISTORY = 48
@@ -55,7 +57,7 @@ class LivePanel:
         self.progress = bar()
         self.task = self.progress.add_task(title, total=None, note="")
         self.speed, self.losses = Speed(), list[float]()
-        self.live = Live(self.progress, console=Console(stderr=True), refresh_per_second=4)
+        self.live = Live(self.progress, console=Screen(stderr=True), refresh_per_second=4)
 
     def __enter__(self) -> LivePanel:
         self.live.start()
@@ -99,7 +101,7 @@ class Lines:
         speed = self.speed.add(report)
         if report.step % self.every == 0 or report.step == self.steps:
             figures = ", ".join(f"{name} {value}" for name, value in cells(report, speed).items())
-            sys.stderr.write(f"step {report.step}/{self.steps}: {figures}\n")
+            write(sys.stderr, f"step {report.step}/{self.steps}: {figures}\n")
 
 
 def watcher(config: DistillConfig, rows: int) -> Any:

@@ -24,6 +24,9 @@ from d3mlx.request import Request
 ROWS = (1, 8, 16, 24, 32, 40, 48, 56, 64, 96, 128, 256, 512)
 """Default row counts. The multiples of 8 up to 64 show steps in the curve, which decide the padding of row counts."""
 
+DAY = 86_400
+"""Seconds of a day."""
+
 
 @dataclass(frozen=True)
 class Timing:
@@ -107,9 +110,9 @@ def timed(act: Callable[[], None]) -> float:
 
 
 def check_seconds(seconds: float) -> None:
-    """Raise ConfigError if `seconds` is not a finite time above 0."""
-    if not 0 < seconds < float("inf"):
-        raise ConfigError(f"--seconds must be above 0 and finite, not {seconds:g}.")
+    """Raise ConfigError if `seconds` is not a time above 0 and at most a day."""
+    if not 0 < seconds <= DAY:
+        raise ConfigError(f"--seconds must be above 0 and at most {DAY:,}, not {seconds:g}.")
 
 
 def measure_forwards(

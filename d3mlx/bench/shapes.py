@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import mlx.core as mx
@@ -10,7 +10,7 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten
 from mlx_lm.utils import get_total_parameters
 
-from d3mlx.checkpoints.checkpoint import SMALL
+from d3mlx.checkpoints.checkpoint import MOST_TOKENS, SMALL
 from d3mlx.checkpoints.loader import keep_in_memory, memory_limit, nbytes
 from d3mlx.errors import ConfigError, MemoryLimitError
 from d3mlx.models import family_named, get_model_classes
@@ -22,6 +22,17 @@ GROUP = MODES["affine"].groups[0]
 BITS = sorted(MODES["affine"].bits)
 CONTEXT = 32768
 """Context length of a synthetic model. It does not change the cost."""
+
+
+MOST = {
+    "layers": 1000,
+    "hidden": 1 << 17,
+    "heads": 1 << 12,
+    "kv_heads": 1 << 12,
+    "ff": 1 << 20,
+    "vocab": MOST_TOKENS,
+}
+"""Largest sizes."""
 
 
 @dataclass(frozen=True)
@@ -37,10 +48,10 @@ class Sizes:
     vocab: int
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            least = 4 if field.name == "vocab" else 1
-            if field.name != "family" and getattr(self, field.name) < least:
-                raise ConfigError(f"--{field.name.replace('_', '-')} must be {least} or more.")
+        for name, most in MOST.items():
+            least = 4 if name == "vocab" else 1
+            if not least <= (value := getattr(self, name)) <= most:
+                raise ConfigError(f"--{name.replace('_', '-')} must be from {least} to {most:,}, not {value}.")
         if self.hidden % (2 * self.heads) or self.heads % self.kv_heads:
             raise ConfigError(
                 f"--hidden {self.hidden} must be an even number times --heads {self.heads}, and --heads a multiple of "

@@ -15,6 +15,7 @@ from mlx_lm.utils import load_adapters
 from d3mlx.checkpoints.config import read_json
 from d3mlx.checkpoints.headers import Tensor, read_header
 from d3mlx.errors import CheckpointError, listed
+from d3mlx.files import MODEL_FILES, refuse_special
 from d3mlx.quantization import FLOATS
 
 CONFIG = "adapter_config.json"
@@ -42,6 +43,10 @@ PLAIN: dict[str, tuple[Any, ...]] = {
 """Fields of PEFT's configuration that change the result of an adapter, with the values of plain LoRA."""
 
 
+LARGEST = 10**9
+"""Largest absolute value of a rank, a scale or an alpha."""
+
+
 def adapter_weights(folder: str | Path) -> Path:
     """Return the weight file of an adapter folder, which may not exist."""
     names = (MLX_WEIGHTS, PEFT_WEIGHTS)
@@ -51,6 +56,7 @@ def adapter_weights(folder: str | Path) -> Path:
 def with_adapters(model: Any, adapter_path: str | Path) -> Any:
     """Return the model with the adapters of a folder. Raises CheckpointError with the first problem."""
     folder = Path(adapter_path)
+    refuse_special((path for kind in MODEL_FILES for path in sorted(folder.glob(kind))), CheckpointError)
     if not (folder / CONFIG).is_file():
         raise CheckpointError(f"{folder} is not an adapter folder: it contains no {CONFIG}.")
     config = read_json(folder / CONFIG)
@@ -99,12 +105,12 @@ def check_settings(path: Path, config: dict[str, Any]) -> None:
         if name not in parameters:
             raise CheckpointError(f"{path} has no {name} in lora_parameters. Train the adapters again.")
         if not finite(parameters[name]):
-            raise CheckpointError(f"{path}: {name} must be a number, not {parameters[name]!r}.")
+            raise CheckpointError(f"{path}: {name} must be a number up to {LARGEST:,}, not {parameters[name]!r}.")
 
 
 def finite(value: Any) -> TypeGuard[float]:
-    """Return whether a JSON value is a finite number."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    """Return whether a JSON value is a number that a setting can have."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST
 
 
 def check_floats(path: Path, tensors: dict[str, Tensor]) -> None:

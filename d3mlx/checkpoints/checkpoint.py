@@ -15,6 +15,7 @@ from d3mlx.checkpoints.config import as_list, check_end_ids, check_fields, check
 from d3mlx.checkpoints.headers import INDEX, Tensor, read_header, read_index
 from d3mlx.checkpoints.hub import WEIGHTS, Source
 from d3mlx.errors import CheckpointError
+from d3mlx.files import MODEL_FILES, refuse_special
 from d3mlx.models import get_model_classes, traits_of
 from d3mlx.quantization import FLOATS, LayerQuantization
 
@@ -254,11 +255,15 @@ def open_checkpoint(source: Source | Path) -> Checkpoint:
         raise CheckpointError(
             f"{folder} contains LoRA adapters without their model. Give the model, and the folder as adapter path."
         )
+    files = (path for kind in MODEL_FILES for path in sorted(folder.glob(kind)))
+    refuse_special((path for path in files if path.name not in source.headers), CheckpointError)
     config = read_json(folder / "config.json")
-    if not isinstance(config.get("model_type"), str):
+    if config.get("model_type") is None:
         raise CheckpointError(
             f"{folder / 'config.json'} has no model_type, so the family of the model is unknown. Download it again."
         )
+    if not isinstance(config["model_type"], str):
+        raise CheckpointError(f"{folder / 'config.json'}: model_type must be a text, not {config['model_type']!r}.")
     get_model_classes(config)
     if "model_file" in config:
         raise CheckpointError(f"{folder / 'config.json'} asks to run its own code (model_file). Remove that field.")

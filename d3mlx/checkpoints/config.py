@@ -106,7 +106,7 @@ def check_quantization(path: Path, config: dict[str, Any]) -> None:
     entries = [quantization]
     if isinstance(quantization, dict):
         for name, value in quantization.items():
-            if "." in name and not isinstance(value, dict | bool):
+            if ("." in name or name == "lm_head") and not isinstance(value, dict | bool):
                 raise CheckpointError(
                     f"{path} has the quantization {value!r} for {name}. It must be an object, true or false."
                 )

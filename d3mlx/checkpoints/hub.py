@@ -18,6 +18,7 @@ from typing import Any
 
 from d3mlx.checkpoints.headers import INDEX, Tensor, parse_file, read_weight_map
 from d3mlx.errors import CheckpointError, ConfigError
+from d3mlx.terminal import printable
 
 SMALL_FILES = ["*.json", "*.txt", "*.jinja"]
 """Configuration, tokenizer and templates. The code of a checkpoint is never downloaded."""
@@ -141,7 +142,8 @@ class Hub:
             def __init__(self, *args: Any, **kwargs: Any):
                 # None shows the bar on a terminal only.
                 disable = kwargs.get("disable") if shown else True
-                super().__init__(*args, **kwargs | {"disable": disable, "leave": False})
+                named = {"desc": printable(kwargs["desc"])} if kwargs.get("desc") else {}
+                super().__init__(*args, **kwargs | named | {"disable": disable, "leave": False})
                 bars.append(self)
 
         folder = snapshot_download(
@@ -272,6 +274,8 @@ def sentence(error: Exception, hub: Hub) -> str:
     numbers = {cause.errno for cause in causes if isinstance(cause, OSError)}
     if "HFValidationError" in kinds:
         return f"{repo!r} is neither a folder nor a valid Hugging Face id such as GSAI-ML/LLaDA-8B-Instruct."
+    if "UnicodeEncodeError" in kinds or ("LocalProtocolError" in kinds and "header" in str(error)):
+        return "The Hugging Face token is not a token. Correct HF_TOKEN, or log in again with `hf auth login`."
     if "GatedRepoError" in kinds:
         return f"{repo} is gated. Accept its terms on its page on the Hub, then log in with `hf auth login`."
     if "RevisionNotFoundError" in kinds:

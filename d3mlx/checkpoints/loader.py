@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import glob
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import mlx.core as mx
@@ -80,10 +84,23 @@ def lazy_model(checkpoint: Checkpoint) -> Any:
     checkpoint.source.download()
     try:
         own = {} if checkpoint.quantization is None else {"quantization": checkpoint.quantization}
-        model, _ = load_model(checkpoint.folder, lazy=True, model_config=own, get_model_classes=get_model_classes)
+        with plainly_named(checkpoint.folder) as folder:
+            model, _ = load_model(folder, lazy=True, model_config=own, get_model_classes=get_model_classes)
     except (ValueError, KeyError, TypeError, RuntimeError) as error:
         raise CheckpointError(f"The weights in {checkpoint.folder} cannot be loaded: {one_line(error)}") from error
     return model
+
+
+@contextmanager
+def plainly_named(folder: Path) -> Iterator[Path]:
+    """Yield a path of a folder that mlx-lm does not read as a pattern of names, as it does with brackets."""
+    if glob.escape(str(folder)) == str(folder):
+        yield folder
+        return
+    with TemporaryDirectory() as parent:
+        link = Path(parent) / "model"
+        link.symlink_to(folder.absolute())
+        yield link
 
 
 def hollow_model(checkpoint: Checkpoint) -> Any:

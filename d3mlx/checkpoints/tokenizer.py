@@ -10,10 +10,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from d3mlx.checkpoints.checkpoint import Checkpoint
+from d3mlx.checkpoints.checkpoint import MOST_TOKENS, Checkpoint
 from d3mlx.checkpoints.config import as_list, check_end_ids, read_json, refuse_pointer
-from d3mlx.errors import CheckpointError
+from d3mlx.errors import CheckpointError, first_line
 from d3mlx.models import traits_of
+from d3mlx.panics import panics_as
 
 FILES = (
     "added_tokens.json",
@@ -25,9 +26,24 @@ FILES = (
 )
 """Files of a tokenizer."""
 
+AGAIN = "Download its files again."
+
 
 def load_tokenizer(checkpoint: Checkpoint) -> Any:
     """Return mlx-lm's TokenizerWrapper around the folder's tokenizer. Raises CheckpointError."""
+    cannot = f"The tokenizer in {checkpoint.folder} cannot be loaded"
+    try:
+        with panics_as(CheckpointError, cannot, AGAIN):
+            return wrapped(checkpoint)
+    except (CheckpointError, OSError, MemoryError):
+        raise
+    except Exception as error:
+        # transformers checks few fields, so a wrong type raises any error.
+        raise CheckpointError(f"{cannot}: {first_line(error)}. {AGAIN}") from error
+
+
+def wrapped(checkpoint: Checkpoint) -> Any:
+    """Return the tokenizer of a folder with its template, its special tokens and the ids that end an answer."""
     # Imported here because transformers takes seconds to import, and prompts of token ids need no tokenizer.
     from mlx_lm.tokenizer_utils import BPEStreamingDetokenizer, NaiveStreamingDetokenizer, TokenizerWrapper
     from tokenizers import decoders
@@ -36,6 +52,10 @@ def load_tokenizer(checkpoint: Checkpoint) -> Any:
     traits = traits_of(checkpoint.family)
     turn_end = traits.turn_end
     known = inner.get_vocab()
+    if known and (highest := max(known.values())) >= MOST_TOKENS:
+        raise CheckpointError(
+            f"The tokenizer in {checkpoint.folder} has token {highest}. The limit is {MOST_TOKENS - 1:,}. {AGAIN}"
+        )
     if inner.chat_template is None and turn_end in known:
         inner.chat_template = traits.template
     # Published folders list only a few of their special tokens. The other special tokens are not text either.
@@ -62,16 +82,13 @@ def plain_tokenizer(checkpoint: Checkpoint) -> Any:
         raise CheckpointError(f"{folder} contains no tokenizer: neither tokenizer.json nor vocab.json and merges.txt.")
     try:
         inner = kind.from_pretrained(str(folder))
-    except Exception as error:
+    except Exception:
         # The tokenizers library raises bare Exception for a damaged file, often without its name.
         for name in sorted(names & {*FILES}):
             refuse_pointer(folder / name, (folder / name).read_bytes())
             if name.endswith(".json"):
                 read_json(folder / name)
-        reason = str(error).splitlines()[0].rstrip(".: ") if str(error) else type(error).__name__
-        raise CheckpointError(
-            f"The tokenizer in {folder} cannot be loaded: {reason}. Download its files again."
-        ) from error
+        raise
     if kind is Qwen2Tokenizer:
         check_pieces(folder, inner)
     return inner

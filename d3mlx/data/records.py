@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from d3mlx.errors import DataError
+from d3mlx.files import refuse_special
 
 SURROGATE = re.compile(r"\\ud[89a-f]", re.IGNORECASE)
 """Escapes that must form pairs in JSON text. Python's reader accepts single ones."""
@@ -39,7 +40,8 @@ def read_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
     Columns with the value null are left out, because a table has every column in every row. Raises DataError.
     """
-    if not path.is_file():
+    refuse_special([path], DataError)
+    if not path.exists():
         raise DataError(f"File {path} does not exist.")
     with path.open("rb") as file:
         start = file.read(64)

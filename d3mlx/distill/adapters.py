@@ -23,6 +23,13 @@ STATE = "distill.json"
 """The effective configuration of a run."""
 
 
+def check_layers(config: DistillConfig, layers: int) -> None:
+    """Raise ConfigError if num_layers does not fit a model with this number of layers."""
+    count = config.num_layers
+    if count == 0 or count < -1 or count > layers:
+        raise ConfigError(f"num-layers must be -1 (all layers) or between 1 and {layers}, not {count}.")
+
+
 def make_trainable(model: Any, config: DistillConfig, quantized: bool) -> None:
     """Freeze all weights except LoRA layers, or except the last layers. Raises ConfigError.
 
@@ -30,8 +37,7 @@ def make_trainable(model: Any, config: DistillConfig, quantized: bool) -> None:
     embedding, norm and head.
     """
     count, layers = config.num_layers, model.layers
-    if count == 0 or count < -1 or count > len(layers):
-        raise ConfigError(f"num-layers must be -1 (all layers) or between 1 and {len(layers)}, not {count}.")
+    check_layers(config, len(layers))
     model.freeze()
     mx.random.seed(config.seed)
     if config.fine_tune_type == "lora":

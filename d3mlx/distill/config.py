@@ -13,6 +13,7 @@ from d3mlx.distill.losses import LossConfig
 from d3mlx.distill.masking import MaskingConfig, Selection
 from d3mlx.distill.optimizer import OptimizerConfig
 from d3mlx.errors import ConfigError
+from d3mlx.files import refuse_special
 
 ObjectiveName = Literal["d3llm", "sft"]
 FineTuneType = Literal["lora", "full"]
@@ -105,7 +106,7 @@ class DistillConfig:
         for name, (low, high) in RANGES.items():
             value = getattr(self, name)
             if value is not None and not (low <= value <= high and math.isfinite(value)):
-                bounds = f"at least {low} and finite" if high == math.inf else f"between {low} and {high}"
+                bounds = f"at least {low} and finite" if high == math.inf else f"between {low:,} and {high:,}"
                 raise ConfigError(f"{name.replace('_', '-')} must be {bounds}, not {value}.")
         for name, kind in (
             ("objective", ObjectiveName),
@@ -116,8 +117,9 @@ class DistillConfig:
             if (value := getattr(self, name)) not in get_args(kind):
                 choices = ", ".join(get_args(kind))
                 raise ConfigError(f"{name.replace('_', '-')} must be one of {choices}, not {value!r}.")
-        if not self.block_sizes or min(self.block_sizes) < 1:
-            raise ConfigError("block-sizes must be one or more sizes of 1 or more, for example 16,24,32.")
+        longest = RANGES["max_length"][1]
+        if not self.block_sizes or not 1 <= min(self.block_sizes) <= max(self.block_sizes) <= longest:
+            raise ConfigError(f"block-sizes must be one or more sizes from 1 to {longest:,}, for example 16,24,32.")
         unknown = [target for target in self.targets or ("nothing",) if target not in PROJECTIONS]
         if unknown:
             raise ConfigError(f"targets must be among {', '.join(PROJECTIONS)}, not {unknown[0]}.")
@@ -130,26 +132,26 @@ class DistillConfig:
 
 
 RANGES: dict[str, tuple[float, float]] = {
-    "rank": (1, math.inf),
-    "scale": (0, math.inf),
+    "rank": (1, 4096),
+    "scale": (0, 1_000_000),
     "dropout": (0, 0.999),
-    "batch_size": (1, math.inf),
-    "grad_accumulation_steps": (1, math.inf),
-    "epochs": (1e-6, math.inf),
-    "iters": (1, math.inf),
+    "batch_size": (1, 4096),
+    "grad_accumulation_steps": (1, 100_000),
+    "epochs": (1e-6, 100_000),
+    "iters": (1, 100_000_000),
     "learning_rate": (0, math.inf),
     "warmup": (0, 1),
     "weight_decay": (0, math.inf),
     "clip": (1e-9, math.inf),
-    "max_length": (2, math.inf),
-    "response_length": (1, math.inf),
+    "max_length": (2, 1 << 20),
+    "response_length": (1, 1 << 20),
     "min_mask_ratio": (0, 1),
     "max_mask_ratio": (0, 1),
-    "entropy_weight": (0, math.inf),
-    "entropy_temperature": (1e-3, math.inf),
+    "entropy_weight": (0, 1_000_000),
+    "entropy_temperature": (1e-3, 1_000_000),
     "seed": (0, 2**32 - 1),
-    "save_every": (1, math.inf),
-    "log_every": (1, math.inf),
+    "save_every": (1, 100_000_000),
+    "log_every": (1, 100_000_000),
 }
 
 LLADA: dict[str, Any] = {"rank": 256, "scale": 1.0}
@@ -184,7 +186,8 @@ The published recipe of LLaDA adapts only q, k, v and up, because the names of t
 
 def read_config(path: Path) -> dict[str, Any]:
     """Return the settings of a YAML or TOML file. Raises ConfigError if the file is invalid or a setting is unknown."""
-    if not path.is_file():
+    refuse_special([path], ConfigError)
+    if not path.exists():
         raise ConfigError(f"Config file {path} does not exist.")
     try:
         if path.suffix == ".toml":

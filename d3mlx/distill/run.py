@@ -13,7 +13,7 @@ from d3mlx.api import end_ids
 from d3mlx.checkpoints.checkpoint import open_checkpoint
 from d3mlx.checkpoints.hub import fetch
 from d3mlx.checkpoints.loader import compute_dtype, get_weights, load
-from d3mlx.distill.adapters import STATE, WEIGHTS, AdapterFolder, checkpointed, make_trainable, read_state
+from d3mlx.distill.adapters import STATE, WEIGHTS, AdapterFolder, check_layers, checkpointed, make_trainable, read_state
 from d3mlx.distill.config import DistillConfig, check_same_content, check_same_run
 from d3mlx.distill.examples import content_hash, load_examples
 from d3mlx.distill.memory import Estimate, estimate, refuse_if_over_limit
@@ -28,7 +28,9 @@ MakeWatcher = Callable[[DistillConfig, int], Any]
 
 def memory_needed(config: DistillConfig) -> Estimate:
     """Return the memory of a run, estimated from the checkpoint's headers. Raises CheckpointError."""
-    return estimate(open_checkpoint(fetch(config.model)), config, mx.distributed.init().size())
+    checkpoint = open_checkpoint(fetch(config.model))
+    check_layers(config, checkpoint.args.shape().layers)
+    return estimate(checkpoint, config, mx.distributed.init().size())
 
 
 def check_folder(config: DistillConfig, resume: bool) -> None:

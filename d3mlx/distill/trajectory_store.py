@@ -24,7 +24,7 @@ from safetensors.numpy import load_file, save
 from d3mlx.append_log import AppendLog, OpenLog, Settings
 from d3mlx.distill.trajectories import MOST_STEPS, Trajectory
 from d3mlx.errors import ConfigError, DataError
-from d3mlx.files import holds_files, json_object, write_bytes, write_text
+from d3mlx.files import holds_files, json_object, refuse_special, write_bytes, write_text
 
 SETTINGS = "trajectories.json"
 ARRAYS = ("prompts", "tokens", "ranks")
@@ -65,6 +65,7 @@ def write_shard(folder: Path, trajectories: list[Trajectory]) -> None:
 
 def shard_arrays(path: Path) -> dict[str, Any]:
     """Return the arrays of a shard by name, integers of one dimension. Raises DataError."""
+    refuse_special([path], DataError)
     try:
         arrays = load_file(path)
     except (SafetensorError, ValueError, KeyError) as error:
@@ -174,7 +175,10 @@ def read_settings(folder: Path) -> dict[str, Any]:
     """Return the settings of a folder. Raises DataError if they are missing or damaged."""
     path = folder / SETTINGS
     if not path.is_file():
-        raise DataError(f"{folder} is not a folder of trajectories: it has no {SETTINGS}.")
+        raise DataError(
+            f"{folder} contains neither {SETTINGS} nor train.jsonl. Use a folder of d3mlx trajectories, or one with "
+            "train.jsonl."
+        )
     settings = json_object(path)
     if settings is None or not {"tokenizer", "mask_id"} <= settings.keys():
         raise DataError(f"{path} is damaged; {AGAIN}")

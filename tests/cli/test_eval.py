@@ -161,7 +161,7 @@ WRONG = [
     (["--num-fewshot", "999999"], 1, "Invalid --num-fewshot 999999. The context of this model has 512 tokens."),
     (["--batch-size", "0"], 2, "'--batch-size': Input should be greater than or equal to 1"),
     (["--max-tokens", "0"], 1, "max-tokens"),
-    (["--max-tokens", "9999", "--count", "1"], 1, "Problem 0 of embedded"),
+    (["--max-tokens", "9999", "--count", "1"], 1, "below this model's context of 512"),
     (["--seed", "-1"], 1, "seed"),
     (["--y-max", "0"], 1, "y-max"),
     (["--color", "red"], 2, "--color"),

@@ -32,8 +32,8 @@ def test_settings_from_preset_file_and_flags(tmp_path: Path) -> None:
         assert (config.entropy_on_complement, config.response_length, config.lr_schedule) == (True, 256, "cosine")
     assert build_config({"preset": "llada"}, {"preset": "coder"}).fine_tune_type == "full"
     for invalid, reason in [
-        ({"rank": 0}, "rank must be at least 1"),
-        ({"scale": float("nan")}, "scale must be at least 0 and finite"),
+        ({"rank": 0}, "rank must be between 1 and 4,096"),
+        ({"scale": float("nan")}, "scale must be between 0 and 1,000,000"),
         ({"learning_rate": float("inf")}, "learning-rate must be"),
         ({"preset": ["llada"]}, "preset must be one of"),
         ({"objective": "sft", "block_sizes": "16"}, "block-sizes has no effect with objective sft"),

@@ -276,8 +276,8 @@ WRONG: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda folder: (folder / "tokenizer_config.json").write_text("[]"),
         "tokenizer_config.json does not contain a JSON object. Download",
     ),
-    "link to nothing": (dangling("model.safetensors"), "model.safetensors cannot be read: No such file"),
-    "tokenizer a link to nothing": (dangling("tokenizer.json"), "no tokenizer"),
+    "link to nothing": (dangling("model.safetensors"), "model.safetensors is a link to a file that does not exist"),
+    "tokenizer a link to nothing": (dangling("tokenizer.json"), "tokenizer.json is a link to a file"),
     "no tokenizer": (remove("tokenizer.json"), "no tokenizer"),
     "broken tokenizer": (lambda folder: (folder / "tokenizer.json").write_text("{}"), "tokenizer"),
 }
@@ -407,7 +407,7 @@ def test_adapters(tmp_path: Path) -> None:
         ({"num_layers": "2"}, "num_layers must be a whole number, not '2'"),
         ({"lora_parameters": []}, "lora_parameters must be an object"),
         ({"lora_parameters": {"rank": 2}}, "no scale"),
-        ({"lora_parameters": {"rank": 2, "scale": None}}, "scale must be a number, not None"),
+        ({"lora_parameters": {"rank": 2, "scale": None}}, "scale must be a number up to 1,000,000,000, not None"),
     ]:
         write_json(adapters / "adapter_config.json", {"num_layers": 2, "lora_parameters": {}} | changed)
         with pytest.raises(CheckpointError, match=said):
