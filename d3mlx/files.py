@@ -51,7 +51,7 @@ def refuse_special(paths: Iterable[Path], error: type[D3Error]) -> None:
         if path.is_file():
             continue
         if path.exists():
-            raise error(f"{path} is not a regular file. Replace it by one.")
+            raise error(f"{path} is not a regular file. Replace it with one.")
         if path.is_symlink():
             raise error(f"{path} is a link to a file that does not exist. Restore that file, or remove the link.")
 

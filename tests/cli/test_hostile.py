@@ -227,7 +227,7 @@ def test_a_pipe_in_a_model_folder_does_not_hang(d3mlx: Any, tmp_path: Path, name
     os.mkfifo(folder / name)
     for command in (["info"], ["generate", "hi", "--model"]):
         done = d3mlx(*command, str(folder))
-        assert (done.status, done.err) == (1, f"Error: {folder / name} is not a regular file. Replace it by one.\n")
+        assert (done.status, done.err) == (1, f"Error: {folder / name} is not a regular file. Replace it with one.\n")
 
 
 def test_a_pipe_or_device_as_data_or_settings_does_not_hang(d3mlx: Any, llada: str, tmp_path: Path) -> None:
@@ -240,7 +240,7 @@ def test_a_pipe_or_device_as_data_or_settings_does_not_hang(d3mlx: Any, llada: s
             ["eval", "--task", "gsm8k-cot", "--model", llada, "--data", path],
         ):
             done = d3mlx(*command)
-            assert (done.status, done.err) == (1, f"Error: {path} is not a regular file. Replace it by one.\n")
+            assert (done.status, done.err) == (1, f"Error: {path} is not a regular file. Replace it with one.\n")
 
 
 @pytest.mark.parametrize("value", ["abc", "-1", "1e3"])
@@ -285,9 +285,8 @@ def test_bad_data_is_refused_before_the_estimate_is_shown(d3mlx: Any, llada: str
     run = ["distill", "--model", llada, "--adapter-path", str(tmp_path / "out"), "--objective", "sft"]
     done = d3mlx(*run, "--data", str(empty))
     assert done.err.startswith(f"Error: {empty} contains neither trajectories.json nor train.jsonl. Use a folder of")
-    assert (
-        d3mlx(*run, "--data", str(rows)).err == f"Error: {rows}, row 1: the row has no completion. Add one as text.\n"
-    )
+    refused = d3mlx(*run, "--data", str(rows)).err
+    assert refused == f"Error: {rows}, record 1: the record has no completion. Add one as text.\n"
 
 
 def test_a_token_that_cannot_be_sent_is_named(d3mlx: Any, tmp_path: Path) -> None:
