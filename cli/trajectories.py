@@ -9,11 +9,14 @@ from typing import Annotated, Any
 import mlx.core as mx
 import typer
 
+from d3mlx.checkpoints.checkpoint import open_checkpoint
+from d3mlx.checkpoints.hub import fetch
 from d3mlx.checkpoints.loader import EMBEDDED
 from d3mlx.cli import common
 from d3mlx.cli.decoder_flags import takes_decoder_options
-from d3mlx.cli.loading import load_model
+from d3mlx.cli.loading import load_opened
 from d3mlx.cli.render.progress import RecordingProgress
+from d3mlx.distill.config import check_trainable
 from d3mlx.distill.prompts import EMBEDDED as PROBLEMS
 from d3mlx.distill.prompts import questions
 from d3mlx.distill.recording import import_all, record_all, settings_of
@@ -21,6 +24,7 @@ from d3mlx.distill.trajectories import RecordConfig, Teacher
 from d3mlx.distill.trajectory_store import read_store
 from d3mlx.errors import ConfigError, DataError
 from d3mlx.files import fingerprint
+from d3mlx.models import traits_of
 
 DATA = "Data"
 
@@ -124,10 +128,13 @@ def trajectories(
     source = str(published) if published is not None else data or PROBLEMS
     if source != PROBLEMS and not Path(source).is_file():
         raise DataError(f"There is no file {source}.")
-    loaded, tokenizer, folder = load_model(EMBEDDED if model is None else model, revision=revision)
+    name = EMBEDDED if model is None else model
+    checkpoint = open_checkpoint(fetch(name, revision))
+    check_trainable(traits_of(checkpoint.family))
+    loaded, tokenizer = load_opened(name, checkpoint)
     first = mx.distributed.init().rank() == 0
     marks = {
-        "teacher_fingerprint": fingerprint(folder),
+        "teacher_fingerprint": fingerprint(checkpoint.folder),
         "data_fingerprint": None if source == PROBLEMS else fingerprint(source),
     }
     settings = settings_of(loaded, tokenizer, teacher=model or "embedded", data=source, raw=raw, **marks)

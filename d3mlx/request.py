@@ -55,7 +55,7 @@ class Step:
     """One denoising iteration of one request. Positions are absolute; arrays are NumPy's.
 
     index: 0 for the first step. kind: "first" (the full pass that opens a block), "step", "refresh" (a full pass that
-    renews the cache), or "prefill" and "commit" (only keys and values, nothing is decided).
+    renews the cache), or "prefill" and "commit" (keys and values of given tokens or of a finished block).
     positions: int32 [C], ascending, the committed positions. tokens: int32 [C], their ids. entropies: float32 [C], in
     nats. filled: int32 [F], positions that a committed end token filled.
     eligible: int32 [N], every position that could commit. guesses: int32 [N], its most likely token. guess_entropies:
@@ -133,15 +133,19 @@ class Request:
         cannot be used.
         """
         sampling = sampling or Sampling()
+        if canvas.block_size is not None and sampling.top_k == 1:
+            # Otherwise every confidence would be 1, because one token remains.
+            sampling = replace(sampling, temperature=0.0, top_p=None, top_k=None)
         self.canvas, self.decoder = canvas, decoder
-        self.drawing = Drawing(sampling, noise or Noise(sampling.seed), decoder.acceptance.filtered_statistics)
+        rule = decoder.acceptance
+        self.drawing = Drawing(sampling, noise or Noise(sampling.seed), rule.filtered_statistics, rule.top_k_first)
         if cache is None:
             cache = KVCache(len(model.layers), decoder.cache.cached, decoder.kv)
         else:
             check_reuse(model, decoder, cache)
             # A prediction for the first mask is read from the row `shift` before it, which must see these masks.
-            known = canvas.tokens[: max(canvas.prompt_length - model.shift, 0)]
-            cache = cache.trim(cache.match(known))
+            known, size = canvas.tokens[: max(canvas.prompt_length - model.shift, 0)], canvas.block_size
+            cache = cache.trim(cache.match(known) if size is None else cache.match_blocks(known, size))
         cache.model = model
         self.lanes = [Lane(canvas, cache)]
         if decoder.cfg_scale:
@@ -179,8 +183,8 @@ class Request:
         self.extend()
         plan, self.cache_state = self.decoder.cache.step(self.canvas, self.active, self.cache, self.cache_state)
         self.kind = plan.kind
-        self.rows = RowIndex(plan.positions, plan.length or self.canvas.active_length)
-        self.eligible = self.canvas.masked_before(self.active.end if plan.decides else 0)
+        self.rows = RowIndex(plan.positions, plan.length or self.canvas.active_length, plan.block_size)
+        self.eligible = self.canvas.masked_before(self.active.end if plan.until is None else plan.until)
 
     def guide(self, logits: list[mx.array]) -> mx.array:
         """Return the logits [N, V] of the request, combined from those of its lanes, each [N, V].

@@ -34,7 +34,7 @@ def decoders_page() -> str:
     parts = [(DOCS / "parts" / "decoders.md").read_text()]
     for name, kind in PRESETS.items():
         rows = [
-            f"| `--{option.flag}` | {values_text(option)} | {default_text(option)} | {option.help} |"
+            f"| `--{option.flag}` | {values_text(option)} | {default_text(option, kind)} | {option.help} |"
             for option in options_of(kind).values()
         ]
         table = "\n".join(["| Option | Values | Default | Meaning |", "|---|---|---|---|", *rows])

@@ -79,7 +79,7 @@ def lazy_model(checkpoint: Checkpoint) -> Any:
     checkpoint.check_keys()
     checkpoint.source.download()
     try:
-        own = {} if checkpoint.quantization is None else {"quantization": checkpoint.quantization}
+        own = checkpoint.added | ({} if checkpoint.quantization is None else {"quantization": checkpoint.quantization})
         model, _ = load_model(checkpoint.folder, lazy=True, model_config=own, get_model_classes=get_model_classes)
     except (ValueError, KeyError, TypeError, RuntimeError) as error:
         raise CheckpointError(f"The weights in {checkpoint.folder} cannot be loaded: {one_line(error)}") from error
