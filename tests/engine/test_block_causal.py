@@ -194,7 +194,7 @@ def test_a_decoder_for_other_attention_is_refused() -> None:
 
 
 def test_keys_and_values_grow_in_place() -> None:
-    """A finished answer has one slot per position, rounded up, and earlier steps leave nothing behind."""
+    """A finished answer has one slot per position, rounded up, and earlier steps leave nothing else."""
     canvas = Canvas.for_prompt([7], 700, MASK, block_size=4)
     request = Request(model("sdar"), canvas, SDAR(threshold=0.0).build("sdar"))
     for each in follow(model("sdar"), request):

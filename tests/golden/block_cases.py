@@ -55,7 +55,7 @@ class BlockCase:
 
     @property
     def forwards(self) -> list[tuple[int, bool]]:
-        """Return the rows of each forward, and whether it stored keys and values for good."""
+        """Return the rows of each forward, and whether it stored final keys and values."""
         if self.family == "sdar":
             return [(rows, bool(store)) for _, rows, _, store in self.data["fwd"]]
         return [(rows, kind in ("prefill", "commit")) for kind, _, rows, _ in self.data["fwd"]]
