@@ -19,7 +19,7 @@ from d3mlx.models import traits_of
 from d3mlx.models.traits import Attention
 
 Alg = Literal["dynamic", "static", "sequential"]
-Commit = Literal["fused", "separate"]
+Commits = Literal["fused", "separate"]
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class SDAR(BlockOptions):
     steps: int | None = option(
         "Decode each block in at most this many steps.", None, STEPS, note="one per token of a block", common=True
     )
-    commit: Commit | None = option(
+    commits: Commits | None = option(
         "Compute the final keys and values of a block together with the next block (fused) or alone (separate).",
         "fused",
     )
@@ -85,5 +85,5 @@ class SDAR(BlockOptions):
         if self.threshold is not None and options.alg != "dynamic":
             raise ConfigError(f"alg {options.alg} has no threshold. Leave out threshold, or use alg dynamic.")
         rule = PerBlock(options.alg, options.threshold, self.steps)
-        policy = BlockCache(fused=options.commit == "fused")
+        policy = BlockCache(fused=options.commits == "fused")
         return Decoder(AlignedBlocks(self.block_size), rule, policy, kv=self.kv())

@@ -27,7 +27,7 @@ MASK = 250
 ENDS = (3, 4)
 DECODERS = {
     "sdar": SDAR(threshold=0.5, block_size=SIZE).build("sdar"),
-    "sdar, separate commits": SDAR(threshold=0.5, block_size=SIZE, commit="separate").build("sdar"),
+    "sdar, separate commits": SDAR(threshold=0.5, block_size=SIZE, commits="separate").build("sdar"),
     "fast_dllm_v2": FastDLLMv2(threshold=0.5, block_size=SIZE, sub_block_size=4).build("fast_dllm_v2"),
 }
 

@@ -66,7 +66,7 @@ class BlockCase:
         if self.family == "sdar":
             alg = ALGS[p["remasking_strategy"]]
             threshold = p["confidence_threshold"] if alg == "dynamic" else None
-            own = {"alg": alg, "threshold": threshold, "steps": p["denoising_steps"], "commit": "separate"}
+            own = {"alg": alg, "threshold": threshold, "steps": p["denoising_steps"], "commits": "separate"}
             return SDAR(**own | {"block_size": p["block_length"]} | options).build(self.family)
         own = {"threshold": p["threshold"], "sub_block_size": p["small_block_size"], "block_size": p["block_size"]}
         cached = "on" if p["use_block_cache"] else "off"

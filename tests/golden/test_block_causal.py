@@ -61,7 +61,7 @@ def test_nothing_is_left_out() -> None:
 def test_a_fused_commit_saves_forwards_and_changes_nothing_else(group: str) -> None:
     """Commits and prefills share the first forward of the next block."""
     cases = [corrected(case) for case in GROUPS["sdar", group]]
-    fused, separate = run_together(cases, commit="fused"), run_together(cases)
+    fused, separate = run_together(cases, commits="fused"), run_together(cases)
     saved = 0
     for (request, steps), (other, others) in zip(fused, separate, strict=True):
         assert request.canvas.tokens.tolist() == other.canvas.tokens.tolist()
