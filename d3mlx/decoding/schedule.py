@@ -105,6 +105,17 @@ def advance(table: Ints, canvas: Canvas) -> Ints:
     return after
 
 
+RECENT = 32
+"""Number of complete blocks that the table of a block-causal model keeps before the open one."""
+
+
+def recent(table: Ints) -> Ints:
+    """Return the table without its first complete blocks, so that a step of a long answer takes no longer."""
+    unfinished = np.flatnonzero(table[:, MASKS])
+    first = int(unfinished[0]) if len(unfinished) else len(table)
+    return table[max(first - RECENT, 0) :]
+
+
 def next_states(table: Ints) -> Ints:
     """Return the next states, int32 [G - 1], of all blocks except the first. table: int32 [G, 6]."""
     before, masks, states = table[:-1, STATE], table[:-1, MASKS], table[1:, STATE]

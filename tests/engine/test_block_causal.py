@@ -197,8 +197,11 @@ def test_keys_and_values_grow_in_place() -> None:
     """A finished answer has one slot per position, rounded up, and earlier steps leave nothing else."""
     canvas = Canvas.for_prompt([7], 700, MASK, block_size=4)
     request = Request(model("sdar"), canvas, SDAR(threshold=0.0).build("sdar"))
+    most = 0
     for each in follow(model("sdar"), request):
         assert each.rows <= 8
+        most = max(most, len(each.blocks))
+    assert most == 33
     for layer in request.cache.layers:
         assert {array.shape[2] for array in layer.arrays} == {768}  # type: ignore[attr-defined]
     assert request.cache.hidden is not None
