@@ -172,7 +172,8 @@ class KVCache:
 
     tokens: int32 [L], the id that each position had when it was last computed; `length` is L. written: int32 [L], the
     number of the forward that last computed each position; `forwards` counts them. hidden: [1, L or more, D] or None,
-    with D the hidden size. model: the model that computed the rows, None before the first request.
+    with D the hidden size. model, block_size: the model that computed the rows, and the size of its blocks if it is
+    block-causal; None before the first request.
     """
 
     def __init__(self, layers: int, keep: bool = True, quantization: KVQuantization | None = None):
@@ -186,6 +187,7 @@ class KVCache:
         self.forwards = 0
         self.hidden: mx.array | None = None
         self.model: object = None
+        self.block_size: int | None = None
 
     @property
     def length(self) -> int:
@@ -242,7 +244,7 @@ class KVCache:
         trimmed = KVCache(0, self.keep, self.quantization)
         trimmed.layers = [layer.trim(length) if isinstance(layer, CachedLayer) else layer for layer in self.layers]
         trimmed.tokens, trimmed.written = self.tokens[:length].copy(), self.written[:length].copy()
-        trimmed.forwards, trimmed.model = self.forwards, self.model
+        trimmed.forwards, trimmed.model, trimmed.block_size = self.forwards, self.model, self.block_size
         trimmed.hidden = None if self.hidden is None else self.hidden[:, :length]
         return trimmed
 

@@ -87,12 +87,17 @@ class Lane:
     cache: KVCache
 
 
-def check_reuse(model: DiffusionModel, decoder: Decoder, cache: KVCache) -> None:
+def check_reuse(model: DiffusionModel, decoder: Decoder, cache: KVCache, block_size: int | None) -> None:
     """Raise ConfigError if a request with this decoder cannot start from an earlier cache."""
     if cache.model is not None and cache.model is not model:
         raise ConfigError("The earlier cache belongs to another model. Use a cache of this model, or none.")
     if not decoder.cache.cached or not cache.keep:
         raise ConfigError("A decoder that computes every row keeps no cache. Use another decoder, or no earlier cache.")
+    if cache.model is not None and cache.block_size != block_size:
+        raise ConfigError(
+            f"The earlier cache has blocks of {cache.block_size} tokens, and this request of {block_size}. Use the "
+            "same block-size."
+        )
     if cache.quantization != decoder.kv:
         raise ConfigError("The earlier cache is quantized differently. Use the same kv-bits and kv-group-size.")
 
@@ -142,11 +147,11 @@ class Request:
         if cache is None:
             cache = KVCache(len(model.layers), decoder.cache.cached, decoder.kv)
         else:
-            check_reuse(model, decoder, cache)
+            check_reuse(model, decoder, cache, canvas.block_size)
             # A prediction for the first mask is read from the row `shift` before it, which must see these masks.
             known, size = canvas.tokens[: max(canvas.prompt_length - model.shift, 0)], canvas.block_size
             cache = cache.trim(cache.match(known) if size is None else cache.match_blocks(known, size))
-        cache.model = model
+        cache.model, cache.block_size = model, canvas.block_size
         self.lanes = [Lane(canvas, cache)]
         if decoder.cfg_scale:
             self.lanes.append(Lane(canvas.without_given(), KVCache(len(model.layers), keep=False)))

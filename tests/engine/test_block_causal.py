@@ -123,6 +123,25 @@ def test_a_long_prompt_is_computed_in_chunks_of_whole_blocks(decoder: str) -> No
 
 
 @pytest.mark.parametrize("family", ["sdar", "fast_dllm_v2"])
+def test_tokens_may_be_given_anywhere(family: str) -> None:
+    """Given tokens may fill a part of a block, whole blocks, and the end of a canvas."""
+    rng = np.random.default_rng(4)
+    given = np.repeat([True, False, True, False, True, False, True], [5, 6, 3, 4, 21, 9, 3])
+    canvas = Canvas(rng.integers(5, 240, len(given)), given, MASK, block_size=SIZE)
+    tokens, before = canvas.tokens.copy(), canvas.tokens.copy()
+    request = Request(model(family), canvas, DECODERS[family])
+    for each in follow(model(family), request):
+        if len(each.eligible):
+            logits = exact(family, before[: -(-(int(each.eligible[-1]) + 1) // SIZE) * SIZE])
+            logits[:, MASK] = -np.inf
+            source = each.eligible - model(family).shift
+            assert (logits[source].argmax(axis=1) == each.guesses).all()
+        before = canvas.tokens.copy()
+    assert (canvas.tokens[given] == tokens[given]).all()
+    assert MASK not in canvas.tokens
+
+
+@pytest.mark.parametrize("family", ["sdar", "fast_dllm_v2"])
 def test_answers_end_at_the_limit_or_at_an_end_token(family: str) -> None:
     """The model sees whole blocks of masks, but the answer has no token after its limit or its end."""
     decoder, prompt = DECODERS[family], [7, 9, 30, 30, 30]
@@ -172,6 +191,10 @@ def test_the_block_size_is_that_of_the_model() -> None:
     assert [result.tokens for result in results] == [
         generate(model("sdar"), None, ids, max_tokens=6).tokens for ids in (prompt, [*prompt, 8])
     ]
+    quantized = Generation(model("sdar"), None, prompt, SDAR(kv_bits=8, kv_group_size=32), max_tokens=6)
+    assert list(quantized)[-1].stats.tokens == 6
+    with pytest.raises(ConfigError, match="earlier cache has blocks of 16 tokens, and this request of 4"):
+        generate(model("sdar"), None, prompt, approximate_cache=generation.request.cache)
     with pytest.raises(ConfigError, match="sub-block-size must divide the block size 4, and 8 does not"):
         generate(model("sdar"), None, prompt, "fast-dllm-v2")
     assert generate(model("sdar"), None, prompt, FastDLLMv2(sub_block_size=2), max_tokens=6).stats.tokens == 6
