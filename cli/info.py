@@ -103,8 +103,8 @@ def labeled_facts(facts: dict[str, Any]) -> list[tuple[str, str]]:
 
 def cache_text(facts: dict[str, Any]) -> str:
     """Return the memory of the KV cache as text."""
-    total = human_size(facts["memory_with_cache"])
-    return f"{human_size(facts['bytes_per_position'])} per position; with the weights {total} at {facts['length']} positions"
+    each, total = human_size(facts["bytes_per_position"]), human_size(facts["memory_with_cache"])
+    return f"{each} per position; with the weights {total} at {facts['length']} positions"
 
 
 def attention_text(facts: dict[str, Any]) -> str:
