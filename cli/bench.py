@@ -32,8 +32,9 @@ from d3mlx.cli.render.profile import profile_record
 from d3mlx.cli.render.progress import status
 from d3mlx.cli.render.scores import check_outputs, write_json
 from d3mlx.decoding.decoder import Preset
-from d3mlx.decoding.presets import PRESETS, preset
+from d3mlx.decoding.presets import preset, presets_for
 from d3mlx.errors import ConfigError
+from d3mlx.models import traits_of
 from d3mlx.profiling import Profile
 from d3mlx.tuning import PADDING, device_name, save_padding
 
@@ -43,7 +44,6 @@ CONTEXT = 512
 MAX_TOKENS = 64
 MOST_ROWS = 1 << 24
 """Largest number of rows or cached positions of a prediction."""
-DECODERS = ",".join(PRESETS)
 FORWARD_SHARE = 0.6
 """Share of --seconds for single forwards. The rest is for complete answers."""
 
@@ -64,7 +64,7 @@ class ModelSource:
 
 @dataclass(frozen=True)
 class Answers:
-    """Settings for the measurement of complete answers."""
+    """Settings for the measurement of complete answers. presets: empty for all that the model's family can use."""
 
     prompts: Path | None
     presets: dict[str, Preset]
@@ -184,6 +184,8 @@ def measure_all(
 ) -> None:
     """Load the model, measure, print or write the results, and save the best row multiple. Raises ConfigError."""
     model, tokenizer = load_source(source)
+    if answers and not answers.presets:
+        answers = replace(answers, presets={name: preset(name) for name in presets_for(traits_of(model.family))})
     longest = model.args.context
     if context is not None and context > longest:
         raise ConfigError(f"Invalid --context {context}. The maximum of this model is {longest}.")
@@ -239,7 +241,7 @@ def bench(
     revision: Revision = None,
     shape: Annotated[
         str | None,
-        typer.Option(help="Use random weights: llada-8b, llada-1b or dream-7b.", rich_help_panel=MODEL),
+        typer.Option(help=f"Use random weights: {', '.join(SHAPES)}.", rich_help_panel=MODEL),
     ] = None,
     layers: Annotated[int | None, typer.Option(help="Random weights: number of layers.", rich_help_panel=MODEL)] = None,
     hidden: Annotated[int | None, typer.Option(help="Random weights: hidden size.", rich_help_panel=MODEL)] = None,
@@ -277,7 +279,7 @@ def bench(
         str | None,
         typer.Option(
             help="Decoders for complete answers. Add a cache policy after a colon, for example d3llm:none.",
-            show_default=DECODERS,
+            show_default="all for the model's family",
             rich_help_panel=WORK,
         ),
     ] = None,
@@ -334,6 +336,6 @@ def bench(
     check_request(max_tokens, ())
     answers = None
     if sizes is None:
-        presets = presets_of(decoders or DECODERS)
+        presets = presets_of(decoders) if decoders else {}
         answers = Answers(prompts, presets, MAX_TOKENS if max_tokens is None else max_tokens, profile)
     measure_all(source, context, row_counts_of(row_counts), seconds, answers, json_file)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,7 +12,7 @@ import typer
 from d3mlx.checkpoints.checkpoint import Checkpoint
 from d3mlx.cli.render.printer import Screen
 from d3mlx.decoding.options import Options
-from d3mlx.decoding.presets import DEFAULT, PRESETS, preset
+from d3mlx.decoding.presets import PRESETS, preset
 from d3mlx.decoding.sampling import Sampling
 from d3mlx.errors import ConfigError
 from d3mlx.models import traits_of
@@ -34,7 +34,7 @@ DecoderName = Annotated[
     typer.Option(
         "--decoder",
         help=f"Decoding method: {', '.join(PRESETS)}. `d3mlx decoders` describes them.",
-        show_default=DEFAULT,
+        show_default="that of the model's family",
         rich_help_panel=DECODER,
     ),
 ]
@@ -136,8 +136,18 @@ class DecodeSettings:
         return Sampling(self.temperature or 0.0, self.top_p, top_k, seed, self.end_penalty or 0.0)
 
     def build(self) -> Options:
-        """Return the decoder with its options. Raises ConfigError."""
-        return preset(self.decoder or DEFAULT, **self.options)
+        """Return the decoder, which must be known, with its options. Raises ConfigError."""
+        assert self.decoder is not None
+        return preset(self.decoder, **self.options)
+
+    def check(self) -> None:
+        """Raise ConfigError for wrong options of a decoder that was given, before the model is known."""
+        if self.decoder is not None:
+            self.build()
+
+    def of_family(self, family: str) -> DecodeSettings:
+        """Return the settings with the default decoder of a family if none was given."""
+        return replace(self, decoder=self.decoder or traits_of(family).decoder)
 
     def filled(self, name: str, checkpoint: Checkpoint) -> DecodeSettings:
         """Return the settings with the values of the model card for flags that were not given.
@@ -149,7 +159,7 @@ class DecodeSettings:
             raise ConfigError(f"There are no recommended settings for {Path(name).name}. Run without --recommended.")
         own = {name: getattr(self, name) for name in ("temperature", "top_p", "end_penalty", "max_tokens")}
         merged = {key: getattr(card, key) if value is None else value for key, value in own.items()}
-        decoder = self.decoder or next(iter(card.options), DEFAULT)
+        decoder = self.decoder or next(iter(card.options), traits_of(checkpoint.family).decoder)
         return DecodeSettings(decoder, **merged, options=card.options.get(decoder, {}) | self.options)
 
 

@@ -8,9 +8,9 @@ import typer
 from rich.table import Table
 
 from d3mlx.cli.render.printer import printer
-from d3mlx.decoding.options import Option, Range, check_choice, options_of
-from d3mlx.decoding.presets import DEFAULT, PRESETS
-from d3mlx.models import FAMILIES
+from d3mlx.decoding.options import Option, Options, Range, check_choice, options_of
+from d3mlx.decoding.presets import PRESETS
+from d3mlx.models import families_with
 
 
 def first_sentence(kind: Any) -> str:
@@ -18,11 +18,11 @@ def first_sentence(kind: Any) -> str:
     return str(kind.__doc__).split("\n")[0]
 
 
-def default_text(option: Option) -> str:
-    """Return the default as text, with the families if their defaults differ."""
+def default_text(option: Option, kind: type[Options]) -> str:
+    """Return the default of an option of a decoder as text, with the families if their defaults differ."""
     if option.note:
         return option.note
-    values = {module.TRAITS.name: option.default_for(module.TRAITS) for module in FAMILIES.values()}
+    values = {traits.name: option.default_for(traits) for traits in families_with(kind.attention)}
     if len(set(values.values())) == 1:
         return str(next(iter(values.values())))
     return ", ".join(f"{value} ({family})" for family, value in values.items())
@@ -51,7 +51,8 @@ def decoders(
         table.add_column(style="bold", no_wrap=True)
         table.add_column()
         for each, kind in PRESETS.items():
-            table.add_row(each, first_sentence(kind) + (" [dim]default[/]" if each == DEFAULT else ""))
+            named = [traits.name for traits in families_with(kind.attention) if traits.decoder == each]
+            table.add_row(each, first_sentence(kind) + (f" [dim]default for {', '.join(named)}[/]" if named else ""))
         console.print(table)
         console.print("\nRun d3mlx decoders NAME to see the options of a decoder.", highlight=False)
         return
@@ -61,5 +62,5 @@ def decoders(
     for heading in ("option", "values", "default", "meaning"):
         table.add_column(heading, no_wrap=heading == "option", min_width=0 if heading == "option" else 12)
     for option in options_of(PRESETS[name]).values():
-        table.add_row(f"--{option.flag}", values_text(option), default_text(option), option.help)
+        table.add_row(f"--{option.flag}", values_text(option), default_text(option, PRESETS[name]), option.help)
     console.print(table)

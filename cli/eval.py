@@ -23,7 +23,7 @@ from d3mlx.cli.render.consumers import plain_value
 from d3mlx.cli.render.progress import Progress
 from d3mlx.cli.render.scores import check_outputs, check_plot, check_y_max, show_run, write_json
 from d3mlx.decoding.options import Options, options_of
-from d3mlx.decoding.presets import DEFAULT, PRESETS
+from d3mlx.decoding.presets import PRESETS
 from d3mlx.errors import ConfigError
 from d3mlx.evaluate.records import Folder, Record, Setting
 from d3mlx.evaluate.results import OperatingPoint, Run, area, picture, summary
@@ -240,16 +240,21 @@ def evaluate(
     check_request(max_tokens, ())
     settings = common.DecodeSettings(decoder, temperature, top_p, end_penalty, max_tokens, options)
     points_wanted = settings_of(thresholds, steps)
-    presets, sampling = presets_of(settings, points_wanted), settings.sampling(top_k, seed)
+    if decoder is not None:
+        presets_of(settings, points_wanted)
+    sampling = settings.sampling(top_k, seed)
     if count is not None and not 1 <= count <= MOST_PROBLEMS:
         raise ConfigError(f"Invalid --count {count}. Use a number from 1 to {MOST_PROBLEMS:,}.")
     if out is not None:
         Folder(out).refuse_foreign()
     checkpoint = open_checkpoint(fetch(EMBEDDED if model is None else model, revision))
-    if recommended:
-        settings = settings.filled(EMBEDDED if model is None else model, checkpoint)
-        presets, sampling = presets_of(settings, points_wanted), settings.sampling(top_k, seed)
-    name = settings.decoder or DEFAULT
+    settings = (
+        settings.filled(EMBEDDED if model is None else model, checkpoint)
+        if recommended
+        else settings.of_family(checkpoint.family)
+    )
+    presets, sampling = presets_of(settings, points_wanted), settings.sampling(top_k, seed)
+    name = str(settings.decoder)
     folder = out or Path("runs") / "-".join([task, *([f"{num_fewshot}-shot"] if num_fewshot else []), name])
     Folder(folder).refuse_foreign()
     source = Source(model or "embedded", adapter_path, revision, checkpoint.folder)
@@ -258,7 +263,7 @@ def evaluate(
     fixed = {name: value for name, value in first.given().items() if name not in varied}
     decoders = {point.name: chosen.build(checkpoint.family) for point, chosen in presets.items()}
     for built in decoders.values():
-        check_decoder(built, checkpoint.args)
+        check_decoder(built, checkpoint.family, checkpoint.args)
     task_options = TaskOptions(data, shots_data, num_fewshot, apply_chat_template, allow_code_execution)
     check_length(settings.max_tokens, checkpoint.args)
     check_examples(num_fewshot, checkpoint.args.context)

@@ -22,7 +22,6 @@ from d3mlx.cli.render.consumers import Consumer, JsonLines, Plain, Trace, follow
 from d3mlx.cli.render.live import LiveView
 from d3mlx.cli.render.profile import show_profile
 from d3mlx.cli.render.scores import check_outputs
-from d3mlx.decoding.presets import DEFAULT
 from d3mlx.errors import ConfigError, PromptError
 from d3mlx.profiling import Profile
 from d3mlx.prompt import Prompt
@@ -144,17 +143,17 @@ def generate(
         raise ConfigError("Give --json or --plain, not both.")
     name = EMBEDDED if model is None else model
     settings = common.DecodeSettings(decoder, temperature, top_p, end_penalty, max_tokens, options)
-    chosen, sampling = settings.build(), settings.sampling(top_k, seed)
+    settings.check()
+    settings.sampling(top_k, seed)
     content, stops = read_prompt(given, system, raw), tuple(stop or ())
     check_request(settings.max_tokens, stops)
     if trace is not None:
         check_outputs(trace)
     checkpoint = open_checkpoint(fetch(name, revision))
-    if recommended:
-        settings = settings.filled(name, checkpoint)
-        chosen, sampling = settings.build(), settings.sampling(top_k, seed)
+    settings = settings.filled(name, checkpoint) if recommended else settings.of_family(checkpoint.family)
+    chosen, sampling = settings.build(), settings.sampling(top_k, seed)
     # Refuse wrong options before the weights are loaded.
-    check_decoder(chosen.build(checkpoint.family), checkpoint.args)
+    check_decoder(chosen.build(checkpoint.family), checkpoint.family, checkpoint.args)
     check_length(settings.max_tokens, checkpoint.args)
     if model is None:
         notice()
@@ -176,7 +175,7 @@ def generate(
         "adapter_path": adapter_path,
         "revision": revision,
         "prompt": content,
-        "decoder": settings.decoder or DEFAULT,
+        "decoder": settings.decoder,
         "policies": generation.decoder,
         "sampling": sampling,
         "max_tokens": generation.new_tokens,
@@ -191,7 +190,7 @@ def generate(
         consumers.append(Plain())
     else:
         shown = "demonstration model" if model is None else Path(name).name
-        consumers.append(LiveView(generation, tokenizer, f"{shown} · {settings.decoder or DEFAULT}"))
+        consumers.append(LiveView(generation, tokenizer, f"{shown} · {settings.decoder}"))
     measured = Profile() if profile else None
     follow(generation, consumers, measured)
     if measured is not None:

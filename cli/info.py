@@ -11,6 +11,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from d3mlx.cache import bytes_per_position
 from d3mlx.checkpoints.checkpoint import Checkpoint, architecture_of, open_checkpoint
 from d3mlx.checkpoints.hub import fetch
 from d3mlx.checkpoints.loader import EMBEDDED
@@ -19,12 +20,19 @@ from d3mlx.cli.common import MODEL_HELP, Revision, human_size, recommended_for
 from d3mlx.cli.render.consumers import json_text
 from d3mlx.cli.render.printer import Screen
 from d3mlx.errors import CheckpointError
+from d3mlx.models import traits_of
 from d3mlx.quantization import bits_of
 from d3mlx.terminal import write_json
 
+LENGTH = 4096
+"""Number of positions for which the memory of a model with its KV cache is shown."""
 
-def describe(checkpoint: Checkpoint, name: str = "") -> dict[str, Any]:
-    """Return facts about a checkpoint, with sizes in bytes. name: the name that the user gave."""
+
+def describe(checkpoint: Checkpoint, name: str = "", length: int = LENGTH) -> dict[str, Any]:
+    """Return facts about a checkpoint, with sizes in bytes.
+
+    name: the name that the user gave. length: number of positions for the memory with a KV cache.
+    """
     card = recommended_for(name, checkpoint)
     args, shape = checkpoint.args, checkpoint.args.shape()
     try:
@@ -33,6 +41,8 @@ def describe(checkpoint: Checkpoint, name: str = "") -> dict[str, Any]:
         # Describe the weights anyway. `load` reports what is wrong with the tokenizer.
         tokenizer = None
     on_cpu = mx.default_device() == mx.Device(mx.cpu)
+    loaded = checkpoint.bytes_to_load(in_float32=on_cpu)
+    position = bytes_per_position(shape, checkpoint.bytes_of_float(in_float32=on_cpu), keep=True)
     return {
         "folder": str(checkpoint.folder),
         "family": checkpoint.family,
@@ -41,7 +51,12 @@ def describe(checkpoint: Checkpoint, name: str = "") -> dict[str, Any]:
         "bits_per_weight": round(checkpoint.bits_per_weight, 6),
         "quantization": checkpoint.quantization,
         "size_on_disk": checkpoint.nbytes,
-        "memory_to_load": checkpoint.bytes_to_load(in_float32=on_cpu),
+        "memory_to_load": loaded,
+        "attention": traits_of(checkpoint.family).attention,
+        "block_size": getattr(args, "block_size", None),
+        "bytes_per_position": position,
+        "length": min(length, args.context),
+        "memory_with_cache": loaded + min(length, args.context) * position,
         "context": args.context,
         "layers": shape.layers,
         "hidden": shape.hidden,
@@ -74,6 +89,8 @@ def labeled_facts(facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("Weights", precision),
         ("Size on disk", human_size(facts["size_on_disk"])),
         ("Memory to load here", human_size(facts["memory_to_load"])),
+        ("KV cache", cache_text(facts)),
+        ("Attention", attention_text(facts)),
         ("Context", f"{facts['context']} tokens"),
         ("Layers", f"{facts['layers']}, hidden size {facts['hidden']}, feed-forward {facts['feed_forward']}, {heads}"),
         ("Vocabulary", f"{facts['vocabulary']:,}"),
@@ -84,6 +101,18 @@ def labeled_facts(facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("Tokenizer", "yes" if facts["tokenizer"] else "cannot be loaded"),
         ("Chat template", "yes" if facts["chat_template"] else "no; use --raw"),
     ]
+
+
+def cache_text(facts: dict[str, Any]) -> str:
+    """Return the memory of the KV cache as text."""
+    each, total = human_size(facts["bytes_per_position"]), human_size(facts["memory_with_cache"])
+    return f"{each} per position; with the weights {total} at {facts['length']} positions"
+
+
+def attention_text(facts: dict[str, Any]) -> str:
+    """Return the kind of attention as text, with the block size if there is one."""
+    size = facts["block_size"]
+    return str(facts["attention"]) + (f", blocks of {size} tokens" if size else "")
 
 
 def recommended_text(card: dict[str, Any] | None) -> str:
@@ -99,16 +128,17 @@ def recommended_text(card: dict[str, Any] | None) -> str:
 def info(
     model: Annotated[str | None, typer.Argument(help=MODEL_HELP, show_default="embedded")] = None,
     revision: Revision = None,
+    length: Annotated[int, typer.Option(help="Number of positions for the memory with a KV cache.", min=1)] = LENGTH,
     as_json: Annotated[bool, typer.Option("--json", help="Write one JSON object.")] = False,
 ) -> None:
     """Describe a checkpoint without loading its weights.
 
-    Shows size, memory, context and special tokens. For a Hugging Face id, the weights are not downloaded.
+    Shows size, memory, attention, context and special tokens. For a Hugging Face id, the weights are not downloaded.
 
     Example: d3mlx info GSAI-ML/LLaDA-8B-Instruct
     """
     name = EMBEDDED if model is None else model
-    facts = describe(open_checkpoint(fetch(name, revision)), name)
+    facts = describe(open_checkpoint(fetch(name, revision)), name, length)
     if as_json:
         write_json(sys.stdout, json_text(facts) + "\n")
         return

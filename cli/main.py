@@ -24,7 +24,7 @@ from d3mlx.errors import ConfigError, D3Error, D3Warning, first_line, is_panic
 from d3mlx.terminal import shown_on, write
 from d3mlx.version import VERSION
 
-MANUAL = """Run diffusion language models on Apple silicon: LLaDA, Dream and their distilled d3LLM students.
+MANUAL = """Run diffusion language models on Apple silicon: LLaDA, Dream, d3LLM, SDAR and Fast-dLLM v2.
 
 A diffusion language model starts from a canvas of masked tokens and commits several of them in every forward. d3mlx
 shows the canvas while it resolves.

@@ -10,11 +10,14 @@ import mlx.core as mx
 import typer
 
 from d3mlx.batch import MOST_AT_ONCE
+from d3mlx.checkpoints.checkpoint import open_checkpoint
+from d3mlx.checkpoints.hub import fetch
 from d3mlx.checkpoints.loader import EMBEDDED
 from d3mlx.cli import common
 from d3mlx.cli.decoder_flags import takes_decoder_options
-from d3mlx.cli.loading import load_model
+from d3mlx.cli.loading import load_opened
 from d3mlx.cli.render.progress import RecordingProgress
+from d3mlx.distill.config import check_trainable
 from d3mlx.distill.prompts import EMBEDDED as PROBLEMS
 from d3mlx.distill.prompts import questions
 from d3mlx.distill.recording import import_all, record_all, settings_of
@@ -22,6 +25,7 @@ from d3mlx.distill.trajectories import MOST_STEPS, RecordConfig, Teacher
 from d3mlx.distill.trajectory_store import read_store
 from d3mlx.errors import ConfigError, DataError
 from d3mlx.files import fingerprint, refuse_special
+from d3mlx.models import traits_of
 from d3mlx.terminal import write
 
 DATA = "Data"
@@ -136,10 +140,13 @@ def trajectories(
         refuse_special([Path(source)], DataError)
         if not Path(source).exists():
             raise DataError(f"There is no file {source}.")
-    loaded, tokenizer, folder = load_model(EMBEDDED if model is None else model, revision=revision)
+    name = EMBEDDED if model is None else model
+    checkpoint = open_checkpoint(fetch(name, revision))
+    check_trainable(traits_of(checkpoint.family))
+    loaded, tokenizer = load_opened(name, checkpoint)
     first = mx.distributed.init().rank() == 0
     marks = {
-        "teacher_fingerprint": fingerprint(folder),
+        "teacher_fingerprint": fingerprint(checkpoint.folder),
         "data_fingerprint": None if source == PROBLEMS else fingerprint(source),
     }
     settings = settings_of(loaded, tokenizer, teacher=model or "embedded", data=source, raw=raw, **marks)

@@ -15,15 +15,19 @@ if TYPE_CHECKING:
     from d3mlx.checkpoints.loader import load
     from d3mlx.decoding.d3llm import D3LLM
     from d3mlx.decoding.fast_dllm import FastDLLM
+    from d3mlx.decoding.fast_dllm_v2 import FastDLLMv2
     from d3mlx.decoding.presets import preset
     from d3mlx.decoding.sampling import Sampling
+    from d3mlx.decoding.sdar import SDAR
     from d3mlx.decoding.selective import Selective
     from d3mlx.decoding.vanilla import Vanilla
     from d3mlx.request import Stats, Step
 
 __all__ = [
     "D3LLM",
+    "SDAR",
     "FastDLLM",
+    "FastDLLMv2",
     "Generation",
     "Result",
     "Sampling",
@@ -42,8 +46,10 @@ HOMES = {
     "api": ("Generation", "Result", "batch_generate", "generate", "stream_generate"),
     "decoding.d3llm": ("D3LLM",),
     "decoding.fast_dllm": ("FastDLLM",),
+    "decoding.fast_dllm_v2": ("FastDLLMv2",),
     "decoding.presets": ("preset",),
     "decoding.sampling": ("Sampling",),
+    "decoding.sdar": ("SDAR",),
     "decoding.selective": ("Selective",),
     "decoding.vanilla": ("Vanilla",),
     "checkpoints.loader": ("load",),

@@ -12,12 +12,12 @@ from d3mlx.cache import KVCache
 from d3mlx.canvas import Canvas
 from d3mlx.data.records import is_unicode
 from d3mlx.decoding.decoder import Decoder, Preset
-from d3mlx.decoding.options import Options
-from d3mlx.decoding.presets import DEFAULT, preset
+from d3mlx.decoding.options import Options, check_attention
+from d3mlx.decoding.presets import preset
 from d3mlx.decoding.sampling import Sampling
 from d3mlx.engine import follow
 from d3mlx.errors import ConfigError, PromptError
-from d3mlx.models import DiffusionModel
+from d3mlx.models import DiffusionModel, traits_of
 from d3mlx.profiling import current
 from d3mlx.prompt import Prompt, encode
 from d3mlx.request import Request, Stats, Step
@@ -51,8 +51,18 @@ def end_ids(model: DiffusionModel, tokenizer: Any) -> tuple[int, ...]:
     return tuple(dict.fromkeys(known))
 
 
-def make_canvas(model: DiffusionModel, tokenizer: Any, prompt: Prompt, max_tokens: int, early_stop: bool) -> Canvas:
-    """Return the canvas of a prompt and `max_tokens` masks. Raises PromptError if they do not fit the model."""
+def make_canvas(
+    model: DiffusionModel,
+    tokenizer: Any,
+    prompt: Prompt,
+    max_tokens: int,
+    early_stop: bool,
+    block_size: int | None = None,
+) -> Canvas:
+    """Return the canvas of a prompt and `max_tokens` masks. Raises PromptError if they do not fit the model.
+
+    block_size: size of the blocks of a block-causal model.
+    """
     width, context = model.args.logit_width, model.args.context
     ids = encode(tokenizer, prompt, context)
     if bad := [token for token in ids if not 0 <= token < width]:
@@ -62,7 +72,8 @@ def make_canvas(model: DiffusionModel, tokenizer: Any, prompt: Prompt, max_token
             f"The prompt ({len(ids)} tokens) and {max_tokens} new tokens exceed this model's context of {context}. "
             "Shorten the prompt or lower max-tokens."
         )
-    return Canvas.for_prompt(ids, max_tokens, model.args.mask_token_id, end_ids(model, tokenizer), early_stop)
+    ends = end_ids(model, tokenizer)
+    return Canvas.for_prompt(ids, max_tokens, model.args.mask_token_id, ends, early_stop, block_size)
 
 
 def check_request(max_tokens: int | None, stop: Sequence[str]) -> None:
@@ -85,23 +96,28 @@ def check_length(max_tokens: int | None, args: Any) -> None:
         raise ConfigError(f"max-tokens must be below this model's context of {args.context}, not {max_tokens}.")
 
 
-def check_decoder(decoder: Decoder, args: Any) -> None:
-    """Raise ConfigError if the model with these ModelArgs cannot run the decoder."""
+def check_decoder(decoder: Decoder, family: str, args: Any) -> None:
+    """Raise ConfigError if the model of a family with these ModelArgs cannot run the decoder."""
+    check_attention(decoder.attention, traits_of(family))
     if decoder.kv is not None:
         decoder.kv.check(args.shape().head_dim)
 
 
-def decoder_for(model: DiffusionModel, decoder: str | Preset | Decoder) -> Decoder:
+def decoder_for(model: DiffusionModel, decoder: str | Preset | Decoder | None = None) -> Decoder:
     """Return the Decoder for a preset's name, a preset, or a Decoder, which is returned unchanged.
+
+    None stands for the default decoder of the model's family.
 
     This is the only function that makes a decoder depend on the machine: an option that was not given takes its default
     for this machine, if it has one. Raises ConfigError if this model cannot run the decoder.
     """
+    if decoder is None:
+        decoder = traits_of(model.family).decoder
     config = preset(decoder) if isinstance(decoder, str) else decoder
     if isinstance(config, Options):
         config = config.on_machine(model.args)
     built = config if isinstance(config, Decoder) else config.build(model.family)
-    check_decoder(built, model.args)
+    check_decoder(built, model.family, model.args)
     return built
 
 
@@ -116,7 +132,7 @@ class Generation:
         model: DiffusionModel,
         tokenizer: Any,
         prompt: Prompt,
-        decoder: str | Preset | Decoder = DEFAULT,
+        decoder: str | Preset | Decoder | None = None,
         *,
         max_tokens: int | None = None,
         sampling: Sampling | None = None,
@@ -127,7 +143,8 @@ class Generation:
         """Begin a generation. The arguments are those of `stream_generate`."""
         check_request(max_tokens, stop)
         self.decoder = decoder_for(model, decoder)
-        self.canvas = make_canvas(model, tokenizer, prompt, max_tokens or model.args.max_new_tokens, early_stop)
+        length, block_size = max_tokens or model.args.max_new_tokens, self.decoder.block_size_of(model.args)
+        self.canvas = make_canvas(model, tokenizer, prompt, length, early_stop, block_size)
         self.model, self.sampling = model, sampling or Sampling()
         warm_up(model, self.decoder, self.sampling)
         self.request = Request(model, self.canvas, self.decoder, self.sampling, cache=approximate_cache)
@@ -214,7 +231,7 @@ def stream_generate(
     model: DiffusionModel,
     tokenizer: Any,
     prompt: Prompt,
-    decoder: str | Preset | Decoder = DEFAULT,
+    decoder: str | Preset | Decoder | None = None,
     *,
     max_tokens: int | None = None,
     sampling: Sampling | None = None,
@@ -225,14 +242,15 @@ def stream_generate(
     """Yield a Step for each forward; its `text` is the text that became readable.
 
     prompt: text (encoded without a chat template), chat messages, or token ids, which need no tokenizer.
-    decoder: the name of a preset, a `Vanilla`, `FastDLLM`, `D3LLM` or `Selective` config, or a `Decoder` made of your
-        own policies.
+    decoder: the name of a preset, a config such as `D3LLM` or `SDAR`, or a `Decoder` made of your own policies; by
+        default that of the model's family.
     max_tokens: maximum length of the answer, in tokens; by default max_new_tokens of config.json, else 256.
     sampling: temperature, truncation and seed; greedy by default.
     early_stop: do not decode positions after an end token.
     stop: texts that end the answer.
     approximate_cache: `Generation(...).request.cache` of an earlier prompt of this model; it is not changed. Leading
-        tokens that both prompts have in common are not computed again. On a bidirectional model the answer may differ.
+        tokens that both prompts have in common are not computed again. On a bidirectional model the answer may differ;
+        on a block-causal model it does not, and complete blocks are reused.
     Raises PromptError and ConfigError before the first forward.
     """
     return iter(
@@ -254,7 +272,7 @@ def generate(
     model: DiffusionModel,
     tokenizer: Any,
     prompt: Prompt,
-    decoder: str | Preset | Decoder = DEFAULT,
+    decoder: str | Preset | Decoder | None = None,
     *,
     max_tokens: int | None = None,
     sampling: Sampling | None = None,
@@ -285,7 +303,7 @@ def batch_generate(
     model: DiffusionModel,
     tokenizer: Any,
     prompts: Sequence[Prompt],
-    decoder: str | Preset | Decoder = DEFAULT,
+    decoder: str | Preset | Decoder | None = None,
     *,
     max_tokens: int | None = None,
     sampling: Sampling | None = None,

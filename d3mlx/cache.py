@@ -11,6 +11,7 @@ projections, MLP and head run once over all rows, and `Joint` attends per reques
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import mlx.core as mx
 import numpy as np
@@ -20,16 +21,20 @@ from d3mlx.kernels.dispatch import on_device
 from d3mlx.models.transformer import UNCACHED, LayerCache, Positions, Shape, attention
 from d3mlx.quantization import KVQuantization
 
+GROWTH = 256
+"""An array of a cache that must grow grows to a multiple of this many positions, so that it is rarely copied."""
+
 
 class RowIndex:
     """The positions of the rows of one forward: int32 [R], ascending, all below `length`, the end of the attended part.
 
     index: the positions as an index into a cache. device_positions: the positions as a model takes them. For
-    consecutive positions these are a slice and a number, so writing and rotation need no index array.
+    consecutive positions these are a slice and a number, so writing and rotation need no index array. block_size: size
+    of the blocks of a block-causal model, None for a model whose rows attend to all positions.
     """
 
-    def __init__(self, positions: Ints, length: int):
-        self.positions, self.length = positions, length
+    def __init__(self, positions: Ints, length: int, block_size: int | None = None):
+        self.positions, self.length, self.block_size = positions, length, block_size
         self.count = len(positions)
         first = int(positions[0])
         self.index: slice | mx.array
@@ -44,15 +49,26 @@ class RowIndex:
         """Return whether this forward computes every position that it attends to."""
         return self.count == self.length
 
+    @cached_property
+    def mask(self) -> mx.array | None:
+        """Return bool [R, length], True where a row attends to a position. None if it attends to all of them.
+
+        A row of a block-causal model attends to its own block and to the blocks before it.
+        """
+        if self.block_size is None or self.positions[0] // self.block_size == (self.length - 1) // self.block_size:
+            return None
+        blocks = np.arange(self.length) // self.block_size
+        return on_device(blocks[None, :] <= (self.positions // self.block_size)[:, None])
+
     def write(self, stored: mx.array, rows: mx.array, axis: int) -> mx.array:
-        """Return `stored` with `rows` at the positions along `axis`, extended with zeros to `length` first.
+        """Return `stored` with `rows` at the positions along `axis`, extended with zeros to `length` or more first.
 
         MLX writes in place unless the array has another reference or had to grow.
         """
         missing = self.length - stored.shape[axis]
         if missing > 0:
             shape = list(stored.shape)
-            shape[axis] = missing
+            shape[axis] = missing + -self.length % GROWTH
             stored = mx.concatenate([stored, mx.zeros(shape, stored.dtype)], axis=axis)
         if isinstance(self.index, slice):
             stored[(slice(None),) * axis + (self.index,)] = rows
@@ -62,7 +78,10 @@ class RowIndex:
 
 
 class CachedLayer:
-    """Keys and values of one layer, each [1, K, L, head_dim]. rows: those of the current forward (`KVCache.open`)."""
+    """Keys and values of one layer, each [1, K, L or more, head_dim].
+
+    rows: those of the current forward (`KVCache.open`).
+    """
 
     rows: RowIndex
 
@@ -70,7 +89,7 @@ class CachedLayer:
         self.arrays: list[mx.array] = []
 
     def attend(self, queries: mx.array, keys: mx.array, values: mx.array, scale: float) -> mx.array:
-        """Write keys and values [1, K, R, head_dim] at the rows' positions and attend to all cached positions.
+        """Write keys and values [1, K, R, head_dim] at the rows' positions and attend to the positions below `length`.
 
         queries: [1, H, R, head_dim]. Returns [1, H, R, head_dim].
         """
@@ -78,7 +97,13 @@ class CachedLayer:
             self.arrays = [keys, values]
         else:
             self.write([keys, values])
-        return attention(queries, self.arrays[0], self.arrays[1], scale)
+        stored_keys, stored_values = self.attended
+        return attention(queries, stored_keys, stored_values, scale, self.rows.mask)
+
+    @property
+    def attended(self) -> list[mx.array]:
+        """Return the part of each array that the rows attend to."""
+        return [array[:, :, : self.rows.length] for array in self.arrays]
 
     def write(self, fresh: list[mx.array]) -> None:
         """Write the fresh rows of each array, [1, K, R, ...], into the arrays."""
@@ -112,9 +137,10 @@ class QuantizedLayer(CachedLayer):
             self.arrays = fresh
             # Quantize within this forward: otherwise the unquantized arrays of all layers stay in memory until later.
             keys, values = mx.depends([keys, values], fresh)
-            return attention(queries, keys, values, scale)
+            return attention(queries, keys, values, scale, self.rows.mask)
         self.write(fresh)
-        return attention(queries, self.dequantize(self.arrays[:3]), self.dequantize(self.arrays[3:]), scale)
+        stored = self.attended
+        return attention(queries, self.dequantize(stored[:3]), self.dequantize(stored[3:]), scale, self.rows.mask)
 
     def empty(self) -> QuantizedLayer:
         return QuantizedLayer(self.quantization)
@@ -145,8 +171,9 @@ class KVCache:
     """Rows that one request has computed so far. The cache may be used after the request ends.
 
     tokens: int32 [L], the id that each position had when it was last computed; `length` is L. written: int32 [L], the
-    number of the forward that last computed each position; `forwards` counts them. hidden: [1, L, D] or None, with D
-    the hidden size. model: the model that computed the rows, None before the first request.
+    number of the forward that last computed each position; `forwards` counts them. hidden: [1, L or more, D] or None,
+    with D the hidden size. model, block_size: the model that computed the rows, and the size of its blocks if it is
+    block-causal; None before the first request.
     """
 
     def __init__(self, layers: int, keep: bool = True, quantization: KVQuantization | None = None):
@@ -160,6 +187,7 @@ class KVCache:
         self.forwards = 0
         self.hidden: mx.array | None = None
         self.model: object = None
+        self.block_size: int | None = None
 
     @property
     def length(self) -> int:
@@ -183,7 +211,7 @@ class KVCache:
         return self.layers
 
     def write_hidden(self, rows: RowIndex, hidden: mx.array) -> mx.array:
-        """Store hidden rows [1, R, D] and return those of all positions, [1, L, D]."""
+        """Store hidden rows [1, R, D] and return those of all positions, [1, L or more, D]."""
         if rows.everything or self.hidden is None:
             self.hidden = hidden
         else:
@@ -201,12 +229,22 @@ class KVCache:
         different = np.flatnonzero(self.tokens[:count] != np.asarray(tokens, np.int32)[:count])
         return int(different[0]) if len(different) else count
 
+    def match_blocks(self, tokens: Sequence[int] | Ints, size: int) -> int:
+        """Return how many leading ids of `tokens`, int32 [P], are in complete cached blocks of `size` positions.
+
+        Their keys and values are final in a block-causal model, because they depend on no later block. Only a block
+        that one forward computed completely counts, because all of its rows saw the same tokens.
+        """
+        blocks = self.written[: self.match(tokens) // size * size].reshape(-1, size)
+        partial = np.flatnonzero((blocks != blocks[:, :1]).any(axis=1))
+        return size * int(partial[0] if len(partial) else len(blocks))
+
     def trim(self, length: int) -> KVCache:
         """Return a separate cache with the positions below `length`; this one does not change."""
         trimmed = KVCache(0, self.keep, self.quantization)
         trimmed.layers = [layer.trim(length) if isinstance(layer, CachedLayer) else layer for layer in self.layers]
         trimmed.tokens, trimmed.written = self.tokens[:length].copy(), self.written[:length].copy()
-        trimmed.forwards, trimmed.model = self.forwards, self.model
+        trimmed.forwards, trimmed.model, trimmed.block_size = self.forwards, self.model, self.block_size
         trimmed.hidden = None if self.hidden is None else self.hidden[:, :length]
         return trimmed
 

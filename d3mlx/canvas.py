@@ -18,11 +18,13 @@ Bools = npt.NDArray[np.bool_]
 class Hole:
     """Consecutive positions [start, end) that the model fills.
 
-    answer_end: the position after the first end token in the hole; `end` if there is none.
+    limit: end of the longest answer, at most `end`. answer_end: the position after the first end token in the hole;
+    `limit` if there is none.
     """
 
     start: int
     end: int
+    limit: int
     answer_end: int
 
 
@@ -31,7 +33,8 @@ class Canvas:
 
     tokens: int32 [L]. given: bool [L], True where the token was given; a given token never changes, whatever its id.
     masked: bool [L], True where a position still has no token. filled: bool [L], True where an earlier end token filled
-    the position. active_length: forwards use only the positions below it; it never shrinks.
+    the position. active_length: forwards use only the positions below it; it never shrinks. block_size: size of the
+    blocks of a block-causal model, which begin at multiples of it; None for other models.
     """
 
     def __init__(
@@ -41,11 +44,15 @@ class Canvas:
         mask_id: int,
         end_ids: tuple[int, ...] = (),
         early_stop: bool = True,
+        block_size: int | None = None,
+        beyond: int = 0,
     ):
         """Start with the given tokens, and masks at all other positions.
 
         tokens: ids [L]; those that are not given are ignored. given: bool [L]. end_ids: the tokens that end an answer.
-        early_stop: do not decode the positions of a hole after its first end token; they become `end_ids[0]`.
+        early_stop: do not decode the positions of a hole after its first end token; they become `end_ids[0]`. A model
+        with a `block_size` was trained on blocks of masks, so it sees these masks until the answer is complete.
+        beyond: number of last positions that complete a block and do not belong to the answer.
         Raises PromptError if every position is given, or if the numbers of flags and tokens differ.
         """
         if len(tokens) != len(given):
@@ -56,12 +63,13 @@ class Canvas:
             raise PromptError("The canvas has no position to decode. Leave at least one position without a token.")
         self.tokens: Ints = np.where(self.given, np.asarray(tokens, dtype=np.int32), np.int32(mask_id))
         self.filled: Bools = np.zeros(len(self.tokens), dtype=bool)
-        self.mask_id = mask_id
+        self.mask_id, self.block_size = mask_id, block_size
         # A checkpoint may list its mask token as an end token, but a masked position ends nothing.
         self.end_ids = tuple(token for token in end_ids if token != mask_id)
         self.early_stop = early_stop and bool(self.end_ids)
         edges = np.flatnonzero(np.diff(self.masked, prepend=False, append=False)).tolist()
-        self.holes = [Hole(start, end, end) for start, end in zip(edges[::2], edges[1::2], strict=True)]
+        self.holes = [Hole(start, end, end, end) for start, end in zip(edges[::2], edges[1::2], strict=True)]
+        self.holes[-1].limit = self.holes[-1].answer_end = self.holes[-1].end - beyond
         # A prefix is active from the start. So are tokens after a hole, together with the masks before them.
         after = np.flatnonzero(self.given[self.prompt_length :])
         self.active_length = self.prompt_length + (int(after[-1]) + 1 if len(after) else 0)
@@ -74,12 +82,18 @@ class Canvas:
         mask_id: int,
         end_ids: tuple[int, ...] = (),
         early_stop: bool = True,
+        block_size: int | None = None,
     ) -> Canvas:
-        """Return a canvas of a prompt (ids [P]) followed by `new_tokens` masks. Raises PromptError without masks."""
+        """Return a canvas of a prompt (ids [P]) followed by `new_tokens` masks. Raises PromptError without masks.
+
+        block_size: size of the blocks of a block-causal model. Further masks then complete the last block.
+        """
         if new_tokens < 1:
             raise PromptError(f"The number of new tokens must be at least 1, not {new_tokens}.")
-        given = np.arange(len(prompt) + new_tokens) < len(prompt)
-        return cls([*prompt, *[mask_id] * new_tokens], given, mask_id, end_ids, early_stop)
+        beyond = -(len(prompt) + new_tokens) % (block_size or 1)
+        given = np.arange(len(prompt) + new_tokens + beyond) < len(prompt)
+        tokens = [*prompt, *[mask_id] * (new_tokens + beyond)]
+        return cls(tokens, given, mask_id, end_ids, early_stop, block_size, beyond)
 
     def without_given(self) -> Canvas:
         """Return this canvas with the mask token at every given position, for classifier-free guidance."""
@@ -95,8 +109,8 @@ class Canvas:
 
     @property
     def new_tokens(self) -> int:
-        """Return the number of positions that were not given."""
-        return sum(hole.end - hole.start for hole in self.holes)
+        """Return the largest number of tokens of the answer."""
+        return sum(hole.limit - hole.start for hole in self.holes)
 
     @property
     def done(self) -> bool:
@@ -130,7 +144,7 @@ class Canvas:
     def commit(self, positions: Ints, tokens: Ints) -> Ints:
         """Give masked positions int32 [C] their final tokens int32 [C]; return the positions that an end token filled.
 
-        Commit and fill are one operation, so a rule never sees a mask after an end token.
+        Commit and fill are one operation, so a rule never sees a mask that needs no token.
         """
         self.tokens[positions] = tokens
         self.masked[positions] = False
@@ -138,16 +152,21 @@ class Canvas:
         for end in positions[np.isin(tokens, self.end_ids)].tolist():
             for hole in self.holes:
                 if hole.start <= end < hole.answer_end - 1:
-                    changed.append(self.fill_after(end, hole))
+                    before, hole.answer_end = hole.answer_end, end + 1
+                    if self.early_stop and self.block_size is None:
+                        changed.append(self.fill(end + 1, before))
+        if self.block_size is not None:
+            for hole in self.holes:
+                needed = hole.answer_end if self.early_stop else hole.limit
+                if self.masked[needed : hole.end].any() and not self.masked[hole.start : needed].any():
+                    changed.append(self.fill(needed, hole.end))
         return np.unique(np.concatenate(changed)).astype(np.int32)
 
-    def fill_after(self, end: int, hole: Hole) -> Ints:
-        """End the answer of a hole at position `end`; return the positions whose tokens changed, int32."""
-        before, hole.answer_end = hole.answer_end, end + 1
-        if not self.early_stop:
-            return np.empty(0, np.int32)
-        changed = np.flatnonzero(self.tokens[end + 1 : before] != self.end_ids[0]) + (end + 1)
-        self.tokens[end + 1 : before] = self.end_ids[0]
-        self.masked[end + 1 : before] = False
-        self.filled[end + 1 : before] = True
+    def fill(self, start: int, end: int) -> Ints:
+        """Give the positions [start, end) the end token; return the positions whose tokens changed, int32."""
+        token = self.end_ids[0] if self.end_ids else self.mask_id
+        changed = np.flatnonzero(self.tokens[start:end] != token) + start
+        self.tokens[start:end] = token
+        self.masked[start:end] = False
+        self.filled[start:end] = True
         return changed.astype(np.int32)

@@ -17,7 +17,7 @@ from d3mlx.decoding.acceptance import Candidates
 from d3mlx.decoding.cache_policy import Kind
 from d3mlx.decoding.decoder import Decoder
 from d3mlx.decoding.sampling import Drawing, Noise, Sampling
-from d3mlx.decoding.schedule import ActiveBlocks, Block, active_end, advance
+from d3mlx.decoding.schedule import ActiveBlocks, Block, active_end, advance, recent
 from d3mlx.errors import CheckpointError, ConfigError
 from d3mlx.kernels.accept_blocks import Accepted, accept_blocks
 from d3mlx.kernels.dispatch import on_device
@@ -55,7 +55,7 @@ class Step:
     """One denoising iteration of one request. Positions are absolute; arrays are NumPy's.
 
     index: 0 for the first step. kind: "first" (the full pass that opens a block), "step", "refresh" (a full pass that
-    renews the cache), or "prefill" and "commit" (only keys and values, nothing is decided).
+    renews the cache), or "prefill" and "commit" (keys and values of given tokens or of a finished block).
     positions: int32 [C], ascending, the committed positions. tokens: int32 [C], their ids. entropies: float32 [C], in
     nats. filled: int32 [F], positions that a committed end token filled.
     eligible: int32 [N], every position that could commit. guesses: int32 [N], its most likely token. guess_entropies:
@@ -87,12 +87,17 @@ class Lane:
     cache: KVCache
 
 
-def check_reuse(model: DiffusionModel, decoder: Decoder, cache: KVCache) -> None:
+def check_reuse(model: DiffusionModel, decoder: Decoder, cache: KVCache, block_size: int | None) -> None:
     """Raise ConfigError if a request with this decoder cannot start from an earlier cache."""
     if cache.model is not None and cache.model is not model:
         raise ConfigError("The earlier cache belongs to another model. Use a cache of this model, or none.")
     if not decoder.cache.cached or not cache.keep:
         raise ConfigError("A decoder that computes every row keeps no cache. Use another decoder, or no earlier cache.")
+    if cache.model is not None and cache.block_size != block_size:
+        raise ConfigError(
+            f"The earlier cache has blocks of {cache.block_size} tokens, and this request of {block_size}. Use the "
+            "same block-size."
+        )
     if cache.quantization != decoder.kv:
         raise ConfigError("The earlier cache is quantized differently. Use the same kv-bits and kv-group-size.")
 
@@ -133,16 +138,20 @@ class Request:
         cannot be used.
         """
         sampling = sampling or Sampling()
+        if canvas.block_size is not None and sampling.top_k == 1:
+            # Otherwise every confidence would be 1, because one token remains.
+            sampling = replace(sampling, temperature=0.0, top_p=None, top_k=None)
         self.canvas, self.decoder = canvas, decoder
-        self.drawing = Drawing(sampling, noise or Noise(sampling.seed), decoder.acceptance.filtered_statistics)
+        rule = decoder.acceptance
+        self.drawing = Drawing(sampling, noise or Noise(sampling.seed), rule.filtered_statistics, rule.top_k_first)
         if cache is None:
             cache = KVCache(len(model.layers), decoder.cache.cached, decoder.kv)
         else:
-            check_reuse(model, decoder, cache)
+            check_reuse(model, decoder, cache, canvas.block_size)
             # A prediction for the first mask is read from the row `shift` before it, which must see these masks.
-            known = canvas.tokens[: max(canvas.prompt_length - model.shift, 0)]
-            cache = cache.trim(cache.match(known))
-        cache.model = model
+            known, size = canvas.tokens[: max(canvas.prompt_length - model.shift, 0)], canvas.block_size
+            cache = cache.trim(cache.match(known) if size is None else cache.match_blocks(known, size))
+        cache.model, cache.block_size = model, canvas.block_size
         self.lanes = [Lane(canvas, cache)]
         if decoder.cfg_scale:
             self.lanes.append(Lane(canvas.without_given(), KVCache(len(model.layers), keep=False)))
@@ -179,8 +188,8 @@ class Request:
         self.extend()
         plan, self.cache_state = self.decoder.cache.step(self.canvas, self.active, self.cache, self.cache_state)
         self.kind = plan.kind
-        self.rows = RowIndex(plan.positions, plan.length or self.canvas.active_length)
-        self.eligible = self.canvas.masked_before(self.active.end if plan.decides else 0)
+        self.rows = RowIndex(plan.positions, plan.length or self.canvas.active_length, plan.block_size)
+        self.eligible = self.canvas.masked_before(self.active.end if plan.until is None else plan.until)
 
     def guide(self, logits: list[mx.array]) -> mx.array:
         """Return the logits [N, V] of the request, combined from those of its lanes, each [N, V].
@@ -226,6 +235,8 @@ class Request:
         positions, tokens = self.eligible[committing], accepted.tokens[committing]
         filled, *_ = [lane.canvas.commit(positions, tokens) for lane in self.lanes]
         self.table, self.committed = advance(self.table, self.canvas), len(committing)
+        if self.canvas.block_size is not None:
+            self.table = recent(self.table)
         rows, before = self.rows.count * len(self.lanes), self.stats
         self.stats = replace(before, forwards=before.forwards + 1, rows=before.rows + rows, tokens=self.canvas.answered)
         return Step(

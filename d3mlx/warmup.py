@@ -75,6 +75,7 @@ def check_kernels(miniature: Miniature, decoder: Decoder, sampling: Sampling) ->
         if decoder.cache.cached:
             for rows in (1, guard.SMALL):
                 miniature.rotate(rows)
-        canvas = Canvas.for_prompt([1, 2, 3], MASKS, mask_id=VOCABULARY - 1)
+        size = decoder.block_size_of(miniature.args)
+        canvas = Canvas.for_prompt([1, 2, 3], MASKS, mask_id=VOCABULARY - 1, block_size=size)
         for _ in decode(miniature, canvas, decoder, replace(sampling, seed=0)):
             pass

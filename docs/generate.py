@@ -34,7 +34,7 @@ def decoders_page() -> str:
     parts = [(DOCS / "parts" / "decoders.md").read_text()]
     for name, kind in PRESETS.items():
         rows = [
-            f"| `--{option.flag}` | {values_text(option)} | {default_text(option)} | {option.help} |"
+            f"| `--{option.flag}` | {values_text(option)} | {default_text(option, kind)} | {option.help} |"
             for option in options_of(kind).values()
         ]
         table = "\n".join(["| Option | Values | Default | Meaning |", "|---|---|---|---|", *rows])
@@ -64,6 +64,9 @@ MODELS = (
     ("Dream-org/Dream-v0-Instruct-7B", "dream-7b", "general questions"),
     ("Dream-org/Dream-Coder-v0-Instruct-7B", "dream-7b", "code"),
     ("apple/DiffuCoder-7B-cpGRPO", "dream-7b", "code"),
+    ("JetLM/SDAR-4B-Chat", "sdar-4b", "general questions, with an exact KV cache"),
+    ("JetLM/SDAR-8B-Chat-b32", "sdar-8b", "the same"),
+    ("Efficient-Large-Model/Fast_dLLM_v2_7B", "fast-dllm-v2-7b", "the same"),
 )
 """Checkpoints in the table of README: name, shape and purpose."""
 

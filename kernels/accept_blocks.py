@@ -30,7 +30,8 @@ class Rule(NamedTuple):
     last row takes that row too. opening: no row passes.
 
     level: rows with at least this score pass; for entropy, rows with at most this many nats. most: at most this many of
-    the best rows pass. inclusive: a score equal to `level` passes. best_always: the best row of all always passes.
+    the best rows pass. least: at least this many of the best rows pass; not together with `most`. inclusive: a score
+    equal to `level` passes. best_always: the best row of all always passes.
     progress: if no row of the focus passes, its best row commits (`opening`: its first row). force_likeliest: that row
     takes its most likely token instead of the drawn one. noise: float32 [N] or None, added to the scores after they are
     divided by `heat`. If scores are equal, the lower position is better.
@@ -39,6 +40,7 @@ class Rule(NamedTuple):
     kind: Kind
     level: float = -math.inf
     most: int | None = None
+    least: int | None = None
     inclusive: bool = True
     best_always: bool = False
     progress: bool = True
@@ -160,8 +162,10 @@ INPUTS = (*TokenStats._fields, "positions", "focus", "noise", "bounds", "thresho
 
 
 @cache
-def kernel(kind: Kind, inclusive: bool = True, counted: bool = False, noisy: bool = False) -> dispatch.Kernel:
-    """Return the kernel for one kind of rule. counted: the rule has a `most`. noisy: the rule has `noise`."""
+def kernel(
+    kind: Kind, inclusive: bool = True, counted: Literal["", "most", "least"] = "", noisy: bool = False
+) -> dispatch.Kernel:
+    """Return the kernel for one kind of rule. counted: the bound that the rule has. noisy: the rule has `noise`."""
     score = SCORES.get(kind, "p_sampled[AT]")
     if noisy:
         score = f"({score}) / heat + noise[AT]"
@@ -169,7 +173,7 @@ def kernel(kind: Kind, inclusive: bool = True, counted: bool = False, noisy: boo
     limit = LIMIT_OF_FACTOR if kind == "factor" else "int limit = most;" if counted else ""
     passed = f"score {'>=' if inclusive else '>'} threshold"
     if counted:
-        passed += " && out[i] < limit"
+        passed += " && out[i] < limit" if counted == "most" else " || out[i] < limit"
     pieces = {
         "// RANK": rank,
         "// LIMIT": limit,
@@ -178,13 +182,15 @@ def kernel(kind: Kind, inclusive: bool = True, counted: bool = False, noisy: boo
         "SCORE_OF_J": score.replace("AT", "j"),
     }
     source = dispatch.fill(SOURCE, pieces)
-    endings = [("_below", not inclusive), ("_best", counted), ("_noisy", noisy)]
+    endings = [("_below", not inclusive), ("_best", counted == "most")]
+    endings += [("_least", counted == "least"), ("_noisy", noisy)]
     name = f"accept_{kind}" + "".join(ending for ending, applies in endings if applies)
     return dispatch.Kernel(name, INPUTS, ("out",), source, HEADER)
 
 
 def kernel_of(rule: Rule) -> dispatch.Kernel:
-    return kernel(rule.kind, rule.inclusive, rule.most is not None, rule.noise is not None)
+    counted: Literal["", "most", "least"] = "most" if rule.most is not None else ""
+    return kernel(rule.kind, rule.inclusive, "least" if rule.least is not None else counted, rule.noise is not None)
 
 
 def launch(stats: TokenStats, positions: mx.array, focus: mx.array, rule: Rule) -> dispatch.Launch:
@@ -192,7 +198,8 @@ def launch(stats: TokenStats, positions: mx.array, focus: mx.array, rule: Rule) 
     rows = positions.size
     noise = mx.zeros(1) if rule.noise is None else on_device(rule.noise)
     bounds = on_device(factor_bounds(rule.level, rows)) if rule.kind == "factor" else mx.zeros(1)
-    most = rows if rule.most is None else min(rule.most, rows)
+    bound = rule.most if rule.least is None else rule.least
+    most = rows if bound is None else min(bound, rows)
     inputs: list[mx.array | int | float] = [*stats, positions, focus, noise, bounds]
     inputs += [float(rule.threshold), float(rule.heat), most]
     flags = [("BEST_ALWAYS", rule.best_always), ("PROGRESS", rule.progress), ("FORCE_LIKELIEST", rule.force_likeliest)]
@@ -237,6 +244,8 @@ def passes(scores: mx.array, rule: Rule) -> mx.array:
         passed = scores >= threshold if rule.inclusive else scores > threshold
         if rule.most is not None:
             passed = passed & (ranks(scores) < rule.most)
+        if rule.least is not None:
+            passed = passed | (ranks(scores) < rule.least)
     return passed | best_of(scores, mx.ones(scores.shape, mx.bool_)) if rule.best_always else passed
 
 

@@ -21,7 +21,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--emulate-all",
         action="store_true",
-        help="Run all reference cases with emulated kernels, not only one of each group.",
+        help="Run all reference cases, also with emulated kernels, not only some of each group.",
     )
 
 

@@ -11,13 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
+from mlx.utils import tree_flatten
 from mlx_lm.utils import load_config
 
+from d3mlx.models import fast_dllm_v2, sdar
 from tests.builders import (
     DREAM_CONFIG,
     LLADA_CONFIG,
     dream_weights,
     llada_weights,
+    random_weights,
     write_dream,
     write_json,
     write_llada,
@@ -113,6 +116,56 @@ def saved_by_transformers_5(folder: Path) -> Path:
     return folder
 
 
+def block_causal(folder: Path, module: Any, mask: str, **changes: Any) -> Path:
+    """Write a folder of a block-causal family, whose tokenizer has Qwen's files and another mask token.
+
+    Its code must not run. changes: to the fields of config.json.
+    """
+    write_dream(folder)
+    tokens = load_json(folder / "tokenizer_config.json")
+    for token in tokens["added_tokens_decoder"].values():
+        token["content"] = token["content"].replace("<|mask|>", mask)
+    names = {"bos_token": "<|endoftext|>", "eos_token": "<|im_end|>", "tokenizer_class": "Qwen2Tokenizer"}
+    kept = {name: value for name, value in tokens.items() if name not in ("mask_token", "auto_map")}
+    write_json(folder / "tokenizer_config.json", kept | names)
+    change_config(folder, auto_map={"AutoModelForCausalLM": "modeling_dream.Model"}, **changes)
+    config = {**load_json(folder / "config.json"), "mask_token_id": MASK_ID}
+    model = module.Model(module.ModelArgs.from_dict(config))
+    shapes = {name: value.shape for name, value in tree_flatten(model.parameters())}
+    write_weights(folder, {name: value.astype(mx.bfloat16) for name, value in random_weights(shapes, 0).items()})
+    return folder
+
+
+MASK_ID = DREAM_CONFIG["mask_token_id"]
+END_ID = DREAM_CONFIG["eos_token_id"]
+
+
+def sdar_chat(folder: Path, **changes: Any) -> Path:
+    """Write a folder like JetLM/SDAR-4B-Chat. Its turns end with a token that only generation_config.json lists."""
+    fields: dict[str, Any] = {
+        "architectures": ["SDARForCausalLM"],
+        "attention_bias": False,
+        "block_size": 4,
+        "bos_token_id": END_ID,
+        "fuse_cross_entropy": True,
+        "head_dim": 64,
+        "max_window_layers": 2,
+        "model_type": "sdar",
+        "pad_token_id": None,
+    }
+    block_causal(folder, sdar, "<|MASK|>", **fields | changes)
+    write_json(folder / "generation_config.json", {"do_sample": True, "eos_token_id": [258, END_ID], "top_k": 20})
+    return folder
+
+
+def fast_dllm_v2_folder(folder: Path) -> Path:
+    """Write a folder like Efficient-Large-Model/Fast_dLLM_v2_7B, but with a mask token in config.json."""
+    architecture = {"architectures": ["Fast_dLLM_QwenForCausalLM"], "model_type": "Fast_dLLM_Qwen"}
+    block_causal(folder, fast_dllm_v2, "|<MASK>|", **architecture, bd_size=32, eos_token_id=258)
+    write_json(folder / "generation_config.json", {"eos_token_id": [258, END_ID]})
+    return folder
+
+
 REPLICAS: dict[str, Callable[[Path], Path]] = {
     "GSAI-ML/LLaDA-8B-Instruct": write_llada,
     "mlx-community/LLaDA-8B-Instruct-mlx-4bit": lambda folder: mlx_llada(folder, 4),
@@ -125,6 +178,9 @@ REPLICAS: dict[str, Callable[[Path], Path]] = {
     "mlx-community/DiffuCoder-7B-cpGRPO-6bit": lambda folder: diffucoder(folder, 6),
     "mlx-community/DiffuCoder-7B-cpGRPO-8bit": lambda folder: diffucoder(folder, 8),
     "a Dream saved by transformers 5": saved_by_transformers_5,
+    "JetLM/SDAR-4B-Chat": sdar_chat,
+    "JetLM/SDAR-8B-Chat-b32": lambda folder: sdar_chat(folder, block_size=...),
+    "Efficient-Large-Model/Fast_dLLM_v2_7B": fast_dllm_v2_folder,
 }
 
 

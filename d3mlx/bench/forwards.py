@@ -13,12 +13,10 @@ import numpy as np
 
 from d3mlx.cache import RowIndex
 from d3mlx.canvas import Canvas, Ints
-from d3mlx.decoding.acceptance import Confidence
-from d3mlx.decoding.decoder import Decoder
-from d3mlx.decoding.schedule import WholeCanvas
-from d3mlx.decoding.selective import Selective
+from d3mlx.decoding.presets import preset
 from d3mlx.engine import eligible_logits, forward, read, statistics
 from d3mlx.errors import ConfigError
+from d3mlx.models import traits_of
 from d3mlx.request import Request
 
 ROWS = (1, 8, 16, 24, 32, 40, 48, 56, 64, 96, 128, 256, 512)
@@ -80,9 +78,11 @@ class Workload:
 
     def fresh(self) -> Request:
         """Return a request with an empty cache."""
-        canvas = Canvas.for_prompt([], self.context, self.model.args.mask_token_id)
-        cache = Selective().on_no_machine().build(self.model.family).cache
-        return Request(self.model, canvas, Decoder(WholeCanvas(), Confidence(1.0), cache))
+        family, args = self.model.family, self.model.args
+        decoder = preset(traits_of(family).decoder).on_no_machine().build(family)
+        size = decoder.block_size_of(args)
+        canvas = Canvas.for_prompt([], self.context, args.mask_token_id, block_size=size)
+        return Request(self.model, canvas, decoder)
 
     def prefill(self) -> None:
         """Compute every position into an empty cache, with the head on the last one."""

@@ -31,13 +31,17 @@ MOST = {
     "kv_heads": 1 << 12,
     "ff": 1 << 20,
     "vocab": MOST_TOKENS,
+    "head_dim": 1 << 12,
 }
 """Largest sizes."""
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """Sizes that decide the cost of a forward. ff: width inside the MLP. Raises ConfigError if they do not fit."""
+    """Sizes that decide the cost of a forward.
+
+    ff: width inside the MLP. head_dim: 0 for `hidden` / `heads`. Raises ConfigError if they do not fit.
+    """
 
     family: str
     layers: int
@@ -46,13 +50,14 @@ class Sizes:
     kv_heads: int
     ff: int
     vocab: int
+    head_dim: int = 0
 
     def __post_init__(self) -> None:
         for name, most in MOST.items():
-            least = 4 if name == "vocab" else 1
+            least = {"vocab": 4, "head_dim": 0}.get(name, 1)
             if not least <= (value := getattr(self, name)) <= most:
                 raise ConfigError(f"--{name.replace('_', '-')} must be from {least} to {most:,}, not {value}.")
-        if self.hidden % (2 * self.heads) or self.heads % self.kv_heads:
+        if (not self.head_dim and self.hidden % (2 * self.heads)) or self.heads % self.kv_heads:
             raise ConfigError(
                 f"--hidden {self.hidden} must be an even number times --heads {self.heads}, and --heads a multiple of "
                 f"--kv-heads {self.kv_heads}."
@@ -68,8 +73,11 @@ SHAPES = {
     "llada-8b": Sizes("llada", layers=32, hidden=4096, heads=32, kv_heads=32, ff=12288, vocab=126464),
     "llada-1b": Sizes("llada", layers=22, hidden=2048, heads=32, kv_heads=4, ff=5634, vocab=126464),
     "dream-7b": Sizes("dream", layers=28, hidden=3584, heads=28, kv_heads=4, ff=18944, vocab=152064),
+    "sdar-4b": Sizes("sdar", layers=36, hidden=2560, heads=32, kv_heads=8, ff=9728, vocab=151936, head_dim=128),
+    "sdar-8b": Sizes("sdar", layers=36, hidden=4096, heads=32, kv_heads=8, ff=12288, vocab=151936, head_dim=128),
+    "fast-dllm-v2-7b": Sizes("fast_dllm_v2", layers=28, hidden=3584, heads=28, kv_heads=4, ff=18944, vocab=152064),
 }
-"""Sizes of LLaDA-8B and Dream-7B from their config.json, and of LLaDA 1B from the appendix of the LLaDA paper."""
+"""Sizes from config.json of the checkpoints, of SDAR-8B from that of Qwen3-8B, of LLaDA 1B from the LLaDA paper."""
 
 
 def check_bits(sizes: Sizes, q_bits: int | None) -> None:

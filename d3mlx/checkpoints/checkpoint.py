@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from d3mlx.checkpoints.headers import INDEX, Tensor, read_header, read_index
 from d3mlx.checkpoints.hub import WEIGHTS, Source
 from d3mlx.errors import CheckpointError
 from d3mlx.files import MODEL_FILES, refuse_special
-from d3mlx.models import get_model_classes, traits_of
+from d3mlx.models import get_model_classes, missing_fields, traits_of
 from d3mlx.quantization import FLOATS, LayerQuantization
 
 WRAPPERS = {
@@ -38,14 +38,15 @@ SMALL = 200_000_000
 class Checkpoint:
     """A folder with a model that this runtime supports.
 
-    config: the content of config.json. tensors: the stored tensors, by their names in the files. source: the origin of
-    weights that are not downloaded yet.
+    config: the content of config.json, and the fields `added` to it, which published copies lack. tensors: the stored
+    tensors, by their names in the files. source: the origin of weights that are not downloaded yet.
     """
 
     folder: Path
     config: dict[str, Any]
     tensors: dict[str, Tensor]
     source: Source
+    added: dict[str, Any] = field(default_factory=dict)
 
     @cached_property
     def args(self) -> Any:
@@ -158,6 +159,12 @@ class Checkpoint:
     def bytes_to_load(self, in_float32: bool) -> int:
         """Return the bytes of the weights in memory. in_float32: small models are converted, as on a CPU."""
         return self.parameters * 4 if in_float32 and self.parameters < SMALL else self.nbytes
+
+    def bytes_of_float(self, in_float32: bool) -> int:
+        """Return the bytes of a number of activations, which have the dtype of the norms. in_float32: as above."""
+        norms = [tensor for name, tensor in self.tensors.items() if tensor.dtype in FLOATS and len(tensor.shape) == 1]
+        small = in_float32 and self.parameters < SMALL
+        return 4 if small or any(tensor.dtype == "F32" for tensor in norms) else 2
 
     def renamed(self) -> dict[str, Tensor]:
         """Return the tensors by this runtime's names. Raises CheckpointError if two tensors have the same name."""
@@ -294,6 +301,14 @@ def open_checkpoint(source: Source | Path) -> Checkpoint:
             raise CheckpointError(
                 f"{index} lists {name} in {file_name}, which does not contain it. Download the checkpoint again."
             )
-    checkpoint = Checkpoint(folder, config, tensors, source)
+    # The folder of a Hub id is a commit, two levels below a folder with the name of the repository.
+    known: list[Any] = [
+        config.get("_name_or_path"),
+        source.repo,
+        folder.name,
+        *(parent.name for parent in folder.parents[1:2]),
+    ]
+    added = missing_fields(config, [name for name in known if isinstance(name, str)])
+    checkpoint = Checkpoint(folder, config | added, tensors, source, added)
     _ = checkpoint.args
     return checkpoint

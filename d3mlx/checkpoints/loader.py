@@ -83,7 +83,7 @@ def lazy_model(checkpoint: Checkpoint) -> Any:
     checkpoint.check_keys()
     checkpoint.source.download()
     try:
-        own = {} if checkpoint.quantization is None else {"quantization": checkpoint.quantization}
+        own = checkpoint.added | ({} if checkpoint.quantization is None else {"quantization": checkpoint.quantization})
         with plainly_named(checkpoint.folder) as folder:
             model, _ = load_model(folder, lazy=True, model_config=own, get_model_classes=get_model_classes)
     except (ValueError, KeyError, TypeError, RuntimeError) as error:

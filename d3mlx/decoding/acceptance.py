@@ -42,11 +42,15 @@ class Acceptance(Protocol):
     """An acceptance rule.
 
     filtered_statistics: the statistics are computed after temperature, top-p and top-k (Dream's own sampler).
+    top_k_first: top-k applies before top-p (SDAR).
     ends_last: a row that drew an end token gets the lowest confidence, so it commits last.
     """
 
     @property
     def filtered_statistics(self) -> bool: ...
+
+    @property
+    def top_k_first(self) -> bool: ...
 
     @property
     def ends_last(self) -> bool: ...
@@ -61,9 +65,10 @@ class Acceptance(Protocol):
 
 
 class EndsInOrder:
-    """Base of rules that treat an end token like any other token."""
+    """Base of rules that treat an end token like any other token, and apply top-p before top-k."""
 
     ends_last: ClassVar[bool] = False
+    top_k_first: ClassVar[bool] = False
 
 
 class Stateless(EndsInOrder):
@@ -131,6 +136,7 @@ class Quota:
     steps: int | None = None
     filtered_statistics: bool = False
     ends_last: bool = False
+    top_k_first: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if self.steps is not None:

@@ -20,7 +20,8 @@ from d3mlx.decoding.schedule import ActiveBlocks, Block
 
 Kind = Literal["first", "step", "refresh", "prefill", "commit"]
 """Purpose of a forward: the full pass that opens a block, a step, or a full pass that renews the cache. The last two
-only compute keys and values, of given tokens or of a finished block, and commit nothing."""
+compute keys and values of given tokens or of a finished block. Only a family with shifted logits decides a token then,
+the first of the next block."""
 
 
 LONG = 1_000_000
@@ -38,18 +39,17 @@ MULTIPLE = Range("a number of rows", 1)
 class Plan:
     """The rows of one forward.
 
-    positions: int32 [R], absolute, ascending, at least one. length: the rows attend to all positions below it; None for
-    the active length of the canvas.
+    positions: int32 [R], absolute, ascending, at least one. length: the rows attend to positions below it; None for the
+    active length of the canvas. block_size: size of the blocks of a block-causal model; then a row attends only to its
+    own block and to the blocks before it. until: masked positions below it may commit; None for the end of the active
+    blocks, 0 for no position.
     """
 
     positions: Ints
     kind: Kind = "step"
     length: int | None = None
-
-    @property
-    def decides(self) -> bool:
-        """Return whether masked positions may commit."""
-        return self.kind not in ("prefill", "commit")
+    block_size: int | None = None
+    until: int | None = None
 
 
 def consecutive(start: int, end: int, kind: Kind = "step") -> Plan:
@@ -286,3 +286,61 @@ class SelectiveCache:
 
     def rounded(self, count: int) -> int:
         return -(-count // self.multiple) * self.multiple
+
+
+CHUNK = 512
+"""Most rows of a prefill in one forward, unless a block is larger."""
+
+
+@dataclass(frozen=True)
+class BlockState:
+    """State of the block cache.
+
+    final: end of the blocks whose keys and values are final. opened: start of the last block of which a forward
+    computed every row; -1 before the first.
+    """
+
+    final: int
+    opened: int = -1
+
+
+@dataclass(frozen=True)
+class BlockCache:
+    """The exact cache of a block-causal model: blocks that are complete are computed once, and then only read.
+
+    The complete blocks of the prompt are computed first (prefill). Steps compute the rows of the open block. When it is
+    complete, one more forward stores its final keys and values (commit).
+
+    fused: the forward of the last prefill or commit also computes the next block, which saves a forward. next_token:
+    this forward decides the first token of the next block instead (families with shifted logits). sub_blocks: a step
+    computes only the open sub-block, if its first position has a token; the rest of the block is read from the last
+    forward of the whole block.
+    """
+
+    fused: bool = True
+    next_token: bool = False
+    sub_blocks: bool = False
+    cached: ClassVar[bool] = True
+
+    def start(self, canvas: Canvas, cache: KVCache) -> BlockState:
+        return BlockState(cache.length)
+
+    def step(self, canvas: Canvas, active: ActiveBlocks, cache: KVCache, state: BlockState) -> tuple[Plan, BlockState]:
+        size, part = canvas.block_size or len(canvas), active.first_full
+        start = part.start // size * size
+        end = min(start + size, len(canvas))
+        if state.final == start:
+            if self.sub_blocks and state.opened == start and not canvas.masked[part.start]:
+                return blocks_of(part.start, part.end, size, length=end), state
+            return blocks_of(start, end, size), replace(state, opened=start)
+        last = min(start, state.final + max(size, CHUNK // size * size))
+        if self.fused and last == start:
+            return blocks_of(state.final, end, size, "first"), BlockState(start, start)
+        kind: Kind = "prefill" if last <= canvas.prompt_length else "commit"
+        until = start + 1 if self.next_token and last == start else 0
+        return replace(blocks_of(state.final, last, size, kind), until=until), replace(state, final=last)
+
+
+def blocks_of(start: int, end: int, size: int, kind: Kind = "step", length: int | None = None) -> Plan:
+    """Return the plan that computes [start, end) of a model with blocks of `size`. length: `end` if it is None."""
+    return replace(consecutive(start, end, kind), length=length or end, block_size=size)

@@ -12,7 +12,7 @@ from d3mlx.decoding.options import option
 from d3mlx.decoding.schedule import BLOCK_SIZE, SHARE, MultiBlock
 from d3mlx.errors import ConfigError
 from d3mlx.models import traits_of
-from d3mlx.models.traits import Traits
+from d3mlx.models.traits import D3LLMDefaults, Traits
 
 THRESHOLD = "Commit tokens whose entropy is below this many nats."
 BLOCK_ADD = "Add the next block when this share of a block is committed."
@@ -20,12 +20,18 @@ ACTIVATION = "Commit in every step from the next block when this share of a bloc
 
 
 def published_threshold(traits: Traits) -> float:
-    return traits.d3llm.threshold
+    return defaults_of(traits).threshold
+
+
+def defaults_of(traits: Traits) -> D3LLMDefaults:
+    """Return the published defaults of a family with bidirectional attention."""
+    assert traits.d3llm is not None
+    return traits.d3llm
 
 
 def entropy_rule(threshold: float | None, traits: Traits) -> Entropy:
     """Return d3LLM's rule as published for a family; the published threshold if `threshold` is None."""
-    published = traits.d3llm
+    published = defaults_of(traits)
     return Entropy(
         published.threshold if threshold is None else threshold,
         inclusive=published.inclusive,
@@ -59,5 +65,7 @@ class D3LLM(CacheOptions):
             if self.cache_delay is not None or self.refresh_interval is not None:
                 raise ConfigError("cache-delay and refresh-interval need the delayed cache. Use cache delayed.")
             return Decoder(schedule, rule, NoCache(), kv=self.kv())
-        policy = DelayedCache(options.cache_delay, options.refresh_interval, one_at_a_time=traits.d3llm.one_at_a_time)
+        policy = DelayedCache(
+            options.cache_delay, options.refresh_interval, one_at_a_time=defaults_of(traits).one_at_a_time
+        )
         return Decoder(schedule, rule, policy, kv=self.kv())

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from d3mlx.decoding.acceptance import Acceptance, CarryQuota, DreamSchedule, FirstPosition, Quota
-from d3mlx.decoding.cache_policy import CachePolicy, DelayedCache, PrefixCache
+from d3mlx.decoding.cache_policy import BlockCache, CachePolicy, DelayedCache, PrefixCache
 from d3mlx.decoding.options import Options, option
-from d3mlx.decoding.schedule import MultiBlock, Schedule, SequentialBlocks, WholeCanvas
+from d3mlx.decoding.schedule import BLOCK_SIZE, AlignedBlocks, MultiBlock, Schedule, SequentialBlocks, WholeCanvas
 from d3mlx.errors import ConfigError
+from d3mlx.models.traits import Attention
 from d3mlx.quantization import MODES, KVQuantization
 
 
@@ -41,6 +42,19 @@ class Decoder:
             raise ConfigError("Prefix and dual caches work only with one block at a time. Use the delayed cache.")
         if isinstance(self.cache, DelayedCache) and not isinstance(self.schedule, MultiBlock):
             raise ConfigError("The delayed cache works only with multi-block decoding. Use the prefix or dual cache.")
+        if isinstance(self.cache, BlockCache) != isinstance(self.schedule, AlignedBlocks):
+            raise ConfigError("The block cache works only with aligned blocks, and they only with it. Use both.")
+
+    @property
+    def attention(self) -> Attention:
+        """Return the kind of attention that a model must have for this decoder."""
+        return "block-causal" if isinstance(self.cache, BlockCache) else "bidirectional"
+
+    def block_size_of(self, args: Any) -> int | None:
+        """Return the size of the blocks of a canvas for the model with these ModelArgs; None for bidirectional ones."""
+        if not isinstance(self.schedule, AlignedBlocks):
+            return None
+        return self.schedule.block_size or int(args.block_size)
 
 
 class Preset(Protocol):
@@ -72,3 +86,12 @@ class CacheOptions(Options):
         if self.kv_bits is None and self.kv_group_size is not None:
             raise ConfigError("kv-group-size needs a quantized cache. Give kv-bits too.")
         return None if self.kv_bits is None else KVQuantization(self.kv_bits, self.kv_group_size or KV_GROUP)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockOptions(CacheOptions):
+    """The options of every decoder of block-causal models."""
+
+    block_size: int | None = option(
+        "Decode in blocks of this many tokens.", None, BLOCK_SIZE, note="the model's own", common=True
+    )

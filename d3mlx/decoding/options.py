@@ -15,10 +15,10 @@ from dataclasses import dataclass, field, fields, replace
 from inspect import get_annotations
 from numbers import Integral, Real
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, Literal, Self, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, get_args, get_origin, get_type_hints
 
 from d3mlx.errors import ConfigError
-from d3mlx.models.traits import Traits
+from d3mlx.models.traits import Attention, Traits
 
 if TYPE_CHECKING:
     from d3mlx.decoding.decoder import Decoder
@@ -137,11 +137,23 @@ def options_of(kind: type) -> dict[str, Option]:
     return options
 
 
+def check_attention(attention: Attention, traits: Traits) -> None:
+    """Raise ConfigError if a decoder for models with this kind of attention cannot run on a family."""
+    if attention != traits.attention:
+        raise ConfigError(
+            f"This decoder is for models with {attention} attention, and {traits.name} has {traits.attention} "
+            f"attention. Use decoder {traits.decoder}."
+        )
+
+
 class Options:
     """Base of the options of a decoder: a frozen dataclass whose fields are all made with `option`.
 
-    Raises ConfigError for a value that is not allowed.
+    attention: the kind of attention of the models that the decoder can run on. Raises ConfigError for a value that is
+    not allowed.
     """
+
+    attention: ClassVar[Attention] = "bidirectional"
 
     def build(self, family: str) -> Decoder:
         """Return the decoder for a model family. Raises ConfigError for options that cannot be combined."""
@@ -152,8 +164,16 @@ class Options:
             if getattr(self, name) is not None:
                 each.check(getattr(self, name))
 
+    def check_attention(self, traits: Traits) -> None:
+        """Raise ConfigError if the decoder cannot run on a family."""
+        check_attention(self.attention, traits)
+
     def filled(self, traits: Traits) -> Any:
-        """Return an object with every option as an attribute: the given value, or the family's default."""
+        """Return an object with every option as an attribute: the given value, or the family's default.
+
+        Raises ConfigError as `check_attention` does.
+        """
+        self.check_attention(traits)
         return SimpleNamespace(
             **{
                 name: each.default_for(traits) if getattr(self, name) is None else getattr(self, name)

@@ -6,20 +6,29 @@ from typing import Any
 
 from d3mlx.decoding.d3llm import D3LLM
 from d3mlx.decoding.fast_dllm import FastDLLM
+from d3mlx.decoding.fast_dllm_v2 import FastDLLMv2
 from d3mlx.decoding.options import Options, check_choice, options_of
+from d3mlx.decoding.sdar import SDAR
 from d3mlx.decoding.selective import Selective
 from d3mlx.decoding.vanilla import Vanilla
 from d3mlx.errors import ConfigError
-
-DEFAULT = "selective"
+from d3mlx.models.traits import Traits
 
 PRESETS: dict[str, type[Options]] = {
     "selective": Selective,
     "d3llm": D3LLM,
     "fast-dllm": FastDLLM,
     "vanilla": Vanilla,
+    "sdar": SDAR,
+    "fast-dllm-v2": FastDLLMv2,
 }
 """The class of each decoder."""
+
+
+def presets_for(traits: Traits) -> list[str]:
+    """Return the names of the decoders that can run on a family, the default first."""
+    fitting = [name for name, kind in PRESETS.items() if kind.attention == traits.attention]
+    return sorted(fitting, key=lambda name: name != traits.decoder)
 
 
 def preset(name: str, **options: Any) -> Options:

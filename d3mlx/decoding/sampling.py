@@ -72,26 +72,35 @@ class Sampling:
         """Return whether top-p or top-k drops tokens."""
         return self.top_k is not None or (self.top_p is not None and self.top_p < 1)
 
-    def filtered(self, logits: mx.array, excluded: int = -1) -> mx.array:
+    def filtered(self, logits: mx.array, excluded: int = -1, top_k_first: bool = False) -> mx.array:
         """Return logits [N, V], float32, divided by a temperature above 0; -inf for ids that top-p or top-k drops.
 
-        excluded: an id that cannot be drawn (the mask token), so top-p and top-k must not count it.
+        excluded: an id that cannot be drawn (the mask token), so top-p and top-k must not count it. top_k_first: top-p
+        counts only the ids that top-k keeps, instead of the other way around.
         """
         x = logits.astype(mx.float32)
         if self.truncates:
             x = mx.where(mx.arange(x.shape[-1]) == excluded, -mx.inf, x)
         if self.temperature > 0:
             x = x / self.temperature
-        if self.top_p is not None and self.top_p < 1:
-            order = mx.argsort(-x, axis=-1)
-            ranked = mx.softmax(mx.take_along_axis(x, order, axis=-1), axis=-1)
-            before = mx.cumsum(ranked, axis=-1) - ranked
-            dropped = mx.put_along_axis(mx.zeros(x.shape), order, (before > self.top_p).astype(mx.float32), axis=-1)
-            x = mx.where(dropped > 0, -mx.inf, x)
-        if self.top_k is not None and self.top_k < x.shape[-1]:
-            least = mx.topk(x, self.top_k, axis=-1).min(axis=-1, keepdims=True)
-            x = mx.where(x < least, -mx.inf, x)
-        return x
+        return self.in_top_p(self.in_top_k(x)) if top_k_first else self.in_top_k(self.in_top_p(x))
+
+    def in_top_p(self, x: mx.array) -> mx.array:
+        """Return logits [N, V] with -inf for ids that top-p drops."""
+        if self.top_p is None or self.top_p >= 1:
+            return x
+        order = mx.argsort(-x, axis=-1)
+        ranked = mx.softmax(mx.take_along_axis(x, order, axis=-1), axis=-1)
+        before = mx.cumsum(ranked, axis=-1) - ranked
+        dropped = mx.put_along_axis(mx.zeros(x.shape), order, (before > self.top_p).astype(mx.float32), axis=-1)
+        return mx.where(dropped > 0, -mx.inf, x)
+
+    def in_top_k(self, x: mx.array) -> mx.array:
+        """Return logits [N, V] with -inf for ids that top-k drops."""
+        if self.top_k is None or self.top_k >= x.shape[-1]:
+            return x
+        least = mx.topk(x, self.top_k, axis=-1).min(axis=-1, keepdims=True)
+        return mx.where(x < least, -mx.inf, x)
 
 
 class Noise:
@@ -135,11 +144,13 @@ class Drawing:
     """How the rows of one request get their tokens: its sampling and its noise.
 
     filtered: temperature and truncation apply before the statistics (Dream's own sampler), not only to the draw.
+    top_k_first: as for `Sampling.filtered`.
     """
 
     sampling: Sampling
     noise: Noise
     filtered: bool
+    top_k_first: bool = False
 
     @property
     def changes(self) -> bool:
@@ -153,7 +164,7 @@ class Drawing:
 
     def logits(self, logits: mx.array, mask_id: int) -> mx.array:
         """Return the logits [N, V] to compute statistics of; the same array if nothing changes them."""
-        return self.sampling.filtered(logits, mask_id) if self.changes else logits
+        return self.sampling.filtered(logits, mask_id, self.top_k_first) if self.changes else logits
 
     def choice(self, logits: mx.array, positions: Ints, mask_id: int) -> Draw | mx.array:
         """Return how tokens are chosen: a draw inside the kernel (greedy at temperature 0), or scores [N, V].
@@ -165,5 +176,5 @@ class Drawing:
             return Draw.of(positions, 0.0, 0, 0)
         if self.noise.in_kernels and (self.filtered or not sampling.truncates):
             return self.noise.draw(positions, 1.0 if self.filtered else sampling.temperature)
-        scores = logits if self.filtered else sampling.filtered(logits, mask_id)
+        scores = logits if self.filtered else sampling.filtered(logits, mask_id, self.top_k_first)
         return scores + self.noise.gumbel(positions, scores.shape[-1])

@@ -13,6 +13,7 @@ import numpy as np
 
 from d3mlx.canvas import Canvas, Ints
 from d3mlx.decoding.options import Range
+from d3mlx.errors import ConfigError
 
 START, END, MASKS, STATE, ADD, FILL = range(6)
 """Columns of a block table, int32 [G, 6]: the span, its number of masks, the block's state, and two limits.
@@ -104,6 +105,17 @@ def advance(table: Ints, canvas: Canvas) -> Ints:
     return after
 
 
+RECENT = 32
+"""Number of complete blocks that the table of a block-causal model keeps before the open one."""
+
+
+def recent(table: Ints) -> Ints:
+    """Return the table without its first complete blocks, so that a step of a long answer takes no longer."""
+    unfinished = np.flatnonzero(table[:, MASKS])
+    first = int(unfinished[0]) if len(unfinished) else len(table)
+    return table[max(first - RECENT, 0) :]
+
+
 def next_states(table: Ints) -> Ints:
     """Return the next states, int32 [G - 1], of all blocks except the first. table: int32 [G, 6]."""
     before, masks, states = table[:-1, STATE], table[:-1, MASKS], table[1:, STATE]
@@ -153,6 +165,33 @@ class SequentialBlocks:
 
     def block_table(self, canvas: Canvas) -> Ints:
         return make_block_table(canvas, canvas.prompt_length, self.block_size)
+
+
+@dataclass(frozen=True)
+class AlignedBlocks:
+    """One block after another, with blocks at multiples of their size from position 0 (block-causal models).
+
+    block_size: None for that of the model. sub_block: size of the parts of a block that open one after another; None
+    for whole blocks. The canvas has the block size; `Decoder.block_size_of` chooses it.
+    """
+
+    block_size: int | None = None
+    sub_block: int | None = None
+    ahead: ClassVar[int | None] = 0
+
+    def __post_init__(self) -> None:
+        for name, size in (("block-size", self.block_size), ("sub-block-size", self.sub_block)):
+            if size is not None:
+                BLOCK_SIZE.check(name, size)
+
+    def block_table(self, canvas: Canvas) -> Ints:
+        block = canvas.block_size
+        if block is None:
+            raise ConfigError("This decoder needs the block size of the canvas. Make the canvas with a block_size.")
+        size = self.sub_block or block
+        if block % size:
+            raise ConfigError(f"sub-block-size must divide the block size {block}, and {size} does not.")
+        return make_block_table(canvas, canvas.prompt_length // size * size, size)
 
 
 @dataclass(frozen=True)

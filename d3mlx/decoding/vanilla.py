@@ -46,7 +46,9 @@ class Vanilla(Options):
     eps: float | None = option("End the noise schedule at this time (Dream only).", 1e-3, TIME)
 
     def build(self, family: str) -> Decoder:
-        return self.quota(family) if traits_of(family).sampler == "quota" else self.schedule(family)
+        traits = traits_of(family)
+        self.check_attention(traits)
+        return self.quota(family) if traits.sampler == "quota" else self.schedule(family)
 
     def quota(self, family: str) -> Decoder:
         """Return LLaDA's sampler. Raises ConfigError for options of Dream's."""

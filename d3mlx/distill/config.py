@@ -14,6 +14,7 @@ from d3mlx.distill.masking import MaskingConfig, Selection
 from d3mlx.distill.optimizer import OptimizerConfig
 from d3mlx.errors import ConfigError
 from d3mlx.files import refuse_special
+from d3mlx.models.traits import Traits
 
 ObjectiveName = Literal["d3llm", "sft"]
 FineTuneType = Literal["lora", "full"]
@@ -304,3 +305,12 @@ def check_same_run(config: DistillConfig, before: dict[str, Any]) -> None:
                 f"The run in {config.adapter_path} had {name.replace('_', '-')} {before[name]!r}, not {value!r}. "
                 "Resume it with the same settings."
             )
+
+
+def check_trainable(traits: Traits) -> None:
+    """Raise ConfigError for a family that d3mlx does not train, because a block-causal model is trained with a mask."""
+    if traits.attention != "bidirectional":
+        raise ConfigError(
+            f"Trajectories and distillation need a model with bidirectional attention, and {traits.name} has "
+            f"{traits.attention} attention. Use a LLaDA or Dream model."
+        )

@@ -14,21 +14,23 @@ from d3mlx.checkpoints.checkpoint import open_checkpoint
 from d3mlx.checkpoints.hub import fetch
 from d3mlx.checkpoints.loader import compute_dtype, get_weights, load
 from d3mlx.distill.adapters import STATE, WEIGHTS, AdapterFolder, check_layers, checkpointed, make_trainable, read_state
-from d3mlx.distill.config import DistillConfig, check_same_content, check_same_run
+from d3mlx.distill.config import DistillConfig, check_same_content, check_same_run, check_trainable
 from d3mlx.distill.examples import content_hash, load_examples
 from d3mlx.distill.memory import Estimate, estimate, refuse_if_over_limit
 from d3mlx.distill.objectives import OBJECTIVES
 from d3mlx.distill.trainer import CHECKPOINT, TrainConfig, Trainer
 from d3mlx.errors import ConfigError
 from d3mlx.files import fingerprint, holds_files, locked
+from d3mlx.models import traits_of
 
 MakeWatcher = Callable[[DistillConfig, int], Any]
 """Makes the display of a run, for a configuration and a number of examples."""
 
 
 def memory_needed(config: DistillConfig) -> Estimate:
-    """Return the memory of a run, estimated from the checkpoint's headers. Raises CheckpointError."""
+    """Return the memory of a run, estimated from the checkpoint's headers. Raises CheckpointError, ConfigError."""
     checkpoint = open_checkpoint(fetch(config.model))
+    check_trainable(traits_of(checkpoint.family))
     check_layers(config, checkpoint.args.shape().layers)
     return estimate(checkpoint, config, mx.distributed.init().size())
 
@@ -64,6 +66,7 @@ def distill(
     if writes:
         check_folder(config, resume)
     checkpoint = open_checkpoint(fetch(config.model))
+    check_trainable(traits_of(checkpoint.family))
     quantized = checkpoint.quantization is not None
     get_weights(checkpoint)
     model, tokenizer = load(checkpoint.folder)

@@ -20,9 +20,11 @@ from d3mlx.decoding.options import Options, option
 from d3mlx.decoding.sampling import Sampling
 from d3mlx.decoding.schedule import BLOCK_SIZE, SequentialBlocks
 from d3mlx.decoding.selective import Selective
+from d3mlx.distill.config import check_trainable
 from d3mlx.errors import ConfigError
 from d3mlx.evaluate.equivalence import last_boxed
 from d3mlx.models import DiffusionModel, traits_of
+from d3mlx.models.traits import Traits
 from d3mlx.request import Step
 
 Ints = NDArray[np.int32]
@@ -76,6 +78,9 @@ class Teacher(Options):
         "none",
         common=True,
     )
+
+    def check_attention(self, traits: Traits) -> None:
+        check_trainable(traits)
 
     def build(self, family: str) -> Decoder:
         """Return the decoder for a model family."""

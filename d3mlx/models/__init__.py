@@ -9,11 +9,16 @@ from typing import Any, Protocol
 import mlx.core as mx
 
 from d3mlx.errors import CheckpointError, ConfigError
-from d3mlx.models import dream, llada
-from d3mlx.models.traits import Traits
+from d3mlx.models import dream, fast_dllm_v2, llada, sdar
+from d3mlx.models.traits import Attention, Traits
 from d3mlx.models.transformer import LayerCache, Positions
 
-FAMILIES: dict[str, ModuleType] = {"llada": llada, "Dream": dream}
+FAMILIES: dict[str, ModuleType] = {
+    "llada": llada,
+    "Dream": dream,
+    "sdar": sdar,
+    "Fast_dLLM_Qwen": fast_dllm_v2,
+}
 
 
 class DiffusionModel(Protocol):
@@ -50,12 +55,26 @@ def get_model_classes(config: dict[str, Any]) -> tuple[type, type]:
     return module.Model, module.ModelArgs
 
 
+def missing_fields(config: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """Return the fields that a config.json of a supported model_type lacks and that its family knows.
+
+    names: names of the checkpoint, in which a family may look for them.
+    """
+    traits: Traits = FAMILIES[config["model_type"]].TRAITS
+    return traits.missing_fields(config, names)
+
+
 def family_named(name: str) -> ModuleType:
     """Return the module of a family by its name. Raises ConfigError for an unknown name."""
     known = {module.TRAITS.name: module for module in FAMILIES.values()}
     if name not in known:
         raise ConfigError(f"The model family must be one of {', '.join(known)}, not {name!r}.")
     return known[name]
+
+
+def families_with(attention: Attention) -> list[Traits]:
+    """Return the traits of the families with this kind of attention."""
+    return [module.TRAITS for module in FAMILIES.values() if module.TRAITS.attention == attention]
 
 
 def traits_of(family: str) -> Traits:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, Self, cast
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -32,7 +32,12 @@ PUBLISHED: dict[str, tuple[Any, ...]] = {
 
 @dataclass
 class ModelArgs(BaseModelArgs):
-    """Fields of a Dream checkpoint's config.json. Token ids have no default because published checkpoints differ."""
+    """Fields of a Dream checkpoint's config.json. Token ids have no default because published checkpoints differ.
+
+    published: the supported values of fields that have no other effect.
+    """
+
+    published: ClassVar[dict[str, tuple[Any, ...]]] = PUBLISHED
 
     model_type: str
     hidden_size: int
@@ -53,15 +58,15 @@ class ModelArgs(BaseModelArgs):
     head_dim: int | None = None
 
     @classmethod
-    def from_dict(cls, params: dict[str, Any]) -> ModelArgs:
+    def from_dict(cls, params: dict[str, Any]) -> Self:
         """Return the fields of a config.json. Raises CheckpointError for an unsupported value."""
-        refuse_other_values(params, PUBLISHED)
+        refuse_other_values(params, cls.published)
         layers = params.get("layer_types")
         if layers is not None and (not isinstance(layers, list) or set(map(str, layers)) - {"full_attention"}):
             raise CheckpointError(
                 "config.json has layer_types other than full_attention, which d3mlx does not support."
             )
-        return super().from_dict({**params, **rope_fields(params)})
+        return cast(Self, super().from_dict({**params, **rope_fields(params)}))
 
     def __post_init__(self) -> None:
         heads, kv_heads = self.num_attention_heads, self.num_key_value_heads
@@ -106,6 +111,7 @@ def config_of(sizes: Any, context: int) -> dict[str, Any]:
         "intermediate_size": sizes.ff,
         "num_attention_heads": sizes.heads,
         "num_key_value_heads": sizes.kv_heads,
+        "head_dim": sizes.head_dim or None,
         "max_position_embeddings": context,
         "vocab_size": sizes.vocab,
     }

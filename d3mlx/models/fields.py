@@ -18,6 +18,9 @@ ROPE_KINDS: dict[str, tuple[set[str], set[str]]] = {
 LARGEST = 1e30
 """Upper bound of the fields of rotary positions."""
 
+MOST_BLOCK = 4096
+"""Largest block of a block-causal model."""
+
 WITHOUT_EFFECT = {"rope_type", "type", "rope_theta"}
 """Fields of a rope_scaling that do not change it or are read elsewhere."""
 
@@ -69,6 +72,12 @@ def positive(name: str, value: Any) -> float:
             f"config.json has {name} = {value!r} for its rotary positions. Use a number above 0 and below {LARGEST:g}."
         )
     return value
+
+
+def check_block_size(name: str, size: int) -> None:
+    """Raise CheckpointError if a field is not a possible block size."""
+    if not 1 <= size <= MOST_BLOCK:
+        raise CheckpointError(f"config.json has {name} = {size}. Use a number of tokens from 1 to {MOST_BLOCK}.")
 
 
 def full_attention_rope(parameters: Any) -> Any:

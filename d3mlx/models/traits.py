@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
+
+Attention = Literal["bidirectional", "block-causal"]
+"""What a position attends to: every position, or its own block and the blocks before it."""
 
 
 @dataclass(frozen=True)
@@ -39,21 +43,31 @@ class Recommended:
     options: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
+MissingFields = Callable[[dict[str, Any], Sequence[str]], dict[str, Any]]
+
+
+def no_fields(config: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """Return the missing fields of a family whose published config.json is complete."""
+    return {}
+
+
 @dataclass(frozen=True)
 class Traits:
     """One model family. Other files read this record instead of checking the name of the family.
 
     name: name of the family. architectures: its names in config.json. shift: the logits of row p predict the token at
         p + shift.
+    attention: what a position attends to. decoder: name of the default decoder.
     template: Jinja text of the chat template, for folders without one. turn_end: the token that ends a turn.
     sampler: the model's own sampler, a quota of tokens per block or a schedule of times over the whole canvas.
     carries_quota: Fast-dLLM without a cache carries a quota over the whole canvas. With a cache, a block's full pass
         commits only its first position. The factor rule is not available.
-    d3llm: defaults of d3LLM's decoder.
+    d3llm: defaults of d3LLM's decoder. None for a block-causal model, which it cannot decode.
     plain_questions: evaluations use plain text with worked examples, and coding answers start empty. Otherwise they use
         the chat template without examples, and coding answers have a given beginning.
     hides_padding: in distillation, positions that no trajectory reaches count as hidden.
     counts_padding: in distillation, padding counts as response when the number of blocks is computed.
+    missing_fields: returns the fields that a config.json lacks, given its content and names of the checkpoint.
     recommended: recommendations of model cards; the first one with matching names applies.
     """
 
@@ -62,13 +76,16 @@ class Traits:
     shift: int
     template: str
     turn_end: str
-    sampler: Literal["quota", "schedule"]
-    carries_quota: bool
-    d3llm: D3LLMDefaults
-    plain_questions: bool
-    hides_padding: bool
-    counts_padding: bool
+    attention: Attention = "bidirectional"
+    decoder: str = "selective"
+    sampler: Literal["quota", "schedule"] = "quota"
+    carries_quota: bool = False
+    d3llm: D3LLMDefaults | None = None
+    plain_questions: bool = False
+    hides_padding: bool = False
+    counts_padding: bool = False
     recommended: tuple[Recommended, ...] = ()
+    missing_fields: MissingFields = no_fields
 
     def recommended_for(self, *names: str) -> Recommended | None:
         """Return the recommendation for a checkpoint with one of these names, or None."""

@@ -1,6 +1,7 @@
-"""The bidirectional transformer that LLaDA and Dream share: RMSNorm, RoPE, grouped attention, SwiGLU.
+"""The transformer that all families share: RMSNorm, RoPE, grouped attention, SwiGLU.
 
-It has no attention mask: each position attends to all earlier and later positions.
+It has no causal mask: without a cache, each position attends to all earlier and later positions. A cache decides which
+positions the rows of a block-causal model attend to.
 """
 
 from __future__ import annotations
@@ -38,7 +39,11 @@ MOST = {"layers": 1_000, "hidden": 1 << 17, "ff": 1 << 20, "heads": 4_096, "head
 
 @dataclass(frozen=True)
 class Shape:
-    """Sizes of a bidirectional transformer. ff: width of the MLP. context: largest number of positions."""
+    """Sizes of a transformer.
+
+    ff: width of the MLP. context: largest number of positions. qk_norm: whether queries and keys of a head are
+    normalized before their rotation (Qwen3).
+    """
 
     hidden: int
     layers: int
@@ -51,6 +56,7 @@ class Shape:
     qkv_bias: bool
     context: int
     rope_scaling: dict[str, float | str] | None = None
+    qk_norm: bool = False
 
     def __post_init__(self) -> None:
         for name, most in MOST.items():
@@ -68,12 +74,15 @@ class Shape:
         return self.kv_heads * self.head_dim
 
 
-def attention(queries: mx.array, keys: mx.array, values: mx.array, scale: float) -> mx.array:
-    """Return the attention [B, H, R, head_dim] of all queries over all keys and values [B, K, L, head_dim].
+def attention(
+    queries: mx.array, keys: mx.array, values: mx.array, scale: float, mask: mx.array | None = None
+) -> mx.array:
+    """Return the attention [B, H, R, head_dim] of queries over keys and values [B, K, L, head_dim].
 
-    Query head h uses key and value head h // (H / K).
+    Query head h uses key and value head h // (H / K). mask: bool [R, L], True where a query attends to a key; None for
+    everywhere.
     """
-    return mx.fast.scaled_dot_product_attention(queries, keys, values, scale=scale, mask=None)
+    return mx.fast.scaled_dot_product_attention(queries, keys, values, scale=scale, mask=mask)
 
 
 class Uncached:
@@ -99,6 +108,10 @@ class Attention(nn.Module):
         self.k_proj = nn.Linear(shape.hidden, shape.kv_width, bias=shape.qkv_bias)
         self.v_proj = nn.Linear(shape.hidden, shape.kv_width, bias=shape.qkv_bias)
         self.o_proj = nn.Linear(shape.query_width, shape.hidden, bias=False)
+        if shape.qk_norm:
+            self.q_norm = nn.RMSNorm(shape.head_dim, eps=shape.eps)
+            self.k_norm = nn.RMSNorm(shape.head_dim, eps=shape.eps)
+        self.qk_norm = shape.qk_norm
         self.rope = initialize_rope(
             shape.head_dim,
             base=shape.rope_theta,
@@ -115,6 +128,8 @@ class Attention(nn.Module):
 
         queries, keys = split(self.q_proj(x), self.heads), split(self.k_proj(x), self.kv_heads)
         values = split(self.v_proj(x), self.kv_heads)
+        if self.qk_norm:
+            queries, keys = self.q_norm(queries), self.k_norm(keys)
         if isinstance(positions, int):
             queries, keys = self.rope(queries, offset=positions), self.rope(keys, offset=positions)
         else:

@@ -32,6 +32,16 @@ def products(model: nn.Module) -> int:
     return sum(2 * leaf.weight.size for leaf in leaves if isinstance(leaf, nn.Linear))
 
 
+def test_shapes_have_the_parameters_of_the_checkpoints() -> None:
+    """SDAR-8B has those of Qwen3-8B, and Fast-dLLM v2 7B and Dream those of Qwen2.5-7B."""
+    counts = {"sdar-8b": 8_190_735_360, "fast-dllm-v2-7b": 7_615_616_512, "dream-7b": 7_615_616_512}
+    for name, count in counts.items():
+        assert get_total_parameters(skeleton(SHAPES[name])) == count
+    head = 151_936 * 2560
+    # Qwen3-4B has one matrix for embedding and head, SDAR-4B two.
+    assert get_total_parameters(skeleton(SHAPES["sdar-4b"])) == 4_022_468_096 + head
+
+
 @pytest.mark.parametrize(
     "model",
     [

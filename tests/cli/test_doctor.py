@@ -45,13 +45,13 @@ def test_a_hub_that_does_not_answer_is_wrong(d3mlx: Any, monkeypatch: pytest.Mon
 
 def test_kernels_are_counted_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
     require_compiler()
-    monkeypatch.setattr(diagnosis, "PRESETS", {"d3llm": diagnosis.PRESETS["d3llm"]})
+    monkeypatch.setattr(diagnosis, "PRESETS", {name: diagnosis.PRESETS[name] for name in ("d3llm", "sdar")})
     with emulated(Emulation(seed=1)):
         right = diagnosis.run_check("Kernels")
         assert (right.state, right.text) == (
             "ok",
-            "Correct variants: accept_entropy 2, refresh_rows 6, token_stats_draw 6, token_stats_likeliest 3, "
-            "token_stats_scores 3.",
+            "Correct variants: accept_confidence_below 2, accept_entropy 2, refresh_rows 6, token_stats_draw 6, "
+            "token_stats_likeliest 3, token_stats_scores 3.",
         )
         emulator = dispatch.run
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 import pytest
-from mlx_lm.utils import load_config
+from mlx_lm.utils import load_config, load_model
 
 from d3mlx import load
 from d3mlx.bench.cost import cost
@@ -18,8 +19,9 @@ from d3mlx.checkpoints.checkpoint import open_checkpoint
 from d3mlx.checkpoints.hub import fetch
 from d3mlx.checkpoints.loader import lazy_model
 from d3mlx.errors import CheckpointError
+from d3mlx.models import get_model_classes, missing_fields
 from tests.builders import DREAM_CONFIG, LLADA_CONFIG, dream_weights, llada_weights, write_weights
-from tests.replicas import REPLICAS, change_config, diffucoder, folder_name, mlx_llada
+from tests.replicas import REPLICAS, change_config, diffucoder, folder_name, mlx_llada, sdar_chat
 
 PARTS = ("weight", "scales", "biases")
 ROW = {"prompt": "2+2", "completion": "4"}
@@ -29,7 +31,8 @@ ROW = {"prompt": "2+2", "completion": "4"}
 def test_every_command_runs(d3mlx: Any, tmp_path: Path, name: str) -> None:
     folder = REPLICAS[name](tmp_path / folder_name(name))
     facts = json.loads(d3mlx("info", str(folder), "--json").out)
-    assert facts["family"] == ("llada" if "LLaDA" in name else "dream")
+    families = {"LLaDA": "llada", "SDAR": "sdar", "Fast_dLLM": "fast_dllm_v2"}
+    assert facts["family"] == next((family for part, family in families.items() if part in name), "dream")
     assert facts["tokenizer"] and facts["chat_template"]
     predicted = json.loads(d3mlx("bench", "--roofline", "M4", "--model", str(folder), "--json", "-").out)["cost"]
     assert predicted == asdict(cost(lazy_model(open_checkpoint(fetch(str(folder)))), 512))
@@ -47,7 +50,71 @@ def test_every_command_runs(d3mlx: Any, tmp_path: Path, name: str) -> None:
     data.write_text(json.dumps(ROW) + "\n")
     run = ["--data", str(data), "--objective", "sft", "--iters", "1", "--adapter-path", str(tmp_path / "adapters")]
     done = d3mlx("distill", "--model", str(folder), *run, "--max-length", "64")
-    assert done.status == 0, done.err
+    if facts["block_size"] is None:
+        assert done.status == 0, done.err
+        return
+    teacher = d3mlx("trajectories", str(tmp_path / "teacher"), "--model", str(folder), "--limit", "1")
+    for refused in (done, teacher):
+        assert (refused.status, refused.err.count("\n")) == (1, 1)
+        assert "need a model with bidirectional attention" in refused.err
+    assert not (tmp_path / "adapters").exists() and not (tmp_path / "teacher").exists()
+
+
+@pytest.mark.parametrize("name", ["JetLM/SDAR-8B-Chat-b32", "Efficient-Large-Model/Fast_dLLM_v2_7B"])
+def test_block_causal_folders(d3mlx: Any, tmp_path: Path, name: str) -> None:
+    """The block size comes from the config or the name, end tokens from generation_config.json, and no code runs."""
+    folder = REPLICAS[name](tmp_path / folder_name(name))
+    facts = json.loads(d3mlx("info", str(folder), "--json", "--length", "100").out)
+    assert (facts["attention"], facts["block_size"], facts["end_ids"]) == ("block-causal", 32, [256, 258])
+    # Small models are float32 on a CPU: keys and values of two layers with two heads, and a hidden row.
+    heads = {"sdar": 64, "fast_dllm_v2": 16}[facts["family"]]
+    assert facts["bytes_per_position"] == 4 * (2 * 2 * 2 * heads + 64)
+    assert facts["memory_with_cache"] == facts["memory_to_load"] + 100 * facts["bytes_per_position"]
+    assert "block-causal, blocks of 32 tokens" in d3mlx("info", str(folder)).out
+    _, tokenizer = load(folder)
+    assert tokenizer.eos_token_ids == {256, 258}
+    text = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "hi"}], add_generation_prompt=True, tokenize=False
+    )
+    assert text.endswith("<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n")
+    run = ["generate", "hello", "--model", str(folder), "--max-tokens", "5", "--no-early-stop"]
+    events = [json.loads(line) for line in d3mlx(*run, "--json").out.splitlines()]
+    assert len(events[-1]["tokens"]) == 5
+    assert d3mlx(*run, "--decoder", "selective").err.endswith(f"Use decoder {DEFAULTS[facts['family']]}.\n")
+    converted = tmp_path / "converted"
+    for mode, bits in (("affine", 4), ("affine", 8), ("mxfp4", 4)):
+        options = ["-q", "--q-bits", str(bits), "--q-mode", mode, "--q-group-size", "32"]
+        done = d3mlx("convert", "--hf-path", str(folder), "--mlx-path", str(converted), *options)
+        assert done.status == 0, done.err
+        config = load_config(converted)
+        assert config.get("block_size", config.get("bd_size")) == 32
+        loaded, _ = load_model(converted, get_model_classes=get_model_classes)
+        assert loaded.args.block_size == 32
+        assert json.loads(d3mlx("info", str(converted), "--json").out)["block_size"] == 32
+        shutil.rmtree(converted)
+    out = ["--count", "1", "--max-tokens", "4", "--out", str(tmp_path / "runs"), "--json", "-"]
+    report = json.loads(d3mlx("eval", "--model", str(folder), *out).out)
+    assert report["policies"]["default"]["cache"]["fused"] == (facts["family"] == "sdar")
+    rows = ["--seconds", "1", "--row-counts", "1,8", "--context", "16", "--max-tokens", "4", "--json", "-"]
+    assert set(json.loads(d3mlx("bench", "--model", str(folder), *rows).out)["decoding"]) == {"sdar", "fast-dllm-v2"}
+
+
+DEFAULTS = {"sdar": "sdar", "fast_dllm_v2": "fast-dllm-v2"}
+
+
+def test_published_fields_that_are_missing(tmp_path: Path) -> None:
+    """A block size comes from the config, else from the name of the repository or its folder, else it is 4."""
+    for names, size in ((["a/SDAR-4B-Chat"], 4), (["x", "LightningRL-8B-b32-GSM8K"], 32), (["a/SDAR-8B-Chat-b8"], 8)):
+        assert missing_fields({"model_type": "sdar"}, names) == {"block_size": size}
+        assert missing_fields({"model_type": "sdar", "block_size": 16}, names) == {}
+    assert missing_fields({"model_type": "Fast_dLLM_Qwen"}, []) == {"mask_token_id": 151665}
+    assert missing_fields({"model_type": "Dream"}, ["a-b8"]) == {}
+    cached = tmp_path / "models--JetLM--SDAR-1.7B-Chat-b16" / "snapshots" / "0123abcd"
+    assert open_checkpoint(REPLICAS["JetLM/SDAR-8B-Chat-b32"](cached)).args.block_size == 16
+    with pytest.raises(CheckpointError, match="block_size = 0"):
+        open_checkpoint(sdar_chat(tmp_path / "none", block_size=0))
+    with pytest.raises(CheckpointError, match="attention_bias = True"):
+        open_checkpoint(sdar_chat(tmp_path / "bias", attention_bias=True))
 
 
 @pytest.mark.parametrize("bits", [None, 8])

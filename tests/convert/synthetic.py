@@ -1,6 +1,7 @@
-"""A LLaDA checkpoint of any size with random weights, and the memory for its conversion.
+"""A checkpoint of any size with random weights, and the memory for its conversion.
 
     python -m tests.convert.synthetic FOLDER --layers 12 --width 2048 --vocab 32768
+    python -m tests.convert.synthetic FOLDER --shape sdar-4b --shard 1GB
 
 Tensors are drawn and written one output file at a time, so memory never contains the complete checkpoint.
 """
@@ -18,8 +19,11 @@ from typing import Annotated, Any
 
 import mlx.core as mx
 import typer
+from mlx.utils import tree_flatten
+from mlx_lm.utils import load_model
 
-from d3mlx.models import llada
+from d3mlx.bench.shapes import SHAPES
+from d3mlx.models import get_model_classes
 from tests.builders import LLADA_CONFIG, LLADA_SPECIAL, byte_tokenizer, write_json
 
 RUN = "run-d3mlx"
@@ -37,6 +41,10 @@ def config_of(layers: int, width: int, vocab: int) -> dict[str, Any]:
 
 def shapes_of(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
     """Return the original names and the shapes of all weights."""
+    if config["model_type"] != "llada":
+        kind, args = get_model_classes(config)
+        parameters = kind(args.from_dict(config)).parameters()  # type: ignore[attr-defined]
+        return {name: tuple(value.shape) for name, value in tree_flatten(parameters)}
     width, ff, rows = config["d_model"], config["mlp_hidden_size"], config["embedding_size"]
     square = ("q_proj", "k_proj", "v_proj", "attn_out")
     shapes: dict[str, tuple[int, ...]] = {"wte": (rows, width), "ff_out": (rows, width), "ln_f": (width,)}
@@ -113,17 +121,26 @@ def measure(
     full_size: Annotated[
         bool, typer.Option("--full-size", help="Use the shapes of LLaDA-8B. Needs 16 GB on disk.")
     ] = False,
+    shape: Annotated[
+        str | None, typer.Option(help="Use a shape of `d3mlx bench`, for example sdar-4b, which needs 9 GB on disk.")
+    ] = None,
 ) -> None:
     """Write a checkpoint, convert it with and without quantization, and print peak resident sizes."""
     config = config_of(**LLADA_8B) if full_size else config_of(layers, width, vocab)
-    source = folder / "source"
-    largest = write_synthetic(source, config, 4 * 10**9 if full_size else 5 * 10**8)
+    if shape is not None:
+        config = SHAPES[shape].config() | {"torch_dtype": "bfloat16"}
+    source, large = folder / "source", full_size or shape is not None
+    largest = write_synthetic(source, config, 4 * 10**9 if large else 5 * 10**8)
     size = sum(path.stat().st_size for path in source.glob("*.safetensors"))
     idle = peak_of("info", str(source), "--json")
     typer.echo(f"checkpoint {size / 1e6:.0f} MB, largest tensor {largest / 1e6:.0f} MB, files of at most {shard}")
     typer.echo(f"peak of `d3mlx info`, which reads no weight: {idle / 1e6:.0f} MB")
     runs = {"-q": ["-q"], "-q --q-mode mxfp4": ["-q", "--q-mode", "mxfp4"], "--dtype float16": ["--dtype", "float16"]}
-    for name, options in list(runs.items())[: 1 if full_size else None]:
+    if large:
+        eight = {"-q --q-bits 8": ["-q", "--q-bits", "8"]} if shape is not None else {}
+        runs = {name: options for name, options in runs.items() if name == "-q" or shape is not None} | eight
+        runs.pop("--dtype float16", None)
+    for name, options in runs.items():
         began = time.perf_counter()
         peak = peak_of_convert(source, folder / "target", *options, "--max-shard-size", shard)
         seconds = time.perf_counter() - began
@@ -133,7 +150,7 @@ def measure(
             f"convert {name}: {seconds:.0f} s, peak {peak / 1e6:.0f} MB, {(peak - idle) / 1e6:.0f} MB above idle; "
             f"{index['total_size'] / 1e6:.0f} MB written, {bits:.3f} bits per weight"
         )
-        if full_size:
+        if large:
             info = peak_of("info", str(folder / "target"))
             typer.echo(f"d3mlx info of the result: peak {info / 1e6:.0f} MB")
             forward(folder / "target")
@@ -142,12 +159,10 @@ def measure(
 
 
 def forward(folder: Path) -> None:
-    """Run one forward of a converted model to check that it works."""
-    from d3mlx import load
-
+    """Run one forward of a converted model, loaded by mlx-lm, to check that it works."""
     began = time.perf_counter()
-    model, _ = load(folder)
-    assert isinstance(model, llada.Model)
+    loaded_model, _ = load_model(folder, get_model_classes=get_model_classes)
+    model: Any = loaded_model
     loaded = time.perf_counter() - began
     logits = model(mx.array([[1, 2, 3, 4]]))
     mx.eval(logits)

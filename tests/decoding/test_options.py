@@ -12,10 +12,9 @@ from hypothesis import strategies as st
 from d3mlx.decoding.options import Option, Options, Range, options_of
 from d3mlx.decoding.presets import PRESETS
 from d3mlx.errors import ConfigError
-from d3mlx.models import FAMILIES
+from d3mlx.models import families_with
 
 EVERY = [(name, option) for name, kind in PRESETS.items() for option in options_of(kind).values()]
-TRAITS = [module.TRAITS for module in FAMILIES.values()]
 
 
 @given(low=st.floats(-10, 10), width=st.floats(0.1, 10), value=st.floats(), is_open=st.booleans())
@@ -34,7 +33,7 @@ def test_every_declaration_is_complete(decoder: str, option: Option) -> None:
     """A default can also be given, and the error about an invalid value names the option."""
     assert option.help.endswith(".") and option.help[0].isupper()
     kind: Any = PRESETS[decoder]
-    defaults = [option.default_for(traits) for traits in TRAITS]
+    defaults = [option.default_for(traits) for traits in families_with(kind.attention)]
     assert option.note or None not in defaults
     for default in defaults:
         if default is not None:
@@ -51,7 +50,7 @@ def test_every_declaration_is_complete(decoder: str, option: Option) -> None:
 @pytest.mark.parametrize("kind", PRESETS.values(), ids=PRESETS)
 def test_filled_in_options_build_the_same_decoder(kind: type[Options]) -> None:
     """Options that are given with their default values give the same decoder as options that are not given."""
-    for traits in TRAITS:
+    for traits in families_with(kind.attention):
         plain, filled = kind(), vars(kind().filled(traits))
         assert set(filled) == set(options_of(kind))
         safe = {"threshold", "block_add", "activation", "recent", "near", "row_multiple", "favor", "cache"}

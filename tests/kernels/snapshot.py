@@ -29,6 +29,9 @@ def rules(rows: int) -> list[Rule]:
         # d3LLM for LLaDA and for Dream.
         Rule("entropy", 0.5, best_always=True, force_likeliest=True),
         Rule("entropy", 0.4, inclusive=False),
+        # SDAR, with one token and with two in a step, and Fast-dLLM v2.
+        Rule("confidence", 0.9, inclusive=False, best_always=True),
+        Rule("confidence", 0.9, inclusive=False, best_always=True, least=2),
         # Fast-dLLM.
         Rule("confidence", 0.9, best_always=True),
         Rule("factor", 1.0),

@@ -33,6 +33,7 @@ CARRIED = Rule("confidence", 0.75, most=5, best_always=True, progress=False)
 DRAWN = Rule("random", most=2, noise=NOISE)
 MARGIN = Rule("margin", most=3, progress=False)
 HEATED = Rule("entropy", math.inf, most=3, progress=False, noise=NOISE, heat=0.25)
+LEAST = Rule("confidence", 0.75, inclusive=False, best_always=True, least=3)
 ORIGIN = Rule("random", -0.5, inclusive=False, progress=False, noise=NOISE)
 RULES = [
     D3LLM,
@@ -47,6 +48,10 @@ RULES = [
     MARGIN,
     HEATED,
     ORIGIN,
+    LEAST,
+    Rule("confidence", 0.5, least=0, progress=False),
+    Rule("confidence", 0.75, least=10**6),
+    Rule("entropy", 0.25, least=2),
     Rule("entropy", 0.5, inclusive=False),
     Rule("entropy", math.inf, best_always=True),
     Rule("entropy", 0.0, best_always=True),
@@ -139,6 +144,7 @@ def truth(case: Case, rule: Rule) -> Accepted:
     else:
         best = ranked if rule.most is None else ranked[: rule.most]
         passed = {i for i in best if score[i] > level or (rule.inclusive and score[i] == level)}
+    passed |= set(ranked[: rule.least or 0])
     if rule.best_always:
         passed.add(ranked[0])
     tokens = {i: int(case.sampled[i]) for i in passed}
@@ -248,7 +254,7 @@ def test_reference_equals_the_rules(case: Case, rule: Rule) -> None:
 @given(case=cases, rule=st.sampled_from(RULES), most=st.none() | st.integers(0, 12), seed=st.integers(0, 100))
 def test_kernel_reference_and_rules_agree(case: Case, rule: Rule, most: int | None, seed: int) -> None:
     require_compiler()
-    rule = rule._replace(most=most)
+    rule = rule._replace(most=most) if rule.least is None else rule._replace(least=most)
     with emulated(Emulation(seed=seed)) as records:
         check(case, rule)
     assert len(records) == 1
@@ -304,6 +310,8 @@ MUTANTS: dict[str, tuple[str, str, Rule]] = {
     "equal rows share a rank": (" || (other == score && j < i)", "", COUNTED),
     "rank from the wrong end": ("other > score ||", "other < score ||", MARGIN),
     "one more than the limit": ("out[i] < limit", "out[i] <= limit", MARGIN),
+    "at least one row too few": ("out[i] < limit", "out[i] + 1 < limit", LEAST),
+    "level without the least": (" || out[i] < limit", "", LEAST),
     "no limit": (" && out[i] < limit", "", CARRIED),
     "limit without a level": ("score >= threshold && ", "", CARRIED),
     "noise of another row": ("noise[j]", "noise[i]", DRAWN),

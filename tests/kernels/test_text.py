@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import mlx.core as mx
 import pytest
@@ -15,8 +17,10 @@ from d3mlx.decoding.cache_policy import Kind
 from d3mlx.decoding.d3llm import D3LLM
 from d3mlx.decoding.decoder import Decoder
 from d3mlx.decoding.fast_dllm import FastDLLM
+from d3mlx.decoding.fast_dllm_v2 import FastDLLMv2
 from d3mlx.decoding.sampling import Noise
 from d3mlx.decoding.schedule import ActiveBlocks
+from d3mlx.decoding.sdar import SDAR
 from d3mlx.decoding.selective import Selective
 from d3mlx.decoding.vanilla import DREAM_ALGS, LLADA_ALGS, Vanilla
 from d3mlx.kernels.accept_blocks import kernel_of
@@ -43,13 +47,21 @@ def decoders() -> Iterator[Decoder]:
         yield Vanilla(alg=alg).build("dream")
         yield Vanilla(alg=alg, alg_temp=0.2).build("dream")
     yield Vanilla(alg="origin").build("dream")
+    variants: list[dict[str, Any]] = [{}, {"steps": 2}, {"alg": "static"}, {"alg": "sequential"}]
+    for options in variants:
+        yield SDAR(**options, block_size=4).build("sdar")
+    yield FastDLLMv2().build("fast_dllm_v2")
+
+
+SIZES = SimpleNamespace(block_size=32)
+"""ModelArgs of a block-causal model."""
 
 
 def test_each_kernel_of_a_preset_has_a_snapshot() -> None:
     used = set()
     kinds: tuple[Kind, ...] = ("first", "step")
     for decoder in decoders():
-        canvas = Canvas.for_prompt([1, 2, 3], 64, mask_id=250)
+        canvas = Canvas.for_prompt([1, 2, 3], 64, mask_id=250, block_size=decoder.block_size_of(SIZES))
         table = decoder.schedule.block_table(canvas)
         active = ActiveBlocks.of(table)
         for kind in kinds:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from d3mlx import generate, load
-from d3mlx.decoding.presets import PRESETS
+from d3mlx.decoding.presets import presets_for
 from d3mlx.errors import CheckpointError
 from d3mlx.models import dream, llada
 from tests.builders import DREAM_CONFIG, LLADA_CONFIG, write_dream, write_llada
@@ -35,7 +35,7 @@ def args_of(**changes: Any) -> Any:
     return dream.ModelArgs.from_dict({name: value for name, value in config.items() if value is not ...})
 
 
-@pytest.mark.parametrize("decoder", PRESETS)
+@pytest.mark.parametrize("decoder", presets_for(dream.TRAITS))
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_decoder_runs_with_every_kind(tmp_path: Path, kind: str, decoder: str) -> None:
     model, tokenizer = load(write_dream(tmp_path / "model", rope_scaling=KINDS[kind]))
