@@ -25,6 +25,7 @@ from d3mlx.cli.decoders import default_text, first_sentence, values_text
 from d3mlx.cli.main import COMMANDS, run
 from d3mlx.decoding.options import options_of
 from d3mlx.decoding.presets import PRESETS
+from d3mlx.models import traits_of
 
 DOCS = Path(__file__).parent
 
@@ -64,9 +65,9 @@ MODELS = (
     ("Dream-org/Dream-v0-Instruct-7B", "dream-7b", "general questions"),
     ("Dream-org/Dream-Coder-v0-Instruct-7B", "dream-7b", "code"),
     ("apple/DiffuCoder-7B-cpGRPO", "dream-7b", "code"),
-    ("JetLM/SDAR-4B-Chat", "sdar-4b", "general questions, with an exact KV cache"),
-    ("JetLM/SDAR-8B-Chat-b32", "sdar-8b", "the same"),
-    ("Efficient-Large-Model/Fast_dLLM_v2_7B", "fast-dllm-v2-7b", "the same"),
+    ("JetLM/SDAR-4B-Chat", "sdar-4b", "general questions"),
+    ("JetLM/SDAR-8B-Chat-b32", "sdar-8b", "general questions"),
+    ("Efficient-Large-Model/Fast_dLLM_v2_7B", "fast-dllm-v2-7b", "general questions"),
 )
 """Checkpoints in the table of README: name, shape and purpose."""
 
@@ -83,8 +84,9 @@ def models_table() -> str:
         cache = POSITIONS * bytes_per_position(packed.args.shape(), itemsize=2, keep=True)
         full, small = nbytes(skeleton(sizes)), nbytes(packed)
         figures = f"{full / 1e9:.1f} GB | {small / 1e9:.1f} GB | {(small + cache) / 1e9:.1f} GB"
-        rows.append(f"| {name} | {figures} | {purpose} |")
-    return "\n".join(["| Model | Download | 4-bit size | Memory | For |", "|---|---|---|---|---|", *rows])
+        rows.append(f"| {name} | {figures} | {purpose} | `{traits_of(sizes.family).decoder}` |")
+    header = ["| Model | Download | 4-bit size | Memory | For | Decoder |", "|---|---|---|---|---|---|"]
+    return "\n".join([*header, *rows])
 
 
 CURVES = (
