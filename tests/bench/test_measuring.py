@@ -184,7 +184,7 @@ DAMAGE = st.one_of(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(damage=DAMAGE)
 def test_a_damaged_file_counts_as_missing(folder: Path, damage: bytes) -> None:
     folder.mkdir(exist_ok=True)

@@ -61,7 +61,7 @@ def frame(view: View, width: int, height: int = 20, **options: Any) -> list[str]
 TEXT = st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=30)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(text=TEXT, width=st.integers(12, 100), seed=st.integers(0, 999), colors=st.booleans())
 def test_no_frame_is_wider_or_taller_than_the_terminal(text: str, width: int, seed: int, colors: bool) -> None:
     data = text.encode()

@@ -68,7 +68,7 @@ def test_answers_of_solutions() -> None:
     assert answer_of("The answer is 4.", 2) is None
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.text(st.characters(exclude_categories=("Cs",)), max_size=40))
 def test_the_tokenizer_encodes_and_decodes_any_text(text: str) -> None:
     ids = TOKENIZER.encode(text, add_special_tokens=False)

@@ -92,7 +92,7 @@ schedules = st.builds(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(canvas=canvases(), schedule=schedules, seed=st.integers(0, 10**6))
 def test_blocks_advance_by_the_rules(canvas: Canvas, schedule: MultiBlock, seed: int) -> None:
     before: Table = []
@@ -112,7 +112,7 @@ def test_blocks_advance_by_the_rules(canvas: Canvas, schedule: MultiBlock, seed:
         before = table
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(canvas=canvases(), schedule=schedules)
 def test_blocks_before_the_first_step(canvas: Canvas, schedule: MultiBlock) -> None:
     """Blocks cover the canvas from the first mask to the end, and their limits are the shares of the schedule."""
@@ -162,7 +162,7 @@ def test_given_blocks_between_two_holes_are_added_at_once() -> None:
     assert advance(table, canvas)[:, STATE].tolist() == [FULL] * 5
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(canvas=canvases(), schedule=schedules, seed=st.integers(0, 10**6))
 def test_the_active_part_ends_after_the_last_block_with_masks(canvas: Canvas, schedule: MultiBlock, seed: int) -> None:
     for table in tables(canvas, schedule, np.random.default_rng(seed)):
@@ -179,7 +179,7 @@ def test_the_active_part_ends_after_the_last_block_with_masks(canvas: Canvas, sc
         assert end == max(block[END] for block in table[: added + schedule.ahead] if block[MASKS])
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(data=st.data(), length=st.integers(1, 400))
 def test_needed_rows_then_the_oldest_of_the_others(data: st.DataObject, length: int) -> None:
     count = data.draw(st.integers(1, length))

@@ -20,7 +20,7 @@ from tests.golden.cases import model as golden_model
 PROMPT = [1, 2, 3]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     seed=st.integers(0, 10**6),
     new=st.integers(1, 50),

@@ -41,7 +41,7 @@ CASES = [("llada", preset) for preset in PRESETS] + [("dream", preset) for prese
 
 
 @pytest.mark.parametrize(("family", "preset"), CASES, ids=lambda value: str(value)[:60])
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     seed=st.integers(0, 10**6),
     flags=st.lists(st.sampled_from([True, True, False]), min_size=1, max_size=40),

@@ -54,7 +54,7 @@ MAY_PAUSE = (Vanilla,)
 
 
 @pytest.mark.parametrize(("family", "preset"), DECODERS, ids=lambda value: str(value)[:60])
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(
     seed=st.integers(0, 10**6),
     prompt=st.lists(st.sampled_from([1, END, MASK]), min_size=1, max_size=9),
@@ -126,7 +126,7 @@ def check_step(step: Step, tokens: Any, first: int, preset: Any) -> None:
     assert [block.masks for block in step.blocks] == [(tokens[b.start : b.end] == -1).sum() for b in step.blocks]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 10**6), new=st.integers(1, 40), size=st.integers(1, 12))
 def test_multi_block_with_thresholds_of_one_is_sequential(seed: int, new: int, size: int) -> None:
     """In this limit of d3LLM, a block opens only after the block before it is complete."""
@@ -140,7 +140,7 @@ def test_multi_block_with_thresholds_of_one_is_sequential(seed: int, new: int, s
     assert runs[0] == runs[1]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     seed=st.integers(0, 10**6),
     delay=st.integers(0, 4),
@@ -162,7 +162,7 @@ def test_the_cache_does_not_change_the_answer_of_a_context_free_model(
     assert traces[0] == traces[1]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 10**6), new=st.integers(1, 40), family=st.sampled_from(["llada", "dream"]))
 def test_the_selective_cache_with_a_large_row_multiple_is_exact(seed: int, new: int, family: str) -> None:
     table = random_table(seed, 3 + new)
@@ -176,7 +176,7 @@ def test_the_selective_cache_with_a_large_row_multiple_is_exact(seed: int, new: 
     assert runs[0] == runs[1]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     seed=st.integers(0, 10**6),
     new=st.integers(1, 40),

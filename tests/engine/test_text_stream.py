@@ -51,7 +51,7 @@ def expected(tokenizer: Any, ids: list[int]) -> str:
     return str(tokenizer.decode(known, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(data=st.data())
 def test_the_pieces_are_the_text_that_the_tokenizer_decodes(tokenizer: Any, data: st.DataObject) -> None:
     size = len(tokenizer.get_vocab())
@@ -71,7 +71,7 @@ def test_encoded_text_is_decoded_unchanged(tokenizer: Any, text: str) -> None:
     assert streamed(tokenizer, ids, list(range(len(ids))))[0] == text
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(data=st.data())
 def test_a_stop_text_and_later_text_are_not_returned(tokenizer: Any, data: st.DataObject) -> None:
     """The stop text may also contain a special token, which is not part of the text."""

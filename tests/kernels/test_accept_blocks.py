@@ -243,14 +243,14 @@ cases = st.builds(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(case=cases, rule=st.sampled_from(RULES))
 def test_reference_equals_the_rules(case: Case, rule: Rule) -> None:
     inputs = case.stats, mx.array(case.positions), mx.array(case.first_full), case.rule(rule)
     assert_right(reference(*inputs), case, rule)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(case=cases, rule=st.sampled_from(RULES), most=st.none() | st.integers(0, 12), seed=st.integers(0, 100))
 def test_kernel_reference_and_rules_agree(case: Case, rule: Rule, most: int | None, seed: int) -> None:
     require_compiler()

@@ -129,7 +129,7 @@ def test_the_kernel_replaces_only_plain_ropes() -> None:
         assert len(records) == 1
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     shape=st.tuples(st.integers(1, 2), st.integers(1, 2), st.integers(1, 2), st.integers(1, 5), st.integers(1, 20)),
     dtype=st.sampled_from(list(DTYPES)),

@@ -317,7 +317,7 @@ def test_the_lowest_id_wins_among_equal_scores(executor: Executor) -> None:
     check_tied_scores()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(problems(), st.integers(0, 1000))
 def test_kernel_reference_and_numpy_agree(problem: tuple[mx.array, int, Choice], seed: int) -> None:
     logits, excluded, choice = problem
