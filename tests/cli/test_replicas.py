@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from mlx_lm.utils import load_config, load_model
 
-from d3mlx import load
+from d3mlx import Generation, generate, load
 from d3mlx.bench.cost import cost
 from d3mlx.checkpoints.checkpoint import open_checkpoint
 from d3mlx.checkpoints.hub import fetch
@@ -97,6 +97,19 @@ def test_block_causal_folders(d3mlx: Any, tmp_path: Path, name: str) -> None:
     assert report["policies"]["default"]["cache"]["fused"] == (facts["family"] == "sdar")
     rows = ["--seconds", "1", "--row-counts", "1,8", "--context", "16", "--max-tokens", "4", "--json", "-"]
     assert set(json.loads(d3mlx("bench", "--model", str(folder), *rows).out)["decoding"]) == {"sdar", "fast-dllm-v2"}
+
+
+@pytest.mark.parametrize("name", ["JetLM/SDAR-4B-Chat", "Efficient-Large-Model/Fast_dLLM_v2_7B"])
+def test_the_second_turn_of_a_chat_reuses_the_first(tmp_path: Path, name: str) -> None:
+    model, tokenizer = load(REPLICAS[name](tmp_path / "model"))
+    chat = [{"role": "user", "content": "What is the sum of two and two, and why?"}]
+    first = Generation(model, tokenizer, chat, max_tokens=12)
+    list(first)
+    chat += [{"role": "assistant", "content": first.text}, {"role": "user", "content": "And three?"}]
+    fresh = generate(model, tokenizer, chat, max_tokens=12)
+    reused = generate(model, tokenizer, chat, max_tokens=12, approximate_cache=first.request.cache)
+    assert (reused.text, reused.tokens) == (fresh.text, fresh.tokens)
+    assert fresh.stats.prefill_rows - reused.stats.prefill_rows >= first.canvas.prompt_length // 32 * 32 > 0
 
 
 DEFAULTS = {"sdar": "sdar", "fast_dllm_v2": "fast-dllm-v2"}
