@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from d3mlx.append_log import SHOWN, AppendLog, Settings, contrast, first_difference
@@ -55,7 +55,6 @@ def new_path() -> Iterator[Path]:
         yield Path(folder) / "log.jsonl"
 
 
-@settings(deadline=None)
 @given(records=records_of_logs, more=records_of_logs, headed=st.booleans(), data=st.data())
 def test_a_log_truncated_at_any_byte_is_a_prefix_of_its_records_and_can_be_continued(
     records: list[tuple[int, str]], more: list[tuple[int, str]], headed: bool, data: st.DataObject

@@ -91,7 +91,6 @@ def test_invalid_settings_are_refused(context: int, rows: list[int], seconds: fl
         measure_forwards(TableModel(random_table(0, 8)), context, rows, seconds)
 
 
-@settings(deadline=None)
 @given(st.floats(1e-4, 10), st.floats(1, 400), st.sets(st.sampled_from(ROWS), min_size=4))
 def test_the_fit_finds_the_roofline_it_is_given(floor: float, meet: float, rows: set[int]) -> None:
     counts = sorted(rows)

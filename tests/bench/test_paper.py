@@ -7,7 +7,7 @@ import math
 import mlx.core as mx
 import mlx.nn as nn
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from mlx.utils import tree_flatten
 from mlx_lm.utils import get_total_parameters
@@ -92,7 +92,6 @@ def test_published_predictions(chip: Chip, row: float, crossover: int, times: tu
     assert round(roofline.ceiling) == ceiling
 
 
-@settings(deadline=None)
 @given(
     st.sampled_from(CHIPS),
     st.sampled_from(sorted(SHAPES)),

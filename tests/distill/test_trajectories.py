@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from d3mlx import load
@@ -49,7 +49,6 @@ def dream(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 @pytest.mark.parametrize("family", ["llada", "dream"])
-@settings(deadline=None)
 @given(
     seed=st.integers(0, 10**6),
     new_tokens=st.integers(1, 40),
