@@ -19,7 +19,7 @@ from d3mlx.checkpoints.tokenizer import configured_end_ids, load_tokenizer
 from d3mlx.cli.common import MODEL_HELP, Revision, human_size, recommended_for
 from d3mlx.cli.render.consumers import json_text
 from d3mlx.cli.render.printer import Screen
-from d3mlx.errors import CheckpointError
+from d3mlx.errors import CheckpointError, ConfigError
 from d3mlx.models import traits_of
 from d3mlx.quantization import bits_of
 from d3mlx.terminal import write_json
@@ -128,7 +128,10 @@ def recommended_text(card: dict[str, Any] | None) -> str:
 def info(
     model: Annotated[str | None, typer.Argument(help=MODEL_HELP, show_default="embedded")] = None,
     revision: Revision = None,
-    length: Annotated[int, typer.Option(help="Number of positions for the memory with a KV cache.", min=1)] = LENGTH,
+    length: Annotated[
+        int | None,
+        typer.Option(help="Number of positions for the memory with a KV cache.", min=1, show_default=str(LENGTH)),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Write one JSON object.")] = False,
 ) -> None:
     """Describe a checkpoint without loading its weights.
@@ -138,7 +141,10 @@ def info(
     Example: d3mlx info GSAI-ML/LLaDA-8B-Instruct
     """
     name = EMBEDDED if model is None else model
-    facts = describe(open_checkpoint(fetch(name, revision)), name, length)
+    checkpoint = open_checkpoint(fetch(name, revision))
+    if length is not None and length > checkpoint.args.context:
+        raise ConfigError(f"Invalid --length {length}. The maximum of this model is {checkpoint.args.context}.")
+    facts = describe(checkpoint, name, LENGTH if length is None else length)
     if as_json:
         write_json(sys.stdout, json_text(facts) + "\n")
         return

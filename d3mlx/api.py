@@ -72,6 +72,11 @@ def make_canvas(
             f"The prompt ({len(ids)} tokens) and {max_tokens} new tokens exceed this model's context of {context}. "
             "Shorten the prompt or lower max-tokens."
         )
+    if block_size and -(-(len(ids) + max_tokens) // block_size) * block_size > context:
+        raise PromptError(
+            f"The prompt ({len(ids)} tokens) and {max_tokens} new tokens need complete blocks of {block_size}, which "
+            f"exceed this model's context of {context}. Lower max-tokens or the block size."
+        )
     ends = end_ids(model, tokenizer)
     return Canvas.for_prompt(ids, max_tokens, model.args.mask_token_id, ends, early_stop, block_size)
 

@@ -60,7 +60,7 @@ class Miniature:
 
 def warm_up(model: DiffusionModel, decoder: Decoder, sampling: Sampling) -> None:
     """Check the kernels that a run will use. Without a Metal GPU, and for a known combination, do nothing."""
-    if not dispatch.on_gpu() or not guard.switched_on():
+    if not guard.switched_on() or not dispatch.on_gpu():
         return
     dtype = compute_dtype(model)
     key = repr((model.family, dtype, model.layers[0].self_attn.rope, decoder, replace(sampling, seed=0)))

@@ -38,7 +38,9 @@ class FastDLLMv2(BlockOptions):
     attention: ClassVar[Attention] = "block-causal"
 
     threshold: float | None = option("Commit tokens whose probability is above this.", 0.9, PROBABILITY, common=True)
-    sub_block_size: int | None = option("Decode a block in parts of this many tokens.", 8, BLOCK_SIZE, common=True)
+    sub_block_size: int | None = option(
+        "Decode a block in parts of this many tokens.", 8, BLOCK_SIZE, note="8, or a divisor of the block", common=True
+    )
     block_cache: Literal["on", "off"] | None = option(
         "Compute only the rows of a sub-block after its first token (on), or those of the whole block (off).", "off"
     )
@@ -48,5 +50,5 @@ class FastDLLMv2(BlockOptions):
         options = self.filled(traits)
         shifted = traits.shift > 0
         policy = BlockCache(fused=not shifted, next_token=shifted, sub_blocks=options.block_cache == "on")
-        schedule = AlignedBlocks(self.block_size, options.sub_block_size)
+        schedule = AlignedBlocks(self.block_size, options.sub_block_size, fits=self.sub_block_size is None)
         return Decoder(schedule, SubBlock(options.threshold), policy, kv=self.kv())

@@ -6,6 +6,7 @@ positions below `ActiveBlocks.end` may commit.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
@@ -14,6 +15,7 @@ import numpy as np
 from d3mlx.canvas import Canvas, Ints
 from d3mlx.decoding.options import Range
 from d3mlx.errors import ConfigError
+from d3mlx.models.fields import MOST_BLOCK
 
 START, END, MASKS, STATE, ADD, FILL = range(6)
 """Columns of a block table, int32 [G, 6]: the span, its number of masks, the block's state, and two limits.
@@ -24,7 +26,7 @@ ADD: the next block is added when this block has at most this many masks. FILL: 
 CLOSED, OPEN, FULL = range(3)
 """States of a block: not added yet; commits only tokens that pass the rule; must commit a token in every step."""
 
-BLOCK_SIZE = Range("a number of tokens", 1)
+BLOCK_SIZE = Range("a number of tokens", 1, MOST_BLOCK)
 SHARE = Range("a share of a block", 0, 1)
 AHEAD = Range("a number of blocks", 0, 1_000_000)
 
@@ -172,11 +174,13 @@ class AlignedBlocks:
     """One block after another, with blocks at multiples of their size from position 0 (block-causal models).
 
     block_size: None for that of the model. sub_block: size of the parts of a block that open one after another; None
-    for whole blocks. The canvas has the block size; `Decoder.block_size_of` chooses it.
+    for whole blocks. fits: reduce a sub_block that does not divide the block to their greatest common divisor. The
+    canvas has the block size; `Decoder.block_size_of` chooses it.
     """
 
     block_size: int | None = None
     sub_block: int | None = None
+    fits: bool = False
     ahead: ClassVar[int | None] = 0
 
     def __post_init__(self) -> None:
@@ -188,7 +192,7 @@ class AlignedBlocks:
         block = canvas.block_size
         if block is None:
             raise ConfigError("This decoder needs the block size of the canvas. Make the canvas with a block_size.")
-        size = self.sub_block or block
+        size = math.gcd(self.sub_block or block, block) if self.fits else self.sub_block or block
         if block % size:
             raise ConfigError(f"sub-block-size must divide the block size {block}, and {size} does not.")
         return make_block_table(canvas, canvas.prompt_length // size * size, size)

@@ -18,7 +18,7 @@ from d3mlx.models.transformer import Shape
 BLOCK_SIZE = 4
 """Block size of a checkpoint whose config and name have none."""
 
-IN_NAME = re.compile(r"-b(\d+)(?=$|[-_.])", re.IGNORECASE)
+IN_NAME = re.compile(r"-b([1-9]\d*)(?=$|[-_.])", re.IGNORECASE)
 """The block size in a name such as SDAR-8B-Chat-b32."""
 
 

@@ -71,6 +71,7 @@ def test_block_causal_folders(d3mlx: Any, tmp_path: Path, name: str) -> None:
     assert facts["bytes_per_position"] == 4 * (2 * 2 * 2 * heads + 64)
     assert facts["memory_with_cache"] == facts["memory_to_load"] + 100 * facts["bytes_per_position"]
     assert "block-causal, blocks of 32 tokens" in d3mlx("info", str(folder)).out
+    assert "The maximum of this model is" in d3mlx("info", str(folder), "--length", "10000000").err
     _, tokenizer = load(folder)
     assert tokenizer.eos_token_ids == {256, 258}
     text = tokenizer.apply_chat_template(
@@ -117,7 +118,12 @@ DEFAULTS = {"sdar": "sdar", "fast_dllm_v2": "fast-dllm-v2"}
 
 def test_published_fields_that_are_missing(tmp_path: Path) -> None:
     """A block size comes from the config, else from the name of the repository or its folder, else it is 4."""
-    for names, size in ((["a/SDAR-4B-Chat"], 4), (["x", "LightningRL-8B-b32-GSM8K"], 32), (["a/SDAR-8B-Chat-b8"], 8)):
+    for names, size in (
+        (["a/SDAR-4B-Chat"], 4),
+        (["x", "LightningRL-8B-b32-GSM8K"], 32),
+        (["a/SDAR-8B-Chat-b8"], 8),
+        (["SDAR-b0"], 4),
+    ):
         assert missing_fields({"model_type": "sdar"}, names) == {"block_size": size}
         assert missing_fields({"model_type": "sdar", "block_size": 16}, names) == {}
     assert missing_fields({"model_type": "Fast_dLLM_Qwen"}, []) == {"mask_token_id": 151665}

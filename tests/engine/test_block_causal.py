@@ -17,7 +17,7 @@ from d3mlx.decoding.cache_policy import CHUNK
 from d3mlx.decoding.decoder import Decoder
 from d3mlx.decoding.schedule import AlignedBlocks
 from d3mlx.engine import follow, step
-from d3mlx.errors import ConfigError
+from d3mlx.errors import ConfigError, PromptError
 from d3mlx.kernels.dispatch import on_device
 from d3mlx.request import Request, Step
 from tests.golden.cases import model
@@ -196,7 +196,14 @@ def test_the_block_size_is_that_of_the_model() -> None:
     with pytest.raises(ConfigError, match="earlier cache has blocks of 16 tokens, and this request of 4"):
         generate(model("sdar"), None, prompt, approximate_cache=generation.request.cache)
     with pytest.raises(ConfigError, match="sub-block-size must divide the block size 4, and 8 does not"):
-        generate(model("sdar"), None, prompt, "fast-dllm-v2")
+        generate(model("sdar"), None, prompt, FastDLLMv2(sub_block_size=8))
+    # The default sub-block of 8 is reduced to fit.
+    for size in (1, 3, 4, 12):
+        assert generate(model("sdar"), None, prompt, FastDLLMv2(block_size=size), max_tokens=6).stats.tokens == 6
+    with pytest.raises(ConfigError, match="block-size must be a number of tokens, 1 to 4,096, not 5000"):
+        SDAR(block_size=5000)
+    with pytest.raises(PromptError, match="need complete blocks of 4096, which exceed this model's context"):
+        generate(model("sdar"), None, prompt, SDAR(block_size=4096), max_tokens=6)
     assert generate(model("sdar"), None, prompt, FastDLLMv2(sub_block_size=2), max_tokens=6).stats.tokens == 6
     assert generate(model("fast_dllm_v2"), None, prompt, SDAR(), max_tokens=6).stats.tokens == 6
 

@@ -141,3 +141,7 @@ def test_kernels_can_be_switched_off(launches: Launches, monkeypatch: pytest.Mon
     monkeypatch.setenv("D3MLX_KERNELS", "0")
     with pytest.raises(ConfigError, match=r"Invalid D3MLX_KERNELS '0'\. Use on or off\."):
         list(generation())
+    # An invalid value is refused on every machine.
+    monkeypatch.setattr(dispatch, "on_gpu", lambda: False)
+    with pytest.raises(ConfigError, match="Invalid D3MLX_KERNELS"):
+        warm_up(run.model, run.decoder, Sampling())
