@@ -310,7 +310,7 @@ def bench(
 
     Measures the time of a forward for several numbers of rows, prefill, and complete answers. Shows the number of rows
     from which a forward becomes slower, and saves the best row multiple for later runs. You can paste the output into a
-    report.
+    report. If the times look wrong, run d3mlx doctor.
 
     Example: d3mlx bench --roofline "M4 Max" --shape llada-8b --q-bits 4
     """

@@ -164,7 +164,7 @@ WRONG = [
     (["--decoder", "fast-dllm", "--threshold", "1.1"], 1, "threshold"),
     (["--max-tokens", "0"], 1, "max-tokens"),
     (["--max-tokens", "9999"], 1, "context of 512"),
-    (["--block-size", "0"], 1, "block-size must be a number of tokens, 1 or more, not 0."),
+    (["--block-size", "0"], 1, "block-size must be a number of tokens, 1 to 4,096, not 0."),
     (["--decoder", "beam"], 1, "beam"),
     (["--decoder", "d3llm", "--factor", "1"], 1, "d3llm does not take factor"),
     (["--decoder", "d3llm", "--cache", "dual"], 1, "cache must be one of"),

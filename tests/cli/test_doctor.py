@@ -60,9 +60,10 @@ def test_kernels_are_counted_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
                 raise RuntimeError("error: unknown type name 'half4x9'")
             return emulator(kernel, launch)
 
-        monkeypatch.setattr(dispatch, "run", run)
         guard.verified.clear()
-        wrong = diagnosis.run_check("Kernels")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(dispatch, "run", run)
+            wrong = diagnosis.run_check("Kernels")
     assert wrong.state == "wrong"
     assert wrong.text.startswith("accept_entropy does not work, so its slower reference runs. error: unknown type name")
 

@@ -39,17 +39,18 @@ def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def launches(fresh: None, emulator: Executor, monkeypatch: pytest.MonkeyPatch) -> Iterator[Launches]:
+def launches(fresh: None, emulator: Executor) -> Iterator[Launches]:
     """Run kernels in the emulator, and record each launch."""
     recorded: Launches = []
-    with emulator(Emulation(seed=1)):
+    # The inner patches must end before those of the emulator.
+    with emulator(Emulation(seed=1)), pytest.MonkeyPatch.context() as patch:
         emulated = dispatch.run
 
         def run(kernel: Kernel, launch: Launch) -> list[mx.array]:
             recorded.append((kernel, launch))
             return emulated(kernel, launch)
 
-        monkeypatch.setattr(dispatch, "run", run)
+        patch.setattr(dispatch, "run", run)
         yield recorded
 
 
@@ -77,7 +78,7 @@ def test_the_warm_up_checks_every_variant_of_a_run(launches: Launches, preset: O
     assert len(launches) == before
 
 
-def broken(how: str, culprit: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def broken(how: str, culprit: str, patch: pytest.MonkeyPatch) -> None:
     """Make the kernel `culprit` fail."""
     emulated = dispatch.run
 
@@ -100,34 +101,33 @@ def broken(how: str, culprit: str, monkeypatch: pytest.MonkeyPatch) -> None:
         mx_eval(*arrays)
 
     mx_eval, refused = mx.eval, list[mx.array]()
-    monkeypatch.setattr(dispatch, "run", run)
-    monkeypatch.setattr(mx, "eval", evaluate)
+    patch.setattr(dispatch, "run", run)
+    patch.setattr(mx, "eval", evaluate)
 
 
 @pytest.mark.parametrize("how", ["compilation", "launch", "wrong value"])
 @pytest.mark.parametrize("culprit", ["token_stats", "accept", "refresh_rows"])
-def test_a_kernel_that_fails_is_replaced(
-    launches: Launches, monkeypatch: pytest.MonkeyPatch, how: str, culprit: str
-) -> None:
+def test_a_kernel_that_fails_is_replaced(launches: Launches, how: str, culprit: str) -> None:
     preset = Selective(row_multiple=1)
     right = [step.tokens.tolist() for step in generation(preset)]
-    broken(how, culprit, monkeypatch)
-    run = generation(preset)
-    with pytest.warns(D3Warning) as raised:
-        warm_up(run.model, run.decoder, Sampling())
-    (name,) = guard.failures
-    assert name.startswith(culprit)
-    message = str(raised[0].message)
-    assert len(raised) == 1
-    assert message.startswith(f"The Metal kernel {name} does not work on this machine")
-    assert {
-        "compilation": "program_source:12:3: error: no such type",
-        "launch": "Command buffer execution failed",
-        "wrong value": "is wrong: element 0 is",
-    }[how] in message
-    del launches[:]
-    with warnings.catch_warnings(action="error"):
-        assert [step.tokens.tolist() for step in run] == right
+    with pytest.MonkeyPatch.context() as patch:
+        broken(how, culprit, patch)
+        run = generation(preset)
+        with pytest.warns(D3Warning) as raised:
+            warm_up(run.model, run.decoder, Sampling())
+        (name,) = guard.failures
+        assert name.startswith(culprit)
+        message = str(raised[0].message)
+        assert len(raised) == 1
+        assert message.startswith(f"The Metal kernel {name} does not work on this machine")
+        assert {
+            "compilation": "program_source:12:3: error: no such type",
+            "launch": "Command buffer execution failed",
+            "wrong value": "is wrong: element 0 is",
+        }[how] in message
+        del launches[:]
+        with warnings.catch_warnings(action="error"):
+            assert [step.tokens.tolist() for step in run] == right
     assert launches
     assert name not in {kernel.name for kernel, _ in launches}
 
@@ -141,7 +141,9 @@ def test_kernels_can_be_switched_off(launches: Launches, monkeypatch: pytest.Mon
     monkeypatch.setenv("D3MLX_KERNELS", "0")
     with pytest.raises(ConfigError, match=r"Invalid D3MLX_KERNELS '0'\. Use on or off\."):
         list(generation())
-    # An invalid value is refused on every machine.
-    monkeypatch.setattr(dispatch, "on_gpu", lambda: False)
+
+
+def test_an_invalid_switch_is_refused_on_every_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("D3MLX_KERNELS", "nope")
     with pytest.raises(ConfigError, match="Invalid D3MLX_KERNELS"):
-        warm_up(run.model, run.decoder, Sampling())
+        generation()
