@@ -10,7 +10,6 @@ from typing import Any
 from d3mlx.batch import MAX_BATCH, Batcher
 from d3mlx.cache import KVCache
 from d3mlx.canvas import Canvas
-from d3mlx.data.records import is_unicode
 from d3mlx.decoding.decoder import Decoder, Preset
 from d3mlx.decoding.options import Options, check_attention
 from d3mlx.decoding.presets import preset
@@ -21,7 +20,7 @@ from d3mlx.models import DiffusionModel, traits_of
 from d3mlx.profiling import current
 from d3mlx.prompt import Prompt, encode
 from d3mlx.request import Request, Stats, Step
-from d3mlx.text import TextStream
+from d3mlx.text import TextStream, is_unicode
 from d3mlx.warmup import warm_up
 
 MOST_NEW_TOKENS = 1 << 20

@@ -17,7 +17,7 @@ from d3mlx.decoding.acceptance import Candidates
 from d3mlx.decoding.cache_policy import Kind
 from d3mlx.decoding.decoder import Decoder
 from d3mlx.decoding.sampling import Drawing, Noise, Sampling
-from d3mlx.decoding.schedule import ActiveBlocks, Block, active_end, advance, recent
+from d3mlx.decoding.schedule import ActiveBlocks, Block, active_end, advance, without_complete
 from d3mlx.errors import CheckpointError, ConfigError
 from d3mlx.kernels.accept_blocks import Accepted, accept_blocks
 from d3mlx.kernels.dispatch import on_device
@@ -236,7 +236,7 @@ class Request:
         filled, *_ = [lane.canvas.commit(positions, tokens) for lane in self.lanes]
         self.table, self.committed = advance(self.table, self.canvas), len(committing)
         if self.canvas.block_size is not None:
-            self.table = recent(self.table)
+            self.table = without_complete(self.table)
         rows, before = self.rows.count * len(self.lanes), self.stats
         self.stats = replace(before, forwards=before.forwards + 1, rows=before.rows + rows, tokens=self.canvas.answered)
         return Step(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
@@ -10,6 +11,15 @@ from d3mlx.canvas import Canvas
 
 UNFINISHED = "\ufffd"
 """The replacement for bytes that do not form a character. At the end of a text, more bytes may complete one."""
+
+
+def is_unicode(value: Any) -> bool:
+    """Return whether all text in a JSON value is valid Unicode. A lone surrogate is not."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 class TextDecoder:

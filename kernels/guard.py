@@ -11,6 +11,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 import mlx.core as mx
 import numpy as np
@@ -36,7 +37,8 @@ failures: dict[str, str] = {}
 verified: set[Variant] = set()
 """Variants that gave the result of their reference. The first item of each is the name of the kernel."""
 
-_checks = [False]
+CHECKING: ContextVar[bool] = ContextVar("checking", default=False)
+"""Whether calls are compared with their references."""
 
 
 def switched_on() -> bool:
@@ -58,7 +60,7 @@ def call(
     """Return the outputs of a kernel, or of its reference if the kernel is not usable."""
     if not usable(kernel):
         return reference()
-    if not _checks[0]:
+    if not CHECKING.get():
         return dispatch.run(kernel, launch())
     made = launch()
     variant = variant_of(kernel, made)
@@ -74,11 +76,11 @@ def variant_of(kernel: Kernel, launch: Launch) -> Variant:
 @contextmanager
 def checking() -> Iterator[None]:
     """Compare the first call of each variant with its reference, until the end of the block."""
-    before, _checks[0] = _checks[0], True
+    token = CHECKING.set(True)
     try:
         yield
     finally:
-        _checks[0] = before
+        CHECKING.reset(token)
 
 
 def checked(

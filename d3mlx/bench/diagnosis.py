@@ -23,7 +23,7 @@ from d3mlx.decoding.presets import PRESETS, preset
 from d3mlx.decoding.sampling import Sampling
 from d3mlx.kernels import dispatch, guard
 from d3mlx.models import families_with
-from d3mlx.tuning import cache_file
+from d3mlx.tuning import cache_file, device_name
 from d3mlx.warmup import Miniature, check_kernels
 
 State = Literal["ok", "note", "wrong"]
@@ -71,7 +71,7 @@ def software() -> Result:
 def device() -> Result:
     """Return the device that MLX computes on."""
     details = ", ".join(f"{name} {value}" for name, value in sorted(mx.device_info().items()))
-    text = f"{this_machine().device}. {details}."
+    text = f"{device_name()}. {details}."
     if sys.platform == "darwin" and not dispatch.on_gpu():
         return "wrong", f"{text} MLX does not use the GPU."
     return "ok", text
@@ -134,14 +134,15 @@ def caches() -> Result:
     """Return the folders of downloads and of measurements, with their free space."""
     from huggingface_hub import constants
 
-    parts, state = [], "ok"
+    state: State = "ok"
+    parts = []
     for purpose, folder in (("Downloads", Path(constants.HF_HUB_CACHE)), ("Measurements", cache_file().parent)):
         existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
-        writable = existing.is_dir() and os.access(existing, os.W_OK)
-        free = shutil.disk_usage(existing).free
-        parts.append(f"{purpose}: {folder}, {free / 1e9:.1f} GB free{'' if writable else ', not writable'}.")
-        state = state if writable else "wrong"
-    return ("ok" if state == "ok" else "wrong"), " ".join(parts)
+        free = f"{shutil.disk_usage(existing).free / 1e9:.1f} GB free"
+        if not existing.is_dir() or not os.access(existing, os.W_OK):
+            state, free = "wrong", f"{free}, not writable"
+        parts.append(f"{purpose}: {folder}, {free}.")
+    return state, " ".join(parts)
 
 
 def hub() -> Result:

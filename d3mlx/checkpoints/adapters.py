@@ -70,9 +70,8 @@ def with_mlx_adapters(model: Any, folder: Path, config: dict[str, Any]) -> Any:
     """Return the model with adapters in mlx-lm's layout."""
     if not (folder / MLX_WEIGHTS).is_file():
         raise CheckpointError(f"{folder} is not an adapter folder: it contains no {MLX_WEIGHTS}.")
-    whole = config.get("fine_tune_type") == "full"
     tensors = read_header(folder / MLX_WEIGHTS)
-    if not whole:
+    if config.get("fine_tune_type") != "full":
         check_settings(folder / CONFIG, config)
         check_floats(folder / MLX_WEIGHTS, tensors)
         check_pairs(folder / MLX_WEIGHTS, tensors)

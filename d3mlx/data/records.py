@@ -11,6 +11,7 @@ from typing import Any
 
 from d3mlx.errors import DataError
 from d3mlx.files import refuse_special
+from d3mlx.text import is_unicode
 
 SURROGATE = re.compile(r"\\ud[89a-f]", re.IGNORECASE)
 """Escapes that must form pairs in JSON text. Python's reader accepts single ones."""
@@ -112,15 +113,6 @@ def parsed(text: str, location: str) -> Any:
     if SURROGATE.search(text) and not is_unicode(value):
         raise DataError(f"{location}: the text contains an incomplete surrogate pair.")
     return value
-
-
-def is_unicode(value: Any) -> bool:
-    """Return whether all text in a JSON value is valid Unicode."""
-    try:
-        json.dumps(value, ensure_ascii=False).encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def parquet_rows(path: Path) -> Iterator[tuple[str, Any]]:

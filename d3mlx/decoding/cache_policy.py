@@ -19,9 +19,9 @@ from d3mlx.decoding.options import Range
 from d3mlx.decoding.schedule import ActiveBlocks, Block
 
 Kind = Literal["first", "step", "refresh", "prefill", "commit"]
-"""Purpose of a forward: the full pass that opens a block, a step, or a full pass that renews the cache. The last two
-compute keys and values of given tokens or of a finished block. Only a family with shifted logits decides a token then,
-the first of the next block."""
+"""Purpose of a forward. first: the full pass that opens a block. step: a denoising step. refresh: a full pass for the
+cache. prefill: compute keys and values of given tokens. commit: compute the final keys and values of a block. With
+shifted logits, the last two also decide the first token of the next block."""
 
 
 LONG = 1_000_000

@@ -107,15 +107,15 @@ def advance(table: Ints, canvas: Canvas) -> Ints:
     return after
 
 
-RECENT = 32
+KEPT_BLOCKS = 32
 """Number of complete blocks that the table of a block-causal model keeps before the open one."""
 
 
-def recent(table: Ints) -> Ints:
-    """Return the table without its first complete blocks, so that a step of a long answer takes no longer."""
+def without_complete(table: Ints) -> Ints:
+    """Return the table without all but the last complete blocks, so that a step of a long answer takes no longer."""
     unfinished = np.flatnonzero(table[:, MASKS])
     first = int(unfinished[0]) if len(unfinished) else len(table)
-    return table[max(first - RECENT, 0) :]
+    return table[max(first - KEPT_BLOCKS, 0) :]
 
 
 def next_states(table: Ints) -> Ints:

@@ -8,7 +8,6 @@ import os
 import re
 import signal
 import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from d3mlx.decoding.presets import PRESETS
 from d3mlx.errors import PromptError
 from tests.builders import write_llada
 from tests.cli.conftest import COMMAND
+from tests.cli.terminal import read_terminal
 
 ESCAPE = "\x1b"
 
@@ -246,18 +246,8 @@ def test_a_terminal_sees_the_canvas_and_the_statistics(llada: str) -> None:
     environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "70", "LINES": "24"}
     process = subprocess.Popen(arguments, stdout=side, stderr=side, env=environment)
     os.close(side)
-    seen = b""
-    began = time.monotonic()
-    while time.monotonic() - began < 60:
-        try:
-            piece = os.read(main, 65536)
-        except OSError:
-            break
-        if not piece:
-            break
-        seen += piece
+    text = read_terminal(main)
     assert process.wait(timeout=10) == 0
-    text = seen.decode()
     assert "░" in text
     assert text.rindex(f"{ESCAPE}[?25h") > text.rindex(f"{ESCAPE}[?25l")
     closing = [line.strip() for line in text.split("\n") if line.strip()][-4:]

@@ -15,6 +15,7 @@ import pytest
 
 from tests.builders import LLADA_CONFIG, llada_weights
 from tests.cli.conftest import COMMAND
+from tests.cli.terminal import read_terminal
 from tests.loading.test_peft import write_peft
 
 SHORT = ["--count", "3", "--max-tokens", "12"]
@@ -235,19 +236,11 @@ def test_a_terminal_sees_progress(llada: str, tmp_path: Path) -> None:
     environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "90"}
     process = subprocess.Popen([COMMAND, *options], stdout=subprocess.PIPE, stderr=side, env=environment, text=True)
     os.close(side)
-    seen = b""
-    while True:
-        try:
-            piece = os.read(main, 65536)
-        except OSError:
-            break
-        if not piece:
-            break
-        seen += piece
+    seen = read_terminal(main)
     printed, _ = process.communicate(timeout=60)
     assert process.returncode == 0
-    assert "correct" in seen.decode()
-    assert "2/2" in re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", seen.decode())
+    assert "correct" in seen
+    assert "2/2" in re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", seen)
     assert printed.split()[0] == "decoder"
 
 

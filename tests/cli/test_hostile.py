@@ -17,6 +17,7 @@ import pytest
 from d3mlx.cli.main import sentence
 from d3mlx.terminal import escaped, printable
 from tests.builders import LLADA_SPECIAL, byte_tokenizer, write_json, write_llada
+from tests.cli.terminal import read_terminal
 
 PURPLE, CLEAR, TITLE = "\x1b[35;5m", "\x9b2J", "\x1b]0;owned\x07"
 HOSTILE = f"{PURPLE}{CLEAR}{TITLE}[bold]"
@@ -40,18 +41,9 @@ def on_terminal(commands: list[list[str]], cwd: Path) -> list[str]:
     program = [sys.executable, "-c", SEVERAL, json.dumps(commands)]
     process = subprocess.Popen(program, stdout=side, stderr=side, env=environment, cwd=cwd)
     os.close(side)
-    seen = b""
-    while True:
-        try:
-            piece = os.read(main, 65536)
-        except OSError:
-            break
-        if not piece:
-            break
-        seen += piece
+    seen = read_terminal(main)
     process.wait(timeout=60)
-    os.close(main)
-    return seen.decode().split("---end---")[:-1]
+    return seen.split("---end---")[:-1]
 
 
 @pytest.fixture(scope="module")
