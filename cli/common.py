@@ -34,7 +34,7 @@ DecoderName = Annotated[
     typer.Option(
         "--decoder",
         help=f"Decoding method: {', '.join(PRESETS)}. `d3mlx decoders` describes them.",
-        show_default="that of the model's family",
+        show_default="from the model's family",
         rich_help_panel=DECODER,
     ),
 ]

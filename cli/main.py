@@ -21,6 +21,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup, TyperOption
 
 from d3mlx.errors import ConfigError, D3Error, D3Warning, first_line, is_panic
+from d3mlx.signals import ENDING
 from d3mlx.terminal import shown_on, write
 from d3mlx.version import VERSION
 
@@ -303,10 +304,6 @@ def abandon_output() -> None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-"""Signals that end a run."""
-
-
 def end_run(number: int, _: Any) -> None:
     """End the run with an exception, so that partial files are removed. A second signal must not disturb this."""
     for each in ENDING:
@@ -323,9 +320,10 @@ def run() -> None:
     if sys.stdin is None:
         # The next open file would get descriptor 0, which some libraries treat as an error.
         os.open(os.devnull, os.O_RDONLY)
-    # A shell starts background jobs with interrupts ignored, so set the handler in any case.
+    # A shell starts background jobs with interrupts ignored, so set the handler in any case. nohup ignores SIGHUP.
     for number in ENDING:
-        signal.signal(number, end_run)
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, end_run)
     try:
         if sys.stdout is None:
             raise ConfigError("Standard output is closed. Open it, or redirect it to a file.")

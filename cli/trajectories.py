@@ -17,14 +17,15 @@ from d3mlx.cli import common
 from d3mlx.cli.decoder_flags import takes_decoder_options
 from d3mlx.cli.loading import load_opened
 from d3mlx.cli.render.progress import RecordingProgress
+from d3mlx.data.records import check_file
 from d3mlx.distill.config import check_trainable
 from d3mlx.distill.prompts import EMBEDDED as PROBLEMS
 from d3mlx.distill.prompts import questions
 from d3mlx.distill.recording import import_all, record_all, settings_of
 from d3mlx.distill.trajectories import MOST_STEPS, RecordConfig, Teacher
 from d3mlx.distill.trajectory_store import read_store
-from d3mlx.errors import ConfigError, DataError
-from d3mlx.files import fingerprint, refuse_special
+from d3mlx.errors import ConfigError
+from d3mlx.files import fingerprint
 from d3mlx.models import traits_of
 from d3mlx.terminal import write
 
@@ -137,9 +138,7 @@ def trajectories(
         raise ConfigError("--import converts all records of its file. Run without --limit.")
     source = str(published) if published is not None else data or PROBLEMS
     if source != PROBLEMS:
-        refuse_special([Path(source)], DataError)
-        if not Path(source).exists():
-            raise DataError(f"There is no file {source}.")
+        check_file(Path(source))
     name = EMBEDDED if model is None else model
     checkpoint = open_checkpoint(fetch(name, revision))
     check_trainable(traits_of(checkpoint.family))

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from d3mlx.errors import ConfigError
 from d3mlx.files import open_locked
+from d3mlx.signals import undisturbed
 
 
 def refuse_existing(target: Path) -> None:
@@ -54,24 +53,6 @@ def new_folder(target: Path) -> Iterator[Path]:
         raise
     finally:
         os.close(lock)
-
-
-ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-"""Signals that end a run."""
-
-
-@contextmanager
-def undisturbed() -> Iterator[None]:
-    """Ignore the signals that end a run in the block, so that a second one does not interrupt a cleanup."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in ENDING}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def clear(folder: Path) -> None:

@@ -117,7 +117,7 @@ def blas() -> Result:
     if any("openblas" in line or "libmkl" in line for line in libraries):
         return "ok", f"{text} MLX uses an optimized library."
     return "note", (
-        f"{text} The library of MLX on Linux is about six times slower than OpenBLAS. Install libopenblas0-pthread and "
+        f"{text} MLX's own library on Linux is much slower than OpenBLAS. Install libopenblas0-pthread and "
         "preload it: export LD_PRELOAD=$(ls /usr/lib/*/openblas-pthread/libopenblas.so.0)"
     )
 

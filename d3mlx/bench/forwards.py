@@ -125,11 +125,11 @@ def measure_forwards(
     is slow. `tell` receives the name of each stage. Raises ConfigError.
     """
     if context < 1:
-        raise ConfigError(f"--context must be 1 or more positions, not {context}.")
+        raise ConfigError(f"Invalid --context {context}. Use 1 or more positions.")
     check_seconds(seconds)
     counts = sorted({count for count in rows if count <= context})
     if not counts or counts[0] < 1:
-        raise ConfigError(f"--row-counts must be numbers from 1 to the context of {context}.")
+        raise ConfigError(f"Invalid --row-counts. Use numbers from 1 to the context of {context}.")
     work = Workload(model, context)
     end = time.perf_counter() + seconds
     acts: dict[int, Callable[[], None]] = {PREFILL: work.prefill}

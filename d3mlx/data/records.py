@@ -36,14 +36,19 @@ OTHER_FORMATS = {
 PARQUET = b"PAR1"
 
 
+def check_file(path: Path) -> None:
+    """Raise DataError if a data file does not exist, or is a special file such as a device."""
+    refuse_special([path], DataError)
+    if not path.exists():
+        raise DataError(f"File {path} does not exist.")
+
+
 def read_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield (location, record) for each row of a JSONL, JSON or parquet file. The location is for errors.
 
     Columns with the value null are left out, because a table has every column in every row. Raises DataError.
     """
-    refuse_special([path], DataError)
-    if not path.exists():
-        raise DataError(f"File {path} does not exist.")
+    check_file(path)
     with path.open("rb") as file:
         start = file.read(64)
     for magic, reason in OTHER_FORMATS.items():

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from d3mlx.errors import ConfigError
 
 ALPHA = 3.0
-"""Default of alpha: the higher it is, the less weight has accuracy below the best."""
+"""Default of alpha. A higher value gives less weight to accuracies below the best."""
 
 TOLERANCE = 5.0
-"""Largest loss of accuracy by parallelism that counts, in percentage points."""
+"""Points of a curve count if their accuracy is at most this much lower than that of the least parallel point."""
 
 
 def weight(accuracy: float, y_max: float, alpha: float = ALPHA) -> float:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from unittest.mock import patch
 
 import mlx.core as mx
 import pytest
@@ -27,8 +28,8 @@ def example(file: str) -> ModuleType:
     blocks = re.findall(r"```python\n# (\S+)\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
     module = ModuleType(Path(file).stem)
     # Dataclasses look up their module.
-    sys.modules[module.__name__] = module
-    exec(dict(blocks)[file], module.__dict__)
+    with patch.dict(sys.modules, {module.__name__: module}):
+        exec(dict(blocks)[file], module.__dict__)
     return module
 
 

@@ -22,7 +22,8 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(guard, "verified", set())
 
 
-def test_a_machine_without_faults(d3mlx: Any) -> None:
+def test_a_machine_without_faults(d3mlx: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("D3MLX_KERNELS", "off")
     done = d3mlx("doctor", "--json")
     checks = {check["name"]: check for check in json.loads(done.out)}
     assert (done.status, done.err) == (0, "")

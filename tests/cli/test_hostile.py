@@ -126,6 +126,20 @@ def test_a_second_signal_does_not_disturb_a_cleanup(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
+def test_a_run_with_nohup_outlives_its_terminal() -> None:
+    """nohup ignores SIGHUP, and a shell ignores interrupts of background jobs. Only interrupts end the run."""
+    code = (
+        "import signal\n"
+        "from d3mlx.cli import main\n"
+        "for each in main.ENDING:\n"
+        "    signal.signal(each, signal.SIG_IGN)\n"
+        "main.app = lambda: print(*(each.name for each in main.ENDING if signal.getsignal(each) == main.end_run))\n"
+        "main.run()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("SIGINT SIGTERM\n", "")
+
+
 def test_a_low_limit_of_open_files_is_no_obstacle(llada: str) -> None:
     code = (
         "import resource, sys\n"

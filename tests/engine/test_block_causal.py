@@ -170,7 +170,7 @@ def test_a_mask_token_in_a_prompt_is_text(family: str) -> None:
     prompt = [MASK, 9, MASK, 30, 31, MASK, 32, 33, 34, MASK, MASK]
     request, steps = talk(family, prompt, 9)
     assert request.canvas.tokens[:11].tolist() == prompt
-    assert min(min(each.positions, default=11) for each in steps) == 11
+    assert min(position for each in steps for position in each.positions) == 11
 
 
 def test_top_k_of_one_is_greedy_with_the_probabilities_of_all_tokens() -> None:

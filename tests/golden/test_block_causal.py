@@ -51,6 +51,7 @@ def test_nothing_is_left_out() -> None:
     for family, count, empty in (("sdar", 400, 0), ("fast_dllm_v2", 186, 2)):
         everything = block_cases(family)
         assert len(everything) == count
+        assert sum(len(members) for (of, _), members in GROUPS.items() if of == family) == count - empty
         # A reference that decodes only whole blocks returns nothing for these two prompts.
         assert sum(not case.output for case in everything) == empty
 

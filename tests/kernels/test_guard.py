@@ -15,7 +15,7 @@ from d3mlx.decoding.options import Options
 from d3mlx.errors import ConfigError, D3Warning
 from d3mlx.kernels import dispatch, guard
 from d3mlx.kernels.dispatch import Kernel, Launch
-from d3mlx.warmup import _done, warm_up
+from d3mlx.warmup import warm_up
 from tests.kernels.conftest import Executor
 from tests.metal import Emulation
 
@@ -35,7 +35,7 @@ def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
     """Forget all earlier checks."""
     monkeypatch.setattr(guard, "failures", {})
     monkeypatch.setattr(guard, "verified", set())
-    _done.clear()
+    monkeypatch.setattr("d3mlx.warmup._done", set())
 
 
 @pytest.fixture
