@@ -16,6 +16,7 @@ from d3mlx.errors import ConfigError, D3Warning
 from d3mlx.kernels import dispatch, guard
 from d3mlx.kernels.dispatch import Kernel, Launch
 from d3mlx.warmup import warm_up
+from tests.golden.cases import model
 from tests.kernels.conftest import Executor
 from tests.metal import Emulation
 
@@ -56,15 +57,27 @@ def launches(fresh: None, emulator: Executor) -> Iterator[Launches]:
 
 def generation(preset: Options = RUNS[0][0], sampling: Sampling = RUNS[0][1]) -> Generation:
     """Return a short run of the bundled model."""
-    model, tokenizer = load()
+    bundled, tokenizer = load()
     return Generation(
-        model, tokenizer, [{"role": "user", "content": QUESTION}], preset, sampling=sampling, max_tokens=24
+        bundled, tokenizer, [{"role": "user", "content": QUESTION}], preset, sampling=sampling, max_tokens=24
     )
 
 
 @pytest.mark.parametrize(("preset", "sampling"), RUNS, ids=lambda value: type(value).__name__)
 def test_the_warm_up_checks_every_variant_of_a_run(launches: Launches, preset: Options, sampling: Sampling) -> None:
-    run = generation(preset, sampling)
+    check_warm_up(launches, generation(preset, sampling), sampling)
+
+
+@pytest.mark.parametrize("sampling", [Sampling(), Sampling(0.5, top_p=0.9)], ids=["greedy", "sampled"])
+@pytest.mark.parametrize("family", ["sdar", "fast_dllm_v2"])
+def test_the_warm_up_checks_every_variant_of_a_block_causal_run(
+    launches: Launches, family: str, sampling: Sampling
+) -> None:
+    run = Generation(model(family), None, [7, 9, 30, 31, 32], sampling=sampling, max_tokens=24)
+    check_warm_up(launches, run, sampling)
+
+
+def check_warm_up(launches: Launches, run: Generation, sampling: Sampling) -> None:
     warm_up(run.model, run.decoder, sampling)
     assert guard.failures == {}
     assert {guard.variant_of(*call) for call in launches} == guard.verified
