@@ -96,7 +96,7 @@ def test_a_batch_of_nothing_is_refused(d3mlx: Any, tmp_path: Path) -> None:
         (["distill", "--data", "embedded", "--preset", "gpt"], "preset must be one of"),
         (["distill", "--data", "embedded", "--config", "none.yaml"], "none.yaml does not exist"),
         (["distill", "--data", "embedded", "--resume"], "no run to resume"),
-        (["trajectories", "out", "--data", "none.jsonl"], "no file none.jsonl"),
+        (["trajectories", "out", "--data", "none.jsonl"], "File none.jsonl does not exist"),
         (["trajectories", "out", "--import", "x.jsonl", "--check"], "Run without --data and without options"),
         (["trajectories", "out", "--import", "x.jsonl", "--limit", "3"], "Run without --limit"),
         (["distill", "--data", "embedded"], "Use --objective sft"),
