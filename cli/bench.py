@@ -11,7 +11,6 @@ from typing import Annotated, Any
 import typer
 from mlx_lm.utils import get_total_parameters
 
-from d3mlx.api import check_request
 from d3mlx.bench import forwards, generation
 from d3mlx.bench.chips import chip_named
 from d3mlx.bench.cost import cost, precision
@@ -34,6 +33,7 @@ from d3mlx.cli.render.scores import check_outputs, write_json
 from d3mlx.decoding.decoder import Preset
 from d3mlx.decoding.presets import preset, presets_for
 from d3mlx.errors import ConfigError
+from d3mlx.generation import check_request
 from d3mlx.models import traits_of
 from d3mlx.profiling import Profile
 from d3mlx.tuning import PADDING, device_name, save_padding

@@ -130,10 +130,12 @@ class DecodeSettings:
     end_penalty: float | None
     max_tokens: int | None
     options: dict[str, Any]
+    top_k: int | None = None
+    seed: int = 0
 
-    def sampling(self, top_k: int | None, seed: int) -> Sampling:
+    def sampling(self) -> Sampling:
         """Return the sampling settings. Raises ConfigError."""
-        return Sampling(self.temperature or 0.0, self.top_p, top_k, seed, self.end_penalty or 0.0)
+        return Sampling(self.temperature or 0.0, self.top_p, self.top_k, self.seed, self.end_penalty or 0.0)
 
     def build(self) -> Options:
         """Return the decoder, which must be known, with its options. Raises ConfigError."""
@@ -141,9 +143,10 @@ class DecodeSettings:
         return preset(self.decoder, **self.options)
 
     def check(self) -> None:
-        """Raise ConfigError for wrong options of a decoder that was given, before the model is known."""
+        """Raise ConfigError for wrong settings, before the model and its default decoder are known."""
         if self.decoder is not None:
             self.build()
+        self.sampling()
 
     def of_family(self, family: str) -> DecodeSettings:
         """Return the settings with the default decoder of a family if none was given."""
@@ -160,7 +163,7 @@ class DecodeSettings:
         own = {name: getattr(self, name) for name in ("temperature", "top_p", "end_penalty", "max_tokens")}
         merged = {key: getattr(card, key) if value is None else value for key, value in own.items()}
         decoder = self.decoder or next(iter(card.options), traits_of(checkpoint.family).decoder)
-        return DecodeSettings(decoder, **merged, options=card.options.get(decoder, {}) | self.options)
+        return replace(self, decoder=decoder, **merged, options=card.options.get(decoder, {}) | self.options)
 
 
 NOTICE = (

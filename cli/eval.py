@@ -9,7 +9,6 @@ from typing import Annotated, Any
 
 import typer
 
-from d3mlx.api import check_decoder, check_length, check_request
 from d3mlx.batch import MAX_BATCH, MOST_AT_ONCE
 from d3mlx.checkpoints.adapters import adapter_weights
 from d3mlx.checkpoints.checkpoint import open_checkpoint
@@ -31,6 +30,7 @@ from d3mlx.evaluate.run import EvalModel, begin, run_point
 from d3mlx.evaluate.tasks import Task, TaskOptions
 from d3mlx.evaluate.tasks import task as make_task
 from d3mlx.files import fingerprint, write_text
+from d3mlx.generation import check_decoder, check_length, check_request
 from d3mlx.terminal import write
 from d3mlx.version import versions
 
@@ -238,11 +238,11 @@ def evaluate(
     check_outputs(json_file, plot)
     check_plot(plot)
     check_request(max_tokens, ())
-    settings = common.DecodeSettings(decoder, temperature, top_p, end_penalty, max_tokens, options)
+    settings = common.DecodeSettings(decoder, temperature, top_p, end_penalty, max_tokens, options, top_k, seed)
     points_wanted = settings_of(thresholds, steps)
     if decoder is not None:
         presets_of(settings, points_wanted)
-    sampling = settings.sampling(top_k, seed)
+    sampling = settings.sampling()
     if count is not None and not 1 <= count <= MOST_PROBLEMS:
         raise ConfigError(f"Invalid --count {count}. Use a number from 1 to {MOST_PROBLEMS:,}.")
     if out is not None:
@@ -253,7 +253,7 @@ def evaluate(
         if recommended
         else settings.of_family(checkpoint.family)
     )
-    presets, sampling = presets_of(settings, points_wanted), settings.sampling(top_k, seed)
+    presets, sampling = presets_of(settings, points_wanted), settings.sampling()
     name = str(settings.decoder)
     folder = out or Path("runs") / "-".join([task, *([f"{num_fewshot}-shot"] if num_fewshot else []), name])
     Folder(folder).refuse_foreign()

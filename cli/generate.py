@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,41 +9,28 @@ from typing import Annotated, Any
 import typer
 
 from d3mlx import Generation
-from d3mlx.api import check_decoder, check_length, check_request
-from d3mlx.checkpoints.checkpoint import open_checkpoint
-from d3mlx.checkpoints.hub import fetch
-from d3mlx.checkpoints.loader import EMBEDDED
+from d3mlx.api import with_suffix
 from d3mlx.cli import common
-from d3mlx.cli.common import MODEL, OUTPUT, notice
+from d3mlx.cli.common import MODEL, OUTPUT
 from d3mlx.cli.decoder_flags import takes_decoder_options
-from d3mlx.cli.loading import load_opened
 from d3mlx.cli.render.consumers import Consumer, JsonLines, Plain, Trace, follow
 from d3mlx.cli.render.live import LiveView
 from d3mlx.cli.render.profile import show_profile
 from d3mlx.cli.render.scores import check_outputs
+from d3mlx.cli.session import ModelFlags, check_settings, start
+from d3mlx.cli.standard_input import read_standard_input
 from d3mlx.errors import ConfigError, PromptError
 from d3mlx.profiling import Profile
 from d3mlx.prompt import Prompt
-from d3mlx.version import versions
-
-MOST_BYTES = 1 << 26
-"""Largest size of a prompt from standard input. No model has such a context, and a device has no end."""
 
 
 def read_prompt(argument: str, system: str | None, raw: bool) -> Prompt:
     """Return the prompt as text (--raw) or as chat messages. Raises PromptError or ConfigError."""
-    if argument == "-" and sys.stdin is None:
-        raise PromptError("Standard input is closed. Give the prompt as an argument.")
-    text = argument
-    if argument == "-":
-        content = sys.stdin.buffer.read(MOST_BYTES + 1)
-        if len(content) > MOST_BYTES:
-            raise PromptError(f"Standard input has more than {MOST_BYTES:,} bytes. Shorten the prompt.")
-        text = content.decode(errors="surrogateescape")
+    text = read_standard_input().decode(errors="surrogateescape") if argument == "-" else argument
     if not text.strip():
         raise PromptError("The prompt is empty.")
     if raw and system is not None:
-        raise ConfigError("--system needs the chat template. Run without --raw.")
+        raise ConfigError("--system needs the chat template. Run without --raw and --suffix.")
     if raw:
         return text
     messages = [{"role": "system", "content": system}] if system is not None else []
@@ -65,13 +51,6 @@ def prompt_text(prompt: Prompt) -> str:
     return prompt if isinstance(prompt, str) else str(prompt[-1]["content"])  # type: ignore[index, call-overload]
 
 
-def unknown_words(tokenizer: Any, text: str) -> list[str]:
-    """Return the words that are not in the vocabulary of the demonstration model."""
-    words = dict.fromkeys(re.findall(r"[^\W\d_]+", text))
-    known = set(tokenizer.get_vocab())
-    return [word for word in words if len(word) > 1 and not {word, f"Ġ{word}"} & known]
-
-
 @takes_decoder_options()
 def generate(
     prompt: Annotated[
@@ -90,6 +69,14 @@ def generate(
     raw: Annotated[
         bool, typer.Option("--raw", help="Use prompts without the chat template.", rich_help_panel=MODEL)
     ] = False,
+    suffix: Annotated[
+        str | None,
+        typer.Option(
+            help="Text after the answer. The answer fills the hole between the prompt and this text, without the chat "
+            "template.",
+            rich_help_panel=MODEL,
+        ),
+    ] = None,
     stop: Annotated[
         list[str] | None,
         typer.Option(help="End the answer before this text. You can repeat this option.", rich_help_panel=MODEL),
@@ -141,56 +128,39 @@ def generate(
     given = one_prompt(prompt, prompt_option)
     if json_lines and plain:
         raise ConfigError("Give --json or --plain, not both.")
-    name = EMBEDDED if model is None else model
-    settings = common.DecodeSettings(decoder, temperature, top_p, end_penalty, max_tokens, options)
-    settings.check()
-    settings.sampling(top_k, seed)
-    content, stops = read_prompt(given, system, raw), tuple(stop or ())
-    check_request(settings.max_tokens, stops)
+    stops = tuple(stop or ())
+    settings = common.DecodeSettings(decoder, temperature, top_p, end_penalty, max_tokens, options, top_k, seed)
+    check_settings(settings, stops)
+    content = read_prompt(given, system, raw or bool(suffix))
     if trace is not None:
         check_outputs(trace)
-    checkpoint = open_checkpoint(fetch(name, revision))
-    settings = settings.filled(name, checkpoint) if recommended else settings.of_family(checkpoint.family)
-    chosen, sampling = settings.build(), settings.sampling(top_k, seed)
-    # Refuse wrong options before the weights are loaded.
-    check_decoder(chosen.build(checkpoint.family), checkpoint.family, checkpoint.args)
-    check_length(settings.max_tokens, checkpoint.args)
-    if model is None:
-        notice()
-    loaded, tokenizer = load_opened(name, checkpoint, adapter_path)
-    if model is None and (strange := unknown_words(tokenizer, prompt_text(content))):
-        notice(f"It does not know the words {', '.join(strange[:5])}. Try d3mlx demo for its problems.")
+    session = start(ModelFlags(model, adapter_path, revision), settings, recommended)
+    session.warn_of_unknown_words(prompt_text(content), suffix or "")
     generation = Generation(
-        loaded,
-        tokenizer,
-        content,
-        chosen,
-        max_tokens=settings.max_tokens,
-        sampling=sampling,
+        session.model,
+        session.tokenizer,
+        with_suffix(content, suffix),
+        session.decoder,
+        max_tokens=session.settings.max_tokens,
+        sampling=session.sampling,
         early_stop=not no_early_stop,
         stop=stops,
     )
-    config = {
-        "model": name,
-        "adapter_path": adapter_path,
-        "revision": revision,
-        "prompt": content,
-        "decoder": settings.decoder,
-        "policies": generation.decoder,
-        "sampling": sampling,
-        "max_tokens": generation.new_tokens,
-        "early_stop": not no_early_stop,
-        "stop": stops,
-        "versions": versions(),
-    }
+    config = session.config(
+        prompt=content,
+        suffix=suffix,
+        policies=generation.decoder,
+        max_tokens=generation.max_tokens,
+        early_stop=not no_early_stop,
+        stop=stops,
+    )
     consumers: list[Consumer] = [Trace(trace, config, generation)] if trace is not None else []
     if json_lines:
         consumers.append(JsonLines(config, generation))
     elif plain or not sys.stdout.isatty():
         consumers.append(Plain())
     else:
-        shown = "demonstration model" if model is None else Path(name).name
-        consumers.append(LiveView(generation, tokenizer, f"{shown} · {settings.decoder}"))
+        consumers.append(LiveView(generation, session.tokenizer, session.title))
     measured = Profile() if profile else None
     follow(generation, consumers, measured)
     if measured is not None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from d3mlx.open_files import import_mlx_lm
 
 if TYPE_CHECKING:
-    from d3mlx.api import Generation, Result, batch_generate, generate, stream_generate
+    from d3mlx.api import Result, batch_generate, generate, stream_generate
     from d3mlx.checkpoints.loader import load
     from d3mlx.decoding.d3llm import D3LLM
     from d3mlx.decoding.fast_dllm import FastDLLM
@@ -21,11 +21,14 @@ if TYPE_CHECKING:
     from d3mlx.decoding.sdar import SDAR
     from d3mlx.decoding.selective import Selective
     from d3mlx.decoding.vanilla import Vanilla
+    from d3mlx.document import Document
+    from d3mlx.generation import Generation
     from d3mlx.request import Stats, Step
 
 __all__ = [
     "D3LLM",
     "SDAR",
+    "Document",
     "FastDLLM",
     "FastDLLMv2",
     "Generation",
@@ -43,7 +46,7 @@ __all__ = [
 ]
 
 HOMES = {
-    "api": ("Generation", "Result", "batch_generate", "generate", "stream_generate"),
+    "api": ("Result", "batch_generate", "generate", "stream_generate"),
     "decoding.d3llm": ("D3LLM",),
     "decoding.fast_dllm": ("FastDLLM",),
     "decoding.fast_dllm_v2": ("FastDLLMv2",),
@@ -53,6 +56,8 @@ HOMES = {
     "decoding.selective": ("Selective",),
     "decoding.vanilla": ("Vanilla",),
     "checkpoints.loader": ("load",),
+    "document": ("Document",),
+    "generation": ("Generation",),
     "request": ("Stats", "Step"),
 }
 

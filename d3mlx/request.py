@@ -61,7 +61,8 @@ class Step:
     eligible: int32 [N], every position that could commit. guesses: int32 [N], its most likely token. guess_entropies:
     float32 [N], in nats.
     blocks: the active blocks before the forward. rows: number of positions that this forward computed. stats: totals
-    after this step. text: the text that became readable, set by `stream_generate` if there is a tokenizer.
+    after this step. text: the text that became readable, set by `stream_generate` if there is a tokenizer. round: 0, or
+    how often the canvas was replaced by one with larger holes; positions are those of the canvas of this round.
     """
 
     index: int
@@ -77,6 +78,7 @@ class Step:
     rows: int
     stats: Stats
     text: str = field(default="")
+    round: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,6 +174,12 @@ class Request:
     def cache(self) -> KVCache:
         """Return the cache, for a later request that begins with the same tokens."""
         return self.lanes[0].cache
+
+    def carry_on(self, before: Stats) -> None:
+        """Count forwards and rows from those of an earlier request of the same generation on."""
+        self.stats = Stats(
+            forwards=before.forwards, rows=before.rows, prefill_rows=before.prefill_rows + self.stats.prefill_rows
+        )
 
     def release(self) -> None:
         """Drop the cache of a request that is done or canceled."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
-from d3mlx.canvas import Canvas
+from d3mlx.canvas import Canvas, Hole
 
 UNFINISHED = "\ufffd"
 """The replacement for bytes that do not form a character. At the end of a text, more bytes may complete one."""
@@ -62,11 +62,11 @@ def decoder_of(tokenizer: Any) -> TextDecoder:
 
 
 class TextStream:
-    """A converter of the committed prefix of an answer to text, piece by piece.
+    """A converter of the committed prefix of a hole to text, piece by piece.
 
-    A token becomes text when all tokens before it have committed. The pieces together are the decoded answer. `done` is
-    True after a stop text has appeared; the stop text and later text are not returned. A stop text may contain special
-    tokens.
+    A token becomes text when all tokens before it in the hole have committed. The pieces together are the decoded text
+    of the hole. `done` is True after a stop text has appeared; the stop text and later text are not returned. A stop
+    text may contain special tokens.
     """
 
     def __init__(self, tokenizer: Any, stop: tuple[str, ...] = ()):
@@ -78,26 +78,33 @@ class TextStream:
         self.given = 0
         self.done = False
 
-    def push(self, canvas: Canvas) -> str:
-        """Return the text that became readable since the last call."""
-        positions = canvas.answer_positions
-        masked = canvas.masked[positions].nonzero()[0]
-        ready = int(masked[0]) if len(masked) else len(positions)
-        if self.done or ready <= self.read:
+    @property
+    def readable(self) -> str:
+        """Return all text that was returned so far."""
+        return self.text[: self.given]
+
+    def push(self, canvas: Canvas, hole: Hole) -> str:
+        """Return the text that became readable since the last call, of this hole of the canvas.
+
+        When the hole is complete, this includes text that was held back: bytes of an incomplete character, and a
+        possible beginning of a stop text.
+        """
+        masked = canvas.masked[hole.start : hole.answer_end].nonzero()[0]
+        complete = not len(masked)
+        ready = hole.answer_end - hole.start if complete else int(masked[0])
+        if self.done or (ready <= self.read and not complete):
             return ""
         self.read = ready
-        ids = canvas.tokens[positions[:ready]].tolist()
+        ids = canvas.tokens[hole.start : hole.start + ready].tolist()
         self.text = self.decoder.decode(ids)
         end = self.stop_at(ids)
         if end is not None:
             self.done = True
             return self.give(end)
+        if complete:
+            return self.give(len(self.text))
         steady = self.text.rstrip(UNFINISHED)
         return self.give(len(steady) - max((overlap(steady, stop) for stop in self.stop), default=0))
-
-    def finish(self) -> str:
-        """Return the text held back: bytes of an incomplete character, and a possible beginning of a stop text."""
-        return "" if self.done else self.give(len(self.text))
 
     def give(self, end: int) -> str:
         """Return the text up to `end` that was not returned yet."""

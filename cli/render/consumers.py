@@ -114,6 +114,7 @@ def step_record(step: Step) -> dict[str, Any]:
         "entropies": plain_value(np.round(step.entropies.astype(float), 6)),
         "filled": step.filled.tolist(),
         "rows": step.rows,
+        "round": step.round,
         "text": step.text,
     }
 
@@ -125,6 +126,7 @@ def result_record(config: Mapping[str, Any], generation: Generation, report: Rep
         "config": plain_value(config),
         "text": generation.text,
         "tokens": generation.canvas.answer.tolist(),
+        **document_record(generation),
         "stats": {
             "prompt_tokens": report.prompt_tokens,
             **asdict(stats),
@@ -135,6 +137,13 @@ def result_record(config: Mapping[str, Any], generation: Generation, report: Rep
         },
         **({"profile": profile_record(report.profile)} if report.profile else {}),
     }
+
+
+def document_record(generation: Generation) -> dict[str, Any]:
+    """Return the text of each hole of a document, and their sizes in each round. Empty for a prompt."""
+    if generation.document is None:
+        return {}
+    return {"fills": [asdict(fill) for fill in generation.fills], "rounds": generation.sizes}
 
 
 class JsonLines:
@@ -214,4 +223,4 @@ def timed(generation: Generation, consumers: list[Consumer]) -> Report:
         for consumer in consumers:
             consumer.step(step)
     seconds, peak = time.perf_counter() - began, int(mx.get_peak_memory())
-    return Report(generation.canvas.prompt_length, generation.stats, first_seconds, seconds, peak)
+    return Report(int(generation.canvas.given.sum()), generation.stats, first_seconds, seconds, peak)

@@ -39,6 +39,9 @@ SIDE_COLUMNS = 4
 MOST_BLOCKS = 24
 """Length of the bar, in blocks: the newest active ones and the next waiting ones."""
 
+GIVEN, FILLED = Style(color="grey58"), Style(color="green4", bold=True)
+"""Styles of given text while the holes resolve, and of the text of holes after that."""
+
 CONFIDENT, UNCERTAIN = (64, 196, 160), (232, 96, 200)
 MIDDLE = (236, 180, 72)
 
@@ -80,11 +83,12 @@ def token_style(entropy: float, age: int) -> Style:
 
 @dataclass
 class Cell:
-    """A committed position."""
+    """A position with a token. given: the token was given, so the model did not commit it."""
 
     token: int
     entropy: float
     step: int
+    given: bool = False
 
 
 class Pieces:
@@ -123,26 +127,39 @@ class View:
     """The canvas as a rich renderable. While it is live, it shows the lines around the first mask."""
 
     def __init__(self, generation: Generation, tokenizer: Any, title: str):
-        self.canvas, self.generation, self.title = generation.canvas, generation, title
+        self.generation, self.title = generation, title
         silent = {*tokenizer.all_special_ids, *tokenizer.eos_token_ids}
         self.pieces = Pieces(tokenizer, silent)
-        self.cells: list[Cell | None] = [None] * len(self.canvas)
-        self.first = self.canvas.prompt_length
-        self.reach = self.visible = self.canvas.active_length
+        self.first = generation.layout.start
         self.latest: Step | None = None
         self.began = time.perf_counter()
         self.seconds = 0.0
         self.cropped = True
         self.over = False
+        self.open()
+
+    def open(self) -> None:
+        """Show the canvas of the generation's current round."""
+        self.canvas = canvas = self.generation.canvas
+        self.cells: list[Cell | None] = [
+            Cell(token, 0.0, -COOLING, given=True) if given else None
+            for token, given in zip(canvas.tokens.tolist(), canvas.given.tolist(), strict=True)
+        ]
+        self.reach = self.visible = canvas.active_length
 
     def take(self, step: Step) -> None:
         """Update the view with the tokens of a step, the end of the answer and the active length of the canvas."""
+        self.latest, self.seconds = step, time.perf_counter() - self.began
+        if self.generation.canvas is not self.canvas:
+            self.open()
+            return
         for position, token, entropy in zip(step.positions, step.tokens, step.entropies, strict=True):
             self.cells[int(position)] = Cell(int(token), float(entropy), step.index)
+        for position in step.filled.tolist():
+            self.cells[position] = Cell(int(self.canvas.tokens[position]), 0.0, step.index)
         self.reach = self.canvas.active_length
-        self.visible = min(self.reach, self.first + len(self.canvas.answer))
-        self.latest = step
-        self.seconds = time.perf_counter() - self.began
+        last = self.canvas.holes[-1]
+        self.visible = min(self.reach, last.answer_end) if last.end == len(self.canvas) else self.reach
 
     def runs(self) -> Iterator[list[Cell] | int]:
         """Yield consecutive committed cells as a list, and each masked position as a number, in order."""
@@ -160,8 +177,7 @@ class View:
 
     def text(self, glyphs: Glyphs) -> Text:
         """Return the canvas as styled text. After the end of an answer with a stop text, return the final text."""
-        stream = self.generation.stream
-        if self.over and stream is not None and stream.done:
+        if self.over and self.generation.stopped:
             return Text(printable(self.generation.text), overflow="fold")
         now = self.latest.index if self.latest else 0
         reach = self.latest.blocks[-1].end if self.latest else 0
@@ -172,9 +188,15 @@ class View:
                 out.append(glyphs.mask if active else glyphs.waiting, "grey42" if active else "grey30")
                 continue
             for text, cell in self.pieces.split(run):
-                style = Style() if self.over else token_style(cell.entropy, now - cell.step)
+                style = self.style(cell, now)
                 out.append(glyphs.broken if text is None else printable(text), style)
         return out
+
+    def style(self, cell: Cell, now: int) -> Style:
+        """Return the style of a cell in step `now`. In a finished document, the text of the holes is marked."""
+        if self.over:
+            return FILLED if self.canvas.given[self.first :].any() and not cell.given else Style()
+        return GIVEN if cell.given else token_style(cell.entropy, now - cell.step)
 
     def bar(self, glyphs: Glyphs) -> Text:
         """Return one character per block: active, forced to commit, complete, or waiting."""

@@ -9,11 +9,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from d3mlx.api import Generation
 from d3mlx.data.problems import problem
 from d3mlx.decoding.decoder import Preset
 from d3mlx.decoding.selective import Selective
 from d3mlx.evaluate.fields import rows_with
+from d3mlx.generation import Generation
 from d3mlx.profiling import Profile, profiled
 from d3mlx.prompt import Prompt
 

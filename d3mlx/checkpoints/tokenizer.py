@@ -115,7 +115,7 @@ def check_pieces(folder: Path, inner: Any) -> None:
 def configured_end_ids(checkpoint: Checkpoint, *others: int | None) -> list[int]:
     """Return the ids that end an answer: of config.json, then of generation_config.json, then `others`.
 
-    A loaded tokenizer has the same ids without order; `d3mlx.api.end_ids` puts those of config.json first again.
+    A loaded tokenizer has the same ids without order; `d3mlx.ends.end_ids` puts those of config.json first again.
     """
     entries = [checkpoint.config["eos_token_id"]]
     path = checkpoint.folder / "generation_config.json"

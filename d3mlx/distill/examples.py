@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from d3mlx.api import end_ids
 from d3mlx.data.records import read_rows
 from d3mlx.distill.config import DistillConfig
 from d3mlx.distill.masking import ALWAYS_SHOWN, NEVER_SHOWN, Ints, Sequence
@@ -26,6 +25,7 @@ from d3mlx.distill.prompts import (
     vocabulary_fingerprint,
 )
 from d3mlx.distill.trajectory_store import read_settings, read_store
+from d3mlx.ends import end_ids, turn_end
 from d3mlx.errors import ConfigError, DataError
 from d3mlx.models import DiffusionModel, traits_of
 
@@ -116,12 +116,6 @@ def answered(data: str, model: DiffusionModel, tokenizer: Any) -> Iterator[Examp
             raise DataError(f"{source}: the record has no completion. Add one as text.")
         ids = [*prompt, *tokenizer.encode(answer, add_special_tokens=False), end]
         yield Example(np.array(ids, np.int32), len(prompt), source)
-
-
-def turn_end(model: DiffusionModel, tokenizer: Any) -> int:
-    """Return the id that ends an answer: the family's end of a turn, or else the end token of config.json."""
-    token = tokenizer.get_vocab().get(traits_of(model.family).turn_end)
-    return int(end_ids(model, tokenizer)[0] if token is None else token)
 
 
 def checked(example: Example, config: DistillConfig, model: DiffusionModel) -> Example:

@@ -9,7 +9,6 @@ from typing import Any
 
 import mlx.core as mx
 
-from d3mlx.api import end_ids
 from d3mlx.checkpoints.checkpoint import open_checkpoint
 from d3mlx.checkpoints.hub import fetch
 from d3mlx.checkpoints.loader import compute_dtype, get_weights, load
@@ -19,6 +18,7 @@ from d3mlx.distill.examples import content_hash, load_examples
 from d3mlx.distill.memory import Estimate, estimate, refuse_if_over_limit
 from d3mlx.distill.objectives import OBJECTIVES
 from d3mlx.distill.trainer import CHECKPOINT, TrainConfig, Trainer
+from d3mlx.ends import end_ids
 from d3mlx.errors import ConfigError
 from d3mlx.files import fingerprint, holds_files, locked
 from d3mlx.models import traits_of

@@ -11,7 +11,6 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from d3mlx.api import Generation, run_batch
 from d3mlx.batch import MAX_BATCH
 from d3mlx.decoding.acceptance import Entropy, Quota
 from d3mlx.decoding.cache_policy import NoCache
@@ -23,6 +22,7 @@ from d3mlx.decoding.selective import Selective
 from d3mlx.distill.config import check_trainable
 from d3mlx.errors import ConfigError
 from d3mlx.evaluate.equivalence import last_boxed
+from d3mlx.generation import Generation, run_batch
 from d3mlx.models import DiffusionModel, traits_of
 from d3mlx.models.traits import Traits
 from d3mlx.request import Step

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from d3mlx.api import Generation, run_batch
 from d3mlx.batch import MAX_BATCH
 from d3mlx.decoding.decoder import Preset
 from d3mlx.decoding.sampling import Sampling
@@ -14,6 +13,7 @@ from d3mlx.errors import D3Error
 from d3mlx.evaluate.records import Folder, Record, Setting
 from d3mlx.evaluate.results import OperatingPoint
 from d3mlx.evaluate.tasks import Task
+from d3mlx.generation import Generation, run_batch
 from d3mlx.models import DiffusionModel
 
 
@@ -84,7 +84,7 @@ def counted(generation: Generation, committed: int, tokenizer: Any) -> int:
 
     After a stop text the cut text is tokenized again, as in the published evaluations.
     """
-    if generation.stream is None or not generation.stream.done:
+    if not generation.stopped:
         return committed
     return min(committed, len(tokenizer.encode(generation.text, add_special_tokens=False)))
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from d3mlx import api
+from d3mlx import generation
 from d3mlx.bench import forwards
 from d3mlx.checkpoints.loader import EMBEDDED, load
 from d3mlx.decoding import selective
@@ -108,14 +108,14 @@ def test_decoders_use_what_was_measured_and_evaluations_do_not(d3mlx: Any, llada
     assert before[0] == 8
     assert evaluated("own", "--row-multiple", "4")[0] == 4
     built = Selective(row_multiple=3).build("llada")
-    assert api.Generation(model, tokenizer, "hi", built).decoder is built
+    assert generation.Generation(model, tokenizer, "hi", built).decoder is built
 
 
 def test_a_generation_saves_what_its_chip_is_short_of(monkeypatch: pytest.MonkeyPatch) -> None:
     model, tokenizer = load(EMBEDDED)
     for device, block_add in (("Apple M4 Max", 0.5), ("Apple M5 Max", 0.1)):
         monkeypatch.setattr(selective, "device_name", lambda device=device: device)
-        assert api.Generation(model, tokenizer, "hi", "selective").decoder.schedule == MultiBlock(
+        assert generation.Generation(model, tokenizer, "hi", "selective").decoder.schedule == MultiBlock(
             8, block_add, 0.95, ahead=32
         )
 

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from d3mlx import load
-from d3mlx.cli.generate import unknown_words
+from d3mlx.cli.session import unknown_words
 from d3mlx.data.problems import problem
 
 

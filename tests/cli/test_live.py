@@ -49,7 +49,8 @@ def step_of(
 def view_of(length: int, prompt: tuple[int, ...] = (1,)) -> View:
     canvas = Canvas.for_prompt(prompt, length, MASK, (END,))
     canvas.extend(len(canvas))
-    return View(SimpleNamespace(canvas=canvas, stream=None), ByteTokenizer(), "model · decoder")  # type: ignore[arg-type]
+    generation = SimpleNamespace(canvas=canvas, layout=SimpleNamespace(start=len(prompt)), stopped=False)
+    return View(generation, ByteTokenizer(), "model · decoder")  # type: ignore[arg-type]
 
 
 def frame(view: View, width: int, height: int = 20, **options: Any) -> list[str]:
@@ -136,7 +137,7 @@ def test_what_follows_a_stop_text_is_hidden_in_the_end() -> None:
     view = view_of(4)
     view.canvas.commit(np.arange(1, 5), np.array([ord(letter) for letter in "ok#!"]))
     view.take(step_of(0, list(range(1, 5)), [ord(letter) for letter in "ok#!"], 4))
-    view.generation.stream, view.generation.text, view.over = SimpleNamespace(done=True), "ok", True  # type: ignore[assignment]
+    view.generation.stopped, view.generation.text, view.over = True, "ok", True  # type: ignore[misc]
     assert "".join(frame(view, 40)).count("ok") == 1 and "#" not in "".join(frame(view, 40))
 
 

@@ -10,10 +10,10 @@ import mlx.core as mx
 import pytest
 
 from d3mlx import D3LLM, Sampling, batch_generate, generate, load
-from d3mlx.api import Generation, run_batch
 from d3mlx.checkpoints.loader import nbytes
 from d3mlx.data.problems import problem
 from d3mlx.errors import ConfigError, MemoryLimitError, PromptError
+from d3mlx.generation import Generation, run_batch
 
 MODEL, TOKENIZER = load("embedded")
 CHATS = [[{"role": "user", "content": problem(index, "held-out").question}] for index in range(5)]

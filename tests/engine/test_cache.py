@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from d3mlx import generate, load
-from d3mlx.api import Generation
 from d3mlx.cache import KVCache, RowIndex
 from d3mlx.canvas import Canvas
 from d3mlx.decoding.d3llm import D3LLM
@@ -17,6 +16,7 @@ from d3mlx.decoding.fast_dllm import FastDLLM
 from d3mlx.decoding.selective import Selective
 from d3mlx.engine import follow, step
 from d3mlx.errors import ConfigError
+from d3mlx.generation import Generation
 from d3mlx.quantization import KVQuantization
 from d3mlx.request import Request
 from tests.golden.cases import model

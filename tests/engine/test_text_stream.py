@@ -42,8 +42,8 @@ def streamed(tokenizer: Any, ids: list[int], order: list[int], stop: tuple[str, 
     stream, pieces = TextStream(tokenizer, stop), []
     for index in order:
         canvas.commit(np.array([2 + index]), np.array([ids[index]]))
-        pieces.append(stream.push(canvas))
-    return "".join(pieces) + stream.finish(), stream
+        pieces.append(stream.push(canvas, canvas.holes[0]))
+    return "".join(pieces), stream
 
 
 def expected(tokenizer: Any, ids: list[int]) -> str:

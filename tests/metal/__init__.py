@@ -12,7 +12,7 @@ from unittest.mock import patch
 
 import mlx.core as mx
 
-from d3mlx import api
+from d3mlx import generation
 from d3mlx.kernels import dispatch
 from tests.metal.compile import CompileError, KernelError
 from tests.metal.emulator import Emulation, Record, Traffic, emulate
@@ -32,6 +32,6 @@ def emulated(emulation: Emulation | None = None) -> Iterator[list[Record]]:
         patch.object(dispatch, "on_gpu", lambda: True),
         patch.object(dispatch, "run", run),
         # The records are those of the run itself. tests/kernels/test_guard.py checks the warm-up.
-        patch.object(api, "warm_up", lambda *_: None),
+        patch.object(generation, "warm_up", lambda *_: None),
     ):
         yield records
