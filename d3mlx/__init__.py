@@ -12,6 +12,7 @@ from d3mlx.open_files import import_mlx_lm
 
 if TYPE_CHECKING:
     from d3mlx.api import Result, batch_generate, generate, stream_generate
+    from d3mlx.chat import Chat
     from d3mlx.checkpoints.loader import load
     from d3mlx.decoding.d3llm import D3LLM
     from d3mlx.decoding.fast_dllm import FastDLLM
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = [
     "D3LLM",
     "SDAR",
+    "Chat",
     "Document",
     "FastDLLM",
     "FastDLLMv2",
@@ -55,6 +57,7 @@ HOMES = {
     "decoding.sdar": ("SDAR",),
     "decoding.selective": ("Selective",),
     "decoding.vanilla": ("Vanilla",),
+    "chat": ("Chat",),
     "checkpoints.loader": ("load",),
     "document": ("Document",),
     "generation": ("Generation",),

@@ -22,3 +22,24 @@ def undisturbed() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def interrupts_noted() -> Iterator[threading.Event]:
+    """Yield an event that Ctrl-C sets in the block, instead of an exception."""
+    event = threading.Event()
+    before = signal.signal(signal.SIGINT, lambda *_: event.set())
+    try:
+        yield event
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def interrupts_raised() -> Iterator[None]:
+    """Let every Ctrl-C in the block raise KeyboardInterrupt, also a second one."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

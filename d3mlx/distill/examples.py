@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from d3mlx.data.conversations import messages_of
 from d3mlx.data.records import read_rows
 from d3mlx.distill.config import DistillConfig
 from d3mlx.distill.masking import ALWAYS_SHOWN, NEVER_SHOWN, Ints, Sequence
@@ -20,7 +21,6 @@ from d3mlx.distill.prompts import (
     EMBEDDED_ROWS,
     embedded_rows,
     ids_of,
-    messages_of,
     prompt_of,
     vocabulary_fingerprint,
 )

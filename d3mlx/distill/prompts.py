@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from d3mlx.data.conversations import messages_of
 from d3mlx.data.problems import problem
 from d3mlx.data.records import read_rows
 from d3mlx.distill.trajectories import Question
@@ -20,19 +21,6 @@ EMBEDDED = "embedded"
 
 EMBEDDED_ROWS = 2500
 """Default number of built-in word problems."""
-
-
-def messages_of(location: str, value: Any) -> list[dict[str, str]]:
-    """Return the chat messages of a row. Raises DataError if one has no role or content."""
-    if (
-        not isinstance(value, list)
-        or not value
-        or not all(
-            isinstance(m, dict) and isinstance(m.get("role"), str) and isinstance(m.get("content"), str) for m in value
-        )
-    ):
-        raise DataError(f"{location}: messages must be a list of objects with a role and a content.")
-    return [{"role": m["role"], "content": m["content"]} for m in value]
 
 
 def prompt_of(location: str, row: dict[str, Any], raw: bool) -> Prompt:
