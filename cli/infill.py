@@ -27,11 +27,19 @@ from d3mlx.request import Step
 from d3mlx.terminal import write
 
 
-class Whole:
-    """Consumer that writes the finished text to standard output, and statistics to standard error."""
+class LiveEdit(LiveView):
+    """Consumer that shows the text while it resolves, and leaves only the statistics. The changed lines follow."""
 
-    def __init__(self, generation: Generation, to_file: bool):
-        self.generation, self.to_file = generation, to_file
+    def finish(self, report: Report) -> None:
+        self.stop()
+        self.console.print("\n".join(report.lines()), markup=False)
+
+
+class Whole:
+    """Consumer that writes the finished text to standard output, if it is not `silent`, and statistics to errors."""
+
+    def __init__(self, generation: Generation, silent: bool):
+        self.generation, self.silent = generation, silent
 
     def start(self) -> None:
         pass
@@ -40,7 +48,7 @@ class Whole:
         pass
 
     def finish(self, report: Report) -> None:
-        if not self.to_file:
+        if not self.silent:
             write(sys.stdout, self.generation.text)
             sys.stdout.flush()
         write(sys.stderr, "\n".join(["=" * 10, *report.lines()]) + "\n")
@@ -81,7 +89,7 @@ def replace_file(path: Path, before: str, after: str, ask: bool) -> None:
     if ask:
         show_difference(before, after, str(path))
         if not typer.confirm(f"Write {path}?", default=True):
-            raise typer.Exit(1)
+            raise ConfigError(f"{path} was not written.")
     if path.read_bytes() != before.encode():
         raise DataError(f"{path} has changed while its holes were filled. It was not written. Run the command again.")
     write_bytes(path, after.encode())
@@ -162,7 +170,8 @@ def infill(
     if json_lines:
         consumers = [JsonLines(config, generation)]
     elif sys.stdout.isatty():
-        consumers = [LiveView(generation, session.tokenizer, session.title)]
+        view = LiveEdit if in_place else LiveView
+        consumers = [view(generation, session.tokenizer, session.title)]
     else:
         consumers = [Whole(generation, in_place)]
     follow(generation, consumers)

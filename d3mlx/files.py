@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -169,7 +170,8 @@ def renamed(partial: Path, path: Path) -> Iterator[None]:
 def write_bytes(path: Path, content: bytes) -> None:
     """Write bytes to a temporary sibling and rename it to `path`. Raises ConfigError.
 
-    The target of a symbolic link is replaced, not the link. A device or a pipe is written to directly.
+    The target of a symbolic link is replaced, not the link. An existing file keeps its permissions. A device or a pipe
+    is written to directly.
     """
     with writing(path):
         special = path.exists() and not path.is_file()
@@ -182,6 +184,8 @@ def write_bytes(path: Path, content: bytes) -> None:
     partial = path.with_name(f".{path.name}.partial")
     with renamed(partial, path):
         partial.write_bytes(content)
+        if path.exists():
+            shutil.copymode(path, partial)
 
 
 def save_arrays(path: Path, arrays: dict[str, mx.array], metadata: dict[str, str]) -> None:

@@ -202,18 +202,22 @@ class Generation:
         return replace(step, text=self.text[len(before_text) :])
 
     def readable(self) -> str:
-        """Return the text up to the first hole that is not complete. The text of a hole that may grow is held back."""
+        """Return the text up to the first mask. While a hole may still grow, only the text before the first hole."""
         text = self.layout.given[0]
+        if not all(map(self.settled, range(len(self.layout.sizes)))):
+            return text
         for i, stream in enumerate(self.streams):
+            text += self.fill(i).text
             hole = self.canvas.holes[i]
-            complete = stream.done or not self.canvas.masked[hole.start : hole.answer_end].any()
-            can_grow = self.layout.sizes[i] < self.layout.limits[i] and not self.request.done
-            if not can_grow or stream.done or has_end(self.canvas, hole):
-                text += self.fill(i).text
-            if not complete:
+            if not stream.done and self.canvas.masked[hole.start : hole.answer_end].any():
                 break
             text += self.layout.given[i + 1]
         return text
+
+    def settled(self, i: int) -> bool:
+        """Return whether hole `i` has its final size: its text has an end, or it cannot grow."""
+        ended = has_end(self.canvas, self.canvas.holes[i]) or any(stream.done for stream in self.streams[i : i + 1])
+        return ended or self.layout.sizes[i] == self.layout.limits[i] or self.request.done
 
 
 def check_layout(layout: Layout, model: DiffusionModel, block_size: int | None = None) -> None:
