@@ -10,7 +10,7 @@ import typer
 
 from d3mlx.chat import Chat
 from d3mlx.cli import common
-from d3mlx.cli.common import MODEL, OUTPUT
+from d3mlx.cli.common import OUTPUT
 from d3mlx.cli.decoder_flags import takes_decoder_options
 from d3mlx.cli.line_reader import LineReader
 from d3mlx.cli.render.consumers import Consumer, follow
@@ -66,7 +66,7 @@ class Terminal:
             self.react(text)
 
     def react(self, text: str) -> None:
-        """Follow a command or answer a message. In a terminal, an error is shown and the chat goes on."""
+        """Run a command or write an answer. In a terminal, an error is shown and the chat goes on."""
         if text.strip() == "h":
             self.note(COMMANDS)
         elif text.strip() == "r":
@@ -83,7 +83,7 @@ class Terminal:
                 self.note(f"Error: {error}")
 
     def answer(self, text: str) -> None:
-        """Answer a message, add both to the conversation, and save it."""
+        """Write the answer to a message, add both to the conversation, and save it."""
         before = self.chat.left_out
         generation = self.chat.ask(text)
         if self.chat.left_out > before:
@@ -128,9 +128,7 @@ def chat(
     model: common.Model = None,
     adapter_path: common.AdapterPath = None,
     revision: common.Revision = None,
-    system: Annotated[
-        str | None, typer.Option("--system-prompt", "--system", help="System message.", rich_help_panel=MODEL)
-    ] = None,
+    system: common.System = None,
     max_tokens: common.MaxTokens = None,
     decoder: common.DecoderName = None,
     *,
@@ -161,7 +159,7 @@ def chat(
         Path | None, typer.Option(help="Continue the last conversation of this JSONL file.", rich_help_panel=OUTPUT)
     ] = None,
 ) -> None:
-    """Chat with a model.
+    """Begin a conversation with a model.
 
     Type a message and press Return. In the chat, q leaves, r begins a new conversation, and h shows help. Ctrl-C ends
     the answer, and Ctrl-D leaves. In a pipe, every line of standard input is a message.

@@ -29,6 +29,9 @@ Model = Annotated[
 ]
 AdapterPath = Annotated[str | None, typer.Option(help="Folder with LoRA adapters.", rich_help_panel=MODEL)]
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit on the Hub.", rich_help_panel=MODEL)]
+System = Annotated[
+    str | None, typer.Option("--system-prompt", "--system", help="System message.", rich_help_panel=MODEL)
+]
 DecoderName = Annotated[
     str | None,
     typer.Option(

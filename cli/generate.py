@@ -63,9 +63,7 @@ def generate(
     model: common.Model = None,
     adapter_path: common.AdapterPath = None,
     revision: common.Revision = None,
-    system: Annotated[
-        str | None, typer.Option("--system", "--system-prompt", help="System message.", rich_help_panel=MODEL)
-    ] = None,
+    system: common.System = None,
     raw: Annotated[
         bool, typer.Option("--raw", help="Use prompts without the chat template.", rich_help_panel=MODEL)
     ] = False,

@@ -140,7 +140,7 @@ def infill(
     """Fill the holes of a text.
 
     A hole is written [MASK]. Its text can have any length up to --max-tokens. [MASK:12] is a hole of 12 tokens, and
-    \\[MASK] is literal text. All holes resolve together, and the model sees the text on both sides of them.
+    \\\\[MASK] is literal text. All holes resolve together, and the model sees the text on both sides of them.
 
     In a terminal, d3mlx shows the text while it resolves. In a pipe, it writes the finished text.
 

@@ -74,7 +74,7 @@ GENERATE, MODELS, DISTILL, MEASURE = "Generate text", "Prepare models", "Distill
 COMMANDS = {
     "demo": Entry("d3mlx.cli.demo:demo", GENERATE, "Watch three decoders solve a new problem."),
     "generate": Entry("d3mlx.cli.generate:generate", GENERATE, "Generate text and watch it resolve."),
-    "chat": Entry("d3mlx.cli.chat:chat", GENERATE, "Chat with a model."),
+    "chat": Entry("d3mlx.cli.chat:chat", GENERATE, "Begin a conversation with a model."),
     "infill": Entry("d3mlx.cli.infill:infill", GENERATE, "Fill the holes of a text."),
     "decoders": Entry("d3mlx.cli.decoders:decoders", GENERATE, "List the decoders and their options."),
     "info": Entry("d3mlx.cli.info:info", MODELS, "Describe a checkpoint without loading its weights."),

@@ -37,7 +37,7 @@ def interrupts_noted() -> Iterator[threading.Event]:
 
 @contextmanager
 def interrupts_raised() -> Iterator[None]:
-    """Let every Ctrl-C in the block raise KeyboardInterrupt, also a second one."""
+    """Raise KeyboardInterrupt for every Ctrl-C in the block, also for a second one."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         yield

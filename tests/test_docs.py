@@ -66,8 +66,8 @@ def test_commands_run_as_printed(page: str, block: str, tmp_path: Path) -> None:
 
 
 def test_python_blocks_run_as_printed(tmp_path: Path) -> None:
-    """The blocks of README and of docs/python.md run in one process each."""
-    for page in (ROOT / "README.md", ROOT / "docs" / "python.md"):
+    """The blocks of each page run in one process."""
+    for page in (ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in ("chat", "infill", "python"))):
         blocks = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
         assert blocks
         done = subprocess.run([sys.executable, "-c", "\n".join(blocks)], cwd=tmp_path, capture_output=True, text=True)

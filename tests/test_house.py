@@ -66,10 +66,26 @@ def test_the_runtime_imports_neither_the_command_line_nor_the_instruments() -> N
 
 
 def test_kernels_and_models_do_not_import_the_layers_above_them() -> None:
-    above = ("d3mlx.engine", "d3mlx.request", "d3mlx.batch", "d3mlx.api", "d3mlx.cache", "d3mlx.decoding")
+    above = (
+        "d3mlx.engine",
+        "d3mlx.request",
+        "d3mlx.batch",
+        "d3mlx.api",
+        "d3mlx.generation",
+        "d3mlx.chat",
+        "d3mlx.cache",
+        "d3mlx.decoding",
+    )
     for target in above:
         assert not {name for name in importers(target) if name.startswith(("d3mlx.kernels.", "d3mlx.models."))}
-    for target in ("d3mlx.api", "d3mlx.batch", "d3mlx.distill", "d3mlx.evaluate", "d3mlx.checkpoints.loader"):
+    for target in (
+        "d3mlx.api",
+        "d3mlx.generation",
+        "d3mlx.batch",
+        "d3mlx.distill",
+        "d3mlx.evaluate",
+        "d3mlx.checkpoints.loader",
+    ):
         core = {"d3mlx.engine", "d3mlx.request", "d3mlx.cache", "d3mlx.canvas"}
         assert not {name for name in importers(target) if name in core or name.startswith("d3mlx.decoding.")}
 

@@ -64,5 +64,5 @@ class ConversationFile:
         self.content = content
 
     def start_new(self) -> None:
-        """Let a new conversation begin after the saved one."""
+        """Begin a new conversation after the saved one."""
         self.others = [line for line in self.content.splitlines() if line.strip()]

@@ -35,7 +35,7 @@ class Tmux:
         return done.stdout
 
     def type(self, *keys: str) -> None:
-        """Press keys. A text is typed as it is; names such as Enter and C-c are keys."""
+        """Send keys. A text is typed as it is; names such as Enter and C-c are keys."""
         self.run("send-keys", *keys)
 
     def shown(self) -> str:

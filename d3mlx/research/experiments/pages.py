@@ -10,6 +10,8 @@ from d3mlx.files import write_text
 SELECTIVE = "docs/results/selective.md"
 DISTILLATION = "docs/results/distillation.md"
 ABLATIONS = "docs/results/ablations.md"
+INFILL = "docs/results/infill.md"
+CHAT = "docs/results/chat.md"
 
 
 def around(page: Path, name: str) -> tuple[str, str]:
