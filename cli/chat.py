@@ -12,11 +12,11 @@ from d3mlx.chat import Chat
 from d3mlx.cli import common
 from d3mlx.cli.common import OUTPUT
 from d3mlx.cli.decoder_flags import takes_decoder_options
-from d3mlx.cli.line_reader import LineReader
 from d3mlx.cli.render.consumers import Consumer, follow
 from d3mlx.cli.render.printer import Screen
 from d3mlx.cli.render.turn import LiveTurn, PlainTurn, StopWhenSet
 from d3mlx.cli.session import ModelFlags, Session, check_settings, start
+from d3mlx.cli.standard_input import LineReader
 from d3mlx.data.conversations import ConversationFile, Message, last_conversation
 from d3mlx.errors import ConfigError, D3Error
 from d3mlx.signals import interrupts_noted, interrupts_raised

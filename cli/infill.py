@@ -101,11 +101,11 @@ def infill(
     model: common.Model = None,
     adapter_path: common.AdapterPath = None,
     revision: common.Revision = None,
-    prompt: Annotated[
+    question: Annotated[
         str | None,
         typer.Option(
-            "--prompt",
-            "-p",
+            "--question",
+            "-q",
             help="Question of the user. The text is then the answer, in the chat template.",
             rich_help_panel=MODEL,
         ),
@@ -144,8 +144,7 @@ def infill(
 
     In a terminal, d3mlx shows the text while it resolves. In a pipe, it writes the finished text.
 
-    Example: echo "Anna has 3 bags with 12 apples in each. How many apples are there? The bags hold [MASK]. The answer
-    is 36." | d3mlx infill -
+    Example: d3mlx infill letter.txt --in-place --model GSAI-ML/LLaDA-8B-Instruct
     """
     if in_place and (file == "-" or json_lines):
         raise ConfigError("--in-place needs a file, and no --json.")
@@ -154,9 +153,9 @@ def infill(
     settings = common.DecodeSettings(decoder, temperature, top_p, end_penalty, max_tokens, options, top_k, seed)
     check_settings(settings)
     text = read_text(file)
-    document = Document.parse(text, None if prompt is None else [{"role": "user", "content": prompt}])
+    document = Document.parse(text, None if question is None else [{"role": "user", "content": question}])
     session = start(ModelFlags(model, adapter_path, revision), settings, recommended)
-    session.warn_of_unknown_words(prompt or "", *(part for part in document.parts if isinstance(part, str)))
+    session.warn_of_unknown_words(question or "", *(part for part in document.parts if isinstance(part, str)))
     generation = Generation(
         session.model,
         session.tokenizer,
@@ -165,7 +164,7 @@ def infill(
         max_tokens=session.settings.max_tokens,
         sampling=session.sampling,
     )
-    config = session.config(file=file, prompt=prompt, policies=generation.decoder, max_tokens=generation.max_tokens)
+    config = session.config(file=file, question=question, policies=generation.decoder, max_tokens=generation.max_tokens)
     consumers: list[Consumer]
     if json_lines:
         consumers = [JsonLines(config, generation)]

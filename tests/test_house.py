@@ -66,26 +66,11 @@ def test_the_runtime_imports_neither_the_command_line_nor_the_instruments() -> N
 
 
 def test_kernels_and_models_do_not_import_the_layers_above_them() -> None:
-    above = (
-        "d3mlx.engine",
-        "d3mlx.request",
-        "d3mlx.batch",
-        "d3mlx.api",
-        "d3mlx.generation",
-        "d3mlx.chat",
-        "d3mlx.cache",
-        "d3mlx.decoding",
-    )
+    above = ("d3mlx.engine", "d3mlx.request", "d3mlx.batch", "d3mlx.generation", "d3mlx.cache", "d3mlx.decoding")
     for target in above:
         assert not {name for name in importers(target) if name.startswith(("d3mlx.kernels.", "d3mlx.models."))}
-    for target in (
-        "d3mlx.api",
-        "d3mlx.generation",
-        "d3mlx.batch",
-        "d3mlx.distill",
-        "d3mlx.evaluate",
-        "d3mlx.checkpoints.loader",
-    ):
+    high = ("d3mlx.generation", "d3mlx.batch", "d3mlx.distill", "d3mlx.evaluate", "d3mlx.checkpoints.loader")
+    for target in high:
         core = {"d3mlx.engine", "d3mlx.request", "d3mlx.cache", "d3mlx.canvas"}
         assert not {name for name in importers(target) if name in core or name.startswith("d3mlx.decoding.")}
 
@@ -102,7 +87,7 @@ def test_the_list_of_commands_has_the_first_sentence_of_each_command() -> None:
 
 
 def test_the_folder_of_commands_has_only_files_of_commands_and_helpers() -> None:
-    helpers = {"__init__", "main", "entry", "common", "decoder_flags", "loading"}
+    helpers = {"__init__", "main", "entry", "common", "decoder_flags", "loading", "session", "standard_input"}
     assert {path.stem for path in (ROOT / "cli").glob("*.py")} == helpers | set(COMMANDS)
 
 
@@ -136,7 +121,7 @@ def test_no_other_file_checks_the_family_of_a_model() -> None:
     }
 
 
-OWN_HELP = {"--adapter-path", "--batch-size", "--data", "--dequantize", "--json", "--q-bits", "--seed"}
+OWN_HELP = {"--resume", "--adapter-path", "--batch-size", "--data", "--dequantize", "--json", "--q-bits", "--seed"}
 """Options that mean different things in different commands, such as a folder to read and a folder to write."""
 
 

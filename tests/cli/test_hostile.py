@@ -261,7 +261,7 @@ def test_a_wrong_time_limit_of_the_hub_is_named(d3mlx: Any, monkeypatch: pytest.
 
 
 def test_standard_input_without_an_end_is_refused(d3mlx: Any, llada: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("d3mlx.cli.generate.MOST_BYTES", 1000)
+    monkeypatch.setattr("d3mlx.cli.standard_input.MOST_BYTES", 1000)
     with Path("/dev/zero").open() as endless:
         monkeypatch.setattr("sys.stdin", endless)
         done = d3mlx("generate", "-", "--model", llada)

@@ -27,7 +27,7 @@ def file(tmp_path: Path) -> Path:
 
 
 def test_the_finished_text_is_written(d3mlx: Any, file: Path) -> None:
-    status, out, err = d3mlx("infill", str(file), "--prompt", QUESTION)
+    status, out, err = d3mlx("infill", str(file), "--question", QUESTION)
     assert (status, out) == (0, FILLED)
     assert err.splitlines()[-1].startswith("Denoising: ")
     assert file.read_bytes() == TEXT.encode()
@@ -35,12 +35,12 @@ def test_the_finished_text_is_written(d3mlx: Any, file: Path) -> None:
 
 def test_standard_input_is_filled(d3mlx: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(TEXT.encode())))
-    assert d3mlx("infill", "-", "-p", QUESTION).out == FILLED
+    assert d3mlx("infill", "-", "-q", QUESTION).out == FILLED
 
 
 def test_json_has_every_step_and_every_hole(d3mlx: Any, file: Path) -> None:
     file.write_text("The bags hold [MASK:8]. [MASK:2] answer [MASK].")
-    status, out, _ = d3mlx("infill", str(file), "-p", QUESTION, "--json")
+    status, out, _ = d3mlx("infill", str(file), "-q", QUESTION, "--json")
     *steps, result = map(json.loads, out.splitlines())
     assert status == 0
     assert "".join(step["text"] for step in steps) == result["text"]
@@ -53,7 +53,7 @@ def test_json_has_every_step_and_every_hole(d3mlx: Any, file: Path) -> None:
 def test_a_file_is_replaced_and_keeps_its_permissions(d3mlx: Any, file: Path) -> None:
     link = file.with_name("link")
     link.symlink_to(file)
-    status, out, _ = d3mlx("infill", str(link), "-p", QUESTION, "--in-place")
+    status, out, _ = d3mlx("infill", str(link), "-q", QUESTION, "--in-place")
     assert (status, out, file.read_bytes()) == (0, "", FILLED.encode())
     assert (link.is_symlink(), file.stat().st_mode & 0o777) == (True, 0o750)
     assert sorted(path.name for path in file.parent.iterdir()) == ["link", "text.txt"]
@@ -61,7 +61,7 @@ def test_a_file_is_replaced_and_keeps_its_permissions(d3mlx: Any, file: Path) ->
 
 def test_a_file_that_changes_meanwhile_is_not_written(d3mlx: Any, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("d3mlx.cli.infill.follow", lambda *_: file.write_text("other"))
-    status, _, err = d3mlx("infill", str(file), "-p", QUESTION, "-i")
+    status, _, err = d3mlx("infill", str(file), "-q", QUESTION, "-i")
     assert (status, file.read_text()) == (1, "other")
     assert err.splitlines()[-1] == (
         f"Error: {file} has changed while its holes were filled. It was not written. Run the command again."
@@ -108,14 +108,14 @@ def test_generate_takes_a_suffix(d3mlx: Any) -> None:
 
 @needs_tmux
 def test_a_terminal_shows_the_changed_lines_and_asks(file: Path, tmp_path: Path) -> None:
-    with Tmux(tmp_path, f"{COMMAND} infill {file} -i -p '{QUESTION}'") as screen:
+    with Tmux(tmp_path, f"{COMMAND} infill {file} -i -q '{QUESTION}'") as screen:
         shown = screen.wait_for("[Y/n]")
         assert "-The bags hold [MASK:8]." in shown
         assert "+The bags hold 3*12=36." in shown
         screen.type("n", "Enter")
         screen.wait_for("text.txt was not written.")
     assert file.read_bytes() == TEXT.encode()
-    with Tmux(tmp_path, f"{COMMAND} infill {file} -i -p '{QUESTION}'") as screen:
+    with Tmux(tmp_path, f"{COMMAND} infill {file} -i -q '{QUESTION}'") as screen:
         screen.wait_for("[Y/n]")
         screen.type("Enter")
         screen.wait_for("exit status 0")
