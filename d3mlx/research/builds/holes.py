@@ -27,7 +27,7 @@ from d3mlx.distill.optimizer import OptimizerConfig
 from d3mlx.distill.trainer import TrainConfig, Trainer
 from d3mlx.files import fingerprint
 from d3mlx.models import DiffusionModel
-from d3mlx.research.batches import END_WEIGHT, POOL, Batch, Example, Source, stack
+from d3mlx.research.batches import END_WEIGHT, FAR_WEIGHT, POOL, Batch, Example, Source, stack
 from d3mlx.research.builds.curriculum import Curriculum, Phase
 from d3mlx.research.builds.shipped import HELD_OUT, check_out, display, finished, float_checkpoint, publish, working
 from d3mlx.research.script import script
@@ -40,7 +40,11 @@ BATCH = 24
 SIZES = (16, 32, 64)
 """Numbers of masks of a hole of free length, as `d3mlx infill` tries them."""
 
-LOWEST_RATIO = 0.4
+ANYWHERE, LOWEST_RATIO = 0.3, 0.4
+"""Share of the batches with masks anywhere in the holes, and the lowest share of masks in them."""
+
+NEXT_WEIGHT = 4.0
+"""Loss weight of the token that a decoder can know next. That of other tokens is at most 1."""
 
 OLD_TASK = Curriculum(recall_steps=0, phases=(Phase(until=10**9, operations=4, drills=0, blocks=0.6, worked=0.1),))
 """Batches on which the student must stay the same: block decoders, worked examples, and masks anywhere."""
@@ -54,10 +58,24 @@ class Holes:
         self.pool: Callable[[int], list[list[Example]]] = lru_cache(4)(self.draw_pool)
 
     def batch(self, step: int) -> Batch:
-        """Return solved problems of similar length, with one to three holes in each solution."""
+        """Return solved problems of similar length, with one or two holes in each solution.
+
+        In most batches every hole is visible from the left up to a random position, as decoders fill it. The token at
+        this position, which may be the end, has the largest loss weight.
+        """
         examples = self.pool(step // POOL)[step % POOL]
         longest = max(len(example.ids) for example in examples)
-        return Batch(*stack(examples, longest, self.source.end, end_weight=0.0), lowest_ratio=LOWEST_RATIO)
+        ids, weights = stack(examples, longest, self.source.end, end_weight=0.0)
+        rng = np.random.default_rng([self.source.seed, step])
+        if rng.random() < ANYWHERE:
+            return Batch(ids, weights, lowest_ratio=LOWEST_RATIO)
+        for row in weights:
+            edges = np.flatnonzero(np.diff(row > 0, prepend=False, append=False)).tolist()
+            for start, end in zip(edges[::2], edges[1::2], strict=True):
+                following = start + rng.choice(np.flatnonzero(row[start:end] == 1))
+                row[start:following], row[following + 1 : end] = 0.0, FAR_WEIGHT
+                row[following] = NEXT_WEIGHT
+        return Batch(ids, weights, lowest_ratio=1.0)
 
     def draw_pool(self, number: int) -> list[list[Example]]:
         """Return POOL batches. A quarter of their examples have no chat template."""
@@ -77,37 +95,27 @@ class Holes:
     def with_holes(self, example: Example, rng: random.Random) -> Example:
         """Return the example with holes: their text, then end tokens. Only positions of holes have a weight."""
         ids, weights = list(example.ids[: example.prompt]), [0.0] * example.prompt
-        position = example.prompt
         # The last token ends the turn, or is the period of the solution.
-        last = len(example.ids) - 1
-        for left in reversed(range(rng.choice((1, 1, 1, 2, 3)))):
+        position, last = example.prompt, len(example.ids) - 1
+        for left in reversed(range(rng.choice((1, 1, 1, 2)))):
+            # Each further hole needs a token, and one before it.
             room = last - position - 2 * left
-            if room < 1:
-                break
-            length = min(rng.choice((rng.randint(1, 12), rng.randint(1, 40))), room)
+            length = min(rng.randint(1, rng.choice((12, 12, 30))), room)
             start = position + rng.randint(0, room - length)
-            ids += example.ids[position:start]
-            weights += [0.0] * (start - position)
             text, loss = self.hole(example.ids[start : start + length], rng)
-            ids += text
-            weights += loss
-            position = start + length + 1
-            ids.append(example.ids[position - 1])
-            weights.append(0.0)
-        ids += example.ids[position:]
-        weights += [0.0] * (len(example.ids) - position)
-        return Example(ids, weights, example.prompt)
+            position, before = start + length + 1, example.ids[position:start]
+            ids += [*before, *text, example.ids[position - 1]]
+            weights += [*[0.0] * len(before), *loss, 0.0]
+        return Example(ids + example.ids[position:], weights + [0.0] * (len(example.ids) - position), example.prompt)
 
     def hole(self, text: list[int], rng: random.Random) -> tuple[list[int], list[float]]:
         """Return the ids and loss weights of a hole. Some holes have no room for an end token, or not for all text."""
-        kind = rng.random()
-        fitting = [size for size in SIZES if size > len(text)]
-        if len(text) > SIZES[0] and kind < 0.5:
-            return text[: SIZES[0]], [1.0] * SIZES[0]
-        if kind < 0.3:
+        fitting, kind = [size for size in SIZES if size > len(text)], rng.random()
+        if kind < 0.1:
             return text, [1.0] * len(text)
-        size = fitting[0] if kind < 0.8 else rng.randint(len(text) + 1, SIZES[-1])
-        slack = size - len(text)
+        if len(text) > SIZES[0] and kind < 0.3:
+            return text[: SIZES[0]], [1.0] * SIZES[0]
+        slack = (fitting[0] if kind < 0.8 else rng.choice(fitting)) - len(text)
         return [*text, *[self.source.end] * slack], [1.0] * (len(text) + 1) + [END_WEIGHT] * (slack - 1)
 
 
@@ -160,6 +168,9 @@ def log_probabilities(logits: mx.array) -> mx.array:
 def build(
     out: Annotated[Path, typer.Option(help="Folder of the finished model. Replaces an existing model.")],
     student: Annotated[str, typer.Option(help="Folder of the student.")] = EMBEDDED,
+    start: Annotated[
+        str | None, typer.Option(help="Folder of the weights to begin with.", show_default="the student")
+    ] = None,
     work: Annotated[Path, typer.Option(help="Folder of the checkpoint and the log.")] = Path("runs/holes"),
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the checkpoint in the work folder.")] = False,
     steps: Annotated[int, typer.Option(min=1, help="Steps of training.")] = STEPS,
@@ -168,11 +179,11 @@ def build(
     """Train, quantize, measure and write the student."""
     check_out(out, work)
     source, old = Source(build_tokenizer(), BATCH, 0), Source(build_tokenizer(), BATCH, 2)
-    plan = TrainConfig(steps, save_every=100, optimizer=OptimizerConfig(peak_rate=5e-4, average=0.99))
-    model, tokenizer, config = float_checkpoint(Path(student))
+    plan = TrainConfig(steps, save_every=100, optimizer=OptimizerConfig(peak_rate=8e-4, warmup=100, average=0.99))
+    model, tokenizer, config = float_checkpoint(Path(start or student))
     before, *_ = float_checkpoint(Path(student))
     objective = WithHoles(Holes(source).batch, lambda step: OLD_TASK.batch(old, step), before, config["mask_token_id"])
-    with working(work, resume, {"student": fingerprint(student), "steps": steps}):
+    with working(work, resume, {"student": fingerprint(student), "start": fingerprint(start), "steps": steps}):
         Trainer(model, objective, plan, work).run(resume=resume, watcher=display(plan))
         floats = finished(work, model, tokenizer, config)
     origin = (
