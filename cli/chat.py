@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from pathlib import Path
+from threading import Event
 from typing import Annotated, Any
 
 import typer
@@ -12,7 +14,7 @@ from d3mlx.chat import Chat
 from d3mlx.cli import common
 from d3mlx.cli.common import OUTPUT
 from d3mlx.cli.decoder_flags import takes_decoder_options
-from d3mlx.cli.render.consumers import Consumer, follow
+from d3mlx.cli.render.consumers import follow
 from d3mlx.cli.render.printer import Screen
 from d3mlx.cli.render.turn import LiveTurn, PlainTurn, StopWhenSet
 from d3mlx.cli.session import ModelFlags, Session, check_settings, start
@@ -37,6 +39,7 @@ class Terminal:
         self.session, self.chat, self.file = session, chat, file
         questions = [message["content"] for message in chat.messages if message["role"] == "user"]
         self.reader = LineReader(questions)
+        self.interrupted = Event()
         self.notes = Screen(stderr=not self.reader.interactive)
 
     def note(self, text: str) -> None:
@@ -45,42 +48,48 @@ class Terminal:
 
     def run(self) -> None:
         """Read messages and answer them until the user leaves."""
-        if self.reader.interactive:
-            self.note(f"{self.session.title}. Type h for help, q to leave.")
-            if self.chat.turns:
-                self.note(f"The conversation continues after {len(self.chat.messages)} messages.")
-        while True:
-            try:
-                with interrupts_raised():
-                    text = self.reader.message()
-            except EOFError:
-                if self.reader.interactive:
-                    self.notes.print()
-                return
-            except KeyboardInterrupt:
-                self.notes.print()
-                self.note(LEAVE)
-                continue
-            if text.strip() == "q":
-                return
-            self.react(text)
+        if not self.reader.interactive:
+            with contextlib.suppress(EOFError):
+                while self.react(*self.reader.message()):
+                    pass
+            return
+        self.note(f"{self.session.title}. Type h for help, q to leave.")
+        if self.chat.turns:
+            self.note(f"The conversation continues after {len(self.chat.messages)} messages.")
+        # Ctrl-C may come at any time, also between two statements, and must not end the chat.
+        with interrupts_noted() as self.interrupted:
+            while self.turn():
+                self.interrupted.clear()
 
-    def react(self, text: str) -> None:
-        """Run a command or write an answer. In a terminal, an error is shown and the chat goes on."""
-        if text.strip() == "h":
+    def turn(self) -> bool:
+        """Read a message in a terminal and react to it. An error is shown. Return whether the chat goes on."""
+        try:
+            with interrupts_raised():
+                message = self.reader.message()
+            return self.react(*message)
+        except EOFError:
+            self.notes.print()
+            return False
+        except KeyboardInterrupt:
+            self.notes.print()
+            self.note(LEAVE)
+        except D3Error as error:
+            self.note(f"Error: {error}")
+        return True
+
+    def react(self, text: str, may_be_command: bool) -> bool:
+        """Run a command or write an answer. Return whether the chat goes on."""
+        command = text.strip() if may_be_command else ""
+        if command == "h":
             self.note(COMMANDS)
-        elif text.strip() == "r":
+        elif command == "r":
             self.chat.reset()
             if self.file is not None:
                 self.file.start_new()
             self.note("This is a new conversation.")
-        elif text.strip():
-            try:
-                self.answer(text)
-            except D3Error as error:
-                if not self.reader.interactive:
-                    raise
-                self.note(f"Error: {error}")
+        elif command != "q" and text.strip():
+            self.answer(text)
+        return command != "q"
 
     def answer(self, text: str) -> None:
         """Write the answer to a message, add both to the conversation, and save it."""
@@ -88,18 +97,15 @@ class Terminal:
         generation = self.chat.ask(text)
         if self.chat.left_out > before:
             self.note(
-                f"The conversation exceeds the context of {self.session.model.args.context} tokens. The model no "
-                f"longer reads its first {self.chat.left_out} messages."
+                f"The conversation exceeds the context of {self.session.model.args.context} tokens. The model does "
+                f"not read its first {self.chat.left_out} messages."
             )
-        consumer: Consumer = PlainTurn()
         if self.reader.interactive:
-            consumer = LiveTurn(generation, self.session.tokenizer, self.session.title)
-        with interrupts_noted() as interrupted:
-            try:
-                follow(generation, [consumer, StopWhenSet(interrupted)])
-            except KeyboardInterrupt:
-                if not self.reader.interactive:
-                    raise
+            view = LiveTurn(generation, self.session.tokenizer, self.session.title)
+            with contextlib.suppress(KeyboardInterrupt):
+                follow(generation, [view, StopWhenSet(self.interrupted)])
+        else:
+            follow(generation, [PlainTurn()])
         if not generation.text:
             self.note("There is no answer, so your message is not kept.")
             return

@@ -21,10 +21,10 @@ from d3mlx.cli.standard_input import MOST_BYTES, read_standard_input
 from d3mlx.data.records import check_file
 from d3mlx.document import Document
 from d3mlx.errors import ConfigError, DataError
-from d3mlx.files import write_bytes
+from d3mlx.files import check_writable, write_bytes
 from d3mlx.generation import Generation
 from d3mlx.request import Step
-from d3mlx.terminal import write
+from d3mlx.terminal import printable, write
 
 
 class LiveEdit(LiveView):
@@ -81,6 +81,15 @@ def show_difference(before: str, after: str, name: str) -> None:
         console.print(Text(line, styles.get(line[0], "")), soft_wrap=True)
 
 
+def agrees(question: str) -> bool:
+    """Return whether the user agrees to a question. The end of the input is a no."""
+    try:
+        return input(question).strip().lower() in ("", "y", "yes")
+    except EOFError:
+        print()  # noqa: T201
+        return False
+
+
 def replace_file(path: Path, before: str, after: str, ask: bool) -> None:
     """Write the filled text to its file. Raises DataError if the file has changed since it was read.
 
@@ -88,9 +97,9 @@ def replace_file(path: Path, before: str, after: str, ask: bool) -> None:
     """
     if ask:
         show_difference(before, after, str(path))
-        if not typer.confirm(f"Write {path}?", default=True):
+        if not agrees(f"Write {printable(str(path))}? [Y/n] "):
             raise ConfigError(f"{path} was not written.")
-    if path.read_bytes() != before.encode():
+    if not path.is_file() or path.read_bytes() != before.encode():
         raise DataError(f"{path} has changed while its holes were filled. It was not written. Run the command again.")
     write_bytes(path, after.encode())
 
@@ -154,6 +163,8 @@ def infill(
     check_settings(settings)
     text = read_text(file)
     document = Document.parse(text, None if question is None else [{"role": "user", "content": question}])
+    if in_place:
+        check_writable(Path(file))
     session = start(ModelFlags(model, adapter_path, revision), settings, recommended)
     session.warn_of_unknown_words(question or "", *(part for part in document.parts if isinstance(part, str)))
     generation = Generation(

@@ -16,7 +16,7 @@ MOST_BYTES = 1 << 26
 def read_standard_input() -> bytes:
     """Return the bytes of standard input. Raises PromptError if it is closed or too long."""
     if sys.stdin is None:
-        raise PromptError("Standard input is closed. Give the text as an argument or a file.")
+        raise PromptError("Standard input is closed. Open it, or give the text in another way.")
     content = sys.stdin.buffer.read(MOST_BYTES + 1)
     if len(content) > MOST_BYTES:
         raise PromptError(f"Standard input has more than {MOST_BYTES:,} bytes. Shorten the text.")
@@ -40,30 +40,39 @@ class LineReader:
             with contextlib.suppress(ImportError):
                 readline = import_module("readline")
                 for text in earlier:
-                    if "\n" not in text:
+                    # A text with a NUL character cannot be in the history.
+                    if "\n" not in text and "\0" not in text:
                         readline.add_history(text)
 
     def line(self, prompt: str) -> str:
         """Return the next line without its end. Raises EOFError at the end of the input."""
         if self.interactive:
             return input(prompt)
-        text = sys.stdin.readline()
+        text = sys.stdin.readline(MOST_BYTES + 1)
         if not text:
             raise EOFError
+        if len(text) > MOST_BYTES:
+            raise PromptError(f"A message has more than {MOST_BYTES:,} characters. Shorten it.")
         return text.rstrip("\n")
 
-    def message(self) -> str:
-        """Return the next message. Raises EOFError at the end of the input, and KeyboardInterrupt for Ctrl-C.
+    def message(self) -> tuple[str, bool]:
+        """Return the next message, and whether it can be a command because it is one line without quotation marks.
 
         A line that ends with a backslash continues on the next line. A message that begins with three quotation marks
-        ends with three quotation marks.
+        ends with three quotation marks; a newline next to them does not belong to it. The end of the input also ends a
+        message. Raises EOFError if there is no message, and KeyboardInterrupt for Ctrl-C.
         """
         text = self.line(PROMPT)
-        if text.lstrip().startswith(FENCE):
-            text = text.lstrip().removeprefix(FENCE)
-            while not text.rstrip().endswith(FENCE):
+        fenced, single = text.lstrip().startswith(FENCE), not text.endswith("\\")
+        with contextlib.suppress(EOFError):
+            if fenced:
+                text = text.lstrip().removeprefix(FENCE)
+                while not text.rstrip().endswith(FENCE):
+                    text += "\n" + self.line(MORE)
+                text = text.rstrip().removesuffix(FENCE)
+            while not fenced and text.endswith("\\"):
+                text = text[:-1]
                 text += "\n" + self.line(MORE)
-            return text.rstrip().removesuffix(FENCE)
-        while text.endswith("\\"):
-            text = text[:-1] + "\n" + self.line(MORE)
-        return text
+        if fenced:
+            text = text.removeprefix("\n").removesuffix("\n")
+        return text, single and not fenced

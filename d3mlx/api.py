@@ -112,8 +112,12 @@ def generate(
 
 def with_suffix(prompt: Prompt | Document, suffix: str | None) -> Prompt | Document:
     """Return a prompt, or the document of a prompt and the text after its answer. Raises PromptError."""
-    if not suffix:
+    if suffix is None or suffix == "":
         return prompt
+    if not isinstance(suffix, str):
+        raise PromptError(f"The suffix must be a text, not {suffix!r}.")
+    if prompt is None:
+        raise PromptError("A suffix needs a prompt. Give the text before the answer, which may be empty.")
     if isinstance(prompt, Document):
         raise PromptError("A document already has its text after the holes. Leave out the suffix.")
     return Document.between(prompt, suffix)
@@ -141,8 +145,8 @@ def batch_generate(
     number of prompts decoded at once; fewer if memory is short. The other arguments are those of `stream_generate`.
     Raises PromptError, ConfigError and MemoryLimitError before the first forward.
     """
-    prompts = prompts if isinstance(prompts, str) else list(prompts)
-    if isinstance(prompts, str) or (prompts and all(isinstance(item, Mapping | Integral) for item in prompts)):
+    several = [] if isinstance(prompts, str | Document) else list(prompts)
+    if prompts and (not several or all(isinstance(item, Mapping | Integral) for item in several)):
         raise PromptError("batch_generate takes a list of prompts. For one prompt, pass a list that contains it.")
     sampling = sampling or Sampling()
     generations = [
@@ -156,7 +160,7 @@ def batch_generate(
             early_stop=early_stop,
             stop=stop,
         )
-        for index, prompt in enumerate(prompts)
+        for index, prompt in enumerate(several)
     ]
     batcher = Batcher(model, max_batch)
     for generation in generations:

@@ -10,7 +10,7 @@ from d3mlx.cache import KVCache
 from d3mlx.decoding.decoder import Decoder, Preset
 from d3mlx.decoding.sampling import Sampling
 from d3mlx.errors import ConfigError
-from d3mlx.generation import Generation, decoder_for
+from d3mlx.generation import Generation, check_request, decoder_for
 from d3mlx.models import DiffusionModel, traits_of
 from d3mlx.prompt import encode
 
@@ -20,11 +20,11 @@ Message = dict[str, str]
 class Chat:
     """A conversation. `ask` begins an answer, and `keep` adds it to the conversation.
 
-    A block-causal model computes only what is new since the last turn, which is exact. A bidirectional model computes
-    the whole conversation in every turn.
+    A block-causal model computes only what is new since the last turn, which is exact. A bidirectional model, and a
+    model with quantized keys and values, compute the whole conversation in every turn.
 
-    messages: the conversation, oldest first. left_out: number of oldest messages that no longer fit the context, so
-    the model does not read them. A system message always stays.
+    messages: the conversation, oldest first. left_out: number of its oldest messages that did not fit the context with
+    the last message, so the model did not read them. A system message is always read.
     """
 
     def __init__(
@@ -40,16 +40,20 @@ class Chat:
     ):
         """Begin a conversation. max_tokens and sampling are those of `stream_generate`, for every answer.
 
-        messages: an earlier conversation to continue. approximate_cache: a bidirectional model also reuses keys and
-        values of earlier turns, so its answers may differ. Raises ConfigError.
+        messages: an earlier conversation to continue. approximate_cache: such a model also reuses keys and values of
+        earlier turns, so its answers may differ. Raises ConfigError and PromptError.
         """
+        check_request(max_tokens, ())
         self.model, self.tokenizer = model, tokenizer
         self.decoder = decoder_for(model, decoder)
         self.max_tokens = max_tokens or model.args.max_new_tokens
         self.sampling = sampling or Sampling()
-        self.messages = list(messages)
+        self.messages = [dict(message) for message in messages]
+        if self.messages:
+            encode(tokenizer, self.messages)
         self.left_out = 0
-        self.exact = traits_of(model.family).attention == "block-causal"
+        # Quantized keys and values differ a little from those that a full pass attends to.
+        self.exact = traits_of(model.family).attention == "block-causal" and self.decoder.kv is None
         if approximate_cache and self.exact:
             raise ConfigError(f"A {model.family} model reuses its cache exactly. Leave out --approximate-cache.")
         if approximate_cache and not self.decoder.cache.cached:
@@ -69,16 +73,18 @@ class Chat:
         `sampling` plus the number of earlier answers. Raises PromptError if the message alone does not fit.
         """
         messages = [*self.messages, {"role": "user", "content": text}]
-        self.left_out = self.overflow(messages)
-        return Generation(
+        left_out = self.overflow(messages)
+        generation = Generation(
             self.model,
             self.tokenizer,
-            self.read_by_model(messages),
+            messages[: self.first] + messages[self.first + left_out :],
             self.decoder,
             max_tokens=self.max_tokens,
             sampling=replace(self.sampling, seed=(self.sampling.seed + self.turns) % 2**32),
             approximate_cache=self.cache,
         )
+        self.left_out = left_out
+        return generation
 
     def keep(self, text: str, generation: Generation) -> None:
         """Add a message of the user and its answer to the conversation. An interrupted answer ends where it is."""
@@ -102,13 +108,9 @@ class Chat:
         """Return whether the next message, however short, pushes out the oldest ones."""
         return self.overflow([*self.messages, {"role": "user", "content": "?"}]) > self.left_out
 
-    def read_by_model(self, messages: list[Message]) -> list[Message]:
-        """Return the messages without those that are left out."""
-        return messages[: self.first] + messages[self.first + self.left_out :]
-
     def overflow(self, messages: list[Message]) -> int:
         """Return how many of the oldest messages must be left out, so that the others and an answer fit the context."""
-        out, size = self.left_out, self.decoder.block_size_of(self.model.args) or 1
+        out, size = 0, self.decoder.block_size_of(self.model.args) or 1
         while True:
             shown = messages[: self.first] + messages[self.first + out :]
             needed = len(encode(self.tokenizer, shown)) + self.max_tokens

@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,11 @@ class Blank:
     size: int | None = None
 
     def __post_init__(self) -> None:
-        if self.size is not None and not 1 <= self.size <= MOST_HOLE:
+        if self.size is None:
+            return
+        if isinstance(self.size, bool) or not isinstance(self.size, Integral):
+            raise PromptError(f"The size of a hole must be a whole number of tokens, not {self.size!r}.")
+        if not 1 <= self.size <= MOST_HOLE:
             raise PromptError(f"A hole must have from 1 to {MOST_HOLE:,} tokens, not {self.size}.")
 
 
@@ -104,7 +109,10 @@ class Document:
     @classmethod
     def of_ids(cls, ids: Sequence[int], mask_id: int) -> Document:
         """Return the document of token ids [L], with a hole wherever ids are `mask_id`."""
-        tokens = np.asarray(ids, np.int32)
+        try:
+            tokens = np.asarray(ids, np.int32).reshape(len(ids))
+        except (TypeError, ValueError, OverflowError):
+            raise PromptError("The ids of a document must be a list of token ids.") from None
         masked = tokens == mask_id
         edges = [0, *(np.flatnonzero(np.diff(masked)) + 1).tolist(), len(tokens)]
         spans = [(start, end) for start, end in pairwise(edges) if end > start]

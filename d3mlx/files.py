@@ -181,11 +181,35 @@ def write_bytes(path: Path, content: bytes) -> None:
             path = path.resolve()
     if special:
         return
-    partial = path.with_name(f".{path.name}.partial")
+    partial = partial_of(path)
     with renamed(partial, path):
-        partial.write_bytes(content)
+        # A private file stays private while it is written.
+        mode = path.stat().st_mode & 0o777 if path.exists() else 0o666
+        with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as file:  # noqa: PTH123
+            file.write(content)
         if path.exists():
             shutil.copymode(path, partial)
+
+
+def partial_of(path: Path) -> Path:
+    """Return the temporary sibling of a file. Its name is not too long if that of the file is as long as possible."""
+    return path.with_name(f".{path.name[:60]}.partial")
+
+
+def check_writable(path: Path) -> None:
+    """Raise ConfigError if a file cannot be written, for example because its folder is missing or read-only."""
+    with writing(path):
+        if path.exists() and not path.is_file():
+            raise ConfigError(f"{path} is not a regular file. Give another name.")
+        target = path.resolve()
+        if target.exists() and not os.access(target, os.W_OK):
+            raise ConfigError(f"{path} is read-only. Change its permissions, or give another name.")
+        partial = partial_of(target)
+        try:
+            partial.write_bytes(b"")
+        finally:
+            with suppress(OSError):
+                partial.unlink()
 
 
 def save_arrays(path: Path, arrays: dict[str, mx.array], metadata: dict[str, str]) -> None:

@@ -73,13 +73,17 @@ def decoder_for(model: DiffusionModel, decoder: str | Preset | Decoder | None = 
     return built
 
 
+FinishReason = Literal["stop", "length"]
+"""Why a text ended: an end token or a stop text, or the number of tokens."""
+
+
 @dataclass(frozen=True)
 class Fill:
-    """The text of one hole. finish_reason: stop if an end token or a stop text ended it, or length."""
+    """The text of one hole."""
 
     text: str
     tokens: list[int]
-    finish_reason: Literal["stop", "length"]
+    finish_reason: FinishReason
 
 
 class Generation:
@@ -134,6 +138,18 @@ class Generation:
         warm_up(self.model, self.decoder, self.sampling)
         self.request = Request(self.model, self.canvas, self.decoder, self.sampling, cache=self.first_cache)
         self.streams = [TextStream(self.tokenizer, self.stop) for _ in layout.sizes] if self.tokenizer else []
+        self.reused = self.request.cache.length
+
+    def reuse(self, cache: KVCache) -> None:
+        """Begin again from the cache of an earlier generation. Call it before the first step."""
+        self.first_cache = cache
+        self.sizes.pop()
+        self.begin(self.layout)
+
+    @property
+    def finish_reason(self) -> FinishReason:
+        """Return why the generation ended: length if a hole has no end."""
+        return "stop" if all(fill.finish_reason == "stop" for fill in self.fills) else "length"
 
     @property
     def round(self) -> int:

@@ -6,7 +6,6 @@ import json
 import sys
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,8 +15,7 @@ import numpy as np
 
 from d3mlx import Generation, Step
 from d3mlx.cli.render.profile import profile_record
-from d3mlx.errors import ConfigError
-from d3mlx.files import write_text, writing
+from d3mlx.files import check_writable, write_text
 from d3mlx.profiling import Profile, profiled
 from d3mlx.request import Stats
 from d3mlx.terminal import write, write_json
@@ -175,15 +173,11 @@ class Trace:
 
     def __init__(self, path: Path, config: Mapping[str, Any], generation: Generation):
         self.path, self.config, self.generation = path, config, generation
-        self.partial = path.with_name(f".{path.name}.partial")
         self.steps: list[dict[str, Any]] = []
 
     def start(self) -> None:
-        if self.path.exists() and not self.path.is_file():
-            raise ConfigError(f"{self.path} is not a regular file. Give --trace another name.")
         # A folder that is not writable must fail now, not after a long run.
-        with writing(self.path):
-            self.partial.write_text("")
+        check_writable(self.path)
 
     def step(self, step: Step) -> None:
         self.steps.append(step_record(step))
@@ -196,8 +190,7 @@ class Trace:
         write_text(self.path, json.dumps(record, allow_nan=False) + "\n")
 
     def close(self) -> None:
-        with suppress(OSError):
-            self.partial.unlink()
+        pass
 
 
 def follow(generation: Generation, consumers: list[Consumer], profile: Profile | None = None) -> None:

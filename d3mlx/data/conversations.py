@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 from d3mlx.data.records import read_rows
 from d3mlx.errors import ConfigError, DataError
-from d3mlx.files import write_text
+from d3mlx.files import check_writable, open_locked, write_bytes, writing
 
 Message = dict[str, str]
 
@@ -36,7 +37,7 @@ def last_conversation(path: Path) -> list[Message]:
 
 
 class ConversationFile:
-    """A file to which one conversation is saved, again after each turn. The other conversations in it stay."""
+    """A file to which one conversation is saved, again after each turn. Its other lines never change."""
 
     def __init__(self, path: Path, continues: bool):
         """Read the file, if it exists. continues: save in the place of its last conversation.
@@ -44,25 +45,45 @@ class ConversationFile:
         Raises DataError if it is another kind of file, and ConfigError if it cannot be written.
         """
         self.path = path
-        self.content = ""
-        if path.exists():
-            list(read_rows(path))
-            self.content = path.read_text(encoding="utf-8")
-        lines = [line for line in self.content.splitlines() if line.strip()]
-        self.others = lines[:-1] if continues else lines
-        if not path.parent.is_dir():
-            raise ConfigError(f"Folder {path.parent} does not exist. Make it, or save to another file.")
+        check_writable(path)
+        with writing(path):
+            self.content = path.read_bytes() if path.exists() else b""
+        lines = [line for line in self.content.split(b"\n") if line.strip()]
+        rows = [self.row_of(line) for line in lines]
+        # The fields that a chat does not read, such as an id of the conversation or a name of a message, are kept.
+        self.row: dict[str, Any] = rows.pop() if continues else {}
+        self.others = lines[: len(rows)]
+
+    def row_of(self, line: bytes) -> dict[str, Any]:
+        """Return the object in a line. Raises DataError."""
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            row = None
+        if not isinstance(row, dict):
+            raise DataError(f"{self.path} does not have one JSON object per line. Save to another file.")
+        return row
 
     def save(self, messages: list[Message]) -> None:
         """Write the conversation as the last line. Raises ConfigError if another program has changed the file."""
-        now = self.path.read_text(encoding="utf-8") if self.path.exists() else ""
-        if now != self.content:
-            raise ConfigError(f"{self.path} was changed by another program. Save to another file.")
-        lines = [*self.others, json.dumps({"messages": messages}, ensure_ascii=False)]
-        content = "\n".join(lines) + "\n"
-        write_text(self.path, content)
+        before: list[Any] = self.row.get("messages", [])
+        # A system message may be new. The messages of the file follow, then those of this chat.
+        new_first = messages[: int(bool(before) and messages[0] != messages_of("", before)[0])]
+        self.row = {**self.row, "messages": [*new_first, *before, *messages[len(new_first) + len(before) :]]}
+        line = json.dumps(self.row, ensure_ascii=False).encode()
+        content = b"".join(each + b"\n" for each in (*self.others, line))
+        with writing(self.path):
+            lock = open_locked(self.path.resolve().parent, wait=True)
+        try:
+            now = self.path.read_bytes() if self.path.exists() else b""
+            if now != self.content:
+                raise ConfigError(f"{self.path} was changed by another program. Save to another file.")
+            write_bytes(self.path, content)
+        finally:
+            os.close(lock)
         self.content = content
 
     def start_new(self) -> None:
         """Begin a new conversation after the saved one."""
-        self.others = [line for line in self.content.splitlines() if line.strip()]
+        self.others = [line for line in self.content.split(b"\n") if line.strip()]
+        self.row = {}

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from d3mlx import Chat, Sampling, generate, load
+from d3mlx import SDAR, Chat, Sampling, generate, load
+from d3mlx.data.conversations import ConversationFile
 from d3mlx.distill.config import DistillConfig
 from d3mlx.distill.examples import load_examples
 from d3mlx.errors import ConfigError, PromptError
@@ -69,10 +70,10 @@ def test_every_line_of_a_pipe_is_answered_saved_and_continued(talk: Any, tmp_pat
 
 def test_a_system_message_and_messages_of_several_lines(talk: Any, tmp_path: Path) -> None:
     file = tmp_path / "chat.jsonl"
-    lines = '"""first\nsecond\n"""\nthird\\\nfourth\n"""one line"""\n\n  \nh\n'
+    lines = '"""first\nsecond\n"""\nthird\\\nfourth\n"""q"""\n\n  \nh\n"""\nunfinished'
     assert talk(lines, "--save", str(file), "--system-prompt", "Be brief.", "--max-tokens", "4").status == 0
     system, *others = saved(file)[0]
-    assert (system, others[::2]) == ("Be brief.", ["first\nsecond\n", "third\nfourth", "one line"])
+    assert (system, others[::2]) == ("Be brief.", ["first\nsecond", "third\nfourth", "q", "unfinished"])
     done = talk("x", "--resume", str(file), "--system-prompt", "Other")
     assert (done.status, "has its own system message" in done.err) == (1, True)
 
@@ -95,14 +96,65 @@ def test_a_file_that_cannot_be_resumed(talk: Any, tmp_path: Path, content: str |
     assert (done.status, done.out, message in done.err.splitlines()[-1]) == (1, "", True), done.err
 
 
-@pytest.mark.parametrize("content", ["notes, not a chat", "\x00"])
-def test_other_files_are_not_overwritten(talk: Any, tmp_path: Path, content: str) -> None:
+ARRAY = '[{"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "b"}]}]'
+
+
+@pytest.mark.parametrize(
+    "content", [b"notes, not a chat", b"\x00", ARRAY.encode(), f"{ARRAY}\n".encode("utf-16"), b"3"]
+)
+def test_other_files_are_not_overwritten(talk: Any, tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "notes.txt"
-    file.write_text(content)
-    done = talk("x", "--save", str(file))
-    assert (done.status, done.out, file.read_text()) == (1, "", content)
+    file.write_bytes(content)
+    for more in ([], ["--resume", str(file)]):
+        done = talk("x", "--save", str(file), *more)
+        assert (done.status, done.out, done.err.count("\n"), file.read_bytes()) == (1, "", 1, content), done.err
+    assert list(tmp_path.iterdir()) == [file]
     done = talk("x", "--save", str(tmp_path / "none" / "chat.jsonl"))
-    assert (done.status, "does not exist. Make it" in done.err) == (1, True)
+    assert (done.status, "No such file or directory" in done.err, done.out) == (1, True, "")
+
+
+def test_other_lines_and_fields_of_a_saved_file_stay(talk: Any, tmp_path: Path) -> None:
+    """Separators of Unicode do not end a line."""
+    file = tmp_path / "chats.jsonl"
+    other = '{"messages": [{"role": "user", "content": "a\u2028b\u0085c"}],\r"x": 1}\n'
+    last = {
+        "id": 7,
+        "messages": [{"role": "user", "content": "a\u2029\0", "name": "bob"}, {"role": "assistant", "content": "b"}],
+    }
+    file.write_text(f"{other}\n{json.dumps(last, ensure_ascii=False)}", newline="")
+    done = talk("c\u2028d\nr\ne\n", "--resume", str(file), "--save", str(file), "--max-tokens", "4")
+    assert done.status == 0, done.err
+    first, second, third = file.read_bytes().decode().removesuffix("\n").split("\n")
+    assert f"{first}\n" == other
+    row = json.loads(second)
+    assert (row["id"], row["messages"][:2]) == (7, last["messages"])
+    assert row["messages"][2]["content"] == "c\u2028d"
+    assert json.loads(third)["messages"][0]["content"] == "e"
+    # An empty file is a new file.
+    file.write_text("")
+    assert talk("x", "--save", str(file), "--max-tokens", "4").status == 0
+    assert len(saved(file)) == 1
+
+
+def test_a_file_that_another_program_changed_is_not_overwritten(tmp_path: Path) -> None:
+    file = ConversationFile(tmp_path / "chat.jsonl", continues=False)
+    file.save([{"role": "user", "content": "a"}])
+    (tmp_path / "chat.jsonl").write_text("{}\n")
+    with pytest.raises(ConfigError, match="was changed by another program"):
+        file.save([{"role": "user", "content": "b"}])
+    assert (tmp_path / "chat.jsonl").read_text() == "{}\n"
+
+
+def test_a_message_that_is_too_long_changes_nothing() -> None:
+    chat = Chat(*load())
+    for question in QUESTIONS:
+        generation = chat.ask(question)
+        list(generation)
+        chat.keep(question, generation)
+    prompt = chat.ask("x").canvas.prompt_length
+    with pytest.raises(PromptError, match="context of 512"):
+        chat.ask("Anna " * 500)
+    assert (chat.left_out, chat.ask("x").canvas.prompt_length) == (0, prompt)
 
 
 def test_old_messages_are_left_out_only_after_a_notice(talk: Any, tmp_path: Path) -> None:
@@ -113,7 +165,7 @@ def test_old_messages_are_left_out_only_after_a_notice(talk: Any, tmp_path: Path
     notices = [line for line in done.err.splitlines() if "context" in line]
     assert notices[0].startswith("The context is full. From the next message on, the model does not read the oldest")
     assert notices[1] == (
-        "The conversation exceeds the context of 512 tokens. The model no longer reads its first 2 messages."
+        "The conversation exceeds the context of 512 tokens. The model does not read its first 2 messages."
     )
     # The saved conversation is complete.
     assert len(saved(file)[0]) == 24
@@ -181,6 +233,8 @@ def test_an_approximate_cache_is_an_option_of_bidirectional_models(talk: Any, tm
     assert (done.status, "keeps no cache" in done.err) == (1, True)
     with pytest.raises(ConfigError, match="reuses its cache exactly"):
         Chat(*load(sdar_chat(tmp_path)), approximate_cache=True)
+    # Quantized keys and values are not those of a full pass.
+    assert not Chat(*load(sdar_chat(tmp_path / "kv")), SDAR(kv_bits=4, kv_group_size=32)).reuses
 
 
 @needs_tmux

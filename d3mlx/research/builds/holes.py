@@ -1,41 +1,34 @@
-"""Train the student further on holes: text that is missing in the middle of a solution, and where it ends.
+"""Build the model of holes: the student, trained further to fill holes in solutions, and to end their text.
 
-    python -m d3mlx.research.builds.holes --out FOLDER [--student FOLDER] [--work FOLDER] [--resume]
+    python -m d3mlx.research.builds.holes --out FOLDER [--work FOLDER] [--resume]
 
-A hole has more masks than text, so the model learns to put an end token after the text. Half of every batch keeps the
-student as it is: there, its own probabilities are the targets.
+The student fills a hole of the correct size, but it never puts an end token before text that is given. This model is
+not the student itself, because this training makes it less confident on whole answers.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated
 
-import mlx.core as mx
 import numpy as np
 import typer
 
 from d3mlx.checkpoints.loader import EMBEDDED
 from d3mlx.data.problems import problem
 from d3mlx.data.tokens import build_tokenizer
-from d3mlx.distill.losses import Terms
 from d3mlx.distill.optimizer import OptimizerConfig
-from d3mlx.distill.trainer import TrainConfig, Trainer
-from d3mlx.files import fingerprint
-from d3mlx.models import DiffusionModel
+from d3mlx.distill.trainer import TrainConfig
 from d3mlx.research.batches import END_WEIGHT, FAR_WEIGHT, POOL, Batch, Example, Source, stack
-from d3mlx.research.builds.curriculum import Curriculum, Phase
-from d3mlx.research.builds.shipped import HELD_OUT, check_out, display, finished, float_checkpoint, publish, working
+from d3mlx.research.builds.further import Further, train_on
+from d3mlx.research.builds.shipped import check_out, publish
 from d3mlx.research.script import script
-from d3mlx.research.supervised import Masked, mask_batch, masked_loss
 
-STEPS = 1500
-BATCH = 24
-"""Sequences with holes per step, and as many for the old task."""
+STEPS = 3000
+BATCH = 48
 
 SIZES = (16, 32, 64)
 """Numbers of masks of a hole of free length, as `d3mlx infill` tries them."""
@@ -45,9 +38,6 @@ ANYWHERE, LOWEST_RATIO = 0.3, 0.4
 
 NEXT_WEIGHT = 4.0
 """Loss weight of the token that a decoder can know next. That of other tokens is at most 1."""
-
-OLD_TASK = Curriculum(recall_steps=0, phases=(Phase(until=10**9, operations=4, drills=0, blocks=0.6, worked=0.1),))
-"""Batches on which the student must stay the same: block decoders, worked examples, and masks anywhere."""
 
 
 class Holes:
@@ -119,78 +109,24 @@ class Holes:
         return [*text, *[self.source.end] * slack], [1.0] * (len(text) + 1) + [END_WEIGHT] * (slack - 1)
 
 
-@dataclass(frozen=True)
-class Kept(Masked):
-    """A pass whose targets are probabilities: log p, float32 [R, V], of the student before the training."""
-
-    log_p: mx.array
-
-
-@dataclass(frozen=True)
-class WithHoles:
-    """Objective of two passes per step: cross-entropy on holes, and distance to the first student on the old task."""
-
-    holes: Callable[[int], Batch]
-    old: Callable[[int], Batch]
-    student: DiffusionModel
-    mask_id: int
-    seed: int = 0
-
-    def passes(self, step: int) -> list[Masked]:
-        rng = np.random.default_rng([self.seed, step])
-        filled, kept = (mask_batch(source(step), self.mask_id, rng) for source in (self.holes, self.old))
-        hidden = self.student.hidden(kept.ids)
-        log_p = log_probabilities(self.student.logits(hidden.reshape(-1, hidden.shape[-1])[kept.rows]))
-        return [filled, Kept(kept.ids, kept.rows, kept.targets, kept.weights, mx.stop_gradient(log_p))]
-
-    def loss(self, model: DiffusionModel, masked: Masked) -> tuple[mx.array, Terms]:
-        if not isinstance(masked, Kept):
-            value = masked_loss(model, masked)
-            return value, {"holes": value}
-        hidden = model.hidden(masked.ids)
-        log_q = log_probabilities(model.logits(hidden.reshape(-1, hidden.shape[-1])[masked.rows]))
-        distance = (mx.exp(masked.log_p) * (masked.log_p - log_q)).sum(axis=-1)
-        value = (distance * masked.weights).sum() / masked.weights.sum()
-        return value, {"old": value}
-
-    def figures(self, step: int) -> dict[str, float]:
-        return {}
-
-    def origin(self, step: int) -> str:
-        return f"batch {step}"
-
-
-def log_probabilities(logits: mx.array) -> mx.array:
-    """Return log-probabilities [R, V] of logits [R, V]."""
-    return logits - mx.logsumexp(logits, axis=-1, keepdims=True)
-
-
 def build(
     out: Annotated[Path, typer.Option(help="Folder of the finished model. Replaces an existing model.")],
-    student: Annotated[str, typer.Option(help="Folder of the student.")] = EMBEDDED,
-    start: Annotated[
-        str | None, typer.Option(help="Folder of the weights to begin with.", show_default="the student")
-    ] = None,
+    student: Annotated[str, typer.Option(help="Folder of the model to train further.")] = EMBEDDED,
     work: Annotated[Path, typer.Option(help="Folder of the checkpoint and the log.")] = Path("runs/holes"),
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the checkpoint in the work folder.")] = False,
     steps: Annotated[int, typer.Option(min=1, help="Steps of training.")] = STEPS,
-    problems: Annotated[int, typer.Option(min=1, help="Held-out problems to measure with.")] = HELD_OUT,
+    problems: Annotated[int, typer.Option(min=1, help="Held-out problems to measure with.")] = 300,
 ) -> None:
-    """Train, quantize, measure and write the student."""
+    """Train, quantize, measure and write the model of holes."""
     check_out(out, work)
-    source, old = Source(build_tokenizer(), BATCH, 0), Source(build_tokenizer(), BATCH, 2)
-    plan = TrainConfig(steps, save_every=100, optimizer=OptimizerConfig(peak_rate=8e-4, warmup=100, average=0.99))
-    model, tokenizer, config = float_checkpoint(Path(start or student))
-    before, *_ = float_checkpoint(Path(student))
-    objective = WithHoles(Holes(source).batch, lambda step: OLD_TASK.batch(old, step), before, config["mask_token_id"])
-    with working(work, resume, {"student": fingerprint(student), "start": fingerprint(start), "steps": steps}):
-        Trainer(model, objective, plan, work).run(resume=resume, watcher=display(plan))
-        floats = finished(work, model, tokenizer, config)
+    holes = Holes(Source(build_tokenizer(), BATCH, 0))
+    plan = TrainConfig(steps, save_every=100, optimizer=OptimizerConfig(peak_rate=1e-3, warmup=100, average=0.99))
+    floats = train_on(Further(student, holes.batch, plan, {"holes": True}), work, resume)
     origin = (
-        "The bundled teacher, distilled by `python -m d3mlx.research.builds.student`, then trained for "
-        f"{steps} more steps\non holes by `python -m d3mlx.research.builds.holes`."
+        f"It fills holes in solutions. The model is the bundled student, trained for {steps} more steps of {BATCH} by\n"
+        "`python -m d3mlx.research.builds.holes`. The figures are for whole answers."
     )
-    publish(floats, out, "d3mlx demonstration model: student", origin, problems)
+    publish(floats, out, "d3mlx demonstration model: holes", origin, problems)
 
 
 if __name__ == "__main__":
