@@ -99,9 +99,10 @@ def test_a_file_that_cannot_be_resumed(talk: Any, tmp_path: Path, content: str |
 ARRAY = '[{"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "b"}]}]'
 
 
-@pytest.mark.parametrize(
-    "content", [b"notes, not a chat", b"\x00", ARRAY.encode(), f"{ARRAY}\n".encode("utf-16"), b"3"]
-)
+OTHERS = [b"notes, not a chat", b"\x00", ARRAY.encode(), f"{ARRAY}\n".encode("utf-16"), b"3"]
+
+
+@pytest.mark.parametrize("content", OTHERS)
 def test_other_files_are_not_overwritten(talk: Any, tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "notes.txt"
     file.write_bytes(content)
@@ -122,17 +123,18 @@ def test_other_lines_and_fields_of_a_saved_file_stay(talk: Any, tmp_path: Path) 
         "messages": [{"role": "user", "content": "a\u2029\0", "name": "bob"}, {"role": "assistant", "content": "b"}],
     }
     file.write_text(f"{other}\n{json.dumps(last, ensure_ascii=False)}", newline="")
-    done = talk("c\u2028d\nr\ne\n", "--resume", str(file), "--save", str(file), "--max-tokens", "4")
+    separated = QUESTIONS[0].replace(". ", ".\u2028")
+    done = talk(f"{separated}\nr\n{QUESTIONS[1]}\n", "--resume", str(file), "--save", str(file))
     assert done.status == 0, done.err
     first, second, third = file.read_bytes().decode().removesuffix("\n").split("\n")
     assert f"{first}\n" == other
     row = json.loads(second)
     assert (row["id"], row["messages"][:2]) == (7, last["messages"])
-    assert row["messages"][2]["content"] == "c\u2028d"
-    assert json.loads(third)["messages"][0]["content"] == "e"
+    assert row["messages"][2]["content"] == separated
+    assert json.loads(third)["messages"][0]["content"] == QUESTIONS[1]
     # An empty file is a new file.
     file.write_text("")
-    assert talk("x", "--save", str(file), "--max-tokens", "4").status == 0
+    assert talk(QUESTIONS[0], "--save", str(file)).status == 0
     assert len(saved(file)) == 1
 
 
