@@ -10,6 +10,7 @@ import typer
 
 from d3mlx import Generation
 from d3mlx.api import with_suffix
+from d3mlx.checkpoints.loader import EMBEDDED, HOLES
 from d3mlx.cli import common
 from d3mlx.cli.common import MODEL, OUTPUT
 from d3mlx.cli.decoder_flags import takes_decoder_options
@@ -71,7 +72,7 @@ def generate(
         str | None,
         typer.Option(
             help="Text after the answer. The answer fills the hole between the prompt and this text, without the chat "
-            "template.",
+            "template. The default model is then holes.",
             rich_help_panel=MODEL,
         ),
     ] = None,
@@ -132,7 +133,7 @@ def generate(
     content = read_prompt(given, system, raw or bool(suffix))
     if trace is not None:
         check_outputs(trace)
-    session = start(ModelFlags(model, adapter_path, revision), settings, recommended)
+    session = start(ModelFlags(model, adapter_path, revision, HOLES if suffix else EMBEDDED), settings, recommended)
     session.warn_of_unknown_words(prompt_text(content), suffix or "")
     generation = Generation(
         session.model,

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
+from d3mlx.checkpoints.loader import HOLES
 from d3mlx.cli import common
 from d3mlx.cli.common import MODEL, OUTPUT
 from d3mlx.cli.decoder_flags import takes_decoder_options
@@ -107,7 +108,10 @@ def replace_file(path: Path, before: str, after: str, ask: bool) -> None:
 @takes_decoder_options()
 def infill(
     file: Annotated[str, typer.Argument(help="File with holes. - reads standard input.", show_default=False)],
-    model: common.Model = None,
+    model: Annotated[
+        str | None,
+        typer.Option("--model", "-m", help=common.MODEL_HELP, show_default="holes", rich_help_panel=MODEL),
+    ] = None,
     adapter_path: common.AdapterPath = None,
     revision: common.Revision = None,
     question: Annotated[
@@ -165,7 +169,7 @@ def infill(
     document = Document.parse(text, None if question is None else [{"role": "user", "content": question}])
     if in_place:
         check_writable(Path(file))
-    session = start(ModelFlags(model, adapter_path, revision), settings, recommended)
+    session = start(ModelFlags(model, adapter_path, revision, HOLES), settings, recommended)
     session.warn_of_unknown_words(question or "", *(part for part in document.parts if isinstance(part, str)))
     generation = Generation(
         session.model,

@@ -20,16 +20,17 @@ from d3mlx.version import versions
 
 @dataclass(frozen=True)
 class ModelFlags:
-    """The flags that choose a model. A model of None means the bundled demonstration model."""
+    """The flags that choose a model. A model of None means a bundled demonstration model, `bundled`."""
 
     model: str | None
     adapter_path: str | None
     revision: str | None
+    bundled: str = EMBEDDED
 
     @property
     def name(self) -> str:
-        """Return the name that the user gave, or that of the bundled model."""
-        return EMBEDDED if self.model is None else self.model
+        """Return the name that the user gave, or the folder of the bundled model."""
+        return self.bundled if self.model is None else self.model
 
 
 @dataclass(frozen=True)

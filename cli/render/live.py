@@ -7,7 +7,6 @@ how confident the model was. A bar shows the state of each block.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +18,7 @@ from rich.style import Style
 from rich.text import Text
 
 from d3mlx import Generation, Step
+from d3mlx.cells import Cell, Cells
 from d3mlx.cli.render.consumers import Report
 from d3mlx.cli.render.printer import Screen
 from d3mlx.terminal import printable
@@ -81,131 +81,51 @@ def token_style(entropy: float, age: int) -> Style:
     return Style(color=color, bold=age == 1)
 
 
-@dataclass
-class Cell:
-    """A position with a token. given: the token was given, so the model did not commit it."""
-
-    token: int
-    entropy: float
-    step: int
-    given: bool = False
-
-
-class Pieces:
-    """Text of consecutive tokens. A character made of several tokens appears when all of them are committed."""
-
-    LONGEST_CHARACTER = 4
-
-    def __init__(self, tokenizer: Any, silent: set[int]):
-        self.tokenizer, self.silent = tokenizer, silent
-        self.known: dict[tuple[int, ...], str] = {}
-
-    def text(self, tokens: tuple[int, ...]) -> str:
-        """Return the decoded text of tokens."""
-        if tokens not in self.known:
-            self.known[tokens] = self.tokenizer.decode(list(tokens))
-        return self.known[tokens]
-
-    def split(self, cells: list[Cell]) -> Iterator[tuple[str | None, Cell]]:
-        """Yield the text and the newest cell of each group of characters. The text is None if bytes are missing."""
-        start = 0
-        while start < len(cells):
-            for end in range(start + 1, min(start + self.LONGEST_CHARACTER, len(cells)) + 1):
-                group = cells[start:end]
-                text = self.text(tuple(cell.token for cell in group if cell.token not in self.silent))
-                if not text.endswith("�"):
-                    break
-            else:
-                incomplete = end == len(cells)
-                end, group = (end, group) if incomplete else (start + 1, cells[start : start + 1])
-                text = None if incomplete else "�"  # type: ignore[assignment]
-            yield text, max(group, key=lambda cell: cell.step)
-            start = end
-
-
 class View:
     """The canvas as a rich renderable. While it is live, it shows the lines around the first mask."""
 
     def __init__(self, generation: Generation, tokenizer: Any, title: str):
         self.generation, self.title = generation, title
-        silent = {*tokenizer.all_special_ids, *tokenizer.eos_token_ids}
-        self.pieces = Pieces(tokenizer, silent)
-        self.first = generation.layout.start
-        self.latest: Step | None = None
+        self.cells = Cells(generation, tokenizer)
         self.began = time.perf_counter()
         self.seconds = 0.0
         self.cropped = True
         self.over = False
-        self.open()
-
-    def open(self) -> None:
-        """Show the canvas of the generation's current round."""
-        self.canvas = canvas = self.generation.canvas
-        self.cells: list[Cell | None] = [
-            Cell(token, 0.0, -COOLING, given=True) if given else None
-            for token, given in zip(canvas.tokens.tolist(), canvas.given.tolist(), strict=True)
-        ]
-        self.reach = self.visible = canvas.active_length
 
     def take(self, step: Step) -> None:
-        """Update the view with the tokens of a step, the end of the answer and the active length of the canvas."""
-        self.latest, self.seconds = step, time.perf_counter() - self.began
-        if self.generation.canvas is not self.canvas:
-            self.open()
-            return
-        for position, token, entropy in zip(step.positions, step.tokens, step.entropies, strict=True):
-            self.cells[int(position)] = Cell(int(token), float(entropy), step.index)
-        for position in step.filled.tolist():
-            self.cells[position] = Cell(int(self.canvas.tokens[position]), 0.0, step.index)
-        self.reach = self.canvas.active_length
-        last = self.canvas.holes[-1]
-        self.visible = min(self.reach, last.answer_end) if last.end == len(self.canvas) else self.reach
-
-    def runs(self) -> Iterator[list[Cell] | int]:
-        """Yield consecutive committed cells as a list, and each masked position as a number, in order."""
-        stretch: list[Cell] = []
-        for position, cell in enumerate(self.cells[self.first : self.visible], self.first):
-            if cell is not None:
-                stretch.append(cell)
-                continue
-            if stretch:
-                yield stretch
-                stretch = []
-            yield position
-        if stretch:
-            yield stretch
+        """Update the view with the tokens of a step."""
+        self.cells.take(step)
+        self.seconds = time.perf_counter() - self.began
 
     def text(self, glyphs: Glyphs) -> Text:
         """Return the canvas as styled text. After the end of an answer with a stop text, return the final text."""
         if self.over and self.generation.stopped:
             return Text(printable(self.generation.text), overflow="fold")
-        now = self.latest.index if self.latest else 0
-        reach = self.latest.blocks[-1].end if self.latest else 0
+        now = self.cells.latest.index if self.cells.latest else 0
         out = Text(overflow="fold")
-        for run in self.runs():
-            if isinstance(run, int):
-                active = run < reach
-                out.append(glyphs.mask if active else glyphs.waiting, "grey42" if active else "grey30")
-                continue
-            for text, cell in self.pieces.split(run):
-                style = self.style(cell, now)
-                out.append(glyphs.broken if text is None else printable(text), style)
+        for group in self.cells.groups():
+            if group.cell is None:
+                mask, color = (glyphs.mask, "grey42") if group.active else (glyphs.waiting, "grey30")
+                out.append(mask, color)
+            else:
+                out.append(glyphs.broken if group.text is None else printable(group.text), self.style(group.cell, now))
         return out
 
     def style(self, cell: Cell, now: int) -> Style:
         """Return the style of a cell in step `now`. In a finished document, the text of the holes is marked."""
         if self.over:
-            return FILLED if self.canvas.given[self.first :].any() and not cell.given else Style()
+            in_document = self.cells.canvas.given[self.cells.first :].any()
+            return FILLED if in_document and not cell.given else Style()
         return GIVEN if cell.given else token_style(cell.entropy, now - cell.step)
 
     def bar(self, glyphs: Glyphs) -> Text:
         """Return one character per block: active, forced to commit, complete, or waiting."""
         out = Text(no_wrap=True, overflow="ellipsis")
-        step = self.latest
+        step, cells = self.cells.latest, self.cells
         if step is None:
             return out
         for block in step.blocks:
-            masked = sum(cell is None for cell in self.cells[block.start : min(block.end, self.visible)])
+            masked = sum(cell is None for cell in cells.cells[block.start : min(block.end, cells.visible)])
             if not masked:
                 out.append(glyphs.complete, "green4")
             elif block.full:
@@ -213,13 +133,13 @@ class View:
             else:
                 out.append(glyphs.active, "cyan")
         size = step.blocks[0].end - step.blocks[0].start
-        left = self.reach - step.blocks[-1].end
+        left = cells.reach - step.blocks[-1].end
         out.append(glyphs.queued * min(-(-left // size), MOST_BLOCKS // 3), "grey42")
         return out[-MOST_BLOCKS:]
 
     def footer(self) -> Text:
         """Return the figures below the canvas."""
-        stats = self.latest.stats if self.latest else None
+        stats = self.cells.latest.stats if self.cells.latest else None
         if stats is None:
             return Text("first forward ...", style="grey50")
         count = f"{stats.forwards} forward{'s' * (stats.forwards != 1)}"

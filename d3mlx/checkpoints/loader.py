@@ -25,6 +25,9 @@ from d3mlx.models import DiffusionModel, get_model_classes
 EMBEDDED = str(SHIPPED["embedded"])
 """Folder of the bundled demonstration model."""
 
+HOLES = str(SHIPPED["holes"])
+"""Folder of the demonstration model that fills holes in a text."""
+
 TEACHER = str(SHIPPED["teacher"])
 """Folder of the model that the demonstration model is distilled from."""
 
@@ -43,9 +46,10 @@ def load(
 ) -> tuple[DiffusionModel, Any]:
     """Return the model and the tokenizer of a checkpoint, as mlx-lm's `load` does.
 
-    path_or_repo: a folder, a Hub id (downloaded once), or a bundled model: embedded, teacher or pairs. adapter_path: a
-    folder of adapters of mlx-lm or PEFT. lazy: leave the weights on disk until they are used. revision: branch, tag or
-    commit on the Hub. Raises CheckpointError, MemoryLimitError, and ConfigError for a revision of a folder.
+    path_or_repo: a folder, a Hub id (downloaded once), or a bundled model: embedded, holes, teacher or pairs.
+    adapter_path: a folder of adapters of mlx-lm or PEFT. lazy: leave the weights on disk until they are used. revision:
+    branch, tag or commit on the Hub. Raises CheckpointError, MemoryLimitError, and ConfigError for a revision of a
+    folder.
     """
     checkpoint = open_checkpoint(fetch(str(path_or_repo), revision))
     get_weights(checkpoint, lazy)

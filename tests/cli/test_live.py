@@ -69,7 +69,7 @@ def test_no_frame_is_wider_or_taller_than_the_terminal(text: str, width: int, se
     view = view_of(len(data))
     order = np.random.default_rng(seed).permutation(len(data))
     for index, position in enumerate(order.tolist()):
-        view.canvas.commit(np.array([position + 1]), np.array([data[position]]))
+        view.cells.canvas.commit(np.array([position + 1]), np.array([data[position]]))
         view.take(step_of(index, [position + 1], [data[position]], len(data)))
         lines = frame(view, width, height=12)
         assert len(lines) <= 12
@@ -82,7 +82,7 @@ def test_no_frame_is_wider_or_taller_than_the_terminal(text: str, width: int, se
 
 def test_the_prompt_is_not_shown() -> None:
     view = view_of(9, (*b"quiz", MASK))
-    view.canvas.commit(np.array([7]), np.array([ord("a")]))
+    view.cells.canvas.commit(np.array([7]), np.array([ord("a")]))
     view.take(step_of(0, [7], [ord("a")], 9, first=5))
     canvas, bar = [line for line in frame(view, 40) if line.strip(" ─")][1:3]
     # Two of three blocks are active, and the first must make progress.
@@ -93,11 +93,11 @@ def test_the_prompt_is_not_shown() -> None:
 def test_half_a_character_waits_for_the_rest() -> None:
     data = "好!".encode()
     view = view_of(len(data))
-    view.canvas.commit(np.array([1, 2]), np.array([data[0], data[1]]))
+    view.cells.canvas.commit(np.array([1, 2]), np.array([data[0], data[1]]))
     view.take(step_of(0, [1, 2], [data[0], data[1]], len(data)))
     assert "好" not in "".join(frame(view, 40))
     assert "�" not in "".join(frame(view, 40))
-    view.canvas.commit(np.array([3, 4]), np.array([data[2], data[3]]))
+    view.cells.canvas.commit(np.array([3, 4]), np.array([data[2], data[3]]))
     view.take(step_of(1, [3, 4], [data[2], data[3]], len(data)))
     assert "好!" in "".join(frame(view, 40))
 
@@ -105,7 +105,7 @@ def test_half_a_character_waits_for_the_rest() -> None:
 def test_bytes_that_never_become_a_character_are_shown_as_such() -> None:
     view = view_of(6)
     tokens = [255, 255, 255, 255, 255, ord("a")]
-    view.canvas.commit(np.arange(1, 7), np.array(tokens))
+    view.cells.canvas.commit(np.arange(1, 7), np.array(tokens))
     view.take(step_of(0, list(range(1, 7)), tokens, 6))
     assert "�����a" in "".join(frame(view, 40))
 
@@ -117,7 +117,7 @@ def test_text_cannot_move_the_cursor() -> None:
 def test_a_long_answer_shows_where_the_action_is() -> None:
     length = 2000
     view = view_of(length)
-    view.canvas.commit(np.arange(1, 1501), np.full(1500, ord("x")))
+    view.cells.canvas.commit(np.arange(1, 1501), np.full(1500, ord("x")))
     view.take(step_of(0, list(range(1, 1501)), [ord("x")] * 1500, length))
     lines = frame(view, 50, height=15)
     assert len(lines) <= 15
@@ -127,7 +127,7 @@ def test_a_long_answer_shows_where_the_action_is() -> None:
 def test_what_follows_the_end_is_hidden() -> None:
     view = view_of(6)
     tokens = [ord("o"), ord("k"), END, ord("n"), ord("o"), ord("!")]
-    view.canvas.commit(np.arange(1, 7), np.array(tokens))
+    view.cells.canvas.commit(np.arange(1, 7), np.array(tokens))
     view.take(step_of(0, list(range(1, 7)), tokens, 6))
     view.over = True
     assert "no!" not in "".join(frame(view, 40))
@@ -135,7 +135,7 @@ def test_what_follows_the_end_is_hidden() -> None:
 
 def test_what_follows_a_stop_text_is_hidden_in_the_end() -> None:
     view = view_of(4)
-    view.canvas.commit(np.arange(1, 5), np.array([ord(letter) for letter in "ok#!"]))
+    view.cells.canvas.commit(np.arange(1, 5), np.array([ord(letter) for letter in "ok#!"]))
     view.take(step_of(0, list(range(1, 5)), [ord(letter) for letter in "ok#!"], 4))
     view.generation.stopped, view.generation.text, view.over = True, "ok", True  # type: ignore[misc]
     assert "".join(frame(view, 40)).count("ok") == 1 and "#" not in "".join(frame(view, 40))
@@ -143,7 +143,7 @@ def test_what_follows_a_stop_text_is_hidden_in_the_end() -> None:
 
 def test_commits_are_lit_and_cool() -> None:
     view = view_of(2)
-    view.canvas.commit(np.array([1]), np.array([ord("a")]))
+    view.cells.canvas.commit(np.array([1]), np.array([ord("a")]))
     view.take(step_of(0, [1], [ord("a")], 2))
     options: dict[str, Any] = {"force_terminal": True, "color_system": "truecolor"}
     lit = "".join(frame(view, 40, **options))
@@ -157,7 +157,7 @@ def test_commits_are_lit_and_cool() -> None:
 def test_without_colors_a_fresh_commit_is_still_marked(monkeypatch: Any) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
     view = view_of(2)
-    view.canvas.commit(np.array([1]), np.array([ord("a")]))
+    view.cells.canvas.commit(np.array([1]), np.array([ord("a")]))
     view.take(step_of(0, [1], [ord("a")], 2))
     drawn = "".join(frame(view, 40, force_terminal=True))
     assert "38;" not in drawn
@@ -176,7 +176,7 @@ def test_the_live_view_leaves_the_answer_and_the_statistics() -> None:
     view = view_of(3)
     live = LiveView(view.generation, ByteTokenizer(), "t", console)
     live.start()
-    view.canvas.commit(np.array([1, 2, 3]), np.array([ord("y"), ord("e"), ord("s")]))
+    view.cells.canvas.commit(np.array([1, 2, 3]), np.array([ord("y"), ord("e"), ord("s")]))
     live.step(step_of(0, [1, 2, 3], [ord("y"), ord("e"), ord("s")], 3))
     console.size = (30, 20)  # type: ignore[assignment]
     live.drawn = 0

@@ -52,15 +52,15 @@ def second_turn(chat: Chat, index: int) -> Turn:
 
 def compare(model: Any, tokenizer: Any, decoder: Preset, count: int) -> list[str]:
     """Return the figures of a model and a decoder: accuracy without and with the cache, difference, and rows."""
-    turns: dict[bool, list[Turn]] = {False: [], True: []}
+    answers: dict[bool, list[Turn]] = {False: [], True: []}
     for index in range(FIRST, FIRST + count):
-        for cached, seen in turns.items():
+        for cached, seen in answers.items():
             seen.append(second_turn(Chat(model, tokenizer, decoder, approximate_cache=cached), index))
-    without, with_cache = turns[False], turns[True]
+    without, with_cache = answers[False], answers[True]
     difference = paired_difference([turn.correct for turn in without], [turn.correct for turn in with_cache])
     changed = sum(a.text != b.text for a, b in zip(without, with_cache, strict=True))
-    shares = [f"{sum(turn.correct for turn in seen) / count:.1%}" for seen in turns.values()]
-    rows = [f"{sum(turn.rows for turn in seen) / count:.0f}" for seen in turns.values()]
+    shares = [f"{sum(answer.correct for answer in seen) / count:.1%}" for seen in answers.values()]
+    rows = [f"{sum(answer.rows for answer in seen) / count:.0f}" for seen in answers.values()]
     points = f"{100 * difference.value:+.1f} [{100 * difference.low:+.1f}, {100 * difference.high:+.1f}]"
     return [*shares, points, f"{difference.lost} / {difference.gained}", f"{changed / count:.0%}", *rows]
 
