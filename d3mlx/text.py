@@ -65,8 +65,8 @@ class TextStream:
     """A converter of the committed prefix of a hole to text, piece by piece.
 
     A token becomes text when all tokens before it in the hole have committed. The pieces together are the decoded text
-    of the hole. `done` is True after a stop text has appeared; the stop text and later text are not returned. A stop
-    text may contain special tokens.
+    of the hole. A stop text that appears, `stopped_by`, and later text are not returned. A stop text may contain special
+    tokens.
     """
 
     def __init__(self, tokenizer: Any, stop: tuple[str, ...] = ()):
@@ -76,7 +76,12 @@ class TextStream:
         self.read = 0
         self.text = ""
         self.given = 0
-        self.done = False
+        self.stopped_by: str | None = None
+
+    @property
+    def done(self) -> bool:
+        """Return whether a stop text has appeared."""
+        return self.stopped_by is not None
 
     @property
     def readable(self) -> str:
@@ -97,9 +102,9 @@ class TextStream:
         self.read = ready
         ids = canvas.tokens[hole.start : hole.start + ready].tolist()
         self.text = self.decoder.decode(ids)
-        end = self.stop_at(ids)
-        if end is not None:
-            self.done = True
+        first = self.stop_at(ids)
+        if first is not None:
+            end, self.stopped_by = first
             return self.give(end)
         if complete:
             return self.give(len(self.text))
@@ -112,14 +117,14 @@ class TextStream:
         self.given = max(self.given, end)
         return piece
 
-    def stop_at(self, ids: Sequence[int]) -> int | None:
-        """Return the index where the first stop text begins in the text of `ids`, None if there is none."""
-        begins = [self.text.find(stop) for stop in self.stop]
+    def stop_at(self, ids: Sequence[int]) -> tuple[int, str] | None:
+        """Return where the first stop text begins in the text of `ids`, and this stop text. None if there is none."""
+        begins = [(self.text.find(stop), stop) for stop in self.stop]
         if self.raw_stops:
             raw = self.decoder.decode_raw(ids)
-            cuts = [raw.find(stop) for stop in self.raw_stops]
-            begins += [len(self.decoder.without_special(raw[:cut])) for cut in cuts if cut >= 0]
-        return min((begin for begin in begins if begin >= 0), default=None)
+            cuts = [(raw.find(stop), stop) for stop in self.raw_stops]
+            begins += [(len(self.decoder.without_special(raw[:cut])), stop) for cut, stop in cuts if cut >= 0]
+        return min(((begin, stop) for begin, stop in begins if begin >= 0), default=None)
 
 
 def overlap(text: str, stop: str) -> int:
