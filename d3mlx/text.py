@@ -65,8 +65,8 @@ class TextStream:
     """A converter of the committed prefix of a hole to text, piece by piece.
 
     A token becomes text when all tokens before it in the hole have committed. The pieces together are the decoded text
-    of the hole. A stop text that appears, `stopped_by`, and later text are not returned. A stop text may contain special
-    tokens.
+    of the hole. A stop text that appears, `stopped_by`, and later text are not returned. A stop text may contain
+    special tokens.
     """
 
     def __init__(self, tokenizer: Any, stop: tuple[str, ...] = ()):
