@@ -214,8 +214,8 @@ class Generation:
                 self.begin(layout)
                 self.request.carry_on(before.stats)
                 return step
-        before_text, self.text = self.text, self.readable()
-        return replace(step, text=self.text[len(before_text) :])
+        known, self.text = len(self.text), self.readable()
+        return replace(step, text=self.text[known:])
 
     def readable(self) -> str:
         """Return the text up to the first mask. While a hole may still grow, only the text before the first hole."""
@@ -236,7 +236,7 @@ class Generation:
         return ended or self.layout.sizes[i] == self.layout.limits[i] or self.request.done
 
 
-def check_layout(layout: Layout, model: DiffusionModel, block_size: int | None = None) -> None:
+def check_layout(layout: Layout, model: DiffusionModel, block_size: int | None) -> None:
     """Raise PromptError if the positions of a layout do not fit the model, or an id is not one of its tokens.
 
     block_size: size of the blocks of a block-causal model.
