@@ -33,9 +33,11 @@ def test_the_finished_text_is_written(d3mlx: Any, file: Path) -> None:
     assert file.read_bytes() == TEXT.encode()
 
 
-def test_standard_input_is_filled(d3mlx: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(TEXT.encode())))
-    assert d3mlx("infill", "-", "-q", QUESTION).out == FILLED
+@pytest.mark.parametrize("mark", ["[MASK:8]", "[MASK]", "[MASK:60]"])
+def test_standard_input_is_filled(d3mlx: Any, monkeypatch: pytest.MonkeyPatch, mark: str) -> None:
+    """The bundled model ends the text of a hole that is too long."""
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(f"The bags hold {mark}. The answer is 36.".encode())))
+    assert d3mlx("infill", "-", "-q", QUESTION).out == "The bags hold 3*12=36. The answer is 36."
 
 
 def test_json_has_every_step_and_every_hole(d3mlx: Any, file: Path) -> None:
