@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from d3mlx.decoding.schedule import Block
 from d3mlx.generation import Generation
 from d3mlx.request import Step
 
@@ -106,6 +107,10 @@ class Cells:
         self.reach = self.canvas.active_length
         last = self.canvas.holes[-1]
         self.visible = min(self.reach, last.answer_end) if last.end == len(self.canvas) else self.reach
+
+    def masks(self, block: Block) -> int:
+        """Return the number of masks that a block has after the last Step."""
+        return sum(cell is None for cell in self.cells[block.start : min(block.end, self.visible)])
 
     def groups(self) -> Iterator[Group]:
         """Yield the groups of the shown part, in order."""

@@ -125,8 +125,7 @@ class View:
         if step is None:
             return out
         for block in step.blocks:
-            masked = sum(cell is None for cell in cells.cells[block.start : min(block.end, cells.visible)])
-            if not masked:
+            if not cells.masks(block):
                 out.append(glyphs.complete, "green4")
             elif block.full:
                 out.append(glyphs.full, "bold cyan")

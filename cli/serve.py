@@ -1,0 +1,109 @@
+"""`d3mlx serve`: an HTTP server with OpenAI's API."""
+
+from __future__ import annotations
+
+import ipaddress
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from d3mlx.batch import MAX_BATCH, MOST_AT_ONCE
+from d3mlx.cli import common
+from d3mlx.cli.decoder_flags import takes_decoder_options
+from d3mlx.cli.session import ModelFlags, check_settings, start
+from d3mlx.errors import ConfigError
+from d3mlx.server.fields import Defaults
+
+SERVER = "Server"
+
+INSTALL = "The server needs more libraries. Install them with: pip install 'd3mlx[serve]'"
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether only programs on this machine can reach an address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+@takes_decoder_options()
+def serve(
+    model: common.Model = None,
+    adapter_path: common.AdapterPath = None,
+    revision: common.Revision = None,
+    host: Annotated[str, typer.Option(help="Address to listen on.", rich_help_panel=SERVER)] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(help="Port to listen on. 0 takes a free one.", min=0, max=65535, rich_help_panel=SERVER)
+    ] = 8080,
+    api_key: Annotated[
+        str | None,
+        typer.Option(
+            envvar="D3MLX_API_KEY", help="Key that clients must send.", show_default=False, rich_help_panel=SERVER
+        ),
+    ] = None,
+    allowed_origins: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Allow pages of this origin to use the server. You can repeat this option.", rich_help_panel=SERVER
+        ),
+    ] = None,
+    max_batch: Annotated[
+        int,
+        typer.Option(
+            help="Maximum number of requests in one forward.", min=1, max=MOST_AT_ONCE, rich_help_panel=SERVER
+        ),
+    ] = MAX_BATCH,
+    max_waiting: Annotated[
+        int,
+        typer.Option(
+            help="Maximum number of requests that wait. Others get status 503.",
+            min=1,
+            max=100_000,
+            rich_help_panel=SERVER,
+        ),
+    ] = 64,
+    max_tokens: common.MaxTokens = None,
+    decoder: common.DecoderName = None,
+    *,
+    options: dict[str, Any],
+    recommended: common.UseRecommended = False,
+    temperature: common.Temperature = None,
+    top_p: common.TopP = None,
+    top_k: common.TopK = None,
+    end_penalty: common.EndPenalty = None,
+    seed: common.Seed = 0,
+) -> None:
+    """Serve a model to clients of OpenAI's API.
+
+    Many requests share each forward. The settings below are defaults; a request can have its own.
+
+    Example: d3mlx serve --model GSAI-ML/LLaDA-8B-Instruct --port 8080
+    """
+    settings = common.DecodeSettings(decoder, temperature, top_p, end_penalty, max_tokens, options, top_k, seed)
+    check_settings(settings)
+    try:
+        server = import_module("d3mlx.server.run")
+        app = import_module("d3mlx.server.app")
+    except ImportError as error:
+        raise ConfigError(INSTALL) from error
+    address = server.listen(host, port)
+    session = start(ModelFlags(model, adapter_path, revision), settings, recommended)
+    if not is_loopback(host) and api_key is None:
+        common.notice(f"Every machine that reaches {host} can use this server. Set --api-key, or listen on 127.0.0.1.")
+    defaults = Defaults(
+        session.settings.decoder or "", session.settings.options, session.sampling, session.settings.max_tokens
+    )
+    name = session.flags.name if model is not None else Path(session.flags.name).name
+    shown = address.getsockname()
+    common.notice(f"Serving {name} on http://{shown[0]}:{shown[1]}. Press Ctrl-C to end.")
+    server.serve(
+        session.model,
+        session.tokenizer,
+        app.Settings(name, defaults, api_key, tuple(allowed_origins or ())),
+        address,
+        max_batch,
+        max_waiting,
+    )

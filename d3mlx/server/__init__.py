@@ -1,0 +1,1 @@
+"""The server: HTTP, the protocols of clients, and the worker that owns the model."""

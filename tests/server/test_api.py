@@ -1,0 +1,315 @@
+"""The server with the clients that people have: openai, and the requests of editors."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import socket
+import time
+from typing import Any
+
+import httpx
+import openai
+import pytest
+
+from d3mlx import generate, load
+from d3mlx.document import Document
+from d3mlx.errors import CheckpointError
+from d3mlx.request import Request
+from tests.replicas import sdar_chat
+from tests.server.conftest import Served, served
+
+QUESTION = "Anna has 3 bags with 12 apples in each. How many apples are there?"
+CHAT: list[Any] = [{"role": "user", "content": QUESTION}]
+ANSWER = "The bags hold 3*12=36. The answer is 36."
+
+
+@pytest.fixture
+def client(server: Served) -> openai.OpenAI:
+    return openai.OpenAI(base_url=f"{server.url}/v1", api_key="any", max_retries=0)
+
+
+def chunks(response: httpx.Response) -> list[Any]:
+    """Return the events of a stream. It ends with [DONE]."""
+    *events, last, end = response.text.split("\n\n")
+    assert (last, end) == ("data: [DONE]", "")
+    return [json.loads(event.removeprefix("data: ")) for event in events]
+
+
+def test_a_chat(client: openai.OpenAI) -> None:
+    reply = client.chat.completions.create(model="embedded", messages=CHAT, presence_penalty=1, user="me")
+    (choice,) = reply.choices
+    assert (choice.message.content, choice.message.role, choice.finish_reason) == (ANSWER, "assistant", "stop")
+    assert reply.usage is not None
+    assert (reply.usage.prompt_tokens, reply.usage.completion_tokens, reply.usage.total_tokens) == (23, 20, 43)
+    figures = reply.model_extra["x_d3mlx"]  # type: ignore[index]
+    assert (figures["decoder"], figures["forwards"], figures["ignored"]) == (
+        "selective",
+        3,
+        ["presence_penalty", "user"],
+    )
+    assert [model.id for model in client.models.list()] == [client.models.retrieve("embedded").id] == ["embedded"]
+
+
+def test_a_stream_only_grows(client: openai.OpenAI) -> None:
+    stream = client.chat.completions.create(
+        model="embedded", messages=CHAT, stream=True, stream_options={"include_usage": True}
+    )
+    *parts, last = stream
+    assert "".join(part.choices[0].delta.content or "" for part in parts) == ANSWER
+    assert [part.choices[0].finish_reason for part in parts] == [None] * (len(parts) - 1) + ["stop"]
+    assert len(parts) > 1
+    assert (parts[0].choices[0].delta.role, parts[1].choices[0].delta.role) == ("assistant", None)
+    assert last.choices == [] and last.usage is not None and last.usage.completion_tokens == 20
+
+
+def test_a_diffusing_stream_has_the_whole_text_in_every_chunk(client: openai.OpenAI) -> None:
+    stream = client.chat.completions.create(
+        model="embedded", messages=CHAT, stream=True, extra_body={"diffusing": True}
+    )
+    parts = [part for part in stream if part.choices]
+    texts = [part.choices[0].delta.content or "" for part in parts]
+    assert texts[-1] == ANSWER
+    assert all("░" in text for text in texts[:-1]) and "░" not in texts[-1]
+    for part, text in zip(parts[:-1], texts, strict=False):
+        cells = part.model_extra["x_d3mlx"]["cells"]  # type: ignore[index]
+        assert "".join(cell[0] if isinstance(cell[0], str) else "░" * cell[0] for cell in cells) == text
+
+
+def test_many_clients_at_once_get_what_each_gets_alone(server: Served, embedded: Any) -> None:
+    async def ask(prompt: str, **options: Any) -> str:
+        async with openai.AsyncOpenAI(base_url=f"{server.url}/v1", api_key="x", max_retries=0) as client:
+            reply = await client.completions.create(model="m", prompt=prompt, **options)
+            return reply.choices[0].text
+
+    prompts = [f"{QUESTION} The bags hold {i}" for i in range(12)]
+
+    async def everyone() -> list[str]:
+        return await asyncio.gather(*(ask(prompt, max_tokens=24, seed=3) for prompt in prompts))
+
+    assert asyncio.run(everyone()) == [generate(*embedded, prompt, max_tokens=24).text for prompt in prompts]
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"n": 2}, "n must be 1. Send several requests instead."),
+        ({"logprobs": True}, "A diffusion model has no log-probabilities"),
+        ({"logit_bias": {"5": 1}}, "logit_bias is not supported"),
+        ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "Tools are not supported"),
+        ({"response_format": {"type": "json_object"}}, "JSON schemas are not supported"),
+        ({"temperature": -1}, "The temperature must be 0, or from 0.0001 to 10000.0, not -1."),
+        ({"temperature": "hot"}, "temperature must be a number, not 'hot'."),
+        ({"max_tokens": 0}, "max-tokens must be from 1"),
+        ({"max_tokens": 1.5}, "max_tokens must be a whole number, not 1.5."),
+        ({"max_tokens": 600}, "exceed this model's context of 512"),
+        ({"stop": 5}, "stop must be a text or a list, not 5."),
+        ({"stop": [5]}, "stop must be a list of texts"),
+        ({"messages": []}, "at least one message"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "Images are not supported"),
+        ({"messages": [{"role": "user"}]}, "must be a text or a list of texts"),
+        ({"decoder": "fast"}, "decoder must be one of"),
+        ({"decoder": "d3llm", "factor": 1}, "factor"),
+        ({"threshold": "x"}, "threshold"),
+        ({"decoder": "sdar"}, "block-causal"),
+        ({"stream": "yes"}, "stream must be true or false, not 'yes'."),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+def test_wrong_fields_get_one_sentence(server: Served, fields: dict[str, Any], message: str, stream: bool) -> None:
+    body = {"messages": CHAT, "stream": stream, **fields}
+    reply = httpx.post(f"{server.url}/v1/chat/completions", json=body)
+    error = reply.json()["error"]
+    assert (reply.status_code, error["type"], message in error["message"]) == (400, "invalid_request_error", True), (
+        error
+    )
+
+
+def test_options_of_requests(client: openai.OpenAI, server: Served) -> None:
+    def run(**options: Any) -> Any:
+        return client.chat.completions.create(model="m", messages=CHAT, **options)
+
+    slow = run(extra_body={"decoder": "vanilla", "block_size": 8})
+    assert slow.model_extra["x_d3mlx"]["forwards"] > 15
+    assert slow.model_extra["x_d3mlx"]["decoder"] == "vanilla"
+    cut = run(stop=["The answer"])
+    assert (cut.choices[0].message.content, cut.choices[0].finish_reason) == ("The bags hold 3*12=36. ", "stop")
+    assert run(max_completion_tokens=8).choices[0].finish_reason == "length"
+    assert (
+        run(temperature=1.0, seed=7).choices[0].message.content
+        == run(temperature=1.0, seed=7).choices[0].message.content
+    )
+    parts = [
+        {"role": "developer", "content": "Solve."},
+        {"role": "user", "content": [{"type": "text", "text": QUESTION}]},
+    ]
+    expected = generate(*load(), [{"role": "system", "content": "Solve."}, *CHAT]).text
+    reply = client.chat.completions.create(model="m", messages=parts)  # type: ignore[arg-type]
+    assert reply.choices[0].message.content == expected
+
+
+def test_editors_fill_holes(server: Served) -> None:
+    """The requests of Continue's two providers, and of llama.cpp's clients."""
+    prefix, suffix = f"{QUESTION} The bags hold", ". The answer is 36."
+    expected = generate(*load(), Document.between(prefix, suffix), max_tokens=16).text
+    body = {"model": "m", "prompt": prefix, "suffix": suffix, "max_tokens": 16, "stream": True}
+    penalties = {"frequency_penalty": 1, "presence_penalty": 1.5, "top_p": 1, "stop": ["\n\n", "\n \n"]}
+    events = chunks(httpx.post(f"{server.url}/v1/fim/completions", json=body | penalties))
+    parts = [event["choices"][0] for event in events if event["choices"]]
+    assert "".join(part["text"] for part in parts) == "".join(part["delta"]["content"] for part in parts) == expected
+    assert events[-1]["x_d3mlx"]["ignored"] == ["frequency_penalty", "presence_penalty"]
+    reply = httpx.post(f"{server.url}/v1/completions", json={**body, "stream": False}).json()
+    assert reply["choices"][0]["text"] == expected
+    none = httpx.post(f"{server.url}/v1/completions", json={**body, "suffix": "<|endoftext|>", "stream": False}).json()
+    assert none["choices"][0]["text"] == generate(*load(), prefix, max_tokens=16).text
+    llama = {"input_prefix": prefix, "input_suffix": suffix, "prompt": "", "n_predict": 16, "cache_prompt": True}
+    reply = httpx.post(f"{server.url}/infill", json=llama).json()
+    assert (reply["content"], reply["stop"], reply["prompt"]) == (expected, True, prefix)
+    assert reply["stop_type"] in ("eos", "limit") and reply["tokens_predicted"] > 0
+    extra = {**llama, "input_extra": [{"filename": "a.txt", "text": "Iris"}], "stream": True}
+    lines = httpx.post(f"{server.url}/infill", json=extra).text.strip().split("\n\n")
+    streamed = [json.loads(line.removeprefix("data: ")) for line in lines]
+    assert [part["stop"] for part in streamed] == [False] * (len(streamed) - 1) + [True]
+    assert all(set(part) == {"content", "stop"} for part in streamed)
+
+
+def test_a_key_and_origins(embedded: Any) -> None:
+    with served(*embedded, api_key="secret") as running:
+        for path in ("/v1/models", "/metrics"):
+            assert httpx.get(running.url + path).status_code == 401
+            good = httpx.get(running.url + path, headers={"Authorization": "Bearer secret"})
+            assert good.status_code == 200
+        assert httpx.post(f"{running.url}/v1/chat/completions", json={}).status_code == 401
+        assert httpx.get(f"{running.url}/health").status_code == 200
+        for origin, allowed in (("https://allowed.example", True), ("https://other.example", False)):
+            reply = httpx.get(f"{running.url}/health", headers={"Origin": origin})
+            assert ("access-control-allow-origin" in reply.headers) == allowed
+
+
+@pytest.mark.parametrize(
+    ("host", "origin", "status"),
+    [
+        (None, None, 200),
+        (None, "https://allowed.example", 200),
+        (None, "https://other.example", 403),
+        (None, "null", 403),
+        ("127.0.0.1:1", "http://127.0.0.1:1", 200),
+        ("[::1]:1", "http://[::1]:1", 200),
+        ("localhost:1", "http://localhost:2", 403),
+        ("rebound.example", "http://rebound.example", 403),
+    ],
+)
+def test_pages_of_other_sites_cannot_use_the_server(
+    server: Served, host: str | None, origin: str | None, status: int
+) -> None:
+    headers = {name: value for name, value in (("Host", host), ("Origin", origin)) if value is not None}
+    reply = httpx.post(f"{server.url}/v1/chat/completions", json={"messages": CHAT}, headers=headers)
+    assert reply.status_code == status
+    if status == 403:
+        assert f"Start it with --allowed-origins {origin}." in reply.json()["error"]["message"]
+
+
+def test_bodies_that_are_no_requests(server: Served) -> None:
+    url = f"{server.url}/v1/chat/completions"
+    for content, status in ((b"{", 400), (b"[1]", 400), (b"", 400), (b'{"a":' * 9999, 400), (b"x" * (17 << 20), 413)):
+        assert httpx.post(url, content=content).status_code == status
+    assert httpx.get(f"{server.url}/v1/models/other").status_code == 404
+    assert httpx.post(f"{server.url}/v1/nothing").status_code == 404
+    # The server closes a connection with too large headers, often before the client has sent all of them.
+    with contextlib.suppress(httpx.TransportError):
+        assert httpx.get(f"{server.url}/health", headers={"x": "y" * (1 << 20)}).status_code in (400, 431)
+    assert httpx.get(f"{server.url}/health").text == "ok\n"
+
+
+def test_a_full_queue_answers_503(embedded: Any) -> None:
+    slow = {"messages": CHAT, "decoder": "vanilla", "max_tokens": 400}
+    with served(*embedded, max_batch=1, max_waiting=1) as running:
+
+        async def crowd() -> list[httpx.Response]:
+            async with httpx.AsyncClient(timeout=60) as client:
+                url = f"{running.url}/v1/chat/completions"
+                return await asyncio.gather(*(client.post(url, json=slow) for _ in range(6)))
+
+        replies = asyncio.run(crowd())
+        refused = [reply for reply in replies if reply.status_code == 503]
+        assert {reply.status_code for reply in replies} == {200, 503}
+        assert all(int(reply.headers["retry-after"]) > 0 for reply in refused)
+
+
+def wait_until_idle(running: Served) -> None:
+    end = time.monotonic() + 30
+    while running.worker.running or running.worker.waiting:
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def test_a_client_that_leaves_frees_its_place(embedded: Any) -> None:
+    """A closed connection in a stream, in a whole reply, and before the body is complete."""
+    slow = {"messages": CHAT, "decoder": "vanilla", "max_tokens": 450}
+    with served(*embedded, max_batch=2) as running:
+        for stream in (True, False):
+            with httpx.Client() as client, pytest.raises(httpx.ReadTimeout):
+                client.post(f"{running.url}/v1/chat/completions", json={**slow, "stream": stream}, timeout=0.3)
+            wait_until_idle(running)
+        host, port = running.url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port))) as half:
+            half.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 999\r\n\r\n{")
+        wait_until_idle(running)
+        assert running.worker.totals.answers["canceled"] == 2
+        assert httpx.post(f"{running.url}/v1/chat/completions", json={"messages": CHAT}).status_code == 200
+
+
+def test_a_failing_request_does_not_harm_the_others(embedded: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The logits of one request are not numbers. It gets status 500, and the others get their answers."""
+    model, tokenizer = embedded
+    settle = Request.settle
+
+    def failing(request: Request, packed: Any) -> Any:
+        if request.canvas.tokens[0] == 7:
+            raise CheckpointError("The model's logits are not numbers (NaN).")
+        return settle(request, packed)
+
+    monkeypatch.setattr(Request, "settle", failing)
+    with served(model, tokenizer) as running:
+
+        async def together() -> list[httpx.Response]:
+            async with httpx.AsyncClient(timeout=60) as client:
+                url = f"{running.url}/v1/completions"
+                prompts = [[7, 8, 9], *[[5, 6, i] for i in range(10, 14)]]
+                return await asyncio.gather(
+                    *(client.post(url, json={"prompt": prompt, "max_tokens": 24}) for prompt in prompts)
+                )
+
+        bad, *good = asyncio.run(together())
+    assert (bad.status_code, bad.json()["error"]["message"]) == (500, "The model's logits are not numbers (NaN).")
+    monkeypatch.setattr(Request, "settle", settle)
+    for i, reply in enumerate(good, 10):
+        assert reply.json()["choices"][0]["text"] == generate(model, tokenizer, [5, 6, i], max_tokens=24).text
+
+
+def test_a_block_causal_model_reuses_prefixes(tmp_path: Any) -> None:
+    model, tokenizer = load(sdar_chat(tmp_path))
+    with served(model, tokenizer, prefix_bytes=1 << 22) as running:
+        url = f"{running.url}/v1/completions"
+        prompt, cached = "a" * 40, []
+        for _ in range(3):
+            reply = httpx.post(url, json={"prompt": prompt, "max_tokens": 12}).json()
+            text = reply["choices"][0]["text"]
+            assert text == generate(model, tokenizer, prompt, max_tokens=12).text
+            cached.append(reply["usage"]["prompt_tokens_details"]["cached_tokens"])
+            prompt += f"{text}bcd"
+        assert cached[0] == 0 and 40 <= cached[1] < cached[2]
+        assert 0 < running.worker.prefixes.nbytes <= 1 << 22  # type: ignore[union-attr]
+
+
+def test_metrics_count(server: Served) -> None:
+    def value(name: str) -> float:
+        lines = httpx.get(f"{server.url}/metrics").text.splitlines()
+        return float(next((line.split()[-1] for line in lines if line.startswith(name)), "0"))
+
+    before = value("d3mlx_tokens_total"), value('d3mlx_answers_total{end="stop"}'), value("d3mlx_forwards_total")
+    httpx.post(f"{server.url}/v1/chat/completions", json={"messages": CHAT})
+    after = value("d3mlx_tokens_total"), value('d3mlx_answers_total{end="stop"}'), value("d3mlx_forwards_total")
+    assert [b - a for a, b in zip(before, after, strict=True)] == [20, 1, 3]
+    assert value("d3mlx_running") == value("d3mlx_waiting") == 0
