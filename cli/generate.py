@@ -108,7 +108,11 @@ def generate(
     ] = False,
     trace: Annotated[
         Path | None,
-        typer.Option(help="Write the complete run to this JSON file.", rich_help_panel=OUTPUT, dir_okay=False),
+        typer.Option(
+            help="Write the complete run to this file: JSON, or a page that plays it if the name ends with .html.",
+            rich_help_panel=OUTPUT,
+            dir_okay=False,
+        ),
     ] = None,
     profile: Annotated[
         bool,

@@ -76,6 +76,7 @@ COMMANDS = {
     "generate": Entry("d3mlx.cli.generate:generate", GENERATE, "Generate text and watch it resolve."),
     "chat": Entry("d3mlx.cli.chat:chat", GENERATE, "Begin a conversation with a model."),
     "infill": Entry("d3mlx.cli.infill:infill", GENERATE, "Fill the holes of a text."),
+    "replay": Entry("d3mlx.cli.replay:replay", GENERATE, "Make a page that plays a recorded run."),
     "serve": Entry("d3mlx.cli.serve:serve", GENERATE, "Serve a model to clients of OpenAI's API."),
     "decoders": Entry("d3mlx.cli.decoders:decoders", GENERATE, "List the decoders and their options."),
     "info": Entry("d3mlx.cli.info:info", MODELS, "Describe a checkpoint without loading its weights."),

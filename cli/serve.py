@@ -15,6 +15,7 @@ from d3mlx.cli.decoder_flags import takes_decoder_options
 from d3mlx.cli.session import ModelFlags, check_settings, start
 from d3mlx.errors import ConfigError
 from d3mlx.server.fields import Defaults
+from d3mlx.server.worker import Worker
 
 SERVER = "Server"
 
@@ -99,11 +100,5 @@ def serve(
     name = session.flags.name if model is not None else Path(session.flags.name).name
     shown = address.getsockname()
     common.notice(f"Serving {name} on http://{shown[0]}:{shown[1]}. Press Ctrl-C to end.")
-    server.serve(
-        session.model,
-        session.tokenizer,
-        app.Settings(name, defaults, api_key, tuple(allowed_origins or ())),
-        address,
-        max_batch,
-        max_waiting,
-    )
+    worker = Worker(session.model, session.tokenizer, max_batch=max_batch, max_waiting=max_waiting)
+    server.serve(worker, app.Settings(name, defaults, api_key, tuple(allowed_origins or ())), address)

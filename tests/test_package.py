@@ -41,6 +41,9 @@ def test_the_wheel_installs_one_top_level_package(tmp_path: Path) -> None:
         "py.typed",
         "models/llada.py",
         "evaluate/tasks/math.py",
+        "server/page.html",
+        "replay.html",
+        "llm_plugin.py",
     ):
         assert f"d3mlx/{needed}" in files
     for needed in ("config.json", "model.safetensors", "tokenizer.json", "README.md"):

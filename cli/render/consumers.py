@@ -14,9 +14,11 @@ import mlx.core as mx
 import numpy as np
 
 from d3mlx import Generation, Step
+from d3mlx.cells import Cells
 from d3mlx.cli.render.profile import profile_record
 from d3mlx.files import check_writable, write_text
 from d3mlx.profiling import Profile, profiled
+from d3mlx.replay import canvas_record, page, progress_record
 from d3mlx.request import Stats
 from d3mlx.terminal import write, write_json
 
@@ -168,11 +170,19 @@ class JsonLines:
         sys.stdout.flush()
 
 
+PAGES = (".html", ".htm")
+"""Suffixes of a trace that is written as a page."""
+
+
 class Trace:
-    """Consumer that writes the complete run to one JSON file at the end. It replaces an existing file."""
+    """Consumer that writes the complete run to one file at the end. It replaces an existing file.
+
+    The file is JSON, or a page that plays the run if its name has a suffix of `PAGES`.
+    """
 
     def __init__(self, path: Path, config: Mapping[str, Any], generation: Generation):
         self.path, self.config, self.generation = path, config, generation
+        self.cells = Cells(generation, generation.tokenizer)
         self.steps: list[dict[str, Any]] = []
 
     def start(self) -> None:
@@ -180,14 +190,16 @@ class Trace:
         check_writable(self.path)
 
     def step(self, step: Step) -> None:
-        self.steps.append(step_record(step))
+        self.steps.append(step_record(step) | progress_record(self.cells, step))
 
     def finish(self, report: Report) -> None:
         canvas = self.generation.canvas
         record = result_record(self.config, self.generation, report)
         record["prompt"] = canvas.tokens[: canvas.prompt_length].tolist()
+        record["canvas"] = canvas_record(self.generation)
         record["steps"] = self.steps
-        write_text(self.path, json.dumps(record, allow_nan=False) + "\n")
+        is_page = self.path.suffix.lower() in PAGES
+        write_text(self.path, page(record) if is_page else json.dumps(record, allow_nan=False) + "\n")
 
     def close(self) -> None:
         pass

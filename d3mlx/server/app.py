@@ -20,9 +20,18 @@ from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Res
 from starlette.middleware.cors import CORSMiddleware
 
 from d3mlx.errors import CheckpointError, D3Error
-from d3mlx.server.fields import Ask, BadRequestError, Body, Defaults, read_ask, read_infill, read_messages, read_text_prompt
+from d3mlx.server.fields import (
+    Ask,
+    BadRequestError,
+    Body,
+    Defaults,
+    read_ask,
+    read_infill,
+    read_messages,
+    read_text_prompt,
+)
 from d3mlx.server.metrics import metrics
-from d3mlx.server.replies import InfillReply, Kind, Reply, event, failure, usage
+from d3mlx.server.replies import InfillReply, Kind, Reply, event, failure
 from d3mlx.server.worker import Job, Order, Picture, Progress, QueueFullError, Worker
 
 MOST_BYTES = 16 << 20
@@ -40,6 +49,7 @@ KEEP_ALIVE = 15.0
 
 RETRY_AFTER = 2
 """Seconds that a client should wait when the queue is full."""
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -158,7 +168,7 @@ class Routes:
         return Order(prompt, ask.decoder, ask.options), ask
 
     async def reply(self, request: Request, order: Order, ask: Ask, reply: Reply) -> Response:
-        """Submit a job and return its reply, at once or as a stream."""
+        """Start a job and return its reply, at once or as a stream."""
         client = Client(self.worker, order, request, ask.diffusing)
         self.worker.submit(client.job)
         return await self.stream(client, reply, ask) if ask.stream else await self.whole(client, reply)
@@ -202,7 +212,8 @@ class Routes:
         host = request.headers.get("host", "")
         name = urlsplit(f"//{host}").hostname or ""
         if urlsplit(origin).netloc != host or not (name == "localhost" or is_address(name)):
-            raise ForbiddenError(f"Pages of {origin} may not use this server. Start it with --allowed-origins {origin}.")
+            advice = f"Start it with --allowed-origins {origin}."
+            raise ForbiddenError(f"Pages of {origin} may not use this server. {advice}")
 
     async def models(self, request: Request) -> Response:
         """Return the list of models, which has one."""

@@ -33,7 +33,7 @@ REFUSED = {
 
 
 class BadRequestError(D3Error):
-    """A request that cannot be answered. field: its name in the body, None if it is no single field."""
+    """A request that cannot be answered. field: its name in the body, None if it is not one field."""
 
     def __init__(self, message: str, field: str | None = None):
         super().__init__(message)

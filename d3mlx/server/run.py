@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import socket
-import sys
-from pathlib import Path
-from typing import Any
 
 import uvicorn
 
 from d3mlx.errors import ConfigError
 from d3mlx.server.app import Settings, create_app
-from d3mlx.server.fields import Defaults
 from d3mlx.server.worker import Worker
 
 SHUTDOWN_SECONDS = 10
@@ -30,9 +26,8 @@ def listen(host: str, port: int) -> socket.socket:
         raise ConfigError(f"Cannot listen on {host}, port {port}: {reason}. Choose another --host or --port.") from None
 
 
-def serve(model: Any, tokenizer: Any, settings: Settings, address: socket.socket, max_batch: int, max_waiting: int) -> None:
+def serve(worker: Worker, settings: Settings, address: socket.socket) -> None:
     """Serve until the process gets a signal to end."""
-    worker = Worker(model, tokenizer, max_batch=max_batch, max_waiting=max_waiting)
     config = uvicorn.Config(
         create_app(worker, settings),
         log_level="warning",

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from d3mlx.cells import Cells
 from d3mlx.batch import MAX_BATCH, Batcher
+from d3mlx.cells import Cells
 from d3mlx.document import Document
 from d3mlx.generation import FinishReason, Generation
 from d3mlx.models import DiffusionModel, traits_of
@@ -67,10 +67,10 @@ class Picture:
 
 @dataclass(frozen=True)
 class Progress:
-    """What a client may read. text: the text so far, which only grows. step: the last Step, None before the first.
+    """The part of a job that a client may read.
 
-    generation: its canvas is read between steps only. error: what ended the job. finish_reason: None before the end.
-    stopped_by: the stop text that ended the answer.
+    text: the text so far, which only grows. step: the last Step, None before the first. error: what ended the job.
+    finish_reason: None before the end. stopped_by: the stop text that ended the answer.
     """
 
     text: str = ""

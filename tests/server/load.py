@@ -47,7 +47,7 @@ class Wanted:
 
 @dataclass
 class Report:
-    """What the clients saw. waits: seconds until the end of each complete answer. memory: of the server, in bytes."""
+    """Results of the clients. waits: seconds until the end of each complete answer. memory: of the server, in bytes."""
 
     statuses: Counter[int] = field(default_factory=Counter)
     wrong: list[tuple[str, str]] = field(default_factory=list)
@@ -122,7 +122,7 @@ async def one_request(client: httpx.AsyncClient, wanted: Wanted, report: Report,
 async def press(
     address: str, process: subprocess.Popen[str], requests: list[Wanted], clients: int, seconds: float, pause: float
 ) -> Report:
-    """Let clients send requests for some time, and return what they saw."""
+    """Run clients that send requests for some time, and return what they saw."""
     report, end, began = Report(), time.monotonic() + seconds, time.monotonic()
 
     async def person(number: int, client: httpx.AsyncClient) -> None:
