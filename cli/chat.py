@@ -29,7 +29,7 @@ h        show this help
 \"\"\"      begin and end a message of several lines; a line may also end with \\
 Ctrl-C   end the answer"""
 
-LEAVE = "Type q or press Ctrl-D to leave."
+LEAVE = "The line is dropped. Type q or press Ctrl-D to leave."
 
 
 class Terminal:
@@ -55,7 +55,7 @@ class Terminal:
             return
         self.note(f"{self.session.title}. Type h for help, q to leave.")
         if self.chat.turns:
-            self.note(f"The conversation continues after {len(self.chat.messages)} messages.")
+            self.note(f"This continues a conversation of {len(self.chat.messages)} messages.")
         # Ctrl-C may come at any time, also between two statements, and must not end the chat.
         with interrupts_noted() as self.interrupted:
             while self.turn():
@@ -109,6 +109,8 @@ class Terminal:
         if not generation.text:
             self.note("There is no answer, so your message is not kept.")
             return
+        if generation.done and generation.cut_holes:
+            self.note(f"The answer has no end within {generation.max_tokens} tokens. It may be cut.")
         self.chat.keep(text, generation)
         if self.file is not None:
             self.file.save(self.chat.messages)

@@ -31,7 +31,7 @@ def read_prompt(argument: str, system: str | None, raw: bool) -> Prompt:
     if not text.strip():
         raise PromptError("The prompt is empty.")
     if raw and system is not None:
-        raise ConfigError("--system needs the chat template. Run without --raw and --suffix.")
+        raise ConfigError("--system-prompt needs the chat template. Run without --raw and --suffix.")
     if raw:
         return text
     messages = [{"role": "system", "content": system}] if system is not None else []
@@ -134,10 +134,12 @@ def generate(
     stops = tuple(stop or ())
     settings = common.DecodeSettings(decoder, temperature, top_p, end_penalty, max_tokens, options, top_k, seed)
     check_settings(settings, stops)
-    content = read_prompt(given, system, raw or bool(suffix))
+    content = read_prompt(given, system, raw or suffix is not None)
     if trace is not None:
         check_outputs(trace)
-    session = start(ModelFlags(model, adapter_path, revision, HOLES if suffix else EMBEDDED), settings, recommended)
+    session = start(
+        ModelFlags(model, adapter_path, revision, EMBEDDED if suffix is None else HOLES), settings, recommended
+    )
     session.warn_of_unknown_words(prompt_text(content), suffix or "")
     generation = Generation(
         session.model,

@@ -12,15 +12,15 @@ from rich.text import Text
 
 from d3mlx.checkpoints.loader import HOLES
 from d3mlx.cli import common
-from d3mlx.cli.common import MODEL, OUTPUT
+from d3mlx.cli.common import MODEL, OUTPUT, notice
 from d3mlx.cli.decoder_flags import takes_decoder_options
 from d3mlx.cli.render.consumers import Consumer, JsonLines, Report, follow
-from d3mlx.cli.render.live import LiveView
+from d3mlx.cli.render.live import UNICODE, LiveView
 from d3mlx.cli.render.printer import Screen
 from d3mlx.cli.session import ModelFlags, check_settings, start
 from d3mlx.cli.standard_input import MOST_BYTES, read_standard_input
 from d3mlx.data.records import check_file
-from d3mlx.document import Document
+from d3mlx.document import Document, filled_source
 from d3mlx.errors import ConfigError, DataError
 from d3mlx.files import check_writable, write_bytes
 from d3mlx.generation import Generation
@@ -28,11 +28,21 @@ from d3mlx.request import Step
 from d3mlx.terminal import printable, write
 
 
-class LiveEdit(LiveView):
-    """Consumer that shows the text while it resolves, and leaves only the statistics. The changed lines follow."""
+class LiveInfill(LiveView):
+    """Consumer that shows the text while it resolves, and leaves the finished text, which can be copied.
+
+    silent: leave only the statistics.
+    """
+
+    def __init__(self, generation: Generation, tokenizer: Any, title: str, silent: bool):
+        super().__init__(generation, tokenizer, title)
+        self.silent = silent
 
     def finish(self, report: Report) -> None:
         self.stop()
+        self.view.over = True
+        if not self.silent:
+            self.console.print(self.view.text(UNICODE), soft_wrap=True)
         self.console.print("\n".join(report.lines()), markup=False)
 
 
@@ -85,7 +95,7 @@ def show_difference(before: str, after: str, name: str) -> None:
 def agrees(question: str) -> bool:
     """Return whether the user agrees to a question. The end of the input is a no."""
     try:
-        return input(question).strip().lower() in ("", "y", "yes")
+        return input(question).strip().lower() in ("y", "yes")
     except EOFError:
         print()  # noqa: T201
         return False
@@ -98,8 +108,9 @@ def replace_file(path: Path, before: str, after: str, ask: bool) -> None:
     """
     if ask:
         show_difference(before, after, str(path))
-        if not agrees(f"Write {printable(str(path))}? [Y/n] "):
-            raise ConfigError(f"{path} was not written.")
+        if not agrees(f"Write {printable(str(path))}? [y/N] "):
+            notice(f"{path} is unchanged.")
+            return
     if not path.is_file() or path.read_bytes() != before.encode():
         raise DataError(f"{path} has changed while its holes were filled. It was not written. Run the command again.")
     write_bytes(path, after.encode())
@@ -152,15 +163,18 @@ def infill(
 ) -> None:
     """Fill the holes of a text.
 
-    A hole is written [MASK]. Its text can have any length up to --max-tokens. [MASK:12] is a hole of 12 tokens, and
-    \\\\[MASK] is literal text. All holes resolve together, and the model sees the text on both sides of them.
+    A hole is written [MASK:12], with the largest number of its tokens. [MASK] is a hole of any length up to
+    --max-tokens. It needs a model that was trained to end a hole; others repeat the text after it. \\\\[MASK] is
+    literal text. All holes resolve together, and the model sees the text on both sides of them.
 
     In a terminal, d3mlx shows the text while it resolves. In a pipe, it writes the finished text.
 
     Example: d3mlx infill letter.txt --in-place --model GSAI-ML/LLaDA-8B-Instruct
     """
-    if in_place and (file == "-" or json_lines):
-        raise ConfigError("--in-place needs a file, and no --json.")
+    if in_place and file == "-":
+        raise ConfigError("--in-place cannot replace standard input. Give a file.")
+    if in_place and json_lines:
+        raise ConfigError("Give --in-place or --json, not both.")
     if yes and not in_place:
         raise ConfigError("--yes needs --in-place.")
     settings = common.DecodeSettings(decoder, temperature, top_p, end_penalty, max_tokens, options, top_k, seed)
@@ -184,10 +198,12 @@ def infill(
     if json_lines:
         consumers = [JsonLines(config, generation)]
     elif sys.stdout.isatty():
-        view = LiveEdit if in_place else LiveView
-        consumers = [view(generation, session.tokenizer, session.title)]
+        consumers = [LiveInfill(generation, session.tokenizer, session.title, in_place)]
     else:
         consumers = [Whole(generation, in_place)]
     follow(generation, consumers)
+    for number in generation.cut_holes if not json_lines else []:
+        notice(f"Hole {number} has no end within {generation.max_tokens} tokens. Its text may be cut.")
     if in_place:
-        replace_file(Path(file), text, generation.text, sys.stdout.isatty() and sys.stdin.isatty() and not yes)
+        filled = filled_source(text, [fill.text for fill in generation.fills])
+        replace_file(Path(file), text, filled, sys.stdout.isatty() and sys.stdin.isatty() and not yes)

@@ -17,6 +17,9 @@ from d3mlx.decoding.sampling import Sampling
 from d3mlx.generation import check_decoder, check_length, check_request
 from d3mlx.version import versions
 
+MOST_WORDS = 5
+"""Number of unknown words that a notice lists."""
+
 
 @dataclass(frozen=True)
 class ModelFlags:
@@ -65,7 +68,9 @@ class Session:
     def warn_of_unknown_words(self, *texts: str) -> None:
         """Write a notice if the demonstration model cannot read some words of the texts."""
         if self.flags.model is None and (unknown := unknown_words(self.tokenizer, " ".join(texts))):
-            notice(f"It does not know the words {', '.join(unknown[:5])}. Try d3mlx demo for its problems.")
+            others = " and others" if len(unknown) > MOST_WORDS else ""
+            words = ", ".join(unknown[:MOST_WORDS]) + others
+            notice(f"It does not know the words {words}. Try d3mlx demo for its problems.")
 
 
 def check_settings(settings: DecodeSettings, stop: tuple[str, ...] = ()) -> None:

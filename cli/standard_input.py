@@ -6,6 +6,7 @@ import contextlib
 import sys
 from collections.abc import Iterable
 from importlib import import_module
+from typing import Any
 
 from d3mlx.errors import PromptError
 
@@ -35,14 +36,21 @@ class LineReader:
     def __init__(self, earlier: Iterable[str] = ()):
         """Begin to read. earlier: messages that the history has from the start."""
         self.interactive = sys.stdin.isatty() and sys.stdout.isatty()
+        self.editor: Any = None
         if self.interactive:
             # Some builds of Python have no readline. Then the terminal itself edits the line.
             with contextlib.suppress(ImportError):
-                readline = import_module("readline")
+                self.editor = import_module("readline")
+                # A whole message is an entry of the history, and a pasted text is one message.
+                self.editor.set_auto_history(False)
+                self.editor.parse_and_bind("set enable-bracketed-paste on")
                 for text in earlier:
-                    # A text with a NUL character cannot be in the history.
-                    if "\n" not in text and "\0" not in text:
-                        readline.add_history(text)
+                    self.remember(text)
+
+    def remember(self, text: str) -> None:
+        """Add a message to the history. A text with a NUL character cannot be in it."""
+        if self.editor is not None and text and "\0" not in text:
+            self.editor.add_history(text)
 
     def line(self, prompt: str) -> str:
         """Return the next line without its end. Raises EOFError at the end of the input."""
@@ -75,4 +83,5 @@ class LineReader:
                 text += "\n" + self.line(MORE)
         if fenced:
             text = text.removeprefix("\n").removesuffix("\n")
+        self.remember(text)
         return text, single and not fenced

@@ -70,6 +70,11 @@ class Document:
         if not any(isinstance(part, Blank) for part in parts):
             raise PromptError("The text has no hole. Write [MASK] where text is missing.")
 
+    @property
+    def blanks(self) -> list[Blank]:
+        """Return the holes."""
+        return [part for part in self.parts if isinstance(part, Blank)]
+
     @classmethod
     def parse(cls, text: str, prompt: Prompt | None = None) -> Document:
         """Return the document of a text with marks such as [MASK]. Raises PromptError for a wrong mark.
@@ -184,7 +189,7 @@ def document_layout(model: DiffusionModel, tokenizer: Any, document: Document, m
     A hole at the end has its largest size from the start, as the answer to a prompt has.
     """
     context = model.args.context
-    blanks = [part for part in document.parts if isinstance(part, Blank)]
+    blanks = document.blanks
     *sections, last = sections_of(document)
     given = tuple(section.text(tokenizer) if document.whole else "" for section in (*sections, last))
     healed = tuple(section.ends_with_space for section in sections)
@@ -196,7 +201,7 @@ def document_layout(model: DiffusionModel, tokenizer: Any, document: Document, m
         sizes[-1] = limits[-1]
     ends = end_ids(model, tokenizer)
     if traits_of(model.family).attention == "block-causal":
-        pieces, more_ends = in_fim_order(document, tokenizer, pieces, model.family)
+        pieces, more_ends = in_fim_order(document, tokenizer, pieces)
         return Layout(tuple(pieces), limits, limits, (*ends, *more_ends), given, healed, len(pieces[0]))
     start: list[int] = []
     if document.prompt is not None:
@@ -258,6 +263,17 @@ def decoded(tokenizer: Any, ids: Sequence[int]) -> str:
     return decoder_of(tokenizer).decode(ids) if tokenizer is not None else ""
 
 
+def filled_source(text: str, fills: Sequence[str]) -> str:
+    """Return the text that `Document.parse` took, with the texts of its holes. Escaped marks stay escaped."""
+    texts = iter(fills)
+
+    def filled(match: re.Match[str]) -> str:
+        slashes = len(match[1])
+        return match[0] if slashes % 2 else "\\" * (slashes // 2) + next(texts)
+
+    return MARK.sub(filled, text)
+
+
 FIM = (
     ("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>"),
     ("<fim_prefix>", "<fim_suffix>", "<fim_middle>"),
@@ -269,7 +285,7 @@ FIM_ENDS = ("<|endoftext|>", "<|fim_pad|>", "<|file_sep|>", "<|repo_name|>", "<f
 
 
 def in_fim_order(
-    document: Document, tokenizer: Any, pieces: list[tuple[int, ...]], family: str
+    document: Document, tokenizer: Any, pieces: list[tuple[int, ...]]
 ) -> tuple[list[tuple[int, ...]], list[int]]:
     """Return the pieces as a prompt for a model that reads only from left to right, and more ids that end the hole.
 
@@ -277,7 +293,8 @@ def in_fim_order(
     """
     if len(pieces) > 2 or document.prompt is not None:
         raise PromptError(
-            f"A {family} model fills one hole in a text, without a prompt. For other holes, use a LLaDA or Dream model."
+            "This model attends only to earlier blocks, so it fills one hole of a text, without a question. Use a "
+            "LLaDA or Dream model."
         )
     before, after = pieces
     if not after:
@@ -289,6 +306,6 @@ def in_fim_order(
             ends = [vocabulary[name] for name in FIM_ENDS if name in vocabulary]
             return [(prefix, *before, suffix, *after, middle), ()], ends
     raise PromptError(
-        f"A {family} model does not see the text after a hole, and its tokenizer has no FIM tokens such as "
+        "This model does not see the text after a hole, and its tokenizer has no FIM tokens such as "
         f"{FIM[0][0]}. Use a LLaDA or Dream model."
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -132,7 +133,9 @@ def writing(path: Path) -> Iterator[None]:
         yield
     except (OSError, RuntimeError) as error:
         why = getattr(error, "strerror", None) or (str(error).splitlines() or [type(error).__name__])[0]
-        raise ConfigError(f"{path} cannot be written: {why.rstrip('.')}. Make room, or give another folder.") from error
+        wrong_name = getattr(error, "errno", None) in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
+        advice = "Give another name." if wrong_name else "Make room, or give another folder."
+        raise ConfigError(f"{path} cannot be written: {why.rstrip('.')}. {advice}") from error
 
 
 def append(file: IO[bytes], path: Path, line: bytes) -> None:

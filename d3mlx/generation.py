@@ -147,6 +147,13 @@ class Generation:
         self.begin(self.layout)
 
     @property
+    def cut_holes(self) -> list[int]:
+        """Return the numbers of the holes, from 1, that have a free length and no end within `max_tokens`."""
+        free = [part.size is None for part in self.document.blanks] if self.document else [True]
+        fills = zip(free, self.fills, strict=True)
+        return [i for i, (is_free, fill) in enumerate(fills, 1) if is_free and fill.finish_reason == "length"]
+
+    @property
     def finish_reason(self) -> FinishReason:
         """Return why the generation ended: length if a hole has no end."""
         return "stop" if all(fill.finish_reason == "stop" for fill in self.fills) else "length"
@@ -245,6 +252,11 @@ def check_layout(layout: Layout, model: DiffusionModel, block_size: int | None) 
     if bad := [token for piece in layout.pieces for token in piece if not 0 <= token < width]:
         raise PromptError(f"The prompt contains token id {bad[0]}. Use ids from 0 to {width - 1}.")
     given, new = sum(map(len, layout.pieces)), sum(layout.sizes)
+    if given + new > context and any(layout.pieces[1:]):
+        raise PromptError(
+            f"The text ({given} tokens) and its holes ({new} tokens) exceed this model's context of {context}. Shorten "
+            "the text or its holes."
+        )
     if given + new > context:
         raise PromptError(
             f"The prompt ({given} tokens) and {new} new tokens exceed this model's context of {context}. "

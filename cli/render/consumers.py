@@ -23,6 +23,11 @@ from d3mlx.request import Stats
 from d3mlx.terminal import write, write_json
 
 
+def forwards_text(stats: Stats) -> str:
+    """Return the number of forwards in words."""
+    return f"{stats.forwards} forward{'s' * (stats.forwards != 1)}"
+
+
 @dataclass(frozen=True)
 class Report:
     """Measurements of a run.
@@ -45,7 +50,7 @@ class Report:
             f"Prompt: {self.prompt_tokens} tokens, {self.prompt_tokens / self.first_seconds:.3f} tokens-per-sec",
             f"Generation: {stats.tokens} tokens, {stats.tokens / self.seconds:.3f} tokens-per-sec",
             f"Peak memory: {self.peak_memory / 1e9:.3f} GB",
-            f"Denoising: {stats.forwards} forwards, {stats.tokens_per_forward:.2f} tokens/forward, "
+            f"Denoising: {forwards_text(stats)}, {stats.tokens_per_forward:.2f} tokens/forward, "
             f"{stats.rows_per_token:.1f} rows/token",
         ]
 

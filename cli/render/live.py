@@ -19,7 +19,7 @@ from rich.text import Text
 
 from d3mlx import Generation, Step
 from d3mlx.cells import Cell, Cells
-from d3mlx.cli.render.consumers import Report
+from d3mlx.cli.render.consumers import Report, forwards_text
 from d3mlx.cli.render.printer import Screen
 from d3mlx.terminal import printable
 
@@ -141,9 +141,9 @@ class View:
         stats = self.cells.latest.stats if self.cells.latest else None
         if stats is None:
             return Text("first forward ...", style="grey50")
-        count = f"{stats.forwards} forward{'s' * (stats.forwards != 1)}"
         return Text(
-            f"{count}  {stats.tokens_per_forward:.1f} tokens/forward  {stats.rows} rows  {self.seconds:.1f} s",
+            f"{forwards_text(stats)}  {stats.tokens_per_forward:.1f} tokens/forward  {stats.rows} rows  "
+            f"{self.seconds:.1f} s",
             style="grey50",
             no_wrap=True,
             overflow="ellipsis",

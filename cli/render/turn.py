@@ -9,7 +9,7 @@ from typing import Any
 from rich.text import Text
 
 from d3mlx import Generation, Step
-from d3mlx.cli.render.consumers import Plain, Report
+from d3mlx.cli.render.consumers import Plain, Report, forwards_text
 from d3mlx.cli.render.live import LiveView
 from d3mlx.terminal import printable
 
@@ -24,7 +24,7 @@ class LiveTurn(LiveView):
     def finish(self, report: Report) -> None:
         self.leave()
         stats = report.stats
-        figures = f"{stats.forwards} forwards, {stats.tokens_per_forward:.1f} tokens/forward, {report.seconds:.1f} s"
+        figures = f"{forwards_text(stats)}, {stats.tokens_per_forward:.1f} tokens/forward, {report.seconds:.1f} s"
         self.console.print(Text(figures, style="grey50"))
 
     def close(self) -> None:

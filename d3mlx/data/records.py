@@ -38,6 +38,8 @@ PARQUET = b"PAR1"
 
 def check_file(path: Path) -> None:
     """Raise DataError if a data file does not exist, or is a special file such as a device."""
+    if path.is_dir():
+        raise DataError(f"{path} is a folder. Give a file.")
     refuse_special([path], DataError)
     if not path.exists():
         raise DataError(f"File {path} does not exist.")

@@ -252,7 +252,7 @@ def test_the_keys_in_a_terminal(llada: str, tmp_path: Path) -> None:
         screen.wait_for("Interrupted.")
         screen.wait_for(">> ", 2)
         screen.type("C-c")
-        screen.wait_for("Type q or press Ctrl-D to leave.")
+        screen.wait_for("The line is dropped. Type q or press Ctrl-D to leave.")
         screen.type("Up")
         screen.wait_for(">> hello", 2)
         screen.type("C-u", "h", "Enter")

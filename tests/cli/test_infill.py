@@ -15,6 +15,7 @@ from tests.cli.tmux import Tmux, needs_tmux
 
 TEXT = "The bags hold [MASK:8].\r\nThe answer is 36, not \\[MASK].\r\n"
 FILLED = "The bags hold 3*12=36.\r\nThe answer is 36, not [MASK].\r\n"
+IN_PLACE = FILLED.replace("[MASK]", "\\[MASK]").encode()
 QUESTION = "Anna has 3 bags with 12 apples in each. How many apples are there?"
 
 
@@ -56,7 +57,9 @@ def test_a_file_is_replaced_and_keeps_its_permissions(d3mlx: Any, file: Path) ->
     link = file.with_name("link")
     link.symlink_to(file)
     status, out, _ = d3mlx("infill", str(link), "-q", QUESTION, "--in-place")
-    assert (status, out, file.read_bytes()) == (0, "", FILLED.encode())
+    # Escaped marks stay escaped, so a second run does not fill them.
+    assert (status, out, file.read_bytes()) == (0, "", IN_PLACE)
+    assert "has no hole" in d3mlx("infill", str(link), "-i").err
     assert (link.is_symlink(), file.stat().st_mode & 0o777) == (True, 0o750)
     assert sorted(path.name for path in file.parent.iterdir()) == ["link", "text.txt"]
 
@@ -79,7 +82,7 @@ def test_a_file_that_changes_meanwhile_is_not_written(d3mlx: Any, file: Path, mo
         (b"[MASK:400] b [MASK:400]", [], "exceed this model's context of 512."),
         (b"a [MASK] b", ["--max-tokens", "0"], "max-tokens must be from 1 to 1,048,576, not 0."),
         (b"a [MASK] b", ["--yes"], "--yes needs --in-place."),
-        (b"a [MASK] b", ["--in-place", "--json"], "--in-place needs a file, and no --json."),
+        (b"a [MASK] b", ["--in-place", "--json"], "Give --in-place or --json, not both."),
         (b"a [MASK] b", ["--decoder", "sdar"], "block-causal"),
         (None, [], "does not exist."),
     ],
@@ -105,20 +108,38 @@ def test_generate_takes_a_suffix(d3mlx: Any) -> None:
     result = json.loads(last)
     assert (result["text"], result["config"]["suffix"], result["config"]["prompt"]) == (" 3*12=36", suffix, prompt)
     status, _, err = d3mlx("generate", prompt, "--suffix", suffix, "--system", "x")
-    assert (status, "--system needs the chat template" in err) == (1, True)
+    assert (status, "--system-prompt needs the chat template" in err) == (1, True)
+    # An editor at the end of a file sends an empty suffix: the text goes on.
+    status, out, _ = d3mlx("generate", prompt, "--suffix", "", "--model", "holes")
+    assert (status, out) == d3mlx("generate", prompt, "--raw", "--model", "holes")[:2]
+
+
+def test_a_hole_that_may_be_cut_is_named(d3mlx: Any, file: Path) -> None:
+    file.write_text("The [MASK:2] hold [MASK]. The answer is 36.")
+    status, out, err = d3mlx("infill", str(file), "-q", QUESTION, "--max-tokens", "4")
+    assert (status, out.endswith(". The answer is 36.")) == (0, True)
+    assert err.splitlines()[-1] == "Hole 2 has no end within 4 tokens. Its text may be cut."
+
+
+@needs_tmux
+def test_a_terminal_leaves_text_to_copy(tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("  The bags hold [MASK:8]. The answer is 36.")
+    with Tmux(tmp_path, f"{COMMAND} infill {tmp_path / 'text.txt'} -q '{QUESTION}'") as screen:
+        lines = screen.wait_for("exit status 0").splitlines()
+    assert "  The bags hold 3*12=36. The answer is 36." in [line.rstrip() for line in lines]
 
 
 @needs_tmux
 def test_a_terminal_shows_the_changed_lines_and_asks(file: Path, tmp_path: Path) -> None:
     with Tmux(tmp_path, f"{COMMAND} infill {file} -i -q '{QUESTION}'") as screen:
-        shown = screen.wait_for("[Y/n]")
+        shown = screen.wait_for("[y/N]")
         assert "-The bags hold [MASK:8]." in shown
         assert "+The bags hold 3*12=36." in shown
-        screen.type("n", "Enter")
-        screen.wait_for("text.txt was not written.")
+        screen.type("Enter")
+        screen.wait_for("text.txt is unchanged.")
     assert file.read_bytes() == TEXT.encode()
     with Tmux(tmp_path, f"{COMMAND} infill {file} -i -q '{QUESTION}'") as screen:
-        screen.wait_for("[Y/n]")
-        screen.type("Enter")
+        screen.wait_for("[y/N]")
+        screen.type("y", "Enter")
         screen.wait_for("exit status 0")
-    assert file.read_bytes() == FILLED.encode()
+    assert file.read_bytes() == IN_PLACE

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import time
+import uuid
 from pathlib import Path
 from types import TracebackType
 
@@ -21,7 +22,8 @@ class Tmux:
     """A terminal of 90 columns and 30 lines with a command. It shows the exit status at the end."""
 
     def __init__(self, folder: Path, command: str):
-        self.socket = str(folder / "tmux")
+        # A server that ends removes its socket, so the next one needs another.
+        self.socket = str(folder / f"tmux-{uuid.uuid4().hex[:8]}")
         environment = {name: value for name, value in os.environ.items() if not name.startswith("TMUX")}
         # The trap lets the shell live on when Ctrl-C reaches it too.
         shown = f"trap : INT; {command}; echo exit status $?; sleep 60"

@@ -241,7 +241,7 @@ def test_a_block_causal_model_fills_a_hole_with_fim_tokens(tmp_path: Path) -> No
     with pytest.raises(PromptError, match=r"no FIM tokens such as <\|fim_prefix\|>. Use a LLaDA or Dream model"):
         Generation(model, tokenizer, document)
     for other in (Document.parse("a [MASK] b [MASK] c"), Document.between(CHAT, "b")):
-        with pytest.raises(PromptError, match="fills one hole in a text"):
+        with pytest.raises(PromptError, match="fills one hole of a text"):
             Generation(model, WithFIM(tokenizer), other)
     # A hole at the end needs no FIM tokens.
     assert generate(model, tokenizer, Document.parse("ab[MASK:3]"), SDAR()).text.startswith("ab")
