@@ -276,6 +276,14 @@ def test_an_answer_stays_as_plain_text(tmp_path: Path) -> None:
         lines = screen.wait_for(">> ", 2).splitlines()
         assert [line.rstrip() for line in lines if line.startswith(ANSWERS[0][:9])] == [ANSWERS[0]]
         assert "demonstration model · selective" not in "\n".join(lines[-5:])
+        # A pasted text with several lines is one message, and one entry of the history.
+        pasted = QUESTIONS[0].replace(". ", ".\n")
+        screen.paste(pasted)
+        screen.type("Enter")
+        screen.wait_for(">> ", 3)
+        screen.type("Up", "Enter")
+        screen.wait_for(">> ", 4)
         screen.type("q", "Enter")
         screen.wait_for("exit status 0")
-    assert saved(tmp_path / "chat.jsonl") == [[QUESTIONS[0], ANSWERS[0]]]
+    question, answer, *others = saved(tmp_path / "chat.jsonl")[0]
+    assert (question, answer, others[::2]) == (QUESTIONS[0], ANSWERS[0], [pasted, pasted])

@@ -40,6 +40,11 @@ class Tmux:
         """Send keys. A text is typed as it is; names such as Enter and C-c are keys."""
         self.run("send-keys", *keys)
 
+    def paste(self, text: str) -> None:
+        """Paste a text, as a terminal with bracketed paste does."""
+        self.run("set-buffer", text)
+        self.run("paste-buffer", "-p")
+
     def shown(self) -> str:
         """Return the text on the screen and above it."""
         return self.run("capture-pane", "-p", "-J", "-S", "-200")
