@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from d3mlx.cli.render.scores import check_outputs
+from d3mlx.data.records import check_file
 from d3mlx.errors import ConfigError
 from d3mlx.files import check_writable, write_text
 from d3mlx.replay import page, read_trace
@@ -29,6 +30,7 @@ def replay(
 
     Example: d3mlx replay run.json -o run.html
     """
+    check_file(trace)
     target = trace.with_suffix(".html") if output is None else output
     if target.exists() and trace.exists() and target.samefile(trace):
         raise ConfigError(f"{target} is the trace. Give another file with --output.")

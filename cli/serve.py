@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
@@ -28,6 +29,26 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def checked_host(host: str) -> str:
+    """Return a host without the brackets of an IPv6 address. Raises ConfigError if it is empty."""
+    if not host.strip("[] "):
+        raise ConfigError("--host must not be empty. Use 127.0.0.1 for this machine, or 0.0.0.0 for all networks.")
+    return host.removeprefix("[").removesuffix("]")
+
+
+def check_key(key: str | None) -> None:
+    """Raise ConfigError if no client could send a key, or if it is empty by mistake."""
+    if key is not None and not (key.isascii() and key.isprintable() and key and " " not in key):
+        raise ConfigError("The API key must have ASCII letters, digits or signs, and no spaces. Set another --api-key.")
+
+
+def checked_origin(origin: str) -> str:
+    """Return an origin as browsers write it. Raises ConfigError."""
+    if not re.fullmatch(r"https?://[\w.-]+(:\d+)?/?|https?://\[[\da-fA-F:]+\](:\d+)?/?", origin):
+        raise ConfigError(f"{origin!r} is not an origin. Use a form such as https://example.com or http://host:8080.")
+    return origin.removesuffix("/")
 
 
 @takes_decoder_options()
@@ -90,7 +111,9 @@ def serve(
         app = import_module("d3mlx.server.app")
     except ImportError as error:
         raise ConfigError(INSTALL) from error
-    address = server.listen(host, port)
+    check_key(api_key)
+    origins = tuple(map(checked_origin, allowed_origins or ()))
+    address = server.listen(checked_host(host), port)
     session = start(ModelFlags(model, adapter_path, revision), settings, recommended)
     if not is_loopback(host) and api_key is None:
         common.notice(f"Every machine that reaches {host} can use this server. Set --api-key, or listen on 127.0.0.1.")
@@ -98,7 +121,8 @@ def serve(
         session.settings.decoder or "", session.settings.options, session.sampling, session.settings.max_tokens
     )
     name = session.flags.name if model is not None else Path(session.flags.name).name
-    shown = address.getsockname()
-    common.notice(f"Serving {name} on http://{shown[0]}:{shown[1]}. Press Ctrl-C to end.")
+    shown, number = address.getsockname()[:2]
+    place = f"[{shown}]" if ":" in shown else shown
+    common.notice(f"Serving {name} on http://{place}:{number}. Press Ctrl-C to end.")
     worker = Worker(session.model, session.tokenizer, max_batch=max_batch, max_waiting=max_waiting)
-    server.serve(worker, app.Settings(name, defaults, api_key, tuple(allowed_origins or ())), address)
+    server.serve(worker, app.Settings(name, defaults, api_key, origins), address)

@@ -6,6 +6,7 @@ import asyncio
 import hmac
 import ipaddress
 import json
+import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -17,9 +18,11 @@ from urllib.parse import urlsplit
 
 from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import ClientDisconnect
 
-from d3mlx.errors import CheckpointError, D3Error
+from d3mlx.errors import CheckpointError, D3Error, first_line
 from d3mlx.server.fields import (
     Ask,
     BadRequestError,
@@ -32,7 +35,8 @@ from d3mlx.server.fields import (
 )
 from d3mlx.server.metrics import metrics
 from d3mlx.server.replies import InfillReply, Kind, Reply, event, failure
-from d3mlx.server.worker import Job, Order, Picture, Progress, QueueFullError, Worker
+from d3mlx.server.worker import Job, Order, Picture, Progress, QueueFullError, ServerEndsError, Worker
+from d3mlx.terminal import write
 
 MOST_BYTES = 16 << 20
 """Largest body of a request."""
@@ -104,7 +108,7 @@ def create_app(worker: Worker, settings: Settings) -> FastAPI:
         yield
         await asyncio.to_thread(worker.stop)
 
-    app = FastAPI(title="d3mlx", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+    app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     if settings.origins:
         app.add_middleware(
             CORSMiddleware, allow_origins=list(settings.origins), allow_methods=["*"], allow_headers=["*"]
@@ -129,13 +133,16 @@ class Routes:
         ):
             app.add_api_route(path, self.completion(order_of, kind), methods=["POST"], response_model=None)  # type: ignore[arg-type]
         app.add_api_route("/infill", self.infill, methods=["POST"], response_model=None)
-        app.add_api_route("/metrics", self.metrics, methods=["GET"], response_model=None)
-        app.add_api_route("/", self.page, methods=["GET"], response_model=None)
-        app.add_api_route("/v1/models", self.models, methods=["GET"], response_model=None)
-        app.add_api_route("/v1/models/{name:path}", self.model, methods=["GET"], response_model=None)
-        app.add_api_route("/health", self.health, methods=["GET"], response_model=None)
+        app.add_api_route("/metrics", self.metrics, methods=["GET", "HEAD"], response_model=None)
+        app.add_api_route("/", self.page, methods=["GET", "HEAD"], response_model=None)
+        app.add_api_route("/v1/models", self.models, methods=["GET", "HEAD"], response_model=None)
+        app.add_api_route("/v1/models/{name:path}", self.model, methods=["GET", "HEAD"], response_model=None)
+        app.add_api_route("/health", self.health, methods=["GET", "HEAD"], response_model=None)
         app.add_exception_handler(D3Error, self.refuse)
         app.add_exception_handler(QueueFullError, self.refuse)
+        app.add_exception_handler(HTTPException, self.refuse)
+        app.add_exception_handler(ClientDisconnect, self.drop)
+        app.add_exception_handler(Exception, self.report)
 
     def completion(self, order_of: Callable[[Body], Any], kind: Kind) -> Callable[[Request], Any]:
         """Return the function of a route. order_of: returns the prompt of a body."""
@@ -197,8 +204,9 @@ class Routes:
     def check_key(self, request: Request) -> None:
         """Raise UnauthorizedError if the server has a key and the request does not."""
         key = self.settings.api_key
-        given = request.headers.get("authorization", "").removeprefix("Bearer ")
-        if key is not None and not hmac.compare_digest(given.encode(), key.encode()):
+        scheme, _, given = request.headers.get("authorization", "").partition(" ")
+        is_key = scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), (key or "").encode())
+        if key is not None and not is_key:
             raise UnauthorizedError("The API key is missing or wrong. Send it as Authorization: Bearer KEY.")
 
     def check_origin(self, request: Request) -> None:
@@ -209,11 +217,10 @@ class Routes:
         origin = request.headers.get("origin")
         if origin is None or origin in self.settings.origins:
             return
-        host = request.headers.get("host", "")
-        name = urlsplit(f"//{host}").hostname or ""
-        if urlsplit(origin).netloc != host or not (name == "localhost" or is_address(name)):
-            advice = f"Start it with --allowed-origins {origin}."
-            raise ForbiddenError(f"Pages of {origin} may not use this server. {advice}")
+        if not is_this_site(origin, request.headers.get("host", "")):
+            raise ForbiddenError(
+                f"Pages of {origin[:80]!r} may not use this server. To allow a site, start it with --allowed-origins."
+            )
 
     async def models(self, request: Request) -> Response:
         """Return the list of models, which has one."""
@@ -249,9 +256,21 @@ class Routes:
         if isinstance(error, QueueFullError):
             message = "The server has too many requests. Try again later."
             return JSONResponse(failure(message, 503), 503, {"Retry-After": str(RETRY_AFTER)})
+        if isinstance(error, HTTPException):
+            message = f"{request.method} {request.url.path[:80]} is not a request of this server: {error.detail}."
+            return JSONResponse(failure(message, error.status_code), error.status_code, error.headers)
         status = next((status for kind, status in STATUSES.items() if isinstance(error, kind)), 400)
         field = error.field if isinstance(error, BadRequestError) else None
         return JSONResponse(failure(str(error), status, field), status)
+
+    async def drop(self, request: Request, error: Exception) -> Response:
+        """Return nothing to a client that closed its connection."""
+        return Response(status_code=400)
+
+    async def report(self, request: Request, error: Exception) -> Response:
+        """Return a fault of the server as a reply, and write one line about it."""
+        write(sys.stderr, f"Error: {request.url.path} failed: {type(error).__name__}: {first_line(error)}\n")
+        return JSONResponse(failure("The server failed. Its log has the reason.", 500), 500)
 
 
 class UnauthorizedError(D3Error):
@@ -271,8 +290,18 @@ STATUSES: dict[type[Exception], int] = {
     ForbiddenError: 403,
     TooLargeError: 413,
     CheckpointError: 500,
+    ServerEndsError: 503,
 }
 """Status of each kind of error. Others are mistakes of the client."""
+
+
+def is_this_site(origin: str, host: str) -> bool:
+    """Return whether a page's origin is this server at an address of its own. host: the header of the request."""
+    try:
+        name, place = urlsplit(f"//{host}").hostname or "", urlsplit(origin).netloc
+    except ValueError:
+        return False
+    return place == host and (name == "localhost" or is_address(name))
 
 
 def is_address(name: str) -> bool:

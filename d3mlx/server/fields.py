@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,9 @@ from d3mlx.prompt import Prompt
 
 NO_SUFFIX = ("", "<|endoftext|>")
 """Suffixes that mean that there is none. Some clients always send one."""
+
+MOST_IGNORED = 32
+"""Number of ignored fields that a reply lists."""
 
 SAMPLING = ("temperature", "top_p", "top_k", "seed", "end_penalty")
 LENGTHS = ("max_completion_tokens", "max_tokens", "n_predict")
@@ -91,8 +95,9 @@ class Body:
 
     @property
     def unread(self) -> tuple[str, ...]:
-        """Return the names of the fields that were not read, sorted."""
-        return tuple(sorted(self.content.keys() - self.read))
+        """Return the names of the fields that were not read, sorted. Long names are cut, and so are long lists."""
+        names = sorted(self.content.keys() - self.read)[:MOST_IGNORED]
+        return tuple(name[:80].encode(errors="replace").decode() for name in names)
 
 
 def read_ask(body: Body, defaults: Defaults) -> Ask:
@@ -133,6 +138,12 @@ def read_ask(body: Body, defaults: Defaults) -> Ask:
 def read_sampling(body: Body, defaults: Sampling) -> Sampling:
     """Return the sampling of a request. Raises BadRequestError."""
     values = {name: body.get(name, int, float, default=getattr(defaults, name)) for name in SAMPLING}
+    for name in ("temperature", "top_p", "end_penalty"):
+        with suppress(TypeError):
+            try:
+                values[name] = float(values[name])
+            except OverflowError:
+                raise BadRequestError(f"{name} is too large.", name) from None
     if isinstance(values["seed"], int):
         values["seed"] %= 2**32
     if not values["top_k"]:

@@ -14,6 +14,7 @@ from typing import Any
 from d3mlx.batch import MAX_BATCH, Batcher
 from d3mlx.cells import Cells
 from d3mlx.document import Document
+from d3mlx.errors import D3Error
 from d3mlx.generation import FinishReason, Generation
 from d3mlx.models import DiffusionModel, traits_of
 from d3mlx.prompt import Prompt
@@ -23,6 +24,10 @@ from d3mlx.server.prefixes import Prefixes
 
 class QueueFullError(Exception):
     """The server is stopping, or has as many waiting requests as it may have."""
+
+
+class ServerEndsError(D3Error):
+    """The server ends before the answer is complete."""
 
 
 @dataclass(frozen=True)
@@ -151,7 +156,7 @@ class Worker:
         self.waiting: deque[Job] = deque()
         self.suspects: deque[Job] = deque()
         self.running: dict[Request, tuple[Job, Generation, Cells | None]] = {}
-        self.stopping = False
+        self.stopping = self.aborting = False
         self.totals = Totals()
         self.thread = threading.Thread(target=self.run, name="d3mlx worker", daemon=True)
 
@@ -167,6 +172,12 @@ class Worker:
         """Drop a job. It leaves the batch before the next step."""
         with self.changed:
             job.canceled = True
+            self.changed.notify()
+
+    def abort(self) -> None:
+        """Refuse further jobs, and end those that wait or run with ServerEndsError before the next step."""
+        with self.changed:
+            self.stopping = self.aborting = True
             self.changed.notify()
 
     def stop(self) -> None:
@@ -185,6 +196,9 @@ class Worker:
                 if not (self.waiting or self.suspects or self.running):
                     return
             self.drop_canceled()
+            if self.aborting:
+                self.end_all()
+                continue
             self.start_jobs()
             self.step()
 
@@ -197,6 +211,16 @@ class Worker:
             if job.canceled:
                 self.totals.end("canceled", request.stats.tokens)
                 self.leave(request)
+
+    def end_all(self) -> None:
+        """End all jobs with ServerEndsError."""
+        jobs = [*self.waiting, *self.suspects, *(job for job, *_ in self.running.values())]
+        self.waiting.clear()
+        self.suspects.clear()
+        for request in list(self.running):
+            self.leave(request)
+        for job in jobs:
+            self.fail(job, ServerEndsError("The server is ending. Send the request again later."))
 
     def leave(self, request: Request) -> None:
         """Remove a request from the batch."""
@@ -223,7 +247,8 @@ class Worker:
             generation = Generation(
                 self.model, self.tokenizer, job.order.prompt, job.order.decoder, **job.order.options
             )
-            if self.prefixes is not None and (cache := self.prefixes.best(generation.layout.pieces[0])) is not None:
+            prefixes = self.prefixes_for(generation)
+            if prefixes is not None and (cache := prefixes.best(generation.layout.pieces[0])) is not None:
                 generation.reuse(cache)
             self.batcher.submit(generation.request)
         except Exception as error:
@@ -231,6 +256,10 @@ class Worker:
             return
         cells = Cells(generation, self.tokenizer) if job.watched else None
         self.running[generation.request] = job, generation, cells
+
+    def prefixes_for(self, generation: Generation) -> Prefixes | None:
+        """Return the caches that a generation may use. None for quantized keys and values, which are not exact."""
+        return self.prefixes if generation.decoder.kv is None else None
 
     def fail(self, job: Job, error: Exception) -> None:
         """End a job with an error."""
@@ -260,8 +289,8 @@ class Worker:
                 self.running[generation.request] = job, generation, cells
             elif generation.done:
                 self.totals.end(generation.finish_reason, generation.stats.tokens)
-                if self.prefixes is not None:
-                    self.prefixes.add(request.cache)
+                if (prefixes := self.prefixes_for(generation)) is not None:
+                    prefixes.add(request.cache)
                 self.leave(request)
             job.report(
                 Progress(

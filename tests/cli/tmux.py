@@ -41,7 +41,7 @@ class Tmux:
         self.run("send-keys", *keys)
 
     def paste(self, text: str) -> None:
-        """Paste a text, as a terminal with bracketed paste does."""
+        """Send a text as a terminal with bracketed paste does."""
         self.run("set-buffer", text)
         self.run("paste-buffer", "-p")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import signal
 import socket
 import time
 from typing import Any
@@ -13,12 +14,13 @@ import httpx
 import openai
 import pytest
 
-from d3mlx import generate, load
+from d3mlx import generate, load, preset
 from d3mlx.document import Document
 from d3mlx.errors import CheckpointError
 from d3mlx.request import Request
 from tests.replicas import sdar_chat
 from tests.server.conftest import Served, served
+from tests.server.load import server as server_process
 
 QUESTION = "Anna has 3 bags with 12 apples in each. How many apples are there?"
 CHAT: list[Any] = [{"role": "user", "content": QUESTION}]
@@ -114,6 +116,8 @@ def test_many_clients_at_once_get_what_each_gets_alone(server: Served, embedded:
         ({"threshold": "x"}, "threshold"),
         ({"decoder": "sdar"}, "block-causal"),
         ({"stream": "yes"}, "stream must be true or false, not 'yes'."),
+        ({"end_penalty": 10**400}, "end_penalty is too large."),
+        ({"temperature": 10**4200}, "temperature is too large."),
     ],
 )
 @pytest.mark.parametrize("stream", [False, True])
@@ -194,6 +198,8 @@ def test_a_key_and_origins(embedded: Any) -> None:
         (None, "https://allowed.example", 200),
         (None, "https://other.example", 403),
         (None, "null", 403),
+        (None, "http://[", 403),
+        ("[", "http://[", 403),
         ("127.0.0.1:1", "http://127.0.0.1:1", 200),
         ("[::1]:1", "http://[::1]:1", 200),
         ("localhost:1", "http://localhost:2", 403),
@@ -207,7 +213,7 @@ def test_pages_of_other_sites_cannot_use_the_server(
     reply = httpx.post(f"{server.url}/v1/chat/completions", json={"messages": CHAT}, headers=headers)
     assert reply.status_code == status
     if status == 403:
-        assert f"Start it with --allowed-origins {origin}." in reply.json()["error"]["message"]
+        assert reply.json()["error"]["message"].startswith(f"Pages of {origin!r} may not use this server.")
 
 
 def test_bodies_that_are_no_requests(server: Served) -> None:
@@ -215,7 +221,18 @@ def test_bodies_that_are_no_requests(server: Served) -> None:
     for content, status in ((b"{", 400), (b"[1]", 400), (b"", 400), (b'{"a":' * 9999, 400), (b"x" * (17 << 20), 413)):
         assert httpx.post(url, content=content).status_code == status
     assert httpx.get(f"{server.url}/v1/models/other").status_code == 404
-    assert httpx.post(f"{server.url}/v1/nothing").status_code == 404
+    for method, path, status in (
+        ("POST", "/v1/nothing", 404),
+        ("PUT", "/v1/completions", 405),
+        ("GET", "/infill/", 404),
+    ):
+        reply = httpx.request(method, server.url + path)
+        assert (reply.status_code, path in reply.json()["error"]["message"]) == (status, True)
+    for path in ("/", "/health", "/v1/models", "/metrics"):
+        assert httpx.head(server.url + path).status_code == 200
+    odd = b'{"\\ud800": 1, "prompt": "Anna", "max_tokens": 4, "end_penalty": 10000000000000000000000000}'
+    reply = httpx.post(f"{server.url}/v1/completions", content=odd)
+    assert (reply.status_code, reply.json()["x_d3mlx"]["ignored"]) == (200, ["?"])
     # The server closes a connection with too large headers, often before the client has sent all of them.
     with contextlib.suppress(httpx.TransportError):
         assert httpx.get(f"{server.url}/health", headers={"x": "y" * (1 << 20)}).status_code in (400, 431)
@@ -300,6 +317,14 @@ def test_a_block_causal_model_reuses_prefixes(tmp_path: Any) -> None:
             cached.append(reply["usage"]["prompt_tokens_details"]["cached_tokens"])
             prompt += f"{text}bcd"
         assert cached[0] == 0 and 40 <= cached[1] < cached[2]
+        # Quantized keys and values are neither kept nor mixed with others.
+        quantized = {"prompt": prompt, "max_tokens": 12, "kv_bits": 8}
+        for body in (quantized, {**quantized, "kv_bits": None}, quantized):
+            reply = httpx.post(url, json=body)
+            assert reply.status_code == 200, reply.text
+            options = {"kv_bits": 8} if body["kv_bits"] else {}
+            expected = generate(model, tokenizer, prompt, preset("sdar", **options), max_tokens=12).text
+            assert reply.json()["choices"][0]["text"] == expected
         assert 0 < running.worker.prefixes.nbytes <= 1 << 22  # type: ignore[union-attr]
 
 
@@ -313,3 +338,28 @@ def test_metrics_count(server: Served) -> None:
     after = value("d3mlx_tokens_total"), value('d3mlx_answers_total{end="stop"}'), value("d3mlx_forwards_total")
     assert [b - a for a, b in zip(before, after, strict=True)] == [20, 1, 3]
     assert value("d3mlx_running") == value("d3mlx_waiting") == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_server_soon(number: signal.Signals) -> None:
+    """Requests that run too long end with an error, and nothing else is written."""
+    slow = {"messages": CHAT, "decoder": "vanilla", "max_tokens": 440, "stream": True}
+    with server_process() as (address, process):
+
+        async def crowd() -> list[str]:
+            async with httpx.AsyncClient(timeout=60, base_url=address) as client:
+                posts = [client.post("/v1/chat/completions", json=slow) for _ in range(20)]
+                running = asyncio.gather(*posts, return_exceptions=True)
+                host, port = address.removeprefix("http://").split(":")
+                with socket.create_connection((host, int(port))) as half:
+                    half.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 999\r\n\r\n{")
+                    await asyncio.sleep(2)
+                    process.send_signal(number)
+                    replies = await running
+                return [reply.text if isinstance(reply, httpx.Response) else repr(reply) for reply in replies]
+
+        texts = asyncio.run(crowd())
+        assert process.wait(timeout=20) in (0, -number, 128 + number)
+        assert process.stderr is not None and process.stderr.read() in ("", "Interrupted.\n")
+    assert all(text.endswith("data: [DONE]\n\n") or "The server is ending." in text for text in texts)
+    assert any("The server is ending." in text for text in texts)
