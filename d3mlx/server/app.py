@@ -51,6 +51,9 @@ POLICY = (
 KEEP_ALIVE = 15.0
 """Seconds after which a stream without news gets a comment, so that proxies keep the connection."""
 
+KEEP_ALIVE_COMMENT = ": keep-alive\n\n"
+"""An event that clients ignore."""
+
 RETRY_AFTER = 2
 """Seconds that a client should wait when the queue is full."""
 
@@ -315,7 +318,7 @@ def is_address(name: str) -> bool:
 
 async def read_json(request: Request) -> Any:
     """Return the JSON value of a body. Raises BadRequestError or TooLargeError."""
-    content = b""
+    content = bytearray()
     async for part in request.stream():
         content += part
         if len(content) > MOST_BYTES:
@@ -347,11 +350,10 @@ async def events(
             content["x_d3mlx"] = {**reply.figures(progress), **picture_of(progress.picture)}
         return event(content)
 
-    if first is not None:
-        yield chunk(first)
+    yield KEEP_ALIVE_COMMENT if first is None else chunk(first)
     async for progress in news:
         if progress is None:
-            yield ": keep-alive\n\n"
+            yield KEEP_ALIVE_COMMENT
             continue
         last = progress
         if progress.error is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 import signal
 import socket
 import time
@@ -18,6 +19,7 @@ from d3mlx import generate, load, preset
 from d3mlx.document import Document
 from d3mlx.errors import CheckpointError
 from d3mlx.request import Request
+from d3mlx.server.worker import Worker
 from tests.replicas import sdar_chat
 from tests.server.conftest import Served, served
 from tests.server.load import server as server_process
@@ -275,6 +277,22 @@ def test_a_client_that_leaves_frees_its_place(embedded: Any) -> None:
         wait_until_idle(running)
         assert running.worker.totals.answers["canceled"] == 2
         assert httpx.post(f"{running.url}/v1/chat/completions", json={"messages": CHAT}).status_code == 200
+
+
+def test_a_stream_without_news_is_kept_alive(embedded: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first step takes longer than the time after which a comment is due."""
+    step = Worker.step
+
+    def slow(worker: Worker) -> None:
+        time.sleep(0 if worker.totals.steps else 2.5)
+        step(worker)
+
+    monkeypatch.setattr(Worker, "step", slow)
+    monkeypatch.setattr("d3mlx.server.app.KEEP_ALIVE", 0.5)
+    with served(*embedded) as running:
+        reply = httpx.post(f"{running.url}/v1/chat/completions", json={"messages": CHAT, "stream": True})
+    assert reply.text.startswith(": keep-alive\n\n")
+    assert "".join(re.findall(r'"content": "(.*?)"', reply.text)) == ANSWER
 
 
 def test_a_failing_request_does_not_harm_the_others(embedded: Any, monkeypatch: pytest.MonkeyPatch) -> None:
