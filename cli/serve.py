@@ -116,7 +116,9 @@ def serve(
     address = server.listen(checked_host(host), port)
     session = start(ModelFlags(model, adapter_path, revision), settings, recommended)
     if not is_loopback(host) and api_key is None:
-        common.notice(f"Every machine that reaches {host} can use this server. Set --api-key, or listen on 127.0.0.1.")
+        common.notice(
+            "Every machine that can reach this one can use the server. Set --api-key, or listen on 127.0.0.1."
+        )
     defaults = Defaults(
         session.settings.decoder or "", session.settings.options, session.sampling, session.settings.max_tokens
     )
@@ -125,4 +127,6 @@ def serve(
     place = f"[{shown}]" if ":" in shown else shown
     common.notice(f"Serving {name} on http://{place}:{number}. Press Ctrl-C to end.")
     worker = Worker(session.model, session.tokenizer, max_batch=max_batch, max_waiting=max_waiting)
-    server.serve(worker, app.Settings(name, defaults, api_key, origins), address)
+    server.serve(
+        worker, app.Settings(name, defaults, api_key, origins, common.NOTICE if model is None else ""), address
+    )

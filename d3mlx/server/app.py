@@ -32,6 +32,7 @@ from d3mlx.server.fields import (
     read_infill,
     read_messages,
     read_text_prompt,
+    with_field_names,
 )
 from d3mlx.server.metrics import metrics
 from d3mlx.server.replies import InfillReply, Kind, Reply, event, failure
@@ -60,12 +61,16 @@ RETRY_AFTER = 2
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings of the server. name: of the model. origins: sites whose pages may use the server."""
+    """Settings of the server. name: of the model. origins: sites whose pages may use the server.
+
+    notice: a sentence about the model for the page.
+    """
 
     name: str
     defaults: Defaults
     api_key: str | None = None
     origins: tuple[str, ...] = ()
+    notice: str = ""
 
 
 class Client:
@@ -238,7 +243,9 @@ class Routes:
         return JSONResponse(self.described())
 
     def described(self) -> dict[str, Any]:
-        return {"id": self.settings.name, "object": "model", "created": 0, "owned_by": "d3mlx"}
+        named = {"id": self.settings.name, "object": "model", "created": 0, "owned_by": "d3mlx"}
+        context = {"max_context_length": self.worker.model.args.context}
+        return {**named, **context, **({"notice": self.settings.notice} if self.settings.notice else {})}
 
     async def health(self) -> Response:
         """Return whether the worker is alive."""
@@ -260,11 +267,13 @@ class Routes:
             message = "The server has too many requests. Try again later."
             return JSONResponse(failure(message, 503), 503, {"Retry-After": str(RETRY_AFTER)})
         if isinstance(error, HTTPException):
-            message = f"{request.method} {request.url.path[:80]} is not a request of this server: {error.detail}."
+            place = request.url.path[:80]
+            known = f"{place} has no method {request.method}. Use another one."
+            message = known if error.status_code == 405 else f"This server has no {request.method} {place}."
             return JSONResponse(failure(message, error.status_code), error.status_code, error.headers)
         status = next((status for kind, status in STATUSES.items() if isinstance(error, kind)), 400)
         field = error.field if isinstance(error, BadRequestError) else None
-        return JSONResponse(failure(str(error), status, field), status)
+        return JSONResponse(failure(with_field_names(str(error)), status, field), status)
 
     async def drop(self, request: Request, error: Exception) -> Response:
         """Return nothing to a client that closed its connection."""
@@ -348,6 +357,8 @@ async def events(
         content = reply.chunk(shown, begins, progress.finish_reason)
         if progress.picture is not None:
             content["x_d3mlx"] = {**reply.figures(progress), **picture_of(progress.picture)}
+        elif progress.over:
+            content |= reply.ending(progress)
         return event(content)
 
     yield KEEP_ALIVE_COMMENT if first is None else chunk(first)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from d3mlx.prompt import Prompt
 
 NO_SUFFIX = ("", "<|endoftext|>")
 """Suffixes that mean that there is none. Some clients always send one."""
+
+ROLES = ("system", "user", "assistant")
 
 MOST_IGNORED = 32
 """Number of ignored fields that a reply lists."""
@@ -135,6 +138,13 @@ def read_ask(body: Body, defaults: Defaults) -> Ask:
     )
 
 
+def with_field_names(sentence: str) -> str:
+    """Return a sentence with the names of fields as the API has them, for example `max_tokens` for max-tokens."""
+    for name in sorted({*SAMPLING, *LENGTHS, *DECODER_OPTIONS}, key=len, reverse=True):
+        sentence = re.sub(rf"\b{name.replace('_', '-')}\b", name, sentence)
+    return sentence
+
+
 def read_sampling(body: Body, defaults: Sampling) -> Sampling:
     """Return the sampling of a request. Raises BadRequestError."""
     values = {name: body.get(name, int, float, default=getattr(defaults, name)) for name in SAMPLING}
@@ -187,6 +197,8 @@ def read_message(message: object) -> dict[str, str]:
     if not isinstance(content, str):
         raise BadRequestError("The content of a message must be a text or a list of texts.", "messages")
     role = "system" if message["role"] == "developer" else message["role"]
+    if role not in ROLES:
+        raise BadRequestError(f"The role must be system, user or assistant, not {role!r:.80}.", "messages")
     return {"role": role, "content": content}
 
 
@@ -196,12 +208,13 @@ def read_text_prompt(body: Body) -> Prompt | Document:
     Raises BadRequestError.
     """
     prompt: Any = body.get("prompt", str, list, default="")
-    body.get("echo", bool)
+    if body.get("echo", bool, default=False):
+        raise BadRequestError("echo is not supported. Leave it out.", "echo")
     if isinstance(prompt, list):
         if len(prompt) == 1 and isinstance(prompt[0], str):
             (prompt,) = prompt
         elif not prompt or not all(isinstance(token, int) and not isinstance(token, bool) for token in prompt):
-            raise BadRequestError("prompt must be one text or a list of token ids. Send several requests.", "prompt")
+            raise BadRequestError("prompt must be one text, or the token ids of one text.", "prompt")
     suffix = body.get("suffix", str, default="")
     return prompt if suffix in NO_SUFFIX else Document.between(prompt, suffix)
 

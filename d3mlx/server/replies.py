@@ -54,12 +54,14 @@ class Reply:
             choice["text"] = text
         return {**self.head(True), "choices": [choice]}
 
+    def ending(self, progress: Progress) -> dict[str, Any]:
+        """Return the fields that only the last chunk with text has."""
+        return {"x_d3mlx": self.figures(progress)}
+
     def closing(self, progress: Progress, include_usage: bool) -> list[str]:
         """Return the events after the last chunk with text."""
-        last = {**self.head(True), "choices": [], "x_d3mlx": self.figures(progress)}
-        if include_usage:
-            last["usage"] = usage(progress)
-        return [event(last), "data: [DONE]\n\n"]
+        done = "data: [DONE]\n\n"
+        return [event({**self.head(True), "choices": [], "usage": usage(progress)}), done] if include_usage else [done]
 
     def figures(self, progress: Progress) -> dict[str, Any]:
         """Return the statistics of the run."""
@@ -107,6 +109,10 @@ class InfillReply(Reply):
     def chunk(self, text: str, first: bool, finish_reason: str | None = None) -> dict[str, Any]:
         """Return a chunk of a stream with new text."""
         return {"content": text, "stop": finish_reason is not None}
+
+    def ending(self, progress: Progress) -> dict[str, Any]:
+        """Return no fields. llama.cpp's chunks have only the text, and whether it is the last."""
+        return {}
 
     def closing(self, progress: Progress, include_usage: bool) -> list[str]:
         """Return no events, because the last chunk already says that it is the last one."""

@@ -15,9 +15,9 @@ from d3mlx.batch import MAX_BATCH, Batcher
 from d3mlx.cells import Cells
 from d3mlx.document import Document
 from d3mlx.errors import D3Error
-from d3mlx.generation import FinishReason, Generation
+from d3mlx.generation import FinishReason, Generation, decoder_for
 from d3mlx.models import DiffusionModel, traits_of
-from d3mlx.prompt import Prompt
+from d3mlx.prompt import Prompt, encode
 from d3mlx.request import Request, Stats, Step
 from d3mlx.server.prefixes import Prefixes
 
@@ -244,9 +244,8 @@ class Worker:
     def start(self, job: Job) -> None:
         """Begin the generation of a job."""
         try:
-            generation = Generation(
-                self.model, self.tokenizer, job.order.prompt, job.order.decoder, **job.order.options
-            )
+            order = self.fitted(job.order)
+            generation = Generation(self.model, self.tokenizer, order.prompt, order.decoder, **order.options)
             prefixes = self.prefixes_for(generation)
             if prefixes is not None and (cache := prefixes.best(generation.layout.pieces[0])) is not None:
                 generation.reuse(cache)
@@ -256,6 +255,16 @@ class Worker:
             return
         cells = Cells(generation, self.tokenizer) if job.watched else None
         self.running[generation.request] = job, generation, cells
+
+    def fitted(self, order: Order) -> Order:
+        """Return an order whose answer fits the context. Many clients always ask for thousands of tokens."""
+        most = order.options.get("max_tokens")
+        if most is None or isinstance(order.prompt, Document):
+            return order
+        args = self.model.args
+        size = decoder_for(self.model, order.decoder).block_size_of(args) or 1
+        room = args.context // size * size - len(encode(self.tokenizer, order.prompt, args.context))
+        return replace(order, options={**order.options, "max_tokens": min(most, max(room, 1))})
 
     def prefixes_for(self, generation: Generation) -> Prefixes | None:
         """Return the caches that a generation may use. None for quantized keys and values, which are not exact."""

@@ -105,9 +105,10 @@ def test_many_clients_at_once_get_what_each_gets_alone(server: Served, embedded:
         ({"response_format": {"type": "json_object"}}, "JSON schemas are not supported"),
         ({"temperature": -1}, "The temperature must be 0, or from 0.0001 to 10000.0, not -1."),
         ({"temperature": "hot"}, "temperature must be a number, not 'hot'."),
-        ({"max_tokens": 0}, "max-tokens must be from 1"),
+        ({"max_tokens": 0}, "max_tokens must be from 1"),
         ({"max_tokens": 1.5}, "max_tokens must be a whole number, not 1.5."),
-        ({"max_tokens": 600}, "exceed this model's context of 512"),
+        ({"messages": [{"role": "usr", "content": "x"}]}, "The role must be system, user or assistant, not 'usr'."),
+        ({"messages": [{"role": "user", "content": "Anna " * 600}]}, "exceed this model's context of 512"),
         ({"stop": 5}, "stop must be a text or a list, not 5."),
         ({"stop": [5]}, "stop must be a list of texts"),
         ({"messages": []}, "at least one message"),
@@ -142,6 +143,8 @@ def test_options_of_requests(client: openai.OpenAI, server: Served) -> None:
     cut = run(stop=["The answer"])
     assert (cut.choices[0].message.content, cut.choices[0].finish_reason) == ("The bags hold 3*12=36. ", "stop")
     assert run(max_completion_tokens=8).choices[0].finish_reason == "length"
+    # Clients that always ask for thousands of tokens get as many as fit.
+    assert run(max_tokens=4096).choices[0].message.content == ANSWER
     assert (
         run(temperature=1.0, seed=7).choices[0].message.content
         == run(temperature=1.0, seed=7).choices[0].message.content
@@ -162,9 +165,10 @@ def test_editors_fill_holes(server: Served) -> None:
     body = {"model": "m", "prompt": prefix, "suffix": suffix, "max_tokens": 16, "stream": True}
     penalties = {"frequency_penalty": 1, "presence_penalty": 1.5, "top_p": 1, "stop": ["\n\n", "\n \n"]}
     events = chunks(httpx.post(f"{server.url}/v1/fim/completions", json=body | penalties))
-    parts = [event["choices"][0] for event in events if event["choices"]]
+    parts = [event["choices"][0] for event in events]
     assert "".join(part["text"] for part in parts) == "".join(part["delta"]["content"] for part in parts) == expected
     assert events[-1]["x_d3mlx"]["ignored"] == ["frequency_penalty", "presence_penalty"]
+    assert [event["choices"][0]["finish_reason"] is None for event in events] == [True] * (len(events) - 1) + [False]
     reply = httpx.post(f"{server.url}/v1/completions", json={**body, "stream": False}).json()
     assert reply["choices"][0]["text"] == expected
     none = httpx.post(f"{server.url}/v1/completions", json={**body, "suffix": "<|endoftext|>", "stream": False}).json()
@@ -230,6 +234,8 @@ def test_bodies_that_are_no_requests(server: Served) -> None:
     ):
         reply = httpx.request(method, server.url + path)
         assert (reply.status_code, path in reply.json()["error"]["message"]) == (status, True)
+    reply = httpx.post(f"{server.url}/v1/completions", json={"prompt": "a", "echo": True})
+    assert (reply.status_code, reply.json()["error"]["param"]) == (400, "echo")
     for path in ("/", "/health", "/v1/models", "/metrics"):
         assert httpx.head(server.url + path).status_code == 200
     odd = b'{"\\ud800": 1, "prompt": "Anna", "max_tokens": 4, "end_penalty": 10000000000000000000000000}'
