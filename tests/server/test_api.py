@@ -285,6 +285,22 @@ def test_a_client_that_leaves_frees_its_place(embedded: Any) -> None:
         assert httpx.post(f"{running.url}/v1/chat/completions", json={"messages": CHAT}).status_code == 200
 
 
+def test_a_slow_reader_delays_nobody(server: Served) -> None:
+    """It reads nothing until others have their answers. Then it gets the rest of its stream."""
+    host, port = server.url.removeprefix("http://").split(":")
+    body = json.dumps({"messages": CHAT, "decoder": "vanilla", "max_tokens": 200, "stream": True, "diffusing": True})
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n"
+    with socket.create_connection((host, int(port))) as slow:
+        slow.sendall((head + body).encode())
+        for _ in range(3):
+            reply = httpx.post(f"{server.url}/v1/chat/completions", json={"messages": CHAT})
+            assert reply.json()["choices"][0]["message"]["content"] == ANSWER
+        wait_until_idle(server)
+        received = b"".join(iter(lambda: slow.recv(1 << 16), b""))
+    assert b"data: [DONE]" in received
+    assert ANSWER.encode() in received
+
+
 def test_a_stream_without_news_is_kept_alive(embedded: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first step takes longer than the time after which a comment is due."""
     step = Worker.step
