@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs" / "results").glob("*.md"))]
 NOT_HERE = re.compile(
-    r"GSAI-ML|Dream-org|path/to|llada-4bit|\bmake\b|mlx\.launch|pip install|serve|research|prompts\.jsonl|source "
+    r"GSAI-ML|Dream-org|path/to|llada-4bit|\bmake\b|mlx\.launch|pip install|serve|curl|research|prompts\.jsonl|source "
 )
 """Lines that need a download, a trained model, or a clone of the repository with make."""
 

@@ -267,7 +267,7 @@ def test_standard_input_without_an_end_is_refused(d3mlx: Any, llada: str, monkey
         done = d3mlx("generate", "-", "--model", llada)
     assert (done.status, done.err) == (
         1,
-        "Error: Standard input has more than 1,000 bytes. Shorten the prompt.\n",
+        "Error: Standard input has more than 1,000 bytes. Shorten the text.\n",
     )
 
 
