@@ -164,11 +164,6 @@ class Generation:
         return len(self.sizes) - 1
 
     @property
-    def new_tokens(self) -> int:
-        """Return the largest number of positions to decode."""
-        return self.canvas.new_tokens
-
-    @property
     def stopped(self) -> bool:
         """Return whether a stop text has appeared in every hole."""
         return bool(self.streams) and all(stream.done for stream in self.streams)
