@@ -133,13 +133,13 @@ class Routes:
 
     def add_to(self, app: FastAPI) -> None:
         """Add all routes and error handlers."""
-        for path, order_of, kind in (
+        for path, prompt_of, kind in (
             ("/v1/chat/completions", read_messages, "chat.completion"),
             ("/chat/completions", read_messages, "chat.completion"),
             ("/v1/completions", read_text_prompt, "text_completion"),
             ("/v1/fim/completions", read_text_prompt, "fim"),
         ):
-            app.add_api_route(path, self.completion(order_of, kind), methods=["POST"], response_model=None)  # type: ignore[arg-type]
+            app.add_api_route(path, self.completion(prompt_of, kind), methods=["POST"], response_model=None)  # type: ignore[arg-type]
         app.add_api_route("/infill", self.infill, methods=["POST"], response_model=None)
         app.add_api_route("/metrics", self.metrics, methods=["GET", "HEAD"], response_model=None)
         app.add_api_route("/", self.page, methods=["GET", "HEAD"], response_model=None)
@@ -152,12 +152,12 @@ class Routes:
         app.add_exception_handler(ClientDisconnect, self.drop)
         app.add_exception_handler(Exception, self.report)
 
-    def completion(self, order_of: Callable[[Body], Any], kind: Kind) -> Callable[[Request], Any]:
-        """Return the function of a route. order_of: returns the prompt of a body."""
+    def completion(self, prompt_of: Callable[[Body], Any], kind: Kind) -> Callable[[Request], Any]:
+        """Return the function of a route. prompt_of: returns the prompt of a body."""
 
         async def answer(request: Request) -> Response:
             body = await self.body_of(request)
-            order, ask = self.read(body, order_of)
+            order, ask = self.read(body, prompt_of)
             return await self.reply(request, order, ask, Reply(kind, self.settings.name, ask.name, ask.ignored))
 
         return answer
@@ -176,9 +176,9 @@ class Routes:
         self.check_origin(request)
         return Body(await read_json(request))
 
-    def read(self, body: Body, order_of: Callable[[Body], Any]) -> tuple[Order, Ask]:
-        """Return what a client wants. order_of: returns the prompt of a body."""
-        prompt = order_of(body)
+    def read(self, body: Body, prompt_of: Callable[[Body], Any]) -> tuple[Order, Ask]:
+        """Return what a client wants. prompt_of: returns the prompt of a body."""
+        prompt = prompt_of(body)
         ask = read_ask(body, self.settings.defaults)
         return Order(prompt, ask.decoder, ask.options), ask
 

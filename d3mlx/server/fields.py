@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -149,11 +148,10 @@ def read_sampling(body: Body, defaults: Sampling) -> Sampling:
     """Return the sampling of a request. Raises BadRequestError."""
     values = {name: body.get(name, int, float, default=getattr(defaults, name)) for name in SAMPLING}
     for name in ("temperature", "top_p", "end_penalty"):
-        with suppress(TypeError):
-            try:
-                values[name] = float(values[name])
-            except OverflowError:
-                raise BadRequestError(f"{name} is too large.", name) from None
+        try:
+            values[name] = None if values[name] is None else float(values[name])
+        except OverflowError:
+            raise BadRequestError(f"{name} is too large.", name) from None
     if isinstance(values["seed"], int):
         values["seed"] %= 2**32
     if not values["top_k"]:

@@ -74,12 +74,11 @@ class Picture:
 class Progress:
     """The part of a job that a client may read.
 
-    text: the text so far, which only grows. step: the last Step, None before the first. error: what ended the job.
-    finish_reason: None before the end. stopped_by: the stop text that ended the answer.
+    text: the text so far, which only grows. picture: the canvas, for a job that is watched. finish_reason: None before
+    the end. stopped_by: the stop text that ended the answer. error: the error that ended the job.
     """
 
     text: str = ""
-    step: Step | None = None
     picture: Picture | None = None
     prompt_tokens: int = 0
     cached_tokens: int = 0
@@ -285,30 +284,34 @@ class Worker:
         self.totals.add(step for _, step in steps)
         for request, step in steps:
             job, generation, cells = self.running[request]
-            cached = job.progress.cached_tokens if job.progress.step else generation.reused
-            step = generation.take(step)
-            picture = None
-            if cells is not None:
-                cells.take(step)
-                picture = Picture.of(cells)
-            if generation.request is not request:
-                # A hole was too small. The next round waits for its turn.
+            try:
+                step = generation.take(step)
+                picture = None
+                if cells is not None:
+                    cells.take(step)
+                    picture = Picture.of(cells)
+                if generation.request is not request:
+                    # A hole was too small. The next round waits for its turn.
+                    self.batcher.submit(generation.request)
+                    self.running[generation.request] = job, generation, cells
+            except Exception as error:
+                # A text that cannot be decoded, or a larger canvas that does not fit, ends only its own job.
                 self.leave(request)
-                self.batcher.submit(generation.request)
-                self.running[generation.request] = job, generation, cells
-            elif generation.done:
+                self.fail(job, error)
+                continue
+            if generation.done:
                 self.totals.end(generation.finish_reason, generation.stats.tokens)
                 if (prefixes := self.prefixes_for(generation)) is not None:
                     prefixes.add(request.cache)
+            if generation.done or generation.request is not request:
                 self.leave(request)
             job.report(
                 Progress(
                     # After a restart, the text of the first attempt is a beginning of the text that follows.
                     text=max(job.progress.text, generation.text, key=len),
-                    step=step,
                     picture=picture,
                     prompt_tokens=int(generation.canvas.given.sum()),
-                    cached_tokens=cached,
+                    cached_tokens=generation.reused,
                     stats=generation.stats,
                     finish_reason=generation.finish_reason if generation.done else None,
                     stopped_by=next((stream.stopped_by for stream in generation.streams if stream.done), None),

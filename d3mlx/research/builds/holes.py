@@ -2,8 +2,8 @@
 
     python -m d3mlx.research.builds.holes --out FOLDER [--work FOLDER] [--resume]
 
-The student fills a hole of the correct size, but it never puts an end token before text that is given. This model is
-not the student itself, because this training makes it less confident on whole answers.
+The student fills a hole of the correct size. In a hole of free length, it repeats the given text after the hole before
+it ends. This model is not the student itself, because this training makes it less confident on whole answers.
 """
 
 from __future__ import annotations
