@@ -154,9 +154,8 @@ def read_sampling(body: Body, defaults: Sampling) -> Sampling:
             raise BadRequestError(f"{name} is too large.", name) from None
     if isinstance(values["seed"], int):
         values["seed"] %= 2**32
-    if not values["top_k"]:
-        # llama.cpp's clients send 0 for all tokens.
-        values["top_k"] = defaults.top_k if values["top_k"] is None else None
+    # llama.cpp's clients send 0 for all tokens.
+    values["top_k"] = values["top_k"] or None
     try:
         return Sampling(**values)
     except D3Error as error:
