@@ -18,7 +18,7 @@ import numpy as np
 
 from d3mlx.canvas import Ints
 from d3mlx.kernels.dispatch import on_device
-from d3mlx.models.transformer import UNCACHED, LayerCache, Positions, Shape, attention
+from d3mlx.models.transformer import UNCACHED, LayerCache, Shape, attention
 from d3mlx.quantization import KVQuantization
 
 GROWTH = 256
@@ -28,21 +28,16 @@ GROWTH = 256
 class RowIndex:
     """The positions of the rows of one forward: int32 [R], ascending, all below `length`, the end of the attended part.
 
-    index: the positions as an index into a cache. device_positions: the positions as a model takes them. For
-    consecutive positions these are a slice and a number, so writing and rotation need no index array. block_size: size
-    of the blocks of a block-causal model, None for a model whose rows attend to all positions.
+    index: the positions as an index into a cache, a slice for consecutive positions. block_size: size of the blocks of
+    a block-causal model, None for a model whose rows attend to all positions.
     """
 
     def __init__(self, positions: Ints, length: int, block_size: int | None = None):
         self.positions, self.length, self.block_size = positions, length, block_size
         self.count = len(positions)
         first = int(positions[0])
-        self.index: slice | mx.array
-        self.device_positions: Positions
-        if int(positions[-1]) - first + 1 == self.count:
-            self.index, self.device_positions = slice(first, first + self.count), first
-        else:
-            self.index = self.device_positions = on_device(positions)
+        consecutive = int(positions[-1]) - first + 1 == self.count
+        self.index: slice | mx.array = slice(first, first + self.count) if consecutive else on_device(positions)
 
     @property
     def everything(self) -> bool:
@@ -78,9 +73,9 @@ class RowIndex:
 
 
 class CachedLayer:
-    """Keys and values of one layer, each [1, K, L or more, head_dim].
+    """Keys and values of one layer in one array, [2, 1, K, L or more, head_dim], so that one write moves both.
 
-    rows: those of the current forward (`KVCache.open`).
+    arrays: that array; several for quantized numbers. rows: those of the current forward (`KVCache.open`).
     """
 
     rows: RowIndex
@@ -88,32 +83,29 @@ class CachedLayer:
     def __init__(self) -> None:
         self.arrays: list[mx.array] = []
 
-    def attend(self, queries: mx.array, keys: mx.array, values: mx.array, scale: float) -> mx.array:
-        """Write keys and values [1, K, R, head_dim] at the rows' positions and attend to the positions below `length`.
+    def attend(self, queries: mx.array, rows: mx.array, scale: float) -> mx.array:
+        """Write keys and values at the rows' positions and attend to the positions below `length`.
 
-        queries: [1, H, R, head_dim]. Returns [1, H, R, head_dim].
+        queries: [1, H, R, head_dim]. rows: [2, 1, K, R, head_dim]. Returns [1, H, R, head_dim].
         """
         if self.rows.everything:
-            self.arrays = [keys, values]
+            self.arrays = [rows]
         else:
-            self.write([keys, values])
-        stored_keys, stored_values = self.attended
-        return attention(queries, stored_keys, stored_values, scale, self.rows.mask)
-
-    @property
-    def attended(self) -> list[mx.array]:
-        """Return the part of each array that the rows attend to."""
-        return [array[:, :, : self.rows.length] for array in self.arrays]
+            self.write([rows])
+        (stored,) = self.arrays
+        # An index after the slice would copy.
+        keys, values = stored[0, :, :, : self.rows.length], stored[1, :, :, : self.rows.length]
+        return attention(queries, keys, values, scale, self.rows.mask)
 
     def write(self, fresh: list[mx.array]) -> None:
-        """Write the fresh rows of each array, [1, K, R, ...], into the arrays."""
+        """Write the fresh rows of each array, [2, 1, K, R, ...], into the arrays."""
         pairs = zip(self.arrays, fresh, strict=True)
-        self.arrays = [self.rows.write(stored, part, axis=2) for stored, part in pairs]
+        self.arrays = [self.rows.write(stored, part, axis=3) for stored, part in pairs]
 
     def trim(self, length: int) -> CachedLayer:
         """Return a separate layer with the positions below `length`."""
         trimmed = self.empty()
-        trimmed.arrays = [array[:, :, :length] for array in self.arrays]
+        trimmed.arrays = [array[..., :length, :] for array in self.arrays]
         return trimmed
 
     def empty(self) -> CachedLayer:
@@ -122,7 +114,7 @@ class CachedLayer:
 
 
 class QuantizedLayer(CachedLayer):
-    """Quantized keys and values of one layer: of each, packed numbers, scales and biases, [1, K, L, ...].
+    """Quantized keys and values of one layer: packed numbers, scales and biases, each [2, 1, K, L, ...].
 
     A forward dequantizes one layer at a time. A forward that computes every position attends to the exact numbers.
     """
@@ -131,16 +123,16 @@ class QuantizedLayer(CachedLayer):
         super().__init__()
         self.quantization = quantization
 
-    def attend(self, queries: mx.array, keys: mx.array, values: mx.array, scale: float) -> mx.array:
-        fresh = [*self.quantize(keys), *self.quantize(values)]
+    def attend(self, queries: mx.array, rows: mx.array, scale: float) -> mx.array:
+        fresh = self.quantize(rows)
         if self.rows.everything:
             self.arrays = fresh
             # Quantize within this forward: otherwise the unquantized arrays of all layers stay in memory until later.
-            keys, values = mx.depends([keys, values], fresh)
-            return attention(queries, keys, values, scale, self.rows.mask)
-        self.write(fresh)
-        stored = self.attended
-        return attention(queries, self.dequantize(stored[:3]), self.dequantize(stored[3:]), scale, self.rows.mask)
+            (rows,) = mx.depends([rows], fresh)
+        else:
+            self.write(fresh)
+            rows = self.dequantize([array[..., : self.rows.length, :] for array in self.arrays])
+        return attention(queries, rows[0], rows[1], scale, self.rows.mask)
 
     def empty(self) -> QuantizedLayer:
         return QuantizedLayer(self.quantization)
@@ -160,11 +152,11 @@ class Joint:
         """Join `layers`, one per request. ends: index after the last row of each request, ascending."""
         self.layers, self.ends = layers, ends
 
-    def attend(self, queries: mx.array, keys: mx.array, values: mx.array, scale: float) -> mx.array:
-        """Return [1, H, R, head_dim] for queries [1, H, R, head_dim], keys and values [1, K, R, head_dim]."""
+    def attend(self, queries: mx.array, rows: mx.array, scale: float) -> mx.array:
+        """Return [1, H, R, head_dim] for queries [1, H, R, head_dim] and rows [2, 1, K, R, head_dim]."""
         cuts = list(self.ends[:-1])
-        parts = zip(self.layers, *(mx.split(x, cuts, axis=2) for x in (queries, keys, values)), strict=True)
-        return mx.concatenate([layer.attend(q, k, v, scale) for layer, q, k, v in parts], axis=2)
+        parts = zip(self.layers, mx.split(queries, cuts, axis=2), mx.split(rows, cuts, axis=3), strict=True)
+        return mx.concatenate([layer.attend(part, fresh, scale) for layer, part, fresh in parts], axis=2)
 
 
 class KVCache:

@@ -148,19 +148,26 @@ class Canvas:
         """
         self.tokens[positions] = tokens
         self.masked[positions] = False
-        changed = [np.empty(0, np.int32)]
-        for end in positions[np.isin(tokens, self.end_ids)].tolist():
-            for hole in self.holes:
-                if hole.start <= end < hole.answer_end - 1:
-                    before, hole.answer_end = hole.answer_end, end + 1
-                    if self.early_stop and self.block_size is None:
-                        changed.append(self.fill(end + 1, before))
+        changed: list[Ints] = []
+        for position, token in zip(positions.tolist(), tokens.tolist(), strict=True):
+            if token in self.end_ids:
+                changed += self.end_at(position)
         if self.block_size is not None:
             for hole in self.holes:
                 needed = hole.answer_end if self.early_stop else hole.limit
                 if self.masked[needed : hole.end].any() and not self.masked[hole.start : needed].any():
                     changed.append(self.fill(needed, hole.end))
-        return np.unique(np.concatenate(changed)).astype(np.int32)
+        return np.unique(np.concatenate(changed)) if changed else np.empty(0, np.int32)
+
+    def end_at(self, position: int) -> list[Ints]:
+        """End the answer of a hole after an end token at `position`. Return the positions that this filled."""
+        filled = []
+        for hole in self.holes:
+            if hole.start <= position < hole.answer_end - 1:
+                before, hole.answer_end = hole.answer_end, position + 1
+                if self.early_stop and self.block_size is None:
+                    filled.append(self.fill(position + 1, before))
+        return filled
 
     def fill(self, start: int, end: int) -> Ints:
         """Give the positions [start, end) the end token; return the positions whose tokens changed, int32."""

@@ -14,11 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from d3mlx.cache import Joint, KVCache
-from d3mlx.canvas import Canvas
+from d3mlx.canvas import Canvas, Ints
 from d3mlx.decoding.decoder import Decoder
 from d3mlx.decoding.sampling import Noise, Sampling
 from d3mlx.kernels.dispatch import on_device
-from d3mlx.kernels.token_stats import Draw, TokenStats, token_stats
+from d3mlx.kernels.token_stats import Choice, Draw, TokenStats, runs_on_device, token_stats
 from d3mlx.models import DiffusionModel
 from d3mlx.profiling import Profiler, current
 from d3mlx.request import NOTHING, Request, Step
@@ -43,20 +43,44 @@ def step(model: DiffusionModel, requests: Sequence[Request], profile: Profiler |
     hidden = forward(model, requests)
     # Some requests may have nothing to decide, for example in a prefill: their rows only go into the cache.
     deciding = [request for request in requests if len(request.eligible)]
-    packed = []
-    if deciding:
-        logits = eligible_logits(model, deciding)
-        profile.mark("forward", [logits])
-        stats = statistics(logits, deciding)
-        packed = [request.accept(part) for request, part in zip(deciding, stats, strict=True)]
+    logits = eligible_logits(model, deciding) if deciding else None
+    profile.mark("forward", [*hidden] if logits is None else [logits])
 
-    # MLX is lazy: nothing was computed until here. The host waits once and reads the tokens to commit.
-    results = iter(read(packed, hidden))
+    # MLX is lazy: nothing was computed until here. The host waits once.
+    results = iter(decide(logits, deciding, hidden))
     profile.mark("acceptance")
     # Canvases and block tables change only here, after the read.
     steps = [request.settle(next(results) if len(request.eligible) else NOTHING) for request in requests]
     profile.mark("commit")
     return steps
+
+
+def decide(logits: mx.array | None, requests: Sequence[Request], hidden: list[mx.array]) -> list[Ints]:
+    """Return each request's tokens to commit, int32 [3 N], packed, on the host; also compute the arrays `hidden`.
+
+    logits: those of the eligible rows of all requests; None if there are none. With kernels, statistics and acceptance
+    run on the device, and only the result is read. Without, the logits are read, and both run on the host.
+    """
+    if logits is None:
+        return read([], hidden)
+    logits, choice = drawn(logits, requests)
+    if runs_on_device(choice):
+        return read(accepted(logits, choice, requests), hidden)
+    return accepted(*read_logits(logits, choice, hidden), requests)
+
+
+def read_logits(logits: mx.array, choice: Choice, hidden: Sequence[mx.array] = ()) -> tuple[Any, Choice]:
+    """Return logits and choice as `token_stats` takes them on the host; also compute the arrays `hidden`."""
+    scores = [choice] if isinstance(choice, mx.array) else []
+    on_host = read([x.astype(mx.float32) for x in (logits, *scores)], hidden)
+    return on_host[0], on_host[1] if scores else choice
+
+
+def accepted(logits: Any, choice: Choice, requests: Sequence[Request]) -> list[Any]:
+    """Apply the rule of each request to its rows of logits [sum of N, V], lane by lane. Return int32 [3 N] of each."""
+    stats = token_stats(logits, requests[0].canvas.mask_id, choice)
+    counts = [len(request.eligible) for request in requests]
+    return [request.accept(part) for request, part in zip(requests, split_stats(stats, counts), strict=True)]
 
 
 def forward(model: DiffusionModel, requests: Sequence[Request]) -> list[mx.array]:
@@ -66,10 +90,10 @@ def forward(model: DiffusionModel, requests: Sequence[Request]) -> list[mx.array
     layers = [lane.cache.open(rows, ids) for (lane, rows), ids in zip(lanes, tokens, strict=True)]
     ids = on_device(np.concatenate(tokens))[None]
     if len(lanes) == 1:
-        fresh = [model.hidden(ids, lanes[0][1].device_positions, layers[0])]
+        fresh = [model.hidden(ids, lanes[0][1].positions, layers[0])]
     else:
         ends = np.cumsum([rows.count for _, rows in lanes]).tolist()
-        positions = on_device(np.concatenate([rows.positions for _, rows in lanes]))
+        positions = np.concatenate([rows.positions for _, rows in lanes])
         joint = [Joint(each, ends) for each in zip(*layers, strict=True)]
         fresh = list(mx.split(model.hidden(ids, positions, joint), ends[:-1], axis=1))
     return [lane.cache.write_hidden(rows, part) for (lane, rows), part in zip(lanes, fresh, strict=True)]
@@ -84,15 +108,14 @@ def eligible_logits(model: DiffusionModel, requests: Sequence[Request]) -> mx.ar
     return model.logits(mx.concatenate(gathered) if len(gathered) > 1 else gathered[0])
 
 
-def statistics(logits: mx.array, requests: Sequence[Request]) -> list[TokenStats]:
-    """Return the statistics of each request's eligible rows, each [N], computed in one launch.
+def drawn(logits: mx.array, requests: Sequence[Request]) -> tuple[mx.array, Choice]:
+    """Return the logits [sum of N, V] of which statistics are computed, and how tokens are drawn from them.
 
-    logits: [sum of N, V], lane by lane.
+    logits: those of all lanes, which guidance combines.
     """
-    mask_id = requests[0].canvas.mask_id
-    counts = [len(request.eligible) for request in requests]
     if all(request.greedy for request in requests):
-        return split_stats(token_stats(logits, mask_id), counts)
+        return logits, None
+    mask_id = requests[0].canvas.mask_id
     parts = iter(split_rows(logits, [len(request.eligible) for request in requests for _ in request.lanes]))
     unchanged, request_logits, choices = True, [], []
     for request in requests:
@@ -106,14 +129,12 @@ def statistics(logits: mx.array, requests: Sequence[Request]) -> list[TokenStats
     draws = [choice for choice in choices if isinstance(choice, Draw)]
     if len(draws) == len(choices):
         draw = Draw.join(draws)
-        stats = token_stats(logits, mask_id, None if draw.greedy else draw)
-    else:
-        scores = [
-            choice.scores(part) if isinstance(choice, Draw) else choice
-            for choice, part in zip(choices, request_logits, strict=True)
-        ]
-        stats = token_stats(logits, mask_id, mx.concatenate(scores) if len(scores) > 1 else scores[0])
-    return split_stats(stats, counts)
+        return logits, None if draw.greedy else draw
+    scores = [
+        choice.scores(part) if isinstance(choice, Draw) else choice
+        for choice, part in zip(choices, request_logits, strict=True)
+    ]
+    return logits, mx.concatenate(scores) if len(scores) > 1 else scores[0]
 
 
 def split_stats(stats: TokenStats, counts: Sequence[int]) -> list[TokenStats]:
@@ -123,9 +144,10 @@ def split_stats(stats: TokenStats, counts: Sequence[int]) -> list[TokenStats]:
     return [TokenStats(*each) for each in zip(*(split_rows(column, counts) for column in stats), strict=True)]
 
 
-def split_rows(array: mx.array, counts: Sequence[int]) -> list[mx.array]:
-    """Split the first axis into parts of `counts` rows."""
-    return list(mx.split(array, np.cumsum(counts)[:-1].tolist())) if len(counts) > 1 else [array]
+def split_rows(array: Any, counts: Sequence[int]) -> list[Any]:
+    """Split the first axis of an array of MLX or NumPy into parts of `counts` rows."""
+    split: Any = mx.split if isinstance(array, mx.array) else np.split
+    return list(split(array, np.cumsum(counts)[:-1].tolist())) if len(counts) > 1 else [array]
 
 
 def read(arrays: Sequence[mx.array], computed: Sequence[mx.array] = ()) -> list[npt.NDArray[Any]]:

@@ -212,8 +212,11 @@ class Request:
             guided = mx.where(is_end, guided - self.drawing.sampling.end_penalty, guided)
         return guided
 
-    def accept(self, stats: TokenStats) -> mx.array:
-        """Apply the acceptance rule to the statistics of the eligible rows, each [N]. Return int32 [3 N], packed."""
+    def accept(self, stats: TokenStats) -> mx.array | Ints:
+        """Apply the acceptance rule to the statistics of the eligible rows, each [N].
+
+        Return int32 [3 N], packed, an array of the library of the statistics.
+        """
         candidates = Candidates(self.eligible, self.active, self.kind, self.committed, self.drawing.noise)
         rule, self.acceptance_state = self.decoder.acceptance.rule(candidates, self.acceptance_state)
         if self.decoder.acceptance.ends_last:
@@ -223,9 +226,11 @@ class Request:
 
     def with_ends_last(self, stats: TokenStats) -> TokenStats:
         """Return statistics with probability -1 for rows with an end token (LLaDA's confidence_eos_eot_inf)."""
-        ends = on_device(np.array([*self.canvas.end_ids], np.int32))
-        took_end = (stats.sampled[:, None] == ends).any(axis=-1)
-        return stats._replace(p_sampled=mx.where(took_end, -1.0, stats.p_sampled))
+        ends = np.array([*self.canvas.end_ids], np.int32)
+        if isinstance(stats.sampled, mx.array):
+            is_end = (stats.sampled[:, None] == on_device(ends)).any(axis=-1)
+            return stats._replace(p_sampled=mx.where(is_end, -1.0, stats.p_sampled))
+        return stats._replace(p_sampled=np.where(np.isin(stats.sampled, ends), np.float32(-1), stats.p_sampled))
 
     def settle(self, packed: Ints) -> Step:
         """Commit the accepted tokens, advance the blocks, and return the Step.
@@ -246,7 +251,7 @@ class Request:
         if self.canvas.block_size is not None:
             self.table = without_complete(self.table)
         rows, before = self.rows.count * len(self.lanes), self.stats
-        self.stats = replace(before, forwards=before.forwards + 1, rows=before.rows + rows, tokens=self.canvas.answered)
+        self.stats = Stats(before.forwards + 1, before.rows + rows, before.prefill_rows, self.canvas.answered)
         return Step(
             index=before.forwards,
             kind=self.kind,

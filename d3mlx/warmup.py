@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 import mlx.core as mx
+import numpy as np
 
 from d3mlx.canvas import Canvas
 from d3mlx.checkpoints.loader import compute_dtype
@@ -18,9 +19,9 @@ from d3mlx.decoding.decoder import Decoder
 from d3mlx.decoding.sampling import Sampling
 from d3mlx.engine import decode
 from d3mlx.kernels import dispatch, guard
-from d3mlx.kernels.refresh_rows import refresh_rows
+from d3mlx.kernels.refresh_rows import Rotary, refresh_rows
 from d3mlx.models import DiffusionModel
-from d3mlx.models.transformer import LayerCache, Positions
+from d3mlx.models.transformer import LayerCache, Positions, rope_of
 
 VOCABULARY = 64
 MASKS = 16
@@ -35,7 +36,8 @@ class Miniature:
     def __init__(self, model: DiffusionModel, dtype: mx.Dtype):
         self.family, self.shift, self.args = model.family, model.shift, model.args
         self.layers: list[Any] = [None]
-        self.attention = model.layers[0].self_attn
+        self.shape = model.args.shape()
+        self.rotary = Rotary(rope_of(self.shape))
         self.dtype = dtype
 
     def hidden(self, ids: mx.array, positions: Positions = 0, cache: Sequence[LayerCache] | None = None) -> mx.array:
@@ -49,13 +51,13 @@ class Miniature:
 
     def rotate(self, rows: int) -> None:
         """Rotate `rows` rows at scattered positions."""
-        width = self.attention.head_dim
+        width = self.shape.head_dim
 
         def heads(count: int) -> mx.array:
             return mx.sin(mx.arange(count * rows * width)).reshape(1, count, rows, width).astype(self.dtype)
 
-        queries, keys = heads(self.attention.heads), heads(self.attention.kv_heads)
-        mx.eval(refresh_rows(queries, keys, keys, 3 * mx.arange(rows, dtype=mx.int32), self.attention.rope))
+        queries, keys = heads(self.shape.heads), heads(self.shape.kv_heads)
+        mx.eval(refresh_rows(queries, keys, keys, self.rotary.at(3 * np.arange(rows, dtype=np.int32))))
 
 
 def warm_up(model: DiffusionModel, decoder: Decoder, sampling: Sampling) -> None:
@@ -63,7 +65,7 @@ def warm_up(model: DiffusionModel, decoder: Decoder, sampling: Sampling) -> None
     if not guard.switched_on() or not dispatch.on_gpu():
         return
     dtype = compute_dtype(model)
-    key = repr((model.family, dtype, model.layers[0].self_attn.rope, decoder, replace(sampling, seed=0)))
+    key = repr((model.family, dtype, model.args.shape(), decoder, replace(sampling, seed=0)))
     if key not in _done:
         _done.add(key)
         check_kernels(Miniature(model, dtype), decoder, sampling)
@@ -72,9 +74,8 @@ def warm_up(model: DiffusionModel, decoder: Decoder, sampling: Sampling) -> None
 def check_kernels(miniature: Miniature, decoder: Decoder, sampling: Sampling) -> None:
     """Decode a short canvas, and compare each variant of a kernel with its reference. Failed kernels are replaced."""
     with guard.checking():
-        if decoder.cache.cached:
-            for rows in (1, guard.SMALL):
-                miniature.rotate(rows)
+        for rows in (1, guard.SMALL):
+            miniature.rotate(rows)
         size = decoder.block_size_of(miniature.args)
         canvas = Canvas.for_prompt([1, 2, 3], MASKS, mask_id=VOCABULARY - 1, block_size=size)
         for _ in decode(miniature, canvas, decoder, replace(sampling, seed=0)):

@@ -18,6 +18,8 @@ from d3mlx.kernels import dispatch, guard
 from d3mlx.kernels.dispatch import on_device, reduction
 from d3mlx.kernels.token_stats import TokenStats
 
+Ints = npt.NDArray[np.int32]
+Floats = npt.NDArray[np.float32]
 Kind = Literal["confidence", "entropy", "margin", "random", "factor", "opening"]
 
 
@@ -45,7 +47,7 @@ class Rule(NamedTuple):
     best_always: bool = False
     progress: bool = True
     force_likeliest: bool = False
-    noise: npt.NDArray[np.float32] | None = None
+    noise: Floats | None = None
     heat: float = 1.0
 
     @property
@@ -67,8 +69,8 @@ class Accepted(NamedTuple):
     @classmethod
     def unpack(cls, packed: npt.NDArray[np.int32]) -> Accepted:
         """Split the result of `accept_blocks`, int32 [3 N]."""
-        tokens, guesses, entropies = np.split(packed, 3)
-        return cls(tokens, guesses, entropies.view(np.float32))
+        rows = len(packed) // 3
+        return cls(packed[:rows], packed[rows : 2 * rows], packed[2 * rows :].view(np.float32))
 
 
 THREADS = 256
@@ -193,78 +195,84 @@ def kernel_of(rule: Rule) -> dispatch.Kernel:
     return kernel(rule.kind, rule.inclusive, "least" if rule.least is not None else counted, rule.noise is not None)
 
 
-def launch(stats: TokenStats, positions: mx.array, focus: mx.array, rule: Rule) -> dispatch.Launch:
-    """Return the launch: one threadgroup for all rows. positions: int32 [N]. focus: int32 [2]."""
-    rows = positions.size
-    noise = mx.zeros(1) if rule.noise is None else on_device(rule.noise)
-    bounds = on_device(factor_bounds(rule.level, rows)) if rule.kind == "factor" else mx.zeros(1)
+NONE = on_device(np.zeros(1, np.float32))
+"""In place of an input that a rule does not have."""
+
+
+def launch(stats: TokenStats, positions: Ints, focus: tuple[int, int], rule: Rule) -> dispatch.Launch:
+    """Return the launch: one threadgroup for all rows."""
+    rows = len(positions)
+    noise = NONE if rule.noise is None else on_device(rule.noise)
+    bounds = on_device(factor_bounds(rule.level, rows)) if rule.kind == "factor" else NONE
     bound = rule.most if rule.least is None else rule.least
     most = rows if bound is None else min(bound, rows)
-    inputs: list[mx.array | int | float] = [*stats, positions, focus, noise, bounds]
+    inputs: list[mx.array | int | float] = [*map(on_device, stats), on_device(positions)]
+    inputs += [mx.array(focus, mx.int32), noise, bounds]
     inputs += [float(rule.threshold), float(rule.heat), most]
     flags = [("BEST_ALWAYS", rule.best_always), ("PROGRESS", rule.progress), ("FORCE_LIKELIEST", rule.force_likeliest)]
     return dispatch.Launch(inputs, (THREADS, 1, 1), (THREADS, 1, 1), [(3 * rows,)], [mx.int32], flags)
 
 
-def reference(stats: TokenStats, positions: mx.array, focus: mx.array, rule: Rule) -> mx.array:
-    """Return the result of the kernel, int32 [3 N], computed with MLX operations."""
+def reference(stats: TokenStats, positions: Ints, focus: tuple[int, int], rule: Rule) -> Ints:
+    """Return the result of the kernel, int32 [3 N], computed with NumPy. The statistics are NumPy's too."""
     scores = scores_of(stats, rule)
     passed = passes(scores, rule)
-    tokens = mx.where(passed, stats.sampled, -1)
+    if rule.best_always:
+        passed[scores.argmax()] = True
+    tokens = np.where(passed, stats.sampled, np.int32(-1))
     if rule.progress:
-        inside = (positions >= focus[0]) & (positions < focus[1])
-        forced = best_of(scores, inside) & ~(passed & inside).any()
-        tokens = mx.where(forced, stats.token if rule.force_likeliest else stats.sampled, tokens)
-    return mx.concatenate([tokens, stats.token, stats.entropy.view(mx.int32)])
+        inside = np.flatnonzero((positions >= focus[0]) & (positions < focus[1]))
+        if not passed[inside].any():
+            best = inside[scores[inside].argmax()]
+            tokens[best] = (stats.token if rule.force_likeliest else stats.sampled)[best]
+    return np.concatenate([tokens, stats.token, stats.entropy.view(np.int32)])
 
 
-def scores_of(stats: TokenStats, rule: Rule) -> mx.array:
+def scores_of(stats: TokenStats, rule: Rule) -> Floats:
     """Return the score of every row, float32 [N]."""
-    nothing = mx.zeros(stats.p.shape)
-    kinds = {"entropy": -stats.entropy, "margin": stats.p - stats.p2, "random": nothing, "opening": nothing}
-    scores = kinds.get(rule.kind, stats.p_sampled)
-    return scores if rule.noise is None else scores / rule.heat + on_device(rule.noise)
-
-
-def best_of(scores: mx.array, among: mx.array) -> mx.array:
-    """Return bool [N], True for the first row with the highest score of the rows where `among` bool [N] is True."""
-    highest = mx.where(among, scores, -mx.inf).max()
-    best = mx.argmax(among & (scores == highest))
-    return mx.arange(scores.size) == best
-
-
-def passes(scores: mx.array, rule: Rule) -> mx.array:
-    """Return bool [N], True for the rows that pass the rule, before forced progress."""
-    if rule.kind == "opening":
-        passed = mx.zeros(scores.shape, mx.bool_)
-    elif rule.kind == "factor":
-        passed = ranks(scores) < together(scores, rule.level)
+    if rule.kind == "entropy":
+        scores = -stats.entropy
+    elif rule.kind == "margin":
+        scores = stats.p - stats.p2
+    elif rule.kind in ("random", "opening"):
+        scores = np.zeros_like(stats.p)
     else:
-        threshold = mx.array(rule.threshold, mx.float32)
-        passed = scores >= threshold if rule.inclusive else scores > threshold
-        if rule.most is not None:
-            passed = passed & (ranks(scores) < rule.most)
-        if rule.least is not None:
-            passed = passed | (ranks(scores) < rule.least)
-    return passed | best_of(scores, mx.ones(scores.shape, mx.bool_)) if rule.best_always else passed
+        scores = stats.p_sampled
+    return scores if rule.noise is None else scores / np.float32(rule.heat) + rule.noise
 
 
-def ranks(scores: mx.array) -> mx.array:
-    """Return the rank of each row by descending score, int32 [N]. If scores are equal, the first row is better."""
-    order = mx.argsort(-scores)
-    return mx.put_along_axis(mx.zeros(scores.shape, mx.int32), order, mx.arange(scores.size, dtype=mx.int32), axis=0)
+def passes(scores: Floats, rule: Rule) -> npt.NDArray[np.bool_]:
+    """Return bool [N], True for the rows that pass by their score or their rank."""
+    if rule.kind == "opening":
+        return np.zeros(len(scores), bool)
+    if rule.kind == "factor":
+        return ranks(scores) < together(scores, rule.level)
+    threshold = np.float32(rule.threshold)
+    passed = scores >= threshold if rule.inclusive else scores > threshold
+    if rule.most is not None:
+        passed &= ranks(scores) < rule.most
+    if rule.least is not None:
+        passed |= ranks(scores) < rule.least
+    return passed
 
 
-def together(scores: mx.array, factor: float) -> mx.array:
-    """Return the number of rows that the factor rule takes, int32 []."""
-    failed = mx.sort(scores)[::-1] < on_device(factor_bounds(factor, scores.size))
-    last = scores.size - 1
-    count = mx.where(failed.any(), mx.argmax(failed), last)
+def ranks(scores: Floats) -> npt.NDArray[np.intp]:
+    """Return the rank of each row by descending score, [N]. If scores are equal, the first row is better."""
+    ranked = np.empty(len(scores), np.intp)
+    ranked[np.argsort(-scores, kind="stable")] = np.arange(len(scores))
+    return ranked
+
+
+def together(scores: Floats, factor: float) -> int:
+    """Return the number of rows that the factor rule takes."""
+    failed = np.flatnonzero(np.sort(scores)[::-1] < factor_bounds(factor, len(scores)))
+    last = len(scores) - 1
+    count = int(failed[0]) if len(failed) else last
     # As published: a scan that fails nowhere, or only at the last row, takes that row too.
-    return mx.where(count == last, last + 1, count)
+    return len(scores) if count == last else count
 
 
-def factor_bounds(factor: float, rows: int) -> npt.NDArray[np.float32]:
+def factor_bounds(factor: float, rows: int) -> Floats:
     """Return float32 [N], the lowest probability with which the n-th most confident row passes; the first always does.
 
     Bounds are rounded up, so that the comparison with a float32 probability gives the same result as the exact bound.
@@ -276,12 +284,18 @@ def factor_bounds(factor: float, rows: int) -> npt.NDArray[np.float32]:
     return bounds
 
 
-def accept_blocks(stats: TokenStats, positions: npt.NDArray[np.int32], focus: tuple[int, int], rule: Rule) -> mx.array:
+def accept_blocks(stats: TokenStats, positions: Ints, focus: tuple[int, int], rule: Rule) -> mx.array | Ints:
     """Apply `rule` to the eligible positions. Return int32 [3 N], which `Accepted.unpack` reads.
 
-    stats: those of the rows at the positions, each [N]. positions: int32 [N], ascending, at least one. focus: [start,
-    end) of the block that must make progress, which contains an eligible position.
+    stats: those of the rows at the positions, each [N]; the result is an array of the same library. positions: int32
+    [N], ascending, at least one. focus: [start, end) of the block that must make progress, which contains an eligible
+    position.
     """
-    inputs = stats, on_device(positions), mx.array(focus, mx.int32), rule
-    (out,) = guard.call(kernel_of(rule), lambda: launch(*inputs), lambda: [reference(*inputs)])
+    if not isinstance(stats.token, mx.array):
+        return reference(stats, positions, focus, rule)
+    (out,) = guard.call(
+        kernel_of(rule),
+        lambda: launch(stats, positions, focus, rule),
+        lambda: [reference(TokenStats(*map(dispatch.on_host, stats)), positions, focus, rule)],
+    )
     return out

@@ -1,8 +1,7 @@
 """Launches of kernels, and code that kernels share: copies of host arrays, and Metal text for reductions.
 
 Each other file of this folder, except `noise.py`, has one kernel. It contains the Metal text as a `Kernel`, a function
-that returns the `Launch`, and a reference of the same contract in MLX operations. A public function chooses between
-kernel and reference.
+that returns the `Launch`, and a reference of the same contract. A public function chooses between kernel and reference.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ from functools import cache
 from typing import Any
 
 import mlx.core as mx
+import numpy as np
 import numpy.typing as npt
 
 
@@ -48,6 +48,11 @@ def on_gpu() -> bool:
     return mx.metal.is_available() and mx.default_device() == mx.gpu
 
 
+def on_cpu(x: mx.array) -> bool:
+    """Return whether operations on `x` are those of MLX's CPU backend in float32, some of which have slow functions."""
+    return x.dtype == mx.float32 and mx.default_device().type == mx.cpu
+
+
 def on_device(values: npt.NDArray[Any] | mx.array) -> mx.array:
     """Return a copy of a NumPy array for MLX, of the same shape and values; an MLX array is returned as it is.
 
@@ -59,6 +64,13 @@ def on_device(values: npt.NDArray[Any] | mx.array) -> mx.array:
     # MLX accepts any buffer, but its type hints do not say so.
     buffer: Any = values.data
     return mx.array(buffer)
+
+
+def on_host(x: mx.array | npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return a NumPy array of the same values, in float32 for the other kinds of floats. This waits for the device."""
+    if isinstance(x, mx.array):
+        return np.array(x.astype(mx.float32) if mx.issubdtype(x.dtype, mx.floating) else x)
+    return x
 
 
 @cache

@@ -12,9 +12,11 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
+import numpy.typing as npt
 
 from d3mlx.errors import ConfigError, D3Warning
 from d3mlx.kernels import dispatch
@@ -54,10 +56,14 @@ def usable(kernel: Kernel) -> bool:
     return dispatch.on_gpu() and kernel.name not in failures and switched_on()
 
 
-def call(
-    kernel: Kernel, launch: Callable[[], Launch], reference: Callable[[], Sequence[mx.array]]
-) -> Sequence[mx.array]:
-    """Return the outputs of a kernel, or of its reference if the kernel is not usable."""
+Outputs = Sequence[mx.array | npt.NDArray[Any]]
+
+
+def call(kernel: Kernel, launch: Callable[[], Launch], reference: Callable[[], Outputs]) -> Outputs:
+    """Return the outputs of a kernel, or of its reference if the kernel is not usable.
+
+    The outputs of a reference may be NumPy's. Then the call waits for the device.
+    """
     if not usable(kernel):
         return reference()
     if not CHECKING.get():
@@ -83,16 +89,13 @@ def checking() -> Iterator[None]:
         CHECKING.reset(token)
 
 
-def checked(
-    kernel: Kernel, launch: Launch, variant: Variant, reference: Callable[[], Sequence[mx.array]]
-) -> Sequence[mx.array]:
+def checked(kernel: Kernel, launch: Launch, variant: Variant, reference: Callable[[], Outputs]) -> Outputs:
     """Run a kernel and its reference, and return the outputs of the kernel if they are equal, else those of the other.
 
     The kernel runs on a stream of its own, because a failure makes a stream unusable.
     """
     with mx.stream(mx.cpu):
-        expected = list(reference())
-        mx.eval(expected)
+        expected = [dispatch.on_host(output) for output in reference()]
     try:
         with mx.stream(mx.new_stream(mx.default_device())):
             outputs = dispatch.run(kernel, launch)
@@ -108,13 +111,13 @@ def checked(
     return outputs
 
 
-def first_difference(output: mx.array, right: mx.array) -> str | None:
+def first_difference(output: mx.array, right: npt.NDArray[Any]) -> str | None:
     """Return a description of the first element that differs from the reference, or None if all are equal.
 
     Integers must be equal. Floats may differ by the tolerance of their dtype.
     """
     tolerance = TOLERANCES.get(output.dtype, 0.0)
-    got, expected = (np.array(x.astype(mx.float32) if tolerance else x).reshape(-1) for x in (output, right))
+    got, expected = (dispatch.on_host(x).reshape(-1) for x in (output, right))
     near = np.isclose(got, expected, tolerance, tolerance, equal_nan=True) if tolerance else got == expected
     wrong = np.flatnonzero(~near)
     return f"element {wrong[0]} is {got[wrong[0]]}, not {expected[wrong[0]]}" if len(wrong) else None

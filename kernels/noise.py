@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import mlx.core as mx
+import numpy as np
 
 MASK32 = 0xFFFFFFFF
 
@@ -51,16 +52,22 @@ def mx_const(value: int) -> mx.array:
     return mx.array(value, dtype=mx.uint32)
 
 
-def pair_indices(positions: mx.array, width: int) -> mx.array:
-    """Return the index of each pair of a position and an id, uint32 [N, V]. positions: int32 [N]. width: V."""
-    return positions.astype(mx.uint32)[:, None] * mx_const(width) + mx.arange(width, dtype=mx.uint32)
+def pair_indices(positions: Any, width: int, xp: Any) -> Any:
+    """Return the index of each pair of a position and an id, uint32 [N, V].
+
+    positions: int32 [N], an array of the library `xp`, which is NumPy or mlx.core. width: V.
+    """
+    const = mx_const if xp is mx else np.uint32
+    return positions.astype(xp.uint32)[:, None] * const(width) + xp.arange(width, dtype=xp.uint32)
 
 
-def gumbel(bits: mx.array) -> mx.array:
+def gumbel(bits: Any, xp: Any) -> Any:
     """Return standard Gumbel noise, float32, made from uint32 bits of the same shape.
 
-    -log(-log u) is computed from the smaller one of u and 1 - u, to be precise for u near 0 and near 1.
+    xp: library of the array, NumPy or mlx.core. -log(-log u) is computed from the smaller one of u and 1 - u, to be
+    precise for u near 0 and near 1.
     """
-    low = (bits.astype(mx.float32) + 0.5) * 2.0**-32
-    high = ((mx_const(MASK32) - bits).astype(mx.float32) + 0.5) * 2.0**-32
-    return -mx.log(mx.where(low < high, -mx.log(low), -mx.log1p(-high)))
+    const = mx_const if xp is mx else np.uint32
+    low = (bits.astype(xp.float32) + 0.5) * 2.0**-32
+    high = ((const(MASK32) - bits).astype(xp.float32) + 0.5) * 2.0**-32
+    return -xp.log(xp.where(low < high, -xp.log(low), -xp.log1p(-high)))

@@ -1,163 +1,187 @@
-"""The kernel that rotates fresh rows of attention at arbitrary positions, and makes them contiguous for the cache.
+"""The kernel that rotates fresh rows of attention at arbitrary positions, and lays them out for the cache.
 
 A step of a cached decoder computes only some positions, which need not be consecutive. Each query and key is rotated by
-its own position (RoPE, Su et al., arXiv:2104.09864, the halves of a head paired). Values get the same layout as keys.
-The results are contiguous, so that a write into the cache moves only the rows.
+its own position (RoPE, Su et al., arXiv:2104.09864, the halves of a head paired). Keys and values become one contiguous
+array, so that one write moves both into the cache, and moves only the rows.
 """
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cached_property
 from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
+import numpy.typing as npt
 
 from d3mlx.kernels import dispatch, guard
 from d3mlx.kernels.dispatch import on_device
 
-HEADER = """
-constant float TWO_PI_HIGH = 6.28318548202514648f;
-constant float TWO_PI_LOW = -1.74845553146951715e-7f;
-
-// position * frequency modulo whole turns. A plain product has an error of 0.004 at position 100000. So the frequency
-// has two parts, the product's rounding error is added back, and whole turns are subtracted without rounding.
-inline float angle_of(float position, float high, float low) {
-  float product = position * high;
-  float rest = metal::fma(position, high, -product) + position * low;
-  float turns = metal::rint(product / TWO_PI_HIGH);
-  return metal::fma(-turns, TWO_PI_HIGH, product) + (rest - turns * TWO_PI_LOW);
-}
-
-// One pair (i, i + width / 2) of a row. In is a parameter because small inputs are in another address space.
-template <typename T, typename In>
-inline void write_pair(In x, size_t at, size_t apart, device T* out, size_t to, uint half_width, float c, float s) {
-  float first = static_cast<float>(x[at]);
-  float second = static_cast<float>(x[at + apart]);
-  out[to] = static_cast<T>(first * c - second * s);
-  out[to + half_width] = static_cast<T>(first * s + second * c);
-}
-"""
-
 SOURCE = """
   uint pair = thread_position_in_grid.x;
   uint row = thread_position_in_grid.y;
+  uint pairs = threads_per_grid.x;
   uint rows = uint(queries_shape[2]);
-  uint half_width = uint(queries_shape[3]) / 2;
   uint heads = uint(queries_shape[1]);
   uint kv_heads = uint(keys_shape[1]);
   uint each = heads + 2 * kv_heads;
+  uint batches = uint(queries_shape[0]);
   uint batch = thread_position_in_grid.z / each;
   uint head = thread_position_in_grid.z % each;
 
+  // The rotated part of a head pairs its halves; the rest of a head stays as it is.
+  uint turned = uint(table_shape[2]);
+  uint first = pair < turned ? pair : 2 * pair;
+  uint second = pair < turned ? pair + turned : 2 * pair + 1;
   float c = 1.0f;
   float s = 0.0f;
-  if (head < heads + kv_heads) {
-    float position = float(positions[row * positions_strides[0]]);
-    float angle = angle_of(position, frequencies[2 * pair], frequencies[2 * pair + 1]);
-    c = metal::cos(angle);
-    s = metal::sin(angle);
+  if (pair < turned && head < heads + kv_heads) {
+    size_t angle = size_t(positions[row]) * 2 * turned + pair;
+    c = table[angle];
+    s = table[angle + turned];
   }
   if (head < heads) {
-    size_t at = AT(queries);
-    size_t to = ((size_t(batch) * heads + head) * rows + row) * 2 * half_width + pair;
-    write_pair<T>(queries, at, half_width * queries_strides[3], turned_queries, to, half_width, c, s);
+    size_t from = OFFSET(queries);
+    float x = static_cast<float>(queries[from + first * queries_strides[3]]);
+    float y = static_cast<float>(queries[from + second * queries_strides[3]]);
+    size_t to = ((size_t(batch) * heads + head) * rows + row) * 2 * pairs;
+    turned_queries[to + first] = static_cast<T>(x * c - y * s);
+    turned_queries[to + second] = static_cast<T>(x * s + y * c);
   } else if (head < heads + kv_heads) {
     head -= heads;
-    size_t at = AT(keys);
-    size_t to = ((size_t(batch) * kv_heads + head) * rows + row) * 2 * half_width + pair;
-    write_pair<T>(keys, at, half_width * keys_strides[3], turned_keys, to, half_width, c, s);
+    size_t from = OFFSET(keys);
+    float x = static_cast<float>(keys[from + first * keys_strides[3]]);
+    float y = static_cast<float>(keys[from + second * keys_strides[3]]);
+    size_t to = ((size_t(batch) * kv_heads + head) * rows + row) * 2 * pairs;
+    laid_rows[to + first] = static_cast<T>(x * c - y * s);
+    laid_rows[to + second] = static_cast<T>(x * s + y * c);
   } else {
     head -= heads + kv_heads;
-    size_t at = AT(values);
-    size_t to = ((size_t(batch) * kv_heads + head) * rows + row) * 2 * half_width + pair;
-    laid_values[to] = values[at];
-    laid_values[to + half_width] = values[at + half_width * values_strides[3]];
+    size_t from = OFFSET(values);
+    size_t to = (((size_t(batches) + batch) * kv_heads + head) * rows + row) * 2 * pairs;
+    laid_rows[to + first] = values[from + first * values_strides[3]];
+    laid_rows[to + second] = values[from + second * values_strides[3]];
   }
 """
 
 
 def with_strides(source: str) -> str:
-    """Return the source with AT(x) replaced by the offset of element (batch, head, row, pair) of the input x."""
-    axes = list(enumerate(("batch", "head", "row", "pair")))
+    """Return the source with OFFSET(x) replaced by the offset of (batch, head, row) in the input x."""
+    axes = list(enumerate(("batch", "head", "row")))
     names = ("queries", "keys", "values")
     return dispatch.fill(
-        source, {f"AT({name})": " + ".join(f"{index} * {name}_strides[{i}]" for i, index in axes) for name in names}
+        source, {f"OFFSET({name})": " + ".join(f"{index} * {name}_strides[{i}]" for i, index in axes) for name in names}
     )
 
 
 KERNEL = dispatch.Kernel(
     name="refresh_rows",
-    input_names=("queries", "keys", "values", "positions", "frequencies"),
-    output_names=("turned_queries", "turned_keys", "laid_values"),
+    input_names=("queries", "keys", "values", "positions", "table"),
+    output_names=("turned_queries", "laid_rows"),
     source=with_strides(SOURCE),
-    header=HEADER,
     row_contiguous=False,
 )
 
-
-@cache
-def frequencies(width: int, base: float, scale: float) -> mx.array:
-    """Return the radians per position of each pair, float32 [width / 2, 2]: the nearest number, and the remainder."""
-    exact = scale * np.float64(base) ** (-np.arange(0, width, 2, dtype=np.float64) / width)
-    high = exact.astype(np.float32)
-    return on_device(np.stack([high, (exact - high).astype(np.float32)], axis=-1))
+CHUNK = 1024
+"""A table of angles is made for a multiple of this many positions."""
 
 
-def served(rope: nn.Module, width: int) -> bool:
-    """Return whether the kernel supports this RoPE: MLX's own over the whole head, halves paired, scaled or not.
+def angles(rope: Any, length: int) -> mx.array:
+    """Return cosine and sine of each pair at the positions below `length`, float32 [length, 2, rotated pairs].
 
-    The classes of mlx-lm for other `rope_scaling` types (llama3, yarn, longrope, ...) run unchanged instead.
+    rope: an instance of MLX's RoPE, whose angles are computed in float64, or of a class of mlx-lm for other kinds of
+    `rope_scaling`, which rotates (1, 0) to give both.
     """
-    return type(rope) is nn.RoPE and not rope.traditional and rope.dims == width
+    half = rope.dims // 2
+    if type(rope) is nn.RoPE:
+        frequencies = rope.scale * np.float64(rope.base) ** (-np.arange(half) / half)
+        turns = np.arange(length)[:, None] * frequencies
+        return on_device(np.stack([np.cos(turns), np.sin(turns)], axis=1).astype(np.float32))
+    basis = np.concatenate([np.ones((length, half), np.float32), np.zeros((length, half), np.float32)], axis=1)
+    turned: mx.array = rope(on_device(basis)[None, None])
+    return turned.reshape(length, 2, half)
 
 
-def launch(
-    queries: mx.array, keys: mx.array, values: mx.array, positions: mx.array, table: mx.array
-) -> dispatch.Launch:
-    """Return the launch: one thread per pair of elements of each row and head. table: a result of `frequencies`."""
+class Rotary:
+    """The angles of one kind of rotary embedding, in a table that grows with the positions that are asked for.
+
+    rope: an instance of MLX's RoPE, or of a class of mlx-lm for another kind of `rope_scaling`.
+    """
+
+    def __init__(self, rope: Any):
+        self.rope = rope
+        self.table = mx.zeros((0, 2, rope.dims // 2))
+
+    def at(self, positions: npt.NDArray[np.int32]) -> Rotation:
+        """Return the rotation of rows at `positions`, int32 [R]."""
+        needed = int(positions.max()) + 1
+        if needed > len(self.table):
+            self.table = angles(self.rope, -(-needed // CHUNK) * CHUNK)
+        return Rotation(positions, self.table)
+
+
+class Rotation:
+    """The rotation of the rows of one forward, which all layers share.
+
+    positions: int32 [R] on the host. table: float32 [P, 2, rotated pairs], cosine and sine at every position.
+    """
+
+    def __init__(self, positions: npt.NDArray[np.int32], table: mx.array):
+        self.positions, self.table = positions, table
+
+    @cached_property
+    def device_positions(self) -> mx.array:
+        return on_device(self.positions)
+
+    @cached_property
+    def cos_sin(self) -> tuple[mx.array, mx.array]:
+        """Return cosine and sine of each pair of each row, each float32 [R, rotated pairs]."""
+        first, count = int(self.positions[0]), len(self.positions)
+        if (np.diff(self.positions) == 1).all():
+            rows = self.table[first : first + count]
+        else:
+            rows = self.table[self.device_positions]
+        return rows[:, 0], rows[:, 1]
+
+
+def launch(queries: mx.array, keys: mx.array, values: mx.array, rotation: Rotation) -> dispatch.Launch:
+    """Return the launch: one thread per pair of elements of each row and head."""
     batch, heads, rows, width = queries.shape
     pairs = width // 2
     across = min(pairs, 64)
     return dispatch.Launch(
-        inputs=[queries, keys, values, positions, table],
+        inputs=[queries, keys, values, rotation.device_positions, rotation.table],
         grid=(pairs, rows, batch * (heads + 2 * keys.shape[1])),
         threadgroup=(across, max(1, min(rows, 256 // across)), 1),
-        output_shapes=[queries.shape, keys.shape, values.shape],
-        output_dtypes=[queries.dtype, keys.dtype, values.dtype],
+        output_shapes=[queries.shape, (2, *keys.shape)],
+        output_dtypes=[queries.dtype, keys.dtype],
         template=[("T", queries.dtype)],
     )
 
 
-def reference(
-    queries: mx.array, keys: mx.array, values: mx.array, positions: mx.array, rope: Any
-) -> tuple[mx.array, mx.array, mx.array]:
-    """Return the result of the kernel, computed with MLX operations: rows are rotated as R sequences of one token."""
-
-    def turned(x: mx.array) -> mx.array:
-        batch, heads, rows, width = x.shape
-        alone = x.transpose(0, 2, 1, 3).reshape(batch * rows, heads, 1, width)
-        return rope(alone, offset=mx.tile(positions, batch)).reshape(batch, rows, heads, width).transpose(0, 2, 1, 3)
-
-    return turned(queries), turned(keys), values
+def reference(queries: mx.array, keys: mx.array, values: mx.array, rotation: Rotation) -> tuple[mx.array, mx.array]:
+    """Return the result of the kernel, computed with MLX operations."""
+    cos, sin = rotation.cos_sin
+    heads, half = queries.shape[1], cos.shape[-1]
+    x = mx.concatenate([queries, keys], axis=1).astype(mx.float32)
+    first, second, rest = x[..., :half], x[..., half : 2 * half], x[..., 2 * half :]
+    parts = [first * cos - second * sin, first * sin + second * cos, rest]
+    turned = mx.concatenate(parts if rest.size else parts[:2], axis=-1).astype(queries.dtype)
+    return turned[:, :heads], mx.stack([turned[:, heads:], values])
 
 
-def refresh_rows(
-    queries: mx.array, keys: mx.array, values: mx.array, positions: mx.array, rope: nn.Module
-) -> tuple[mx.array, mx.array, mx.array]:
-    """Return queries and keys rotated by `rope`, and values, all contiguous, with the shapes and dtype of the inputs.
+def refresh_rows(queries: mx.array, keys: mx.array, values: mx.array, rotation: Rotation) -> tuple[mx.array, mx.array]:
+    """Return rotated queries, and the rows for the cache: rotated keys and values, [2, B, K, R, width].
 
-    queries: [B, H, R, width]. keys, values: [B, K, R, width]. positions: int32 [R]. Inputs may have any strides.
+    queries: [B, H, R, width]. keys, values: [B, K, R, width]. Inputs may have any strides; the results are contiguous
+    and have their dtype.
     """
-    width = queries.shape[-1]
-    if not served(rope, width):
-        return reference(queries, keys, values, positions, rope)
-
-    def made() -> dispatch.Launch:
-        return launch(queries, keys, values, positions, frequencies(width, rope.base, rope.scale))
-
-    turned_queries, turned_keys, laid = guard.call(
-        KERNEL, made, lambda: reference(queries, keys, values, positions, rope)
+    turned_queries: Any
+    rows: Any
+    turned_queries, rows = guard.call(
+        KERNEL,
+        lambda: launch(queries, keys, values, rotation),
+        lambda: reference(queries, keys, values, rotation),
     )
-    return turned_queries, turned_keys, laid
+    return turned_queries, rows

@@ -7,10 +7,9 @@ arXiv:1805.02867). One more sum gives the entropy. It needs no array of probabil
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import mlx.core as mx
 import numpy as np
@@ -19,9 +18,13 @@ import numpy.typing as npt
 from d3mlx.kernels import dispatch, guard, noise
 from d3mlx.kernels.dispatch import on_device
 
+Floats = npt.NDArray[np.float32]
+
 
 class TokenStats(NamedTuple):
     """Statistics of rows of logits, each [N]. Probabilities are those of the softmax at temperature 1.
+
+    They are arrays of MLX if the kernel computes them, and else of NumPy.
 
     token: int32, the id with the highest logit; the lowest id wins a tie. p, p2: float32, the highest and the second
     highest probability. entropy: float32, in nats. sampled: int32, the drawn token. p_sampled: float32, its
@@ -29,12 +32,12 @@ class TokenStats(NamedTuple):
     lowest allowed id, p 0 and entropy +inf. A row with NaN or +inf gives entropy NaN.
     """
 
-    token: mx.array
-    p: mx.array
-    p2: mx.array
-    entropy: mx.array
-    sampled: mx.array
-    p_sampled: mx.array
+    token: Any
+    p: Any
+    p2: Any
+    entropy: Any
+    sampled: Any
+    p_sampled: Any
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,18 +75,26 @@ class Draw:
         """Return whether every row takes its most likely token."""
         return not self.temperatures.any()
 
-    def scores(self, logits: mx.array) -> mx.array:
-        """Return noisy logits, float32 [N, V], whose argmax is the drawn token. logits: [N, V]."""
+    def scores(self, logits: Any) -> Any:
+        """Return noisy logits, float32 [N, V], whose argmax is the drawn token.
+
+        logits: [N, V], an array of MLX or NumPy, like the result.
+        """
+        x: Any
+        xp: Any
+        xp, given, const = (
+            (mx, on_device, noise.mx_const) if isinstance(logits, mx.array) else (np, np.asarray, np.uint32)
+        )
+        x = logits.astype(xp.float32)
         if self.greedy:
-            return logits.astype(mx.float32)
-        index = noise.pair_indices(on_device(self.positions), logits.shape[-1])
-        seeds, calls = on_device(self.seeds)[:, None], on_device(self.calls)[:, None]
-        drawn = noise.gumbel(noise.mixed(index, seeds, calls, noise.mx_const))
-        x, heat = logits.astype(mx.float32), on_device(self.temperatures)[:, None]
-        return mx.where(heat > 0, x / mx.where(heat > 0, heat, 1.0) + drawn, x)
+            return x
+        index = noise.pair_indices(given(self.positions), x.shape[-1], xp)
+        bits = noise.mixed(index, given(self.seeds)[:, None], given(self.calls)[:, None], const)
+        heat = given(self.temperatures)[:, None]
+        return xp.where(heat > 0, x / xp.where(heat > 0, heat, xp.ones_like(heat)) + noise.gumbel(bits, xp), x)
 
 
-Choice = Draw | mx.array | None
+Choice = Draw | mx.array | Floats | None
 """How the sampled token is chosen: by a draw, as the argmax of given scores [N, V], or as the argmax of the logits."""
 
 THREADS = 512
@@ -273,60 +284,80 @@ def launch(logits: mx.array, excluded: int, choice: Choice) -> dispatch.Launch:
         columns = (choice.positions, choice.temperatures, choice.seeds, choice.calls)
         inputs += [on_device(column) for column in columns]
     elif choice is not None:
-        inputs.append(choice)
+        inputs.append(on_device(choice))
     threads = min(THREADS, -(-width // (32 * READS)) * 32)
     numbers = mx.float32
     dtypes = [mx.int32, numbers, numbers, numbers, mx.int32, numbers]
     return dispatch.Launch(inputs, (rows * threads, 1, 1), (threads, 1, 1), [(rows,)] * len(dtypes), dtypes)
 
 
-def reference(logits: mx.array, excluded: int, choice: Choice = None) -> TokenStats:
-    """Return the result of the kernel, computed with MLX operations."""
-    x = logits.astype(mx.float32)
-    top = x.max(axis=-1, keepdims=True)
-    base = mx.where(mx.isinf(top), 0.0, top)
+AT_ONCE = 1 << 16
+"""The reference handles about this many logits at a time, so that they stay in the processor's cache."""
 
-    def below(logits: mx.array) -> mx.array:
-        # exp(-200) is 0 like exp(-inf), but 0 * -200 is 0 and 0 * -inf is NaN.
-        return mx.maximum(logits - base, -200.0)
 
-    def weight(shifted: mx.array) -> mx.array:
-        # This is exp, in half of its time on a CPU.
-        return mx.power(2.0, shifted * math.log2(math.e))
+def reference(logits: Floats, excluded: int, choice: Choice = None) -> TokenStats:
+    """Return the result of the kernel, computed with NumPy. Given scores are NumPy's too."""
+    scores: Any = choice.scores(logits) if isinstance(choice, Draw) else choice
+    rows = max(1, AT_ONCE // logits.shape[1])
+    parts = []
+    for start in range(0, len(logits), rows):
+        part = slice(start, start + rows)
+        parts.append(statistics(logits[part], excluded, None if scores is None else scores[part]))
+    return parts[0] if len(parts) == 1 else TokenStats(*map(np.concatenate, zip(*parts, strict=True)))
 
-    shifted = below(x)
-    weights = weight(shifted)
-    total = weights.sum(axis=-1)
-    weighted = (weights * shifted).sum(axis=-1)
-    entropy = mx.where(total == 0, mx.inf, mx.log(total) - weighted / total)
-    scale = mx.where(total > 0, 1 / total, 0.0)
-    ids, lowest = mx.arange(x.shape[-1]), int(excluded == 0 and x.shape[-1] > 1)
 
-    def highest(scores: mx.array) -> mx.array:
-        likeliest = scores.argmax(axis=-1, keepdims=True)
-        best = mx.take_along_axis(scores, likeliest, axis=-1)
-        return mx.where(best == -mx.inf, lowest, likeliest.astype(mx.int32))[:, 0]
+@np.errstate(invalid="ignore", divide="ignore", over="ignore")
+def statistics(logits: Floats, excluded: int, scores: Floats | None) -> TokenStats:
+    """Return the statistics of a few rows."""
+    every, width = np.arange(len(logits)), logits.shape[1]
+    lowest = int(excluded == 0 and width > 1)
+    top = logits.max(axis=1)
+    base = np.where(np.isinf(top), np.float32(0), top)
+    # exp(-200) is 0 like exp(-inf), but 0 * -200 is 0 and 0 * -inf is NaN.
+    shifted = np.maximum(logits - base[:, None], np.float32(-200))
+    weights = np.exp(shifted)
+    total = weights.sum(axis=1)
+    entropy = np.where(total == 0, np.float32(np.inf), np.log(total) - (weights * shifted).sum(axis=1) / total)
+    scale = np.where(total > 0, 1 / total, np.float32(0))
 
-    def allowed(scores: mx.array) -> mx.array:
-        return mx.where(ids == excluded, -mx.inf, scores)
+    def highest(choices: Floats) -> npt.NDArray[np.int32]:
+        likeliest = choices.argmax(axis=1)
+        return np.where(choices[every, likeliest] == -np.inf, lowest, likeliest).astype(np.int32)
 
-    def probability(ids: mx.array) -> mx.array:
-        return mx.take_along_axis(weights, ids[:, None], axis=-1)[:, 0] * scale
-
-    choices = allowed(x)
+    choices = allowed(logits, excluded)
     token = highest(choices)
-    others = mx.put_along_axis(choices, token[:, None], mx.array(-mx.inf), axis=-1)
-    second = weight(below(others.max(axis=-1, keepdims=True)))[:, 0] * scale
-    sampled = token
-    if choice is not None:
-        sampled = highest(allowed(choice.scores(logits) if isinstance(choice, Draw) else choice))
-    return TokenStats(token, probability(token), second, entropy, sampled, probability(sampled))
-
-
-def token_stats(logits: mx.array, excluded: int, choice: Choice = None) -> TokenStats:
-    """Return the statistics of logits [N, V]. excluded: id that must not be chosen (the mask token), -1 for none."""
+    sampled = token if scores is None else highest(allowed(scores, excluded))
+    choices[every, token] = -np.inf
+    second = np.exp(np.maximum(choices.max(axis=1) - base, np.float32(-200)))
     return TokenStats(
-        *guard.call(
-            kernel_of(choice), lambda: launch(logits, excluded, choice), lambda: reference(logits, excluded, choice)
-        )
+        token, weights[every, token] * scale, second * scale, entropy, sampled, weights[every, sampled] * scale
     )
+
+
+def allowed(scores: Floats, excluded: int) -> Floats:
+    """Return a copy of scores [N, V] with -inf for the excluded id."""
+    copy = scores.astype(np.float32)
+    if excluded >= 0:
+        copy[:, excluded] = -np.inf
+    return copy
+
+
+def runs_on_device(choice: Choice) -> bool:
+    """Return whether `token_stats` runs its kernel for this choice. Otherwise it needs the logits on the host."""
+    return guard.usable(kernel_of(choice))
+
+
+def token_stats(logits: mx.array | Floats, excluded: int, choice: Choice = None) -> TokenStats:
+    """Return the statistics of logits [N, V].
+
+    logits: NumPy's, float32, if the kernel does not run. excluded: id that must not be chosen (the mask token), -1 for
+    none.
+    """
+    if not isinstance(logits, mx.array):
+        return reference(logits, excluded, choice)
+
+    def on_the_host() -> TokenStats:
+        given = dispatch.on_host(choice) if isinstance(choice, mx.array) else choice
+        return reference(dispatch.on_host(logits), excluded, given)
+
+    return TokenStats(*guard.call(kernel_of(choice), lambda: launch(logits, excluded, choice), on_the_host))

@@ -27,9 +27,9 @@ class TableModel:
 
     def hidden(self, ids: mx.array, positions: Any = 0, cache: Any = None) -> mx.array:
         batch, rows = ids.shape
-        computed = mx.arange(positions, positions + rows) if isinstance(positions, int) else positions
-        self.calls.append(np.array(computed).tolist())
-        return mx.broadcast_to(computed.astype(mx.float32)[None, :, None], (batch, rows, 1))
+        computed = np.arange(positions, positions + rows) if isinstance(positions, int) else positions
+        self.calls.append(computed.tolist())
+        return mx.broadcast_to(mx.array(computed.astype(np.float32))[None, :, None], (batch, rows, 1))
 
     def logits(self, hidden: mx.array) -> mx.array:
         source = hidden[..., 0].astype(mx.int32) + self.shift

@@ -14,8 +14,9 @@ import numpy as np
 from d3mlx.cache import RowIndex
 from d3mlx.canvas import Canvas, Ints
 from d3mlx.decoding.presets import preset
-from d3mlx.engine import eligible_logits, forward, read, statistics
+from d3mlx.engine import eligible_logits, forward, read, read_logits
 from d3mlx.errors import ConfigError
+from d3mlx.kernels.token_stats import runs_on_device, token_stats
 from d3mlx.models import traits_of
 from d3mlx.request import Request
 
@@ -98,8 +99,11 @@ class Workload:
         """Run one forward of `positions` [R], with the statistics of the `eligible` positions [N], both int32."""
         self.request.rows, self.request.eligible = RowIndex(positions, self.context), eligible
         forward(self.model, [self.request])
-        (stats,) = statistics(eligible_logits(self.model, [self.request]), [self.request])
-        read(stats)
+        logits, mask_id = eligible_logits(self.model, [self.request]), self.request.canvas.mask_id
+        if runs_on_device(None):
+            read(token_stats(logits, mask_id))
+        else:
+            token_stats(read_logits(logits, None)[0], mask_id)
 
 
 def timed(act: Callable[[], None]) -> float:

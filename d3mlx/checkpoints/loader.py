@@ -53,9 +53,12 @@ def load(
     """
     checkpoint = open_checkpoint(fetch(str(path_or_repo), revision))
     get_weights(checkpoint, lazy)
-    model = load_weights(checkpoint, lazy)
+    model = for_this_device(lazy_model(checkpoint))
     if adapter_path is not None:
         model = with_adapters(model, adapter_path)
+    keep_in_memory()
+    if not lazy:
+        read_weights(model)
     return model, load_tokenizer(checkpoint)
 
 
@@ -71,15 +74,21 @@ def get_weights(checkpoint: Checkpoint, lazy: bool = False) -> None:
         checkpoint.source.download()
 
 
-def load_weights(checkpoint: Checkpoint, lazy: bool = False) -> Any:
-    """Return the model with its weights. Raises CheckpointError."""
-    model: Any = lazy_model(checkpoint)
-    if mx.default_device() == mx.Device(mx.cpu) and get_total_parameters(model) < SMALL:
-        model = in_float32(model)
-    keep_in_memory()
-    if not lazy:
-        mx.eval(model.parameters())
-    return model
+def for_this_device(model: Any) -> Any:
+    """Return the model in float32 if it is small and runs on a CPU, else as it is."""
+    on_cpu = mx.default_device() == mx.Device(mx.cpu)
+    return in_float32(model) if on_cpu and get_total_parameters(model) < SMALL else model
+
+
+def read_weights(model: Any) -> None:
+    """Read the weights from disk, and join projections with the same input.
+
+    One layer is read after another, so memory never contains more than one layer twice.
+    """
+    for layer in model.layers:
+        layer.join()
+        mx.eval(layer.parameters())
+    mx.eval(model.parameters())
 
 
 def lazy_model(checkpoint: Checkpoint) -> Any:

@@ -192,9 +192,12 @@ class DelayedCache:
 
 def within(marked: Bools, distance: int) -> Bools:
     """Return bool [L], True within `distance` positions of a position where `marked` bool [L] is True."""
-    reach = min(distance, len(marked))
-    before = np.cumsum(np.pad(marked, (reach + 1, reach)), dtype=np.int32)
-    return before[2 * reach + 1 :] > before[: len(marked)]
+    length = len(marked)
+    reach = min(distance, length)
+    padded = np.zeros(length + 2 * reach + 1, np.int32)
+    padded[reach + 1 : reach + 1 + length] = marked
+    before = np.cumsum(padded)
+    return before[2 * reach + 1 :] > before[:length]
 
 
 def with_oldest(needed: Bools, written: Ints, count: int) -> Ints:

@@ -129,9 +129,10 @@ class Noise:
 
     def gumbel(self, positions: Ints, width: int) -> mx.array:
         """Return standard Gumbel noise [N, width] for rows at `positions` int32 [N], on the device."""
-        bits = self.bits(noise.pair_indices(on_device(positions), width), self.call, mx_const)
+        bits = self.bits(noise.pair_indices(on_device(positions), width, mx), self.call, mx_const)
         self.call += 1
-        return noise.gumbel(bits)
+        drawn: mx.array = noise.gumbel(bits, mx)
+        return drawn
 
     def draw(self, positions: Ints, temperature: float) -> Draw:
         """Return the noise of `gumbel` and the temperature, for `token_stats` to apply."""

@@ -6,29 +6,35 @@ positions the rows of a block-causal model attend to.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import mlx.core as mx
 import mlx.nn as nn
+import numpy as np
+import numpy.typing as npt
+from mlx_lm.models import activations
 from mlx_lm.models.rope_utils import initialize_rope
 
 from d3mlx.errors import CheckpointError
-from d3mlx.kernels.refresh_rows import refresh_rows
+from d3mlx.kernels.dispatch import on_cpu
+from d3mlx.kernels.refresh_rows import Rotary, Rotation, refresh_rows
+from d3mlx.models.joined import Joined
 
-Positions = int | mx.array
+Positions = int | npt.NDArray[np.int32]
 """The positions of a forward's rows: the first of consecutive positions, or one position per row, int32 [R]."""
 
 
 class LayerCache(Protocol):
     """The keys and values that one attention layer attends to."""
 
-    def attend(self, queries: mx.array, keys: mx.array, values: mx.array, scale: float) -> mx.array:
+    def attend(self, queries: mx.array, rows: mx.array, scale: float) -> mx.array:
         """Return attention [B, H, R, head_dim] of queries [B, H, R, head_dim].
 
-        keys, values: [B, K, R, head_dim], those of the same rows, with rotated keys. A cache also attends to the rows
-        of earlier forwards.
+        rows: rotated keys and values of the same rows, [2, B, K, R, head_dim]. A cache also attends to the rows of
+        earlier forwards.
         """
         ...
 
@@ -74,6 +80,10 @@ class Shape:
         return self.kv_heads * self.head_dim
 
 
+LEAST_POWER = -125
+"""Smallest exponent of two of a weight. Smaller numbers are denormal, and a power then takes three times as long."""
+
+
 def attention(
     queries: mx.array, keys: mx.array, values: mx.array, scale: float, mask: mx.array | None = None
 ) -> mx.array:
@@ -82,22 +92,48 @@ def attention(
     Query head h uses key and value head h // (H / K). mask: bool [R, L], True where a query attends to a key; None for
     everywhere.
     """
-    return mx.fast.scaled_dot_product_attention(queries, keys, values, scale=scale, mask=mask)
+    if not on_cpu(queries):
+        return mx.fast.scaled_dot_product_attention(queries, keys, values, scale=scale, mask=mask)
+    batch, heads, count, width = queries.shape
+    kv_heads, length = keys.shape[1:3]
+    scores = queries.reshape(batch, kv_heads, -1, width) @ keys.swapaxes(-1, -2)
+    if mask is not None:
+        apart = (batch, kv_heads, heads // kv_heads, count, length)
+        scores = mx.where(mask, scores.reshape(apart), -mx.inf).reshape(scores.shape)
+    # On a CPU, MLX's softmax takes more than twice as long as a power.
+    below = scores - mx.stop_gradient(scores.max(axis=-1, keepdims=True))
+    weights = mx.power(math.exp(scale), mx.maximum(below, LEAST_POWER * math.log(2) / scale))
+    return ((weights @ values) / weights.sum(axis=-1, keepdims=True)).reshape(queries.shape)
 
 
 class Uncached:
     """Attention among the rows of the current forward only."""
 
-    def attend(self, queries: mx.array, keys: mx.array, values: mx.array, scale: float) -> mx.array:
-        return attention(queries, keys, values, scale)
+    def attend(self, queries: mx.array, rows: mx.array, scale: float) -> mx.array:
+        return attention(queries, rows[0], rows[1], scale)
 
 
 UNCACHED = Uncached()
 
 
 def swiglu(gate: mx.array, up: mx.array) -> mx.array:
-    """Return silu(gate) * up, without mx.compile, which needs a C++ compiler on the CPU backend."""
-    return gate * mx.sigmoid(gate) * up
+    """Return silu(gate) * up: one compiled launch on a GPU."""
+    if on_cpu(gate):
+        # Here compiling needs a C++ compiler, and MLX's sigmoid takes more than twice as long as a power.
+        return gate * up / (1 + mx.power(1 / math.e, gate))
+    compiled: mx.array = activations.swiglu(gate, up)
+    return compiled
+
+
+def rope_of(shape: Shape) -> nn.Module:
+    """Return the rotary embedding of a model of this shape."""
+    return initialize_rope(
+        shape.head_dim,
+        base=shape.rope_theta,
+        traditional=False,
+        scaling_config=shape.rope_scaling,
+        max_position_embeddings=shape.context,
+    )
 
 
 class Attention(nn.Module):
@@ -112,29 +148,24 @@ class Attention(nn.Module):
             self.q_norm = nn.RMSNorm(shape.head_dim, eps=shape.eps)
             self.k_norm = nn.RMSNorm(shape.head_dim, eps=shape.eps)
         self.qk_norm = shape.qk_norm
-        self.rope = initialize_rope(
-            shape.head_dim,
-            base=shape.rope_theta,
-            traditional=False,
-            scaling_config=shape.rope_scaling,
-            max_position_embeddings=shape.context,
-        )
+        self.joined = Joined()
 
-    def __call__(self, x: mx.array, positions: Positions, cache: LayerCache) -> mx.array:
+    def join(self) -> None:
+        """Compute queries, keys and values as one product from now on."""
+        self.joined.join([self.q_proj, self.k_proj, self.v_proj])
+
+    def __call__(self, x: mx.array, rotation: Rotation, cache: LayerCache) -> mx.array:
         batch, rows, _ = x.shape
 
         def split(projected: mx.array, heads: int) -> mx.array:
             return projected.reshape(batch, rows, heads, self.head_dim).transpose(0, 2, 1, 3)
 
-        queries, keys = split(self.q_proj(x), self.heads), split(self.k_proj(x), self.kv_heads)
-        values = split(self.v_proj(x), self.kv_heads)
+        queries, keys, values = self.joined(x, [self.q_proj, self.k_proj, self.v_proj])
+        queries, keys = split(queries, self.heads), split(keys, self.kv_heads)
         if self.qk_norm:
             queries, keys = self.q_norm(queries), self.k_norm(keys)
-        if isinstance(positions, int):
-            queries, keys = self.rope(queries, offset=positions), self.rope(keys, offset=positions)
-        else:
-            queries, keys, values = refresh_rows(queries, keys, values, positions, self.rope)
-        out = cache.attend(queries, keys, values, self.head_dim**-0.5)
+        queries, fresh = refresh_rows(queries, keys, split(values, self.kv_heads), rotation)
+        out = cache.attend(queries, fresh, self.head_dim**-0.5)
         return self.o_proj(out.transpose(0, 2, 1, 3).reshape(batch, rows, -1))
 
 
@@ -144,9 +175,14 @@ class MLP(nn.Module):
         self.gate_proj = nn.Linear(shape.hidden, shape.ff, bias=False)
         self.up_proj = nn.Linear(shape.hidden, shape.ff, bias=False)
         self.down_proj = nn.Linear(shape.ff, shape.hidden, bias=False)
+        self.joined = Joined()
+
+    def join(self) -> None:
+        """Compute gate and up as one product from now on."""
+        self.joined.join([self.gate_proj, self.up_proj])
 
     def __call__(self, x: mx.array) -> mx.array:
-        return self.down_proj(swiglu(self.gate_proj(x), self.up_proj(x)))
+        return self.down_proj(swiglu(*self.joined(x, [self.gate_proj, self.up_proj])))
 
 
 class TransformerBlock(nn.Module):
@@ -157,9 +193,23 @@ class TransformerBlock(nn.Module):
         self.input_layernorm = nn.RMSNorm(shape.hidden, eps=shape.eps)
         self.post_attention_layernorm = nn.RMSNorm(shape.hidden, eps=shape.eps)
 
-    def __call__(self, x: mx.array, positions: Positions, cache: LayerCache = UNCACHED) -> mx.array:
-        x = x + self.self_attn(self.input_layernorm(x), positions, cache)
+    def join(self) -> None:
+        """Compute projections with the same input as one product from now on."""
+        self.self_attn.join()
+        self.mlp.join()
+
+    def __call__(self, x: mx.array, rotation: Rotation, cache: LayerCache = UNCACHED) -> mx.array:
+        x = x + self.self_attn(self.input_layernorm(x), rotation, cache)
         return x + self.mlp(self.post_attention_layernorm(x))
+
+
+SUBMITTED_LAYERS = 4
+"""A GPU gets the layers in groups of this many, so that it computes while the host prepares the others."""
+
+
+def submits(layer: int) -> bool:
+    """Return whether a forward gives the device its work so far after this layer."""
+    return mx.default_device().type == mx.gpu and layer % SUBMITTED_LAYERS == SUBMITTED_LAYERS - 1
 
 
 class Transformer(nn.Module):
@@ -170,6 +220,7 @@ class Transformer(nn.Module):
         self.embed_tokens = nn.Embedding(vocab, shape.hidden)
         self.layers = [TransformerBlock(shape) for _ in range(shape.layers)]
         self.norm = nn.RMSNorm(shape.hidden, eps=shape.eps)
+        self.rotary = Rotary(rope_of(shape))
 
     def __call__(
         self,
@@ -182,6 +233,11 @@ class Transformer(nn.Module):
         x = self.embed_tokens(ids)
         if embedding_scale != 1.0:
             x = x * embedding_scale
+        if isinstance(positions, int):
+            positions = np.arange(positions, positions + ids.shape[1], dtype=np.int32)
+        rotation = self.rotary.at(positions)
         for i, layer in enumerate(self.layers):
-            x = layer(x, positions, cache[i] if cache is not None else UNCACHED)
+            x = layer(x, rotation, cache[i] if cache is not None else UNCACHED)
+            if cache is not None and submits(i):
+                mx.async_eval(x)  # type: ignore[no-untyped-call]
         return self.norm(x)

@@ -38,8 +38,8 @@ class Masked:
 
     mask: mx.array
 
-    def attend(self, queries: mx.array, keys: mx.array, values: mx.array, scale: float) -> mx.array:
-        return mx.fast.scaled_dot_product_attention(queries, keys, values, scale=scale, mask=self.mask)
+    def attend(self, queries: mx.array, rows: mx.array, scale: float) -> mx.array:
+        return mx.fast.scaled_dot_product_attention(queries, rows[0], rows[1], scale=scale, mask=self.mask)
 
 
 def exact(family: str, tokens: Ints) -> Any:
@@ -233,6 +233,6 @@ def test_keys_and_values_grow_in_place() -> None:
         most = max(most, len(each.blocks))
     assert most == 33
     for layer in request.cache.layers:
-        assert {array.shape[2] for array in layer.arrays} == {768}  # type: ignore[attr-defined]
+        assert {array.shape[3] for array in layer.arrays} == {768}  # type: ignore[attr-defined]
     assert request.cache.hidden is not None
     assert request.cache.hidden.shape[1] == 768

@@ -115,7 +115,7 @@ def test_contents_of_a_cache(quantization: KVQuantization | None) -> None:
         rows = RowIndex(np.array(positions, np.int32), length)
         (layer,) = cache.open(rows, np.array(tokens, np.int32))
         part = keys[:, :, : len(positions)]
-        layer.attend(part, part, part, 1.0)
+        layer.attend(part, mx.stack([part, part]), 1.0)
         cache.write_hidden(rows, hidden[:, : len(positions)] + len(cache.tokens))
 
     write([0, 1, 2, 3], 4, [5, 6, 7, 8])
@@ -129,8 +129,8 @@ def test_contents_of_a_cache(quantization: KVQuantization | None) -> None:
     assert cache.tokens.tolist() == [5, 60, 7]
     assert cache.hidden is not None
     assert cache.hidden.shape == (1, 3, 4)
-    assert {array.shape[2] for array in layer.arrays} == {3}  # type: ignore[attr-defined]
+    assert {array.shape[3] for array in layer.arrays} == {3}  # type: ignore[attr-defined]
     write([3], 4, [11])
     assert cache.tokens.tolist() == [5, 60, 7, 11]
     assert longer.tokens.tolist() == [5, 60, 7, 8, 9, 10]
-    assert {array.shape[2] for array in longer.layers[0].arrays} == {256}  # type: ignore[attr-defined]
+    assert {array.shape[3] for array in longer.layers[0].arrays} == {256}  # type: ignore[attr-defined]

@@ -86,7 +86,7 @@ def key_lengths(case: Case) -> list[int]:
 
     def watch(cache: KVCache, rows: RowIndex, tokens: Any) -> Any:
         layers = original(cache, rows, tokens)
-        seen.extend(layer.arrays[0].shape[2] for layer in layers if isinstance(layer, CachedLayer) and layer.arrays)
+        seen.extend(layer.arrays[0].shape[3] for layer in layers if isinstance(layer, CachedLayer) and layer.arrays)
         return layers
 
     with pytest.MonkeyPatch.context() as patch:
@@ -153,14 +153,14 @@ def test_scattered_rows_are_written_at_their_positions() -> None:
     (layer,) = cache.open(everything, np.arange(6, dtype=np.int32))
     assert isinstance(layer, CachedLayer)
     base = mx.zeros((1, 1, 6, 2))
-    layer.attend(base, base, base, 1.0)
+    layer.attend(base, mx.stack([base, base]), 1.0)
     cache.write_hidden(everything, mx.zeros((1, 6, 2)))
     some = RowIndex(np.array([1, 4], dtype=np.int32), 6)
     cache.open(some, np.array([7, 8], np.int32))
     fresh = mx.array([[[[1.0, 2.0], [3.0, 4.0]]]])
-    layer.attend(fresh, fresh, 2 * fresh, 1.0)
+    layer.attend(fresh, mx.stack([fresh, 2 * fresh]), 1.0)
     hidden = cache.write_hidden(some, fresh[0])
-    keys, values = layer.arrays
+    keys, values = layer.arrays[0]
     for array in (keys[0, 0], values[0, 0] / 2, hidden[0]):
         assert np.array(array).tolist() == [[0, 0], [1, 2], [0, 0], [0, 0], [3, 4], [0, 0]]
     assert cache.tokens.tolist() == [0, 7, 2, 3, 8, 5]

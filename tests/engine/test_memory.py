@@ -57,7 +57,7 @@ def test_steps_write_into_the_cache_and_nothing_grows(kv_bits: int | None) -> No
     sizes = above(model, Canvas.for_prompt([1] * 4, LENGTH, 15, early_stop=False), whole.build("llada"), 100)
     live, most = [np.array(column) for column in zip(*sizes, strict=True)]
     keys = (LENGTH + 4) * 32 * 4
-    # The first step after the full pass copies the arrays, which the pass leaves transposed.
+    # The first step after the full pass may copy the arrays, which then have room to grow.
     # Steps differ by a few rows, and on a busy machine by arrays that an earlier step has not freed yet.
     assert live[2:].max() - live[2:].min() < 0.1 * keys
     middle = len(live) // 2
@@ -66,16 +66,19 @@ def test_steps_write_into_the_cache_and_nothing_grows(kv_bits: int | None) -> No
     expected = (4 if kv_bits is None else 4 * (8 + 2) / 32) * keys + keys
     assert expected < live.max() < expected + 0.5 * keys
     if kv_bits is None:
-        # A copy of one layer's keys in a step would exceed this bound.
-        assert (most - live)[2:].max() < 0.8 * keys
+        # A copy of one layer's keys and values in a step would exceed this bound.
+        assert (most - live)[2:].max() < 1.2 * keys
 
 
 def test_a_long_prompt_leaves_no_memory_in_use() -> None:
     model = model_of(layers=1, width=8)
     prompt = (np.arange(4096) % 13).tolist()
+    preset = Selective(threshold=10.0, block_size=4, row_multiple=8)
+    # The model keeps a table of the angles of all positions that were ever used.
+    generate(model, None, prompt, preset, max_tokens=6)
     gc.collect()
     before = mx.get_active_memory()
-    result = generate(model, None, prompt, Selective(threshold=10.0, block_size=4, row_multiple=8), max_tokens=6)
+    result = generate(model, None, prompt, preset, max_tokens=6)
     assert result.stats.prefill_rows == 4096
     assert result.stats.rows < 4200
     gc.collect()
@@ -134,11 +137,11 @@ def test_quantized_rows_that_a_step_does_not_compute_are_unchanged() -> None:
     base = mx.random.normal((1, 2, 6, 32), key=mx.random.key(0))
     (layer,) = cache.open(everything, np.zeros(6, np.int32))
     assert isinstance(layer, QuantizedLayer)
-    layer.attend(base, base, -base, 1.0)
+    layer.attend(base, mx.stack([base, -base]), 1.0)
     cache.open(some, np.zeros(2, np.int32))
     ones = mx.ones((1, 2, 2, 32))
-    layer.attend(ones, ones, mx.zeros(ones.shape), 1.0)
-    keys, values = layer.dequantize(layer.arrays[:3]), layer.dequantize(layer.arrays[3:])
+    layer.attend(ones, mx.stack([ones, mx.zeros(ones.shape)]), 1.0)
+    keys, values = layer.dequantize(layer.arrays)
     unchanged = np.array([0, 2, 3, 5])
     packed = np.array(mx.dequantize(*mx.quantize(base, 32, 8), 32, 8))
     assert np.array_equal(np.array(keys)[:, :, unchanged], packed[:, :, unchanged])

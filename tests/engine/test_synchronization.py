@@ -18,8 +18,11 @@ from d3mlx.decoding.sampling import Sampling
 from d3mlx.decoding.selective import Selective
 from d3mlx.decoding.vanilla import Vanilla
 from d3mlx.engine import decode
+from d3mlx.kernels import dispatch
 from d3mlx.request import Request
-from tests.fakes import END, MASK, TableModel, random_table
+from tests.fakes import END, MASK, VOCAB, TableModel, random_table
+from tests.metal import emulated
+from tests.metal.requirements import require_compiler
 
 ROOT = Path(__file__).parents[2]
 FILES = [
@@ -28,7 +31,7 @@ FILES = [
     *sorted((ROOT / "d3mlx" / "models").glob("*.py")),
     *sorted((ROOT / "kernels").glob("*.py")),
 ]
-WAITING = {"eval", "async_eval", "item", "synchronize"}
+WAITING = {"eval", "item", "synchronize"}
 """Calls that wait for a device or give an array to Python."""
 
 TO_NUMPY = {"array", "asarray", "from_dlpack"}
@@ -47,8 +50,14 @@ def reads(tree: ast.AST, function: str = "") -> Iterator[tuple[str, str, int]]:
             yield function, f"{of}.{name}", node.lineno
 
 
-READERS = {"engine.py": ("read",), "profiling.py": ("wait",), "guard.py": ("checked", "first_difference")}
-"""The functions that may wait: the read of a step, the wait that only a profile needs, and the check before a run."""
+READERS = {
+    "engine.py": ("read",),
+    "profiling.py": ("wait",),
+    "guard.py": ("checked",),
+    "dispatch.py": ("on_host",),
+}
+"""The functions that may wait: the read of a step, the wait that only a profile needs, the check before a run, and the
+read of a kernel's inputs after it failed."""
 
 ON_HOST = {
     ("schedule.py", "make_block_table", "np.array"),
@@ -72,7 +81,7 @@ class QuietModel(TableModel):
 
     def hidden(self, ids: mx.array, positions: Any = 0, cache: Any = None) -> mx.array:
         batch, rows = ids.shape
-        computed = mx.arange(positions, positions + rows) if isinstance(positions, int) else positions
+        computed = mx.arange(positions, positions + rows) if isinstance(positions, int) else mx.array(positions.data)
         return mx.broadcast_to(computed.astype(mx.float32)[None, :, None], (batch, rows, 1))
 
 
@@ -97,7 +106,7 @@ READS = ("__bool__", "__int__", "__float__", "__index__", "item", "tolist")
 
 @pytest.fixture
 def sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Return a list that gets the bytes of every read. Any other way to read an array raises AssertionError."""
+    """Return a list that gets the bytes of every read."""
     sizes: list[int] = []
     original = engine.read
 
@@ -106,23 +115,34 @@ def sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         sizes.append(sum(array.nbytes for array in results))
         return results
 
-    def refuse(*_: Any) -> None:
-        raise AssertionError("an array was read outside engine.read")
-
     monkeypatch.setattr(engine, "read", counted)
-    for name in READS:
-        monkeypatch.setattr(mx.array, name, refuse)
     return sizes
 
 
-PER_ROW = 3 * 4
-"""Bytes that are read per eligible row: the committed token, the most likely token, the entropy."""
+@pytest.fixture
+def refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Raise AssertionError for every other way to read an array."""
+
+    def refuse(*_: Any) -> None:
+        raise AssertionError("an array was read outside engine.read")
+
+    monkeypatch.setattr(dispatch, "on_host", refuse)
+    for name in READS:
+        monkeypatch.setattr(mx.array, name, refuse)
+
+
+PER_ROW = 4 * VOCAB
+"""Bytes that are read per eligible row without kernels: its logits."""
+
+PER_ROW_OF_KERNELS = 3 * 4
+"""Bytes that are read per eligible row with kernels: the committed token, the most likely token, the entropy."""
 
 
 def canvas_of(new_tokens: int = 40) -> Canvas:
     return Canvas.for_prompt([1, 2, 3], new_tokens, MASK, (END,))
 
 
+@pytest.mark.usefixtures("refused")
 @pytest.mark.parametrize("temperature", [0.0, 0.8])
 @pytest.mark.parametrize(("family", "preset"), PRESETS)
 def test_a_step_reads_once(family: str, preset: Any, temperature: float, sizes: list[int]) -> None:
@@ -131,6 +151,16 @@ def test_a_step_reads_once(family: str, preset: Any, temperature: float, sizes: 
     assert sizes == [PER_ROW * len(step.eligible) for step in steps]
 
 
+@pytest.mark.parametrize(("family", "preset"), PRESETS[:1] + PRESETS[-1:])
+def test_a_step_with_kernels_reads_its_result(family: str, preset: Any, sizes: list[int]) -> None:
+    require_compiler()
+    model: Any = QuietModel(random_table(1, 43), family)
+    with emulated():
+        steps = list(decode(model, canvas_of(12), preset.build(family)))
+    assert sizes == [PER_ROW_OF_KERNELS * len(step.eligible) for step in steps]
+
+
+@pytest.mark.usefixtures("refused")
 @pytest.mark.parametrize("family", ["llada", "dream"])
 def test_a_step_of_many_requests_reads_once(family: str, sizes: list[int]) -> None:
     """Requests with different decoders, temperatures and lengths share the read of a step."""

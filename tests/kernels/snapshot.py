@@ -11,6 +11,7 @@ import math
 from pathlib import Path
 
 import mlx.core as mx
+import mlx.nn as nn
 import numpy as np
 
 from d3mlx.kernels import accept_blocks, dispatch, refresh_rows, token_stats
@@ -55,9 +56,10 @@ def typical_calls(dtype: mx.Dtype = mx.bfloat16, rows: int = 8) -> list[tuple[di
     draw = token_stats.Draw.of(np.arange(rows, dtype=np.int32), 1.0, 0, 0)
     choices: list[token_stats.Choice] = [None, mx.zeros((rows, 1000)), draw]
     calls = [(token_stats.kernel_of(choice), token_stats.launch(logits, 3, choice)) for choice in choices]
-    x, table = mx.zeros((1, 2, rows, 64), dtype), refresh_rows.frequencies(64, 10000.0, 1.0)
-    calls.append((refresh_rows.KERNEL, refresh_rows.launch(x, x, x, mx.arange(rows), table)))
-    stats, positions, focus = token_stats.token_stats(logits, 3), mx.arange(rows), mx.array([0, rows])
+    x, positions = mx.zeros((1, 2, rows, 64), dtype), np.arange(rows, dtype=np.int32)
+    rotation = refresh_rows.Rotary(nn.RoPE(64)).at(positions)
+    calls.append((refresh_rows.KERNEL, refresh_rows.launch(x, x, x, rotation)))
+    stats, focus = token_stats.token_stats(logits, 3), (0, rows)
     for rule in rules(rows):
         calls.append((accept_blocks.kernel_of(rule), accept_blocks.launch(stats, positions, focus, rule)))
     return calls

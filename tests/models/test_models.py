@@ -62,17 +62,17 @@ def test_key_value_reuse(family: str, scattered: bool) -> None:
     net, length = model(family), len(first)
     cache = KVCache(len(net.layers))
     everything = RowIndex(np.arange(length, dtype=np.int32), length)
-    hidden = net.hidden(mx.array(first)[None], everything.device_positions, cache.open(everything, first))
+    hidden = net.hidden(mx.array(first)[None], everything.positions, cache.open(everything, first))
     assert np.abs(np.array(net.logits(hidden))[0] - data["kv_first_logits"]).max() < TOLERANCE
     layer = cache.layers[0]
     assert isinstance(layer, CachedLayer)
-    keys, values = layer.arrays
+    keys, values = layer.arrays[0]
     assert np.abs(np.array(keys[0, :, :cached]) - data["kv_k_layer0"]).max() < 1e-5
     assert np.abs(np.array(values[0, :, :cached]) - data["kv_v_layer0"]).max() < 1e-5
     tail = RowIndex(np.arange(cached, length, dtype=np.int32), length)
     if scattered:
-        tail.index = tail.device_positions = mx.array(tail.positions)
-    hidden = net.hidden(mx.array(second[cached:])[None], tail.device_positions, cache.open(tail, second[cached:]))
+        tail.index = mx.array(tail.positions)
+    hidden = net.hidden(mx.array(second[cached:])[None], tail.positions, cache.open(tail, second[cached:]))
     assert np.abs(np.array(net.logits(hidden))[0] - data["kv_second_tail_logits"]).max() < TOLERANCE
 
 

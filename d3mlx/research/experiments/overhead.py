@@ -125,10 +125,10 @@ def writing(decoder: Decoder, rows: int) -> float:
     cache = KVCache(SIZES.layers, decoder.cache.cached, decoder.kv)
     all_rows = RowIndex(np.arange(length, dtype=np.int32), length)
     step_rows = RowIndex((np.arange(rows) * length // rows).astype(np.int32), length)
-    fresh, hidden = mx.ones((1, heads, rows, width)), mx.ones((1, rows, SIZES.hidden))
-    zeros = mx.zeros((1, heads, length, width))
+    fresh, hidden = mx.ones((2, 1, heads, rows, width)), mx.ones((1, rows, SIZES.hidden))
+    zeros = mx.zeros((2, 1, heads, length, width))
     for layer in cache.open(all_rows, np.zeros(length, np.int32)):
-        layer.attend(zeros[:, :, :1], zeros, zeros, 1.0)
+        layer.attend(zeros[0, :, :, :1], zeros, 1.0)
     cache.write_hidden(all_rows, mx.zeros((1, length, SIZES.hidden)))
     mx.eval(fresh, hidden)
 
@@ -136,10 +136,10 @@ def writing(decoder: Decoder, rows: int) -> float:
         written: list[mx.array] = []
         for layer in cache.open(step_rows, np.zeros(rows, np.int32)):
             if isinstance(layer, QuantizedLayer):
-                layer.write([*layer.quantize(fresh), *layer.quantize(fresh)])
-                written += [layer.dequantize(layer.arrays[:3]), layer.dequantize(layer.arrays[3:])]
+                layer.write(layer.quantize(fresh))
+                written.append(layer.dequantize(layer.arrays))
             elif isinstance(layer, CachedLayer):
-                layer.write([fresh, fresh])
+                layer.write([fresh])
                 written += layer.arrays
         return [*written, cache.write_hidden(step_rows, hidden)]
 
