@@ -132,7 +132,8 @@ class QuantizedLayer(CachedLayer):
         else:
             self.write(fresh)
             rows = self.dequantize([array[..., : self.rows.length, :] for array in self.arrays])
-        return attention(queries, rows[0], rows[1], scale, self.rows.mask)
+        keys, values = rows
+        return attention(queries, keys, values, scale, self.rows.mask)
 
     def empty(self) -> QuantizedLayer:
         return QuantizedLayer(self.quantization)
@@ -213,7 +214,7 @@ class KVCache:
     def hidden_at(self, positions: Ints) -> mx.array:
         """Return the hidden rows [N, D] of positions int32 [N], after the first forward."""
         assert self.hidden is not None
-        return self.hidden[0, on_device(positions)]
+        return self.hidden.squeeze(0)[on_device(positions)]
 
     def match(self, tokens: Sequence[int] | Ints) -> int:
         """Return how many leading ids of `tokens`, int32 [P], the cache contains at the same positions."""

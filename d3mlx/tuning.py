@@ -38,6 +38,16 @@ def favored(device: str) -> Favor:
     return "forwards" if apple and int(apple[1]) >= 5 else "rows"
 
 
+def unfused_rows(args: Any) -> range:
+    """Return the numbers of query rows for which attention takes more than one launch on a Metal GPU.
+
+    MLX has one kernel for at most 8 rows whose queries of all heads of a group are at most 32, and one for 9 or more
+    rows. args: the family's ModelArgs.
+    """
+    shape = args.shape()
+    return range(32 // (shape.heads // shape.kv_heads) + 1, 9)
+
+
 def shape_key(args: Any) -> str:
     """Return a name for the shape of a model. Models with the same name cost the same, whatever their weights.
 

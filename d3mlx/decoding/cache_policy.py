@@ -8,7 +8,7 @@ first `cache.length` positions; its first forward then starts there.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
@@ -236,7 +236,8 @@ class SelectiveCache:
 
     multiple: row counts are rounded up to a multiple of it, so that few shapes exist, and filled with the rows computed
     longest ago. refresh_interval: steps between two passes over all positions; 0 for never. source: how many rows
-    before a position its prediction is read from; that row is computed too (1 for Dream).
+    before a position its prediction is read from; that row is computed too (1 for Dream). avoided: row counts that are
+    rounded up further, because they are slow on this machine.
     """
 
     recent: int
@@ -244,6 +245,7 @@ class SelectiveCache:
     multiple: int
     refresh_interval: int
     source: int
+    avoided: range = field(default=range(0), repr=False)
     cached: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -288,7 +290,9 @@ class SelectiveCache:
         return needed
 
     def rounded(self, count: int) -> int:
-        return -(-count // self.multiple) * self.multiple
+        """Return the number of rows to compute if `count` rows are needed."""
+        rounded = -(-count // self.multiple) * self.multiple
+        return rounded if rounded not in self.avoided else -(-self.avoided.stop // self.multiple) * self.multiple
 
 
 CHUNK = 512

@@ -110,7 +110,9 @@ class Uncached:
     """Attention among the rows of the current forward only."""
 
     def attend(self, queries: mx.array, rows: mx.array, scale: float) -> mx.array:
-        return attention(queries, rows[0], rows[1], scale)
+        # Unpacking gives views; MLX copies for an index such as rows[0].
+        keys, values = rows
+        return attention(queries, keys, values, scale)
 
 
 UNCACHED = Uncached()

@@ -10,7 +10,7 @@ from typing import Any
 import mlx.core as mx
 import pytest
 
-from d3mlx import engine
+from d3mlx import Generation, engine, load
 from d3mlx.canvas import Canvas
 from d3mlx.decoding.d3llm import D3LLM
 from d3mlx.decoding.fast_dllm import FastDLLM
@@ -19,6 +19,7 @@ from d3mlx.decoding.selective import Selective
 from d3mlx.decoding.vanilla import Vanilla
 from d3mlx.engine import decode
 from d3mlx.kernels import dispatch
+from d3mlx.models import transformer
 from d3mlx.request import Request
 from tests.fakes import END, MASK, VOCAB, TableModel, random_table
 from tests.metal import emulated
@@ -175,6 +176,29 @@ def test_a_step_of_many_requests_reads_once(family: str, sizes: list[int]) -> No
         together.append(engine.step(model, running))
     assert len(together[0]) == len(requests)
     assert sizes == [PER_ROW * sum(len(step.eligible) for step in steps) for steps in together]
+
+
+@pytest.mark.parametrize(
+    "preset", [Selective(row_multiple=8), FastDLLM(), Vanilla(steps=6)], ids=["selective", "fast-dllm", "vanilla"]
+)
+def test_a_forward_given_to_the_device_in_parts_is_the_same(
+    preset: Any, sizes: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a GPU the layers are submitted in groups. Here every layer is, and the rest of the step does not change."""
+    bundled, tokenizer = load()
+    submitted = []
+
+    def run() -> list[Any]:
+        del sizes[:]
+        question = [{"role": "user", "content": "Tom has 5 apples and eats 2. How many apples are left?"}]
+        steps = list(Generation(bundled, tokenizer, question, preset))
+        assert len(sizes) == len(steps)
+        return [(step.positions.tolist(), step.tokens.tolist(), step.rows) for step in steps]
+
+    at_once = run()
+    monkeypatch.setattr(transformer, "submits", lambda layer: submitted.append(layer) is None)
+    assert run() == at_once
+    assert submitted == list(range(len(bundled.layers))) * len(at_once)
 
 
 def test_the_syntax_check_detects_reads() -> None:
