@@ -96,14 +96,16 @@ def attention(
         return mx.fast.scaled_dot_product_attention(queries, keys, values, scale=scale, mask=mask)
     batch, heads, count, width = queries.shape
     kv_heads, length = keys.shape[1:3]
-    scores = queries.reshape(batch, kv_heads, -1, width) @ keys.swapaxes(-1, -2)
+    # One row per key, so that a maximum or a sum over keys runs over adjacent numbers of many queries at once.
+    scores = keys @ queries.reshape(batch, kv_heads, -1, width).swapaxes(-1, -2)
     if mask is not None:
-        apart = (batch, kv_heads, heads // kv_heads, count, length)
-        scores = mx.where(mask, scores.reshape(apart), -mx.inf).reshape(scores.shape)
+        apart = (batch, kv_heads, length, heads // kv_heads, count)
+        scores = mx.where(mask.T[:, None], scores.reshape(apart), -mx.inf).reshape(scores.shape)
     # On a CPU, MLX's softmax takes more than twice as long as a power.
-    below = scores - mx.stop_gradient(scores.max(axis=-1, keepdims=True))
+    below = scores - mx.stop_gradient(scores.max(axis=-2, keepdims=True))
     weights = mx.power(math.exp(scale), mx.maximum(below, LEAST_POWER * math.log(2) / scale))
-    return ((weights @ values) / weights.sum(axis=-1, keepdims=True)).reshape(queries.shape)
+    out = (weights.swapaxes(-1, -2) @ values) / weights.sum(axis=-2)[..., None]
+    return out.reshape(queries.shape)
 
 
 class Uncached:
@@ -121,8 +123,9 @@ UNCACHED = Uncached()
 def swiglu(gate: mx.array, up: mx.array) -> mx.array:
     """Return silu(gate) * up: one compiled launch on a GPU."""
     if on_cpu(gate):
-        # Here compiling needs a C++ compiler, and MLX's sigmoid takes more than twice as long as a power.
-        return gate * up / (1 + mx.power(1 / math.e, gate))
+        # Here compiling needs a C++ compiler, and MLX's sigmoid takes more than twice as long as a power. The bound
+        # keeps the power finite, so that its gradient is a number.
+        return gate * up / (1 + mx.power(1 / math.e, mx.maximum(gate, -80.0)))
     compiled: mx.array = activations.swiglu(gate, up)
     return compiled
 

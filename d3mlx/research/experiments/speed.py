@@ -35,11 +35,11 @@ class Version:
         command = [python, "-P", str(Path(speed_worker.__file__))]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd="/")
 
-    def solve(self, **task: Any) -> dict[str, Any]:
-        """Return the result of `speed_worker.solve`."""
+    def call(self, function: str, **task: Any) -> dict[str, Any]:
+        """Return the result of a function of `speed_worker`."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        self.process.stdin.write(json.dumps(task) + "\n")
+        self.process.stdin.write(json.dumps({"function": function, **task}) + "\n")
         self.process.stdin.flush()
         result: dict[str, Any] = json.loads(self.process.stdout.readline())
         return result
@@ -76,7 +76,7 @@ def measured(versions: list[Version], model: str, count: int) -> dict[str, list[
         for name in totals:
             for which in (0, 1) if index % 2 else (1, 0):
                 question = problem(index, "held-out").question
-                totals[name][which].add(versions[which].solve(model=model, decoder=name, question=question))
+                totals[name][which].add(versions[which].call("solve", model=model, decoder=name, question=question))
     return totals
 
 

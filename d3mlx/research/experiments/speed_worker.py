@@ -1,8 +1,7 @@
-"""The half of `speed` that decodes: it runs in the environment of one version of the package.
+"""The half of `speed` and `prompt_length` that decodes: it runs in the environment of one version of the package.
 
-It reads one JSON object per line, {"model": folder, "decoder": name, "question": text, "max_tokens": number}, and
-writes one with the answer and the processor seconds. It uses only names that versions since the first one have, so the
-same file measures all of them.
+It reads one JSON object per line, a name of a function here and its arguments, and writes one with the result. It uses
+only names that versions since the first one have, so the same file measures all of them.
 """
 
 from __future__ import annotations
@@ -10,11 +9,14 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
 import d3mlx
 from d3mlx import D3LLM, FastDLLM, Generation, Vanilla, load
+from d3mlx.models import transformer
 
 Selective: Any = getattr(d3mlx, "Selective", None) or d3mlx.D3MLX  # type: ignore[attr-defined]
 """The default decoder, which had another name in early versions."""
@@ -26,6 +28,8 @@ DECODERS: dict[str, Any] = {
     "fast-dllm, prefix cache": FastDLLM("prefix"),
     "vanilla": Vanilla(),
 }
+NEW = 256
+CONTEXT = 8192
 
 
 @cache
@@ -34,24 +38,71 @@ def loaded(folder: str) -> tuple[Any, Any]:
 
 
 def solve(model: str, decoder: str, question: str) -> dict[str, Any]:
-    """Decode one question. Return the text, the numbers of tokens, forwards and rows, and the processor seconds."""
+    """Decode one question. Return the text, the numbers of tokens and forwards, and the processor seconds."""
     generation = Generation(*loaded(model), [{"role": "user", "content": question}], DECODERS[decoder])
     began = time.process_time()
     *_, last = generation
     seconds = time.process_time() - began
-    stats = last.stats
     return {
         "text": generation.text,
-        "tokens": stats.tokens,
-        "forwards": stats.forwards,
-        "rows": stats.rows,
+        "tokens": last.stats.tokens,
+        "forwards": last.stats.forwards,
         "seconds": seconds,
     }
 
 
+@contextmanager
+def without_attention() -> Iterator[None]:
+    """Let attention return its queries."""
+    original: Any = transformer.attention
+    users = [module for module in sys.modules.values() if getattr(module, "attention", None) is original]
+
+    def nothing(queries: Any, *_: Any, **__: Any) -> Any:
+        return queries
+
+    for module in users:
+        module.attention = nothing  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        for module in users:
+            module.attention = original  # type: ignore[attr-defined]
+
+
+def step_time(model: str, prompt: int, steps: int) -> dict[str, Any]:
+    """Return the median processor seconds of a step that commits one token, with and without attention, and its rows.
+
+    prompt: length of the prompt, whose rows the first step computes; that step does not count. It may exceed the
+    context of the model, because only the time matters.
+    """
+    ids = [1 + i % 400 for i in range(prompt)]
+    network, _ = loaded(model)
+    network.args.max_sequence_length = CONTEXT
+    preset = Selective(row_multiple=8, threshold=0.0)
+
+    def measured() -> tuple[float, int]:
+        run = iter(Generation(network, None, ids, preset, max_tokens=NEW, early_stop=False))
+        next(run)
+        samples, rows = [], 0
+        for _ in range(steps):
+            began = time.process_time()
+            rows = next(run).rows
+            samples.append(time.process_time() - began)
+        return sorted(samples)[steps // 2], rows
+
+    whole, rows = measured()
+    with without_attention():
+        rest, _ = measured()
+    return {"whole": whole, "rest": rest, "rows": rows}
+
+
+FUNCTIONS = {"solve": solve, "step_time": step_time}
+
+
 def main() -> None:
     for line in sys.stdin:
-        sys.stdout.write(json.dumps(solve(**json.loads(line))) + "\n")
+        task = json.loads(line)
+        sys.stdout.write(json.dumps(FUNCTIONS[task.pop("function")](**task)) + "\n")
         sys.stdout.flush()
 
 
