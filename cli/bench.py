@@ -114,6 +114,7 @@ def model_facts(model: Any, name: str) -> dict[str, Any]:
         "heads": shape.heads,
         "kv_heads": shape.kv_heads,
         "ff": shape.ff,
+        "experts": asdict(shape.experts) if shape.experts else None,
         "vocab": model.args.logit_width,
     }
 
@@ -122,6 +123,8 @@ def model_line(model: dict[str, Any]) -> str:
     """Return the facts about a model as one line."""
     size = f"{model['layers']} layers, hidden size {model['hidden']}, feed-forward {model['ff']}"
     heads = f"{model['heads']} heads, {model['kv_heads']} KV heads"
+    if experts := model["experts"]:
+        size += f", {experts['count']} experts of {experts['width']}, {experts['chosen']} per row"
     count = f"{model['parameters'] / 1e6:,.1f} million parameters, {model['weights']}"
     return f"Model: {model['name']} ({model['family']}), {count}, {size}, {heads}, vocabulary {model['vocab']:,}"
 

@@ -21,6 +21,7 @@ from d3mlx.cli.render.consumers import json_text
 from d3mlx.cli.render.printer import Screen
 from d3mlx.errors import CheckpointError, ConfigError
 from d3mlx.models import traits_of
+from d3mlx.models.experts import Experts
 from d3mlx.quantization import bits_of
 from d3mlx.terminal import write_json
 
@@ -61,6 +62,7 @@ def describe(checkpoint: Checkpoint, name: str = "", length: int = LENGTH) -> di
         "layers": shape.layers,
         "hidden": shape.hidden,
         "feed_forward": shape.ff,
+        "experts": asdict(shape.experts) if shape.experts else None,
         "heads": shape.heads,
         "kv_heads": shape.kv_heads,
         "vocabulary": args.logit_width,
@@ -93,6 +95,7 @@ def labeled_facts(facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("Attention", attention_text(facts)),
         ("Context", f"{facts['context']} tokens"),
         ("Layers", f"{facts['layers']}, hidden size {facts['hidden']}, feed-forward {facts['feed_forward']}, {heads}"),
+        *([("Experts", experts_text(facts["experts"]))] if facts["experts"] else []),
         ("Vocabulary", f"{facts['vocabulary']:,}"),
         ("Mask token", str(facts["mask_id"])),
         ("End tokens", ", ".join(map(str, facts["end_ids"]))),
@@ -101,6 +104,14 @@ def labeled_facts(facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("Tokenizer", "yes" if facts["tokenizer"] else "cannot be loaded"),
         ("Chat template", "yes" if facts["chat_template"] else "no; use --raw"),
     ]
+
+
+def experts_text(sizes: dict[str, Any]) -> str:
+    """Return the sizes of a mixture of experts as text, with the expected number that a forward reads."""
+    experts = Experts(**sizes)
+    read = ", ".join(f"{experts.distinct(rows):.0f} for {rows} rows" for rows in (8, 32))
+    sizes_text = f"{experts.count} per layer, feed-forward {experts.width}, {experts.chosen} per row"
+    return f"{sizes_text}; a forward reads about {read}"
 
 
 def cache_text(facts: dict[str, Any]) -> str:

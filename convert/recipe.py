@@ -9,6 +9,7 @@ from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
+from mlx.utils import tree_map_with_path
 from mlx_lm.convert import QUANT_RECIPES, mixed_quant_predicate_builder
 from mlx_lm.utils import dequantize_model, quantize_model
 
@@ -107,20 +108,34 @@ def make_plan(checkpoint: Checkpoint, recipe: Recipe) -> Plan:
     config = {name: value for name, value in checkpoint.own_config.items() if name not in left_out}
     dtype = chosen_dtype(config, recipe)
     skeleton = lazy_model(checkpoint)
-    if dtype is not None:
-        skeleton.set_dtype(dtype)
+    cast(skeleton, dtype)
     to_dequantize: dict[str, LayerQuantization] = {}
     to_quantize: dict[str, LayerQuantization] = {}
     if recipe.dequantize:
         to_dequantize = quantized_layers(skeleton)
         skeleton = dequantize_model(skeleton)
-        if dtype is not None:
-            skeleton.set_dtype(dtype)
+        cast(skeleton, dtype)
     if recipe.quantization:
         check_widths(skeleton, recipe.quantization)
         skeleton, config = quantize(skeleton, config, recipe.quantization)
         to_quantize = quantized_layers(skeleton)
     return Plan(skeleton, config, to_dequantize, to_quantize, dtype)
+
+
+def casts(model: Any, name: str) -> bool:
+    """Return whether a conversion may change the dtype of a weight, as mlx-lm's `cast_predicate` says."""
+    return bool(getattr(model, "cast_predicate", lambda name: True)(name))
+
+
+def cast(model: Any, dtype: Any) -> None:
+    """Set the dtype of all floats that a conversion may change; None keeps it."""
+    if dtype is None:
+        return
+
+    def changed(name: str, value: mx.array) -> mx.array:
+        return value.astype(dtype) if mx.issubdtype(value.dtype, mx.floating) and casts(model, name) else value
+
+    model.update(tree_map_with_path(changed, model.parameters()))
 
 
 def quantized_layers(model: Any) -> dict[str, LayerQuantization]:

@@ -17,7 +17,7 @@ import mlx.core as mx
 from mlx.utils import tree_flatten
 
 from d3mlx.checkpoints.checkpoint import Checkpoint
-from d3mlx.convert.recipe import Plan
+from d3mlx.convert.recipe import Plan, casts
 from d3mlx.errors import CheckpointError
 from d3mlx.quantization import LayerQuantization
 
@@ -135,24 +135,26 @@ class Stream:
         plan = self.plan
         parts = self.source.pop(unit.path)
         refuse_unfinite(unit.path, parts, "The source contains NaN or infinity in")
-        parts = self.cast(parts)
+        parts = self.cast(unit.path, parts)
         if unit.path in plan.dequantize:
             # For mxfp4, nvfp4 and mxfp8, MLX dequantizes to bfloat16 whatever the scales' dtype, so cast again.
             parts["weight"] = dequantize_weight(parts, plan.dequantize[unit.path])
-            parts = self.cast(parts)
+            parts = self.cast(unit.path, parts)
         if unit.path in plan.quantize:
             parts |= quantize_weight(parts.pop("weight"), plan.quantize[unit.path])
         mx.eval(parts)
         refuse_unfinite(unit.path, parts, "float16 is too small for some values. Convert with --dtype bfloat16:")
         return {f"{unit.path}.{leaf}": value for leaf, value in parts.items()}
 
-    def cast(self, parts: Arrays) -> Arrays:
-        """Return a layer's arrays with all floats in the plan's dtype."""
+    def cast(self, path: str, parts: Arrays) -> Arrays:
+        """Return a layer's arrays with floats in the plan's dtype, unless the model keeps that of a weight."""
         dtype = self.plan.dtype
-        return {
-            leaf: value.astype(dtype) if dtype is not None and mx.issubdtype(value.dtype, mx.floating) else value
-            for leaf, value in parts.items()
-        }
+
+        def changes(leaf: str, value: mx.array) -> bool:
+            floating = mx.issubdtype(value.dtype, mx.floating)
+            return dtype is not None and floating and casts(self.plan.skeleton, f"{path}.{leaf}")
+
+        return {leaf: value.astype(dtype) if changes(leaf, value) else value for leaf, value in parts.items()}
 
 
 def write_weights(checkpoint: Checkpoint, plan: Plan, folder: Path, limit: int, progress: Progress) -> list[Path]:

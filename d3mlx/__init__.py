@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from d3mlx.decoding.d3llm import D3LLM
     from d3mlx.decoding.fast_dllm import FastDLLM
     from d3mlx.decoding.fast_dllm_v2 import FastDLLMv2
+    from d3mlx.decoding.llada2 import LLaDA2
     from d3mlx.decoding.presets import preset
     from d3mlx.decoding.sampling import Sampling
     from d3mlx.decoding.sdar import SDAR
@@ -34,6 +35,7 @@ __all__ = [
     "FastDLLM",
     "FastDLLMv2",
     "Generation",
+    "LLaDA2",
     "Result",
     "Sampling",
     "Selective",
@@ -52,6 +54,7 @@ HOMES = {
     "decoding.d3llm": ("D3LLM",),
     "decoding.fast_dllm": ("FastDLLM",),
     "decoding.fast_dllm_v2": ("FastDLLMv2",),
+    "decoding.llada2": ("LLaDA2",),
     "decoding.presets": ("preset",),
     "decoding.sampling": ("Sampling",),
     "decoding.sdar": ("SDAR",),

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from d3mlx.decoding.schedule import Block
 from d3mlx.generation import Generation
 from d3mlx.request import Step
@@ -100,8 +102,15 @@ class Cells:
         if self.generation.canvas is not self.canvas:
             self.open()
             return
-        for position, token, entropy in zip(step.positions, step.tokens, step.entropies, strict=True):
+        drafts = step.written.positions
+        entropies = step.guess_entropies[np.searchsorted(step.eligible, drafts)]
+        for position, token, entropy in zip(drafts, step.written.after, entropies, strict=True):
             self.cells[int(position)] = Cell(int(token), float(entropy), step.index)
+        for position, token, entropy in zip(step.positions, step.tokens, step.entropies, strict=True):
+            known = self.cells[int(position)]
+            # A draft that commits was shown in the step that wrote it.
+            if known is None or known.token != token:
+                self.cells[int(position)] = Cell(int(token), float(entropy), step.index)
         for position in step.filled.tolist():
             self.cells[position] = Cell(int(self.canvas.tokens[position]), 0.0, step.index)
         self.reach = self.canvas.active_length

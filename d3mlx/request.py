@@ -18,8 +18,9 @@ from d3mlx.decoding.cache_policy import Kind
 from d3mlx.decoding.decoder import Decoder
 from d3mlx.decoding.sampling import Drawing, Noise, Sampling
 from d3mlx.decoding.schedule import ActiveBlocks, Block, active_end, advance, without_complete
+from d3mlx.drafts import NONE_WRITTEN, Drafts, Written
 from d3mlx.errors import CheckpointError, ConfigError
-from d3mlx.kernels.accept_blocks import Accepted, accept_blocks
+from d3mlx.kernels.accept_blocks import Accepted, Rule, accept_blocks
 from d3mlx.kernels.dispatch import on_device
 from d3mlx.kernels.token_stats import TokenStats
 from d3mlx.models import DiffusionModel
@@ -60,6 +61,7 @@ class Step:
     nats. filled: int32 [F], positions that a committed end token filled.
     eligible: int32 [N], every position that could commit. guesses: int32 [N], its most likely token. guess_entropies:
     float32 [N], in nats.
+    written: the drafts of a decoder that edits (`Drafts`): its positions commit when their block is final.
     blocks: the active blocks before the forward. rows: number of positions that this forward computed. stats: totals
     after this step. text: the text that became readable, set by `stream_generate` if there is a tokenizer. round: 0, or
     how often the canvas was replaced by one with larger holes; positions are those of the canvas of this round.
@@ -79,6 +81,7 @@ class Step:
     stats: Stats
     text: str = field(default="")
     round: int = 0
+    written: Written = NONE_WRITTEN
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,6 +166,7 @@ class Request:
         self.acceptance_state = decoder.acceptance.start(canvas)
         self.stats = Stats(prefill_rows=(int(canvas.given.sum()) - cache.length) * len(self.lanes))
         self.committed = 0
+        self.drafts = Drafts(canvas, decoder.editing) if decoder.editing else None
         self.extend()
 
     @property
@@ -198,6 +202,8 @@ class Request:
         self.kind = plan.kind
         self.rows = RowIndex(plan.positions, plan.length or self.canvas.active_length, plan.block_size)
         self.eligible = self.canvas.masked_before(self.active.end if plan.until is None else plan.until)
+        if self.drafts is not None:
+            self.eligible = self.drafts.eligible(self.eligible)
 
     def guide(self, logits: list[mx.array]) -> mx.array:
         """Return the logits [N, V] of the request, combined from those of its lanes, each [N, V].
@@ -217,15 +223,27 @@ class Request:
 
         Return int32 [3 N], packed, an array of the library of the statistics.
         """
-        candidates = Candidates(self.eligible, self.active, self.kind, self.committed, self.drawing.noise)
+        block = self.active.first_full
+        focus = block.start, block.end
+        if self.drafts is None:
+            rule = self.next_rule(self.eligible)
+            return accept_blocks(self.with_ends_last(stats), self.eligible, focus, rule)
+        masks = self.eligible[: self.drafts.masks]
+        return self.drafts.accept(stats, self.eligible, self.next_rule(masks) if len(masks) else None, focus)
+
+    def next_rule(self, positions: Ints) -> Rule:
+        """Return the record that decides this step at `positions`."""
+        candidates = Candidates(positions, self.active, self.kind, self.committed, self.drawing.noise)
         rule, self.acceptance_state = self.decoder.acceptance.rule(candidates, self.acceptance_state)
-        if self.decoder.acceptance.ends_last:
-            stats = self.with_ends_last(stats)
-        focus = self.active.first_full
-        return accept_blocks(stats, self.eligible, (focus.start, focus.end), rule)
+        return rule
 
     def with_ends_last(self, stats: TokenStats) -> TokenStats:
-        """Return statistics with probability -1 for rows with an end token (LLaDA's confidence_eos_eot_inf)."""
+        """Return statistics as the rule takes them: for some, probability -1 for rows with an end token.
+
+        This is LLaDA's confidence_eos_eot_inf.
+        """
+        if not self.decoder.acceptance.ends_last:
+            return stats
         ends = np.array([*self.canvas.end_ids], np.int32)
         if isinstance(stats.sampled, mx.array):
             is_end = (stats.sampled[:, None] == on_device(ends)).any(axis=-1)
@@ -244,7 +262,13 @@ class Request:
                 "The model's logits are not numbers (NaN). Its weights are damaged or overflow in this dtype. "
                 "Download the model again, or convert it with another --dtype."
             )
-        committing = np.flatnonzero(accepted.tokens >= 0)
+        written, committing = NONE_WRITTEN, np.flatnonzero(accepted.tokens >= 0)
+        if self.drafts is not None:
+            order = np.argsort(self.eligible)
+            self.eligible, accepted = self.eligible[order], accepted.at(order)
+            written = self.drafts.write(self.eligible, accepted)
+            committing = np.arange(len(order)) if self.drafts.final(self.eligible, written) else order[:0]
+            accepted = accepted._replace(tokens=self.canvas.tokens[self.eligible])
         positions, tokens = self.eligible[committing], accepted.tokens[committing]
         filled, *_ = [lane.canvas.commit(positions, tokens) for lane in self.lanes]
         self.table, self.committed = advance(self.table, self.canvas), len(committing)
@@ -265,4 +289,5 @@ class Request:
             blocks=self.active.blocks,
             rows=rows,
             stats=self.stats,
+            written=written,
         )

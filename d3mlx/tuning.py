@@ -38,14 +38,14 @@ def favored(device: str) -> Favor:
     return "forwards" if apple and int(apple[1]) >= 5 else "rows"
 
 
-def unfused_rows(args: Any) -> range:
+def unfused_rows(args: Any) -> tuple[int, ...]:
     """Return the numbers of query rows for which attention takes more than one launch on a Metal GPU.
 
     MLX has one kernel for at most 8 rows whose queries of all heads of a group are at most 32, and one for 9 or more
     rows. args: the family's ModelArgs.
     """
     shape = args.shape()
-    return range(32 // (shape.heads // shape.kv_heads) + 1, 9)
+    return tuple(range(32 // (shape.heads // shape.kv_heads) + 1, 9))
 
 
 def shape_key(args: Any) -> str:

@@ -72,6 +72,10 @@ class Accepted(NamedTuple):
         rows = len(packed) // 3
         return cls(packed[:rows], packed[rows : 2 * rows], packed[2 * rows :].view(np.float32))
 
+    def at(self, rows: npt.NDArray[np.intp]) -> Accepted:
+        """Return the entries of these rows, in their order."""
+        return Accepted(self.tokens[rows], self.guesses[rows], self.entropies[rows])
+
 
 THREADS = 256
 

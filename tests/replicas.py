@@ -14,7 +14,7 @@ import mlx.core as mx
 from mlx.utils import tree_flatten
 from mlx_lm.utils import load_config
 
-from d3mlx.models import fast_dllm_v2, sdar
+from d3mlx.models import fast_dllm_v2, llada2_moe, sdar
 from tests.builders import (
     DREAM_CONFIG,
     LLADA_CONFIG,
@@ -166,6 +166,97 @@ def fast_dllm_v2_folder(folder: Path) -> Path:
     return folder
 
 
+LLADA2_CONFIG: dict[str, Any] = {
+    "architectures": ["LLaDA2MoeModelLM"],
+    "auto_map": {"AutoModelForCausalLM": "modeling_llada2_moe.LLaDA2MoeModelLM"},
+    "eos_token_id": END_ID,
+    "first_k_dense_replace": 1,
+    "head_dim": 32,
+    "hidden_act": "silu",
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "mask_token_id": MASK_ID,
+    "max_position_embeddings": 32768,
+    "model_type": "llada2_moe",
+    "moe_intermediate_size": 64,
+    "moe_router_enable_expert_bias": True,
+    "n_group": 4,
+    "norm_head": False,
+    "norm_topk_prob": True,
+    "num_attention_heads": 4,
+    "num_experts": 16,
+    "num_experts_per_tok": 4,
+    "num_hidden_layers": 2,
+    "num_key_value_heads": 2,
+    "num_shared_experts": 1,
+    "output_router_logits": False,
+    "pad_token_id": END_ID,
+    "partial_rotary_factor": 0.5,
+    "rms_norm_eps": 1e-6,
+    "rope_scaling": None,
+    "rope_theta": 600000,
+    "routed_scaling_factor": 2.5,
+    "router_dtype": "fp32",
+    "score_function": "sigmoid",
+    "tie_word_embeddings": False,
+    "topk_group": 2,
+    "torch_dtype": "bfloat16",
+    "use_bias": False,
+    "use_qk_norm": True,
+    "use_qkv_bias": False,
+    "vocab_size": 261,
+}
+
+
+def llada2_weights(config: dict[str, Any]) -> dict[str, mx.array]:
+    """Return random weights with the names of LLaDA2's checkpoints: in bfloat16, and the router's bias in float32."""
+    hidden, head = config["hidden_size"], config["head_dim"]
+    queries, kv = config["num_attention_heads"] * head, config["num_key_value_heads"] * head
+    vocabulary = {"model.word_embeddings.weight": (config["vocab_size"], hidden), "model.norm.weight": (hidden,)}
+    shapes: dict[str, tuple[int, ...]] = {**vocabulary, "lm_head.weight": (config["vocab_size"], hidden)}
+
+    def mlp(path: str, width: int) -> None:
+        shapes.update({f"{path}.{name}_proj.weight": (width, hidden) for name in ("gate", "up")})
+        shapes[f"{path}.down_proj.weight"] = (hidden, width)
+
+    for i in range(config["num_hidden_layers"]):
+        layer = f"model.layers.{i}"
+        shapes |= {f"{layer}.{name}_layernorm.weight": (hidden,) for name in ("input", "post_attention")}
+        shapes |= {f"{layer}.attention.{name}_layernorm.weight": (head,) for name in ("query", "key")}
+        shapes[f"{layer}.attention.query_key_value.weight"] = (queries + 2 * kv, hidden)
+        shapes[f"{layer}.attention.dense.weight"] = (hidden, queries)
+        if i < config["first_k_dense_replace"]:
+            mlp(f"{layer}.mlp", config["intermediate_size"])
+            continue
+        shapes[f"{layer}.mlp.gate.weight"] = (config["num_experts"], hidden)
+        shapes[f"{layer}.mlp.gate.expert_bias"] = (config["num_experts"],)
+        for expert in range(config["num_experts"]):
+            mlp(f"{layer}.mlp.experts.{expert}", config["moe_intermediate_size"])
+        mlp(f"{layer}.mlp.shared_experts", config["moe_intermediate_size"] * config["num_shared_experts"])
+    weights = random_weights(shapes, 0)
+    return {
+        name: value if name.endswith("expert_bias") else value.astype(mx.bfloat16) for name, value in weights.items()
+    }
+
+
+def llada2(folder: Path) -> Path:
+    """Write a folder like inclusionAI/LLaDA2.0-mini, with a mask token in config.json.
+
+    Assumed: the chat template is in tokenizer_config.json, and <|role_end|> is a token of the tokenizer.
+    """
+    write_dream(folder)
+    tokens = load_json(folder / "tokenizer_config.json")
+    for token in tokens["added_tokens_decoder"].values():
+        token["content"] = token["content"].replace("<|im_end|>", "<|role_end|>")
+    kept = {name: value for name, value in tokens.items() if name not in ("auto_map", "chat_template")}
+    write_json(folder / "tokenizer_config.json", kept | {"chat_template": llada2_moe.TRAITS.template})
+    (folder / "chat_template.jinja").unlink(missing_ok=True)
+    write_json(folder / "config.json", LLADA2_CONFIG)
+    (folder / "model.safetensors").unlink()
+    write_weights(folder, llada2_weights(LLADA2_CONFIG), shards=3)
+    return folder
+
+
 REPLICAS: dict[str, Callable[[Path], Path]] = {
     "GSAI-ML/LLaDA-8B-Instruct": write_llada,
     "mlx-community/LLaDA-8B-Instruct-mlx-4bit": lambda folder: mlx_llada(folder, 4),
@@ -181,6 +272,8 @@ REPLICAS: dict[str, Callable[[Path], Path]] = {
     "JetLM/SDAR-4B-Chat": sdar_chat,
     "JetLM/SDAR-8B-Chat-b32": lambda folder: sdar_chat(folder, block_size=...),
     "Efficient-Large-Model/Fast_dLLM_v2_7B": fast_dllm_v2_folder,
+    "inclusionAI/LLaDA2.0-mini": llada2,
+    "inclusionAI/LLaDA2.1-mini": llada2,
 }
 
 

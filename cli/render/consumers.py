@@ -118,6 +118,7 @@ def step_record(step: Step) -> dict[str, Any]:
         "tokens": step.tokens.tolist(),
         "entropies": plain_value(np.round(step.entropies.astype(float), 6)),
         "filled": step.filled.tolist(),
+        "edits": [list(edit) for edit in zip(*(part.tolist() for part in step.written), strict=True)],
         "rows": step.rows,
         "round": step.round,
         "text": step.text,

@@ -110,6 +110,10 @@ def show_profiles(console: Console, profiles: Mapping[str, Profile]) -> None:
         console.print(profile_table(profile))
 
 
+EXPERT_ROWS = (8, 32)
+"""Row counts for which a prediction shows the experts that a forward reads."""
+
+
 def show_roofline(console: Console, roofline: Roofline, rows: list[int], model: Mapping[str, Any]) -> None:
     chip, cost, giga = roofline.chip, roofline.cost, 1e9
     origin = "assumed, scaled from an M4 Max" if chip.assumed else "from a published prefill"
@@ -121,9 +125,18 @@ def show_roofline(console: Console, roofline: Roofline, rows: list[int], model: 
         markup=False,
     )
     console.print(
-        f"bytes = {cost.nbytes / giga:.3f} GB ({cost.weight_bytes / giga:.3f} weights, {cost.cache_bytes / giga:.3f} "
-        f"K/V); bandwidth = {chip.achieved_bandwidth / giga:.0f} GB/s ({share})"
+        f"bytes = {cost.nbytes(1) / giga:.3f} GB ({cost.nbytes(1) / giga - cost.cache_bytes / giga:.3f} weights, "
+        f"{cost.cache_bytes / giga:.3f} K/V); bandwidth = {chip.achieved_bandwidth / giga:.0f} GB/s ({share})"
     )
+    if cost.experts is not None:
+        console.print(
+            f"These are the bytes of one row. More rows use more of the {cost.experts.count} experts of a layer: "
+            + ", ".join(
+                f"{count} rows about {cost.experts.distinct(count):.0f}, {cost.nbytes(count) / giga:.2f} GB"
+                for count in EXPERT_ROWS
+            )
+            + ", if all experts are equally likely."
+        )
     console.print(
         f"FLOP per row = {cost.flop_per_row / giga:.2f} G ({cost.body_flop / giga:.2f} body, "
         f"{cost.head_flop / giga:.2f} head, {cost.attention_flop / giga:.2f} attention); "

@@ -9,14 +9,17 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
 
+from d3mlx.models.experts import Experts
+
 
 @dataclass(frozen=True)
 class Cost:
     """Cost of one forward that computes the head for all rows.
 
-    weight_bytes: all weights as stored, with the head. The embedding counts only if it is tied to the head, because
-    otherwise a forward reads only a few of its rows. cache_bytes: K/V of the positions attended to. body_flop,
-    head_flop, attention_flop: multiplications and additions per row, of projections, head, and products with K and V.
+    weight_bytes: all weights as stored, with the head, but without the experts of which a row uses a few. The embedding
+    counts only if it is tied to the head, because otherwise a forward reads only a few of its rows. cache_bytes: K/V of
+    the positions attended to. body_flop, head_flop, attention_flop: multiplications and additions per row, of
+    projections, head, and products with K and V. expert_bytes: all such experts as stored. experts: their numbers.
     """
 
     weight_bytes: int
@@ -24,11 +27,16 @@ class Cost:
     body_flop: int
     head_flop: int
     attention_flop: int
+    expert_bytes: int = 0
+    experts: Experts | None = None
 
-    @property
-    def nbytes(self) -> int:
-        """Return the number of bytes that a forward reads."""
-        return self.weight_bytes + self.cache_bytes
+    def nbytes(self, rows: float) -> float:
+        """Return the expected number of bytes that a forward of `rows` rows reads, if all experts are equally likely.
+
+        Real rows of a block choose similar experts, so a forward may read less.
+        """
+        share = self.experts.distinct(rows) / self.experts.count if self.experts else 0.0
+        return self.weight_bytes + self.cache_bytes + share * self.expert_bytes
 
     @property
     def flop_per_row(self) -> int:
@@ -39,17 +47,26 @@ class Cost:
 def cost(model: Any, context: int) -> Cost:
     """Return the cost of one forward of `model` over `context` positions. The weights need not be loaded."""
     shape, width = model.args.shape(), model.args.logit_width
-    products = 2 * shape.hidden * (shape.query_width + shape.kv_width) + 3 * shape.hidden * shape.ff
+    experts = shape.experts
+    projections = 2 * shape.hidden * (shape.query_width + shape.kv_width) * shape.layers
+    mixed = 0 if experts is None else shape.layers - experts.dense
+    products = projections + 3 * shape.hidden * shape.ff * (shape.layers - mixed)
+    if experts is not None:
+        of_layer = 3 * (experts.chosen * experts.width + experts.shared) + experts.count
+        products += shape.hidden * of_layer * mixed
     tied = not hasattr(model, "lm_head")
     weights = tree_flatten(model.parameters())
-    read = [value for name, value in weights if tied or not name.startswith("model.embed_tokens.")]
+    read = [(name, value) for name, value in weights if tied or not name.startswith("model.embed_tokens.")]
+    routed = sum(int(value.nbytes) for name, value in read if ".switch_mlp." in name)
     float_bytes = float_dtype(model).size
     return Cost(
-        weight_bytes=sum(int(value.nbytes) for value in read),
+        weight_bytes=sum(int(value.nbytes) for _, value in read) - routed,
         cache_bytes=2 * shape.layers * shape.kv_width * float_bytes * context,
-        body_flop=2 * shape.layers * products,
+        body_flop=2 * products,
         head_flop=2 * shape.hidden * width,
         attention_flop=4 * shape.layers * shape.query_width * context,
+        expert_bytes=routed,
+        experts=experts,
     )
 
 

@@ -18,10 +18,9 @@ class Roofline:
     chip: Chip
     cost: Cost
 
-    @property
-    def floor(self) -> float:
-        """Return the seconds to read the weights and the cache once."""
-        return self.cost.nbytes / self.chip.achieved_bandwidth
+    def reading(self, rows: float) -> float:
+        """Return the seconds to read what a forward of `rows` rows needs of weights and cache."""
+        return self.cost.nbytes(rows) / self.chip.achieved_bandwidth
 
     @property
     def per_row(self) -> float:
@@ -30,8 +29,12 @@ class Roofline:
 
     @property
     def crossover(self) -> float:
-        """Return the number of rows up to which a forward takes no longer than with one row."""
-        return self.floor / self.per_row
+        """Return the number of rows up to which reading takes longer than arithmetic."""
+        low, high = 0.0, self.reading(float("inf")) / self.per_row
+        for _ in range(60):
+            middle = (low + high) / 2
+            low, high = (middle, high) if self.reading(middle) > middle * self.per_row else (low, middle)
+        return high
 
     @property
     def ceiling(self) -> float:
@@ -40,7 +43,7 @@ class Roofline:
 
     def seconds(self, rows: float) -> float:
         """Return the seconds per forward of `rows` rows."""
-        return max(self.floor, rows * self.per_row)
+        return max(self.reading(rows), rows * self.per_row)
 
     def times(self, rows: Sequence[int]) -> list[tuple[int, float]]:
         """Return pairs of row count and seconds per forward, ascending."""

@@ -75,6 +75,9 @@ SHAPES = {
     "dream-7b": Sizes("dream", layers=28, hidden=3584, heads=28, kv_heads=4, ff=18944, vocab=152064),
     "sdar-4b": Sizes("sdar", layers=36, hidden=2560, heads=32, kv_heads=8, ff=9728, vocab=151936, head_dim=128),
     "sdar-8b": Sizes("sdar", layers=36, hidden=4096, heads=32, kv_heads=8, ff=12288, vocab=151936, head_dim=128),
+    "llada2-mini": Sizes(
+        "llada2_moe", layers=20, hidden=2048, heads=16, kv_heads=4, ff=5120, vocab=157184, head_dim=128
+    ),
     "fast-dllm-v2-7b": Sizes("fast_dllm_v2", layers=28, hidden=3584, heads=28, kv_heads=4, ff=18944, vocab=152064),
 }
 """Sizes from config.json of the checkpoints, of SDAR-8B from that of Qwen3-8B, of LLaDA 1B from the LLaDA paper."""

@@ -171,7 +171,12 @@ class Checkpoint:
         marker = mx.array(0)
         renamed: dict[str, Tensor] = {}
         origins: dict[str, str] = {}
+        stack_of = getattr(self.empty, "stack_of", lambda name: None)
+        stacks: dict[str, dict[int, str]] = {}
         for name, tensor in self.tensors.items():
+            if place := stack_of(name):
+                stacks.setdefault(place[0], {})[place[1]] = name
+                continue
             for new in self.empty.sanitize({name: marker}):
                 if new in renamed:
                     raise CheckpointError(
@@ -179,7 +184,27 @@ class Checkpoint:
                         "Remove one of them."
                     )
                 renamed[new], origins[new] = tensor, name
-        return renamed
+        return renamed | {name: self.stacked(parts) for name, parts in stacks.items()}
+
+    def stacked(self, parts: dict[int, str]) -> Tensor:
+        """Return one tensor for those that are stacked, the names of which `parts` has by number.
+
+        Raises CheckpointError for the first one that is missing or differs from the others.
+        """
+        first = self.tensors[parts[min(parts)]]
+        for number in range(max(parts) + 1):
+            if number not in parts:
+                raise CheckpointError(
+                    f"The checkpoint {self.folder} contains {parts[max(parts)]}, but not the same tensor of expert "
+                    f"{number}. Download it again."
+                )
+            tensor = self.tensors[parts[number]]
+            if (tensor.shape, tensor.dtype) != (first.shape, first.dtype):
+                raise CheckpointError(
+                    f"The tensor {parts[number]} has shape {list(tensor.shape)} and dtype {tensor.dtype}, but "
+                    f"{parts[min(parts)]} has {list(first.shape)} and {first.dtype}."
+                )
+        return Tensor(first.dtype, (len(parts), *first.shape), first.file)
 
     def refuse_wrappers(self) -> None:
         """Raise CheckpointError if all names of tensors have a prefix that another program added."""

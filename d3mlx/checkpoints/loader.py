@@ -13,6 +13,7 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
+from mlx_lm.models.switch_layers import SwitchLinear
 from mlx_lm.utils import dequantize_model, get_total_parameters, load_model
 
 from d3mlx.checkpoints.adapters import with_adapters
@@ -75,9 +76,20 @@ def get_weights(checkpoint: Checkpoint, lazy: bool = False) -> None:
 
 
 def for_this_device(model: Any) -> Any:
-    """Return the model in float32 if it is small and runs on a CPU, else as it is."""
-    on_cpu = mx.default_device() == mx.Device(mx.cpu)
-    return in_float32(model) if on_cpu and get_total_parameters(model) < SMALL else model
+    """Return the model in float32 if it is small and runs on a CPU, else as it is.
+
+    Raises CheckpointError if MLX cannot run it here.
+    """
+    if mx.default_device() != mx.Device(mx.cpu):
+        return model
+    if get_total_parameters(model) < SMALL:
+        return in_float32(model)
+    if any(isinstance(layer, SwitchLinear) and layer.weight.dtype != mx.float32 for layer in model.modules()):
+        raise CheckpointError(
+            "On a CPU, MLX cannot multiply the experts of this model in 16 bits. Convert it with --quantize, or with "
+            "--dtype float32."
+        )
+    return model
 
 
 def read_weights(model: Any) -> None:

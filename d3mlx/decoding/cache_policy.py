@@ -245,7 +245,7 @@ class SelectiveCache:
     multiple: int
     refresh_interval: int
     source: int
-    avoided: range = field(default=range(0), repr=False)
+    avoided: tuple[int, ...] = field(default=(), repr=False)
     cached: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -292,7 +292,9 @@ class SelectiveCache:
     def rounded(self, count: int) -> int:
         """Return the number of rows to compute if `count` rows are needed."""
         rounded = -(-count // self.multiple) * self.multiple
-        return rounded if rounded not in self.avoided else -(-self.avoided.stop // self.multiple) * self.multiple
+        while rounded in self.avoided:
+            rounded += self.multiple
+        return rounded
 
 
 CHUNK = 512

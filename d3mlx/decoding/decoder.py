@@ -9,6 +9,7 @@ from d3mlx.decoding.acceptance import Acceptance, CarryQuota, DreamSchedule, Fir
 from d3mlx.decoding.cache_policy import BlockCache, CachePolicy, DelayedCache, PrefixCache
 from d3mlx.decoding.options import Options, option
 from d3mlx.decoding.schedule import BLOCK_SIZE, AlignedBlocks, MultiBlock, Schedule, SequentialBlocks, WholeCanvas
+from d3mlx.drafts import Editing
 from d3mlx.errors import ConfigError
 from d3mlx.models.traits import Attention
 from d3mlx.quantization import MODES, KVQuantization
@@ -19,7 +20,8 @@ class Decoder:
     """The policies that the engine runs. Raises ConfigError for an undefined combination.
 
     cfg_scale: strength of classifier-free guidance (LLaDA); above 0 it adds a second sequence without the prompt to
-    every forward. kv: quantization of the KV cache; None for none.
+    every forward. kv: quantization of the KV cache; None for none. editing: how committed tokens may change until their
+    block is final; None if they never change.
     """
 
     schedule: Schedule
@@ -27,6 +29,7 @@ class Decoder:
     cache: CachePolicy
     cfg_scale: float = 0.0
     kv: KVQuantization | None = None
+    editing: Editing | None = None
 
     def __post_init__(self) -> None:
         if self.kv is not None and not self.cache.cached:
@@ -42,6 +45,8 @@ class Decoder:
             raise ConfigError("Prefix and dual caches work only with one block at a time. Use the delayed cache.")
         if isinstance(self.cache, DelayedCache) and not isinstance(self.schedule, MultiBlock):
             raise ConfigError("The delayed cache works only with multi-block decoding. Use the prefix or dual cache.")
+        if self.editing is not None and not isinstance(self.cache, BlockCache):
+            raise ConfigError("Tokens can be edited only in blocks with the block cache. Use a block-causal decoder.")
         if isinstance(self.cache, BlockCache) != isinstance(self.schedule, AlignedBlocks):
             raise ConfigError("The block cache works only with aligned blocks, and they only with it. Use both.")
 

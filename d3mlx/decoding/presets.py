@@ -7,6 +7,7 @@ from typing import Any
 from d3mlx.decoding.d3llm import D3LLM
 from d3mlx.decoding.fast_dllm import FastDLLM
 from d3mlx.decoding.fast_dllm_v2 import FastDLLMv2
+from d3mlx.decoding.llada2 import LLaDA2
 from d3mlx.decoding.options import Options, check_choice, options_of
 from d3mlx.decoding.sdar import SDAR
 from d3mlx.decoding.selective import Selective
@@ -21,6 +22,7 @@ PRESETS: dict[str, type[Options]] = {
     "vanilla": Vanilla,
     "sdar": SDAR,
     "fast-dllm-v2": FastDLLMv2,
+    "llada2": LLaDA2,
 }
 """The class of each decoder."""
 

@@ -20,6 +20,7 @@ from d3mlx.models.traits import Attention
 
 Alg = Literal["dynamic", "static", "sequential"]
 Commits = Literal["fused", "separate"]
+COMMITS = "Compute the final keys and values of a block together with the next block (fused) or alone (separate)."
 
 
 @dataclass(frozen=True)
@@ -28,26 +29,28 @@ class PerBlock(EndsInOrder):
 
     alg: dynamic commits every token with a probability above `threshold`, and at least the quota. static commits the
     quota of the most confident tokens, sequential that of the first masks. steps: per block; None for one per position.
+    capped: an answer shorter than a block has at most as many steps as tokens, so its quota is larger (LLaDA2.0).
     """
 
     alg: Alg = "dynamic"
     threshold: float = 0.9
     steps: int | None = None
+    capped: bool = False
     filtered_statistics: bool = True
     top_k_first: ClassVar[bool] = True
 
-    def start(self, canvas: Canvas) -> tuple[int, int]:
-        """Return the state: the start of the current block, its step number."""
-        return (-1, 0)
+    def start(self, canvas: Canvas) -> tuple[int, int, int]:
+        """Return the state: the start of the current block, its step number, and the most tokens of the answer."""
+        return (-1, 0, canvas.new_tokens)
 
-    def rule(self, candidates: Candidates, state: tuple[int, int]) -> tuple[Rule, Any]:
-        block, (opened, i) = candidates.active.first_full, state
+    def rule(self, candidates: Candidates, state: tuple[int, int, int]) -> tuple[Rule, Any]:
+        block, (opened, i, new_tokens) = candidates.active.first_full, state
         if block.start != opened:
             opened, i = block.start, 0
         size = block.end - block.start
-        planned = quotas(size, min(self.steps or size, size))
+        planned = quotas(size, min(self.steps or size, size, new_tokens if self.capped else size))
         count = planned[min(i, len(planned) - 1)]
-        return self.decided(count, candidates), (opened, i + 1)
+        return self.decided(count, candidates), (opened, i + 1, new_tokens)
 
     def decided(self, count: int, candidates: Candidates) -> Rule:
         """Return the record of a step with this quota."""
@@ -75,10 +78,7 @@ class SDAR(BlockOptions):
     steps: int | None = option(
         "Decode each block in at most this many steps.", None, STEPS, note="one per token of a block", common=True
     )
-    commits: Commits | None = option(
-        "Compute the final keys and values of a block together with the next block (fused) or alone (separate).",
-        "fused",
-    )
+    commits: Commits | None = option(COMMITS, "fused")
 
     def build(self, family: str) -> Decoder:
         options = self.filled(traits_of(family))

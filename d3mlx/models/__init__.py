@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import mlx.core as mx
 
 from d3mlx.errors import CheckpointError, ConfigError
-from d3mlx.models import dream, fast_dllm_v2, llada, sdar
+from d3mlx.models import dream, fast_dllm_v2, llada, llada2_moe, sdar
 from d3mlx.models.traits import Attention, Traits
 from d3mlx.models.transformer import LayerCache, Positions
 
@@ -18,6 +18,7 @@ FAMILIES: dict[str, ModuleType] = {
     "Dream": dream,
     "sdar": sdar,
     "Fast_dLLM_Qwen": fast_dllm_v2,
+    "llada2_moe": llada2_moe,
 }
 
 

@@ -21,6 +21,7 @@ from mlx_lm.models.rope_utils import initialize_rope
 from d3mlx.errors import CheckpointError
 from d3mlx.kernels.dispatch import on_cpu
 from d3mlx.kernels.refresh_rows import Rotary, Rotation, refresh_rows
+from d3mlx.models.experts import Experts, MoE
 from d3mlx.models.joined import Joined
 
 Positions = int | npt.NDArray[np.int32]
@@ -48,7 +49,9 @@ class Shape:
     """Sizes of a transformer.
 
     ff: width of the MLP. context: largest number of positions. qk_norm: whether queries and keys of a head are
-    normalized before their rotation (Qwen3).
+    normalized before their rotation (Qwen3). rotary_dims: how many numbers of a head are rotated; 0 for all. fused_qkv:
+    a checkpoint stores the projections of queries, keys and values as one. experts: the mixture of experts of most
+    layers, or None.
     """
 
     hidden: int
@@ -63,6 +66,9 @@ class Shape:
     context: int
     rope_scaling: dict[str, float | str] | None = None
     qk_norm: bool = False
+    rotary_dims: int = 0
+    fused_qkv: bool = False
+    experts: Experts | None = None
 
     def __post_init__(self) -> None:
         for name, most in MOST.items():
@@ -133,7 +139,7 @@ def swiglu(gate: mx.array, up: mx.array) -> mx.array:
 def rope_of(shape: Shape) -> nn.Module:
     """Return the rotary embedding of a model of this shape."""
     return initialize_rope(
-        shape.head_dim,
+        shape.rotary_dims or shape.head_dim,
         base=shape.rope_theta,
         traditional=False,
         scaling_config=shape.rope_scaling,
@@ -145,9 +151,12 @@ class Attention(nn.Module):
     def __init__(self, shape: Shape):
         super().__init__()
         self.heads, self.kv_heads, self.head_dim = shape.heads, shape.kv_heads, shape.head_dim
-        self.q_proj = nn.Linear(shape.hidden, shape.query_width, bias=shape.qkv_bias)
-        self.k_proj = nn.Linear(shape.hidden, shape.kv_width, bias=shape.qkv_bias)
-        self.v_proj = nn.Linear(shape.hidden, shape.kv_width, bias=shape.qkv_bias)
+        if shape.fused_qkv:
+            self.qkv_proj = nn.Linear(shape.hidden, shape.query_width + 2 * shape.kv_width, bias=shape.qkv_bias)
+        else:
+            self.q_proj = nn.Linear(shape.hidden, shape.query_width, bias=shape.qkv_bias)
+            self.k_proj = nn.Linear(shape.hidden, shape.kv_width, bias=shape.qkv_bias)
+            self.v_proj = nn.Linear(shape.hidden, shape.kv_width, bias=shape.qkv_bias)
         self.o_proj = nn.Linear(shape.query_width, shape.hidden, bias=False)
         if shape.qk_norm:
             self.q_norm = nn.RMSNorm(shape.head_dim, eps=shape.eps)
@@ -157,7 +166,15 @@ class Attention(nn.Module):
 
     def join(self) -> None:
         """Compute queries, keys and values as one product from now on."""
-        self.joined.join([self.q_proj, self.k_proj, self.v_proj])
+        if "qkv_proj" not in self:
+            self.joined.join([self.q_proj, self.k_proj, self.v_proj])
+
+    def project(self, x: mx.array) -> list[mx.array]:
+        """Return queries, keys and values of x, each [B, R, heads x head_dim]."""
+        if "qkv_proj" not in self:
+            return self.joined(x, [self.q_proj, self.k_proj, self.v_proj])
+        width = self.heads * self.head_dim
+        return list(mx.split(self.qkv_proj(x), [width, width + self.kv_heads * self.head_dim], axis=-1))
 
     def __call__(self, x: mx.array, rotation: Rotation, cache: LayerCache) -> mx.array:
         batch, rows, _ = x.shape
@@ -165,7 +182,7 @@ class Attention(nn.Module):
         def split(projected: mx.array, heads: int) -> mx.array:
             return projected.reshape(batch, rows, heads, self.head_dim).transpose(0, 2, 1, 3)
 
-        queries, keys, values = self.joined(x, [self.q_proj, self.k_proj, self.v_proj])
+        queries, keys, values = self.project(x)
         queries, keys = split(queries, self.heads), split(keys, self.kv_heads)
         if self.qk_norm:
             queries, keys = self.q_norm(queries), self.k_norm(keys)
@@ -175,11 +192,11 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
-    def __init__(self, shape: Shape):
+    def __init__(self, hidden: int, ff: int):
         super().__init__()
-        self.gate_proj = nn.Linear(shape.hidden, shape.ff, bias=False)
-        self.up_proj = nn.Linear(shape.hidden, shape.ff, bias=False)
-        self.down_proj = nn.Linear(shape.ff, shape.hidden, bias=False)
+        self.gate_proj = nn.Linear(hidden, ff, bias=False)
+        self.up_proj = nn.Linear(hidden, ff, bias=False)
+        self.down_proj = nn.Linear(ff, hidden, bias=False)
         self.joined = Joined()
 
     def join(self) -> None:
@@ -190,11 +207,19 @@ class MLP(nn.Module):
         return self.down_proj(swiglu(*self.joined(x, [self.gate_proj, self.up_proj])))
 
 
+def mlp_of(shape: Shape, layer: int) -> MLP | MoE:
+    """Return the MLP of a layer, or its mixture of experts."""
+    experts = shape.experts
+    if experts is None or layer < experts.dense:
+        return MLP(shape.hidden, shape.ff)
+    return MoE(experts, shape.hidden, MLP(shape.hidden, experts.shared) if experts.shared else None, swiglu)
+
+
 class TransformerBlock(nn.Module):
-    def __init__(self, shape: Shape):
+    def __init__(self, shape: Shape, layer: int):
         super().__init__()
         self.self_attn = Attention(shape)
-        self.mlp = MLP(shape)
+        self.mlp = mlp_of(shape, layer)
         self.input_layernorm = nn.RMSNorm(shape.hidden, eps=shape.eps)
         self.post_attention_layernorm = nn.RMSNorm(shape.hidden, eps=shape.eps)
 
@@ -223,7 +248,7 @@ class Transformer(nn.Module):
     def __init__(self, shape: Shape, vocab: int):
         super().__init__()
         self.embed_tokens = nn.Embedding(vocab, shape.hidden)
-        self.layers = [TransformerBlock(shape) for _ in range(shape.layers)]
+        self.layers = [TransformerBlock(shape, i) for i in range(shape.layers)]
         self.norm = nn.RMSNorm(shape.hidden, eps=shape.eps)
         self.rotary = Rotary(rope_of(shape))
 

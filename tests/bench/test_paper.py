@@ -84,7 +84,7 @@ def test_published_predictions(chip: Chip, row: float, crossover: int, times: tu
     roofline = Roofline(chip, LLADA_4BIT)
     assert round(LLADA_4BIT.body_flop / 1e9, 1) == 14.0
     assert round(LLADA_4BIT.head_flop / 1e9, 2) == 1.04
-    assert round(LLADA_4BIT.nbytes / 1e9, 1) == 4.2
+    assert round(LLADA_4BIT.nbytes(1) / 1e9, 1) == 4.2
     digits = 1 if row > 2 else 2
     assert round(1000 * roofline.per_row, digits) == row
     assert int(roofline.crossover) == crossover
@@ -108,11 +108,27 @@ def test_a_roofline_is_flat_and_then_straight(
     assert [count for count, _ in table] == sorted(rows)
     for count, seconds in table:
         if count <= roofline.crossover:
-            assert seconds == roofline.floor
+            assert seconds == roofline.reading(count)
         else:
             assert seconds == pytest.approx(count * roofline.per_row)
-            assert seconds > roofline.floor
-    assert roofline.crossover * roofline.per_row == pytest.approx(roofline.floor)
+            assert seconds > roofline.reading(count)
+    assert roofline.crossover * roofline.per_row == pytest.approx(roofline.reading(roofline.crossover))
+
+
+def test_a_mixture_of_experts_reads_more_for_more_rows() -> None:
+    """In LLaDA2-mini, a row uses 8 of 256 experts per layer, and 32 rows about 163."""
+    mixed = cost(skeleton(SHAPES["llada2-mini"], 4), context=0)
+    assert mixed.experts is not None
+    assert [round(mixed.experts.distinct(rows)) for rows in (0, 1, 8, 32, 10**6)] == [0, 8, 57, 163, 256]
+    assert [round((mixed.nbytes(rows) - mixed.nbytes(0)) / 1e9, 2) for rows in (1, 8, 32)] == [0.27, 1.93, 5.49]
+    # Of 16 billion parameters, a row computes 1.4 billion, each with a product and a sum.
+    parameters = sum(value.size for _, value in tree_flatten(skeleton(SHAPES["llada2-mini"]).parameters()))
+    assert round(parameters / 1e9, 1) == 16.3
+    assert round(mixed.flop_per_row / 2e9, 1) == 1.1
+    roofline = Roofline(chip_named("m4-pro"), mixed)
+    seconds = [roofline.seconds(rows) for rows in (1, 8, 32)]
+    assert seconds == sorted(set(seconds))
+    assert 8 * seconds[0] > seconds[1] > 2 * seconds[0]
 
 
 def test_chips() -> None:

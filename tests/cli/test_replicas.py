@@ -31,7 +31,7 @@ ROW = {"prompt": "2+2", "completion": "4"}
 def test_every_command_runs(d3mlx: Any, tmp_path: Path, name: str) -> None:
     folder = REPLICAS[name](tmp_path / folder_name(name))
     facts = json.loads(d3mlx("info", str(folder), "--json").out)
-    families = {"LLaDA": "llada", "SDAR": "sdar", "Fast_dLLM": "fast_dllm_v2"}
+    families = {"LLaDA2": "llada2_moe", "LLaDA": "llada", "SDAR": "sdar", "Fast_dLLM": "fast_dllm_v2"}
     assert facts["family"] == next((family for part, family in families.items() if part in name), "dream")
     assert facts["tokenizer"] and facts["chat_template"]
     predicted = json.loads(d3mlx("bench", "--roofline", "M4", "--model", str(folder), "--json", "-").out)["cost"]
@@ -97,7 +97,11 @@ def test_block_causal_folders(d3mlx: Any, tmp_path: Path, name: str) -> None:
     report = json.loads(d3mlx("eval", "--model", str(folder), *out).out)
     assert report["policies"]["default"]["cache"]["fused"] == (facts["family"] == "sdar")
     rows = ["--seconds", "1", "--row-counts", "1,8", "--context", "16", "--max-tokens", "4", "--json", "-"]
-    assert set(json.loads(d3mlx("bench", "--model", str(folder), *rows).out)["decoding"]) == {"sdar", "fast-dllm-v2"}
+    assert set(json.loads(d3mlx("bench", "--model", str(folder), *rows).out)["decoding"]) == {
+        "sdar",
+        "fast-dllm-v2",
+        "llada2",
+    }
 
 
 @pytest.mark.parametrize("name", ["JetLM/SDAR-4B-Chat", "Efficient-Large-Model/Fast_dLLM_v2_7B"])

@@ -39,6 +39,7 @@ from d3mlx.decoding.selective import Selective
 from d3mlx.decoding.vanilla import Vanilla
 from d3mlx.errors import ConfigError
 from d3mlx.kernels.accept_blocks import Accepted, Rule, accept_blocks, scores_of
+from d3mlx.kernels.dispatch import on_host
 from d3mlx.kernels.noise import mx_const
 from d3mlx.kernels.token_stats import TokenStats, token_stats
 
@@ -93,9 +94,9 @@ class Rows:
 
 def rows_of(logits: Any, positions: Any = None, active: ActiveBlocks | None = None, **changes: Any) -> Rows:
     count = len(logits)
-    stats = token_stats(mx.array(logits), excluded=-1)
-    kinds = {name: mx.int32 if "token" in name or name == "sampled" else mx.float32 for name in changes}
-    stats = stats._replace(**{name: mx.array(value, kinds[name]) for name, value in changes.items()})
+    stats = TokenStats(*map(on_host, token_stats(mx.array(logits), excluded=-1)))
+    kinds = {name: np.int32 if "token" in name or name == "sampled" else np.float32 for name in changes}
+    stats = stats._replace(**{name: np.array(value, kinds[name]) for name, value in changes.items()})
     rows = np.arange(count, dtype=np.int32) if positions is None else np.array(positions, np.int32)
     return Rows(rows, stats, active or ActiveBlocks((Block(0, 1000, count, full=True),)))
 
@@ -225,7 +226,7 @@ class Made:
         """Commit what the rule accepts; return those positions and the next state."""
         left, start = self.left, self.canvas.prompt_length
         names = (self.token, self.p, self.p2, self.entropy, self.sampled, self.p_sampled)
-        stats = TokenStats(*(mx.array(column[left]) for column in names))
+        stats = TokenStats(*(column[left] for column in names))
         rows = Rows(left, stats, ActiveBlocks((Block(start, len(self.canvas), len(left), full=True),)))
         record, state = rule.rule(rows.candidates(committed=self.committed, noise=self.noise), state)
         accepted = rows.apply(record)

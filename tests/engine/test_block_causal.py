@@ -10,7 +10,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from d3mlx import SDAR, FastDLLMv2, Generation, Sampling, Selective, batch_generate, generate, preset
+from d3mlx import SDAR, FastDLLMv2, Generation, LLaDA2, Sampling, Selective, batch_generate, generate, preset
 from d3mlx.cache import KVCache
 from d3mlx.canvas import Canvas, Ints
 from d3mlx.decoding.cache_policy import CHUNK
@@ -28,6 +28,8 @@ ENDS = (3, 4)
 DECODERS = {
     "sdar": SDAR(threshold=0.5, block_size=SIZE).build("sdar"),
     "sdar, separate commits": SDAR(threshold=0.5, block_size=SIZE, commits="separate").build("sdar"),
+    "llada2_moe": LLaDA2(threshold=0.5, block_size=SIZE).build("llada2_moe"),
+    "llada2_moe, editing": LLaDA2(threshold=0.5, editing_threshold=0.3, block_size=SIZE).build("llada2_moe"),
     "fast_dllm_v2": FastDLLMv2(threshold=0.5, block_size=SIZE, sub_block_size=4).build("fast_dllm_v2"),
 }
 
@@ -84,8 +86,9 @@ def test_cached_equals_recomputed_and_a_second_turn_reuses_blocks(length: int, d
     fresh, expected = talk(decoder, prompt, 9)
     reused, steps = talk(decoder, prompt, 9, first.cache)
     known = len(prompt) - steps[-1].stats.prefill_rows
-    # Every block is known except the last one, of which no forward saw all tokens.
-    assert known == (first.canvas.holes[0].answer_end - 1) // SIZE * SIZE
+    # Every block is known except the last one, of which no forward saw all tokens, unless the last one edited nothing.
+    end = first.canvas.holes[0].answer_end
+    assert known == (end if first.drafts and not len(steps[-1].written.positions) else end - 1) // SIZE * SIZE
     assert reused.canvas.tokens.tolist() == fresh.canvas.tokens.tolist()
     assert steps[-1].stats.rows < expected[-1].stats.rows
     decided = [each.positions.tolist() for each in expected if len(each.positions)]
@@ -117,12 +120,13 @@ def test_a_long_prompt_is_computed_in_chunks_of_whole_blocks(decoder: str) -> No
     prompt = np.random.default_rng(2).integers(5, 240, 2 * CHUNK + 3 * SIZE + 5).tolist()
     _, steps = talk(decoder, prompt, 3)
     prefills = [each.rows for each in steps if each.kind == "prefill"]
-    assert prefills == [CHUNK, CHUNK] + ([] if decoder == "sdar" else [3 * SIZE])
+    fused = decoder in ("sdar", "llada2_moe", "llada2_moe, editing")
+    assert prefills == [CHUNK, CHUNK] + ([] if fused else [3 * SIZE])
     assert all(each.rows == SIZE for each in steps[len(prefills) + 1 :])
-    assert steps[len(prefills)].rows == (4 * SIZE if decoder == "sdar" else SIZE)
+    assert steps[len(prefills)].rows == (4 * SIZE if fused else SIZE)
 
 
-@pytest.mark.parametrize("family", ["sdar", "fast_dllm_v2"])
+@pytest.mark.parametrize("family", ["sdar", "fast_dllm_v2", "llada2_moe"])
 def test_tokens_may_be_given_anywhere(family: str) -> None:
     """Given tokens may fill a part of a block, whole blocks, and the end of a canvas."""
     rng = np.random.default_rng(4)
@@ -165,7 +169,7 @@ def test_answers_end_at_the_limit_or_at_an_end_token(family: str) -> None:
     assert everything.tokens[5 : 5 + 19].tolist() == whole
 
 
-@pytest.mark.parametrize("family", ["sdar", "fast_dllm_v2"])
+@pytest.mark.parametrize("family", ["sdar", "fast_dllm_v2", "llada2_moe"])
 def test_a_mask_token_in_a_prompt_is_text(family: str) -> None:
     prompt = [MASK, 9, MASK, 30, 31, MASK, 32, 33, 34, MASK, MASK]
     request, steps = talk(family, prompt, 9)

@@ -14,6 +14,7 @@ import numpy as np
 from d3mlx.canvas import Canvas, Ints
 from d3mlx.decoding.decoder import Decoder
 from d3mlx.decoding.fast_dllm_v2 import FastDLLMv2
+from d3mlx.decoding.llada2 import LLaDA2
 from d3mlx.decoding.sampling import Drawing, Sampling
 from d3mlx.decoding.sdar import SDAR
 from d3mlx.engine import step
@@ -22,7 +23,8 @@ from d3mlx.request import Request, Step
 from tests.golden.cases import FOLDER, model
 
 MASK = 250
-FAMILIES = ("sdar", "fast_dllm_v2")
+FILES = {"sdar": ["decode"], "fast_dllm_v2": ["decode"], "llada2_moe": ["decode20", "decode21"]}
+FAMILIES = tuple(FILES)
 ALGS = {"low_confidence_static": "static", "low_confidence_dynamic": "dynamic", "sequential": "sequential"}
 
 
@@ -46,11 +48,16 @@ class BlockCase:
 
     @property
     def block_size(self) -> int:
-        return int(self.params["block_length" if self.family == "sdar" else "block_size"])
+        return int(self.params.get("block_length") or self.params["block_size"])
+
+    @property
+    def edits(self) -> bool:
+        """Return whether the reference edits tokens."""
+        return "editing_threshold" in self.params
 
     @property
     def ends(self) -> tuple[int, ...]:
-        stop = self.data.get("stop", [])
+        stop = self.data.get("stop", self.data.get("eos", 251) if self.family == "llada2_moe" else [])
         return tuple(stop) if isinstance(stop, list) else (stop,)
 
     @property
@@ -68,6 +75,14 @@ class BlockCase:
             threshold = p["confidence_threshold"] if alg == "dynamic" else None
             own = {"alg": alg, "threshold": threshold, "steps": p["denoising_steps"], "commits": "separate"}
             return SDAR(**own | {"block_size": p["block_length"]} | options).build(self.family)
+        if self.family == "llada2_moe":
+            own = {"threshold": p["threshold"], "block_size": p["block_length"], "commits": "separate"}
+            if self.edits:
+                steps = p["block_length"] // p.get("num_to_transfer", 1)
+                own |= {"editing_threshold": p["editing_threshold"], "max_post_steps": p.get("max_post_steps", 16)}
+            else:
+                steps = min(p["steps"], p["gen_length"] // p.get("minimal_topk", 1))
+            return LLaDA2(**own | {"steps": steps} | options).build(self.family)
         own = {"threshold": p["threshold"], "sub_block_size": p["small_block_size"], "block_size": p["block_size"]}
         cached = "on" if p["use_block_cache"] else "off"
         return FastDLLMv2(**own | {"block_cache": cached} | options).build(self.family)
@@ -81,7 +96,12 @@ class BlockCase:
 
     def request(self, **options: Any) -> Request:
         """Return the request for this case. options: as for `decoder`."""
-        canvas = Canvas.for_prompt(self.prompt, len(self.output), MASK, self.ends, block_size=self.block_size)
+        new, early = len(self.output), True
+        if self.family == "llada2_moe":
+            new = self.params["gen_length"]
+            # LLaDA2.1 continues after an end token, unless it is asked to stop.
+            early = not self.edits or self.params.get("eos_early_stop", False)
+        canvas = Canvas.for_prompt(self.prompt, new, MASK, self.ends, early, self.block_size)
         made = Request(model(self.family), canvas, self.decoder(**options), self.sampling)
         if self.sampler == "inverse_cdf":
             made.drawing = InverseCDF(made.drawing, self)
@@ -93,10 +113,10 @@ class BlockCase:
 
 @functools.cache
 def block_cases(family: str) -> list[BlockCase]:
-    groups = json.loads((FOLDER / family / "decode.json").read_text())["groups"]
     return [
         BlockCase(family, group["name"], group["params"], group["sampler"], data)
-        for group in groups
+        for file in FILES[family]
+        for group in json.loads((FOLDER / family / f"{file}.json").read_text())["groups"]
         for data in group["cases"]
     ]
 
@@ -154,24 +174,46 @@ def run_together(cases: Sequence[BlockCase], **options: Any) -> list[tuple[Reque
     return list(zip(requests, steps, strict=True))
 
 
+def decided(each: Step, edits: bool) -> list[int]:
+    """Return the positions that got their first token in a step."""
+    written = each.written
+    return (written.positions[written.before == MASK] if edits else each.positions).tolist()
+
+
+def edits_of(each: Step) -> list[list[int]]:
+    """Return position, old token and new token of each edit of a step."""
+    changed = each.written.before != MASK
+    return [[int(value) for value in edit] for edit in zip(*(part[changed] for part in each.written), strict=True)]
+
+
 def mismatch(case: BlockCase, request: Request, steps: list[Step]) -> str | None:
     """Return the first difference from the reference run, or None.
 
     A forward that the answer no longer needs is left out: the commit of the last block, and what follows an end token.
     """
-    answer, count = request.canvas.answer.tolist(), len(steps)
+    answer = request.canvas.answer.tolist()
     if answer != case.output[: len(answer)] or (len(answer) < len(case.output) and answer[-1] not in case.ends):
         return f"answer {answer}, reference {case.output}"
+    if case.family == "llada2_moe":
+        # The reference has no cache, so it has no forwards that only fill one.
+        steps = [each for each in steps if each.kind not in ("prefill", "commit")]
+    count = len(steps)
     accepted = [[int(p) for p in positions] for positions in case.data["accepted"]]
-    ours = [[] if each.kind in ("prefill", "commit") else each.positions.tolist() for each in steps]
+    ours = [[] if each.kind in ("prefill", "commit") else decided(each, case.edits) for each in steps]
+    if case.edits and (edited := [edits_of(each) for each in steps]) != case.data["edited"][:count]:
+        return f"edited {edited}, reference {case.data['edited']}"
     if ours != accepted[:count]:
         first = next(i for i, positions in enumerate(ours) if positions != accepted[i])
         return f"forward {first} accepted {ours[first]}, reference {accepted[first]}"
     end = len(case.prompt) + len(answer)
     if any(position < end for positions in accepted[count:] for position in positions):
         return f"only {count} forwards, reference {len(accepted)}"
+    if case.edits and count != case.data["n_forward"]:
+        return f"{count} forwards, reference {case.data['n_forward']}"
     if not case.ends and count + (case.family == "sdar") != case.data["n_forward"]:
         return f"{count} forwards, reference {case.data['n_forward']}"
+    if case.family == "llada2_moe":
+        return None if all(each.rows == case.block_size for each in steps) else "a step computed other rows"
     forwards = [(each.rows, each.kind in ("prefill", "commit")) for each in steps]
     if forwards != case.forwards[:count]:
         return f"rows {forwards}, reference {case.forwards[:count]}"

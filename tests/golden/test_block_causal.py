@@ -11,7 +11,7 @@ from tests.metal import emulated
 from tests.metal.requirements import require_compiler
 
 GROUPS = {
-    (family, name): [case for case in members if case.output]
+    (family, name): [case for case in members if corrected(case).output]
     for family in FAMILIES
     for name, members in groupby(block_cases(family), key=lambda case: case.group)
 }
@@ -38,7 +38,15 @@ def test_decodes_as_published(
     assert differences([corrected(case) for case in some]) == {}
 
 
-@pytest.mark.parametrize(("family", "group"), [("sdar", "clean_dyn_b8_s4_t.5"), ("fast_dllm_v2", "b16_s4_t.5")])
+@pytest.mark.parametrize(
+    ("family", "group"),
+    [
+        ("sdar", "clean_dyn_b8_s4_t.5"),
+        ("fast_dllm_v2", "b16_s4_t.5"),
+        ("llada2_moe", "v20_b8_s3_t.8"),
+        ("llada2_moe", "v21_b8_t.5_e0"),
+    ],
+)
 def test_decodes_as_published_on_kernels(family: str, group: str) -> None:
     """The same test with emulated Metal kernels instead of their references."""
     require_compiler()
@@ -48,12 +56,12 @@ def test_decodes_as_published_on_kernels(family: str, group: str) -> None:
 
 
 def test_nothing_is_left_out() -> None:
-    for family, count, empty in (("sdar", 400, 0), ("fast_dllm_v2", 186, 2)):
+    for family, count, empty in (("sdar", 400, 0), ("fast_dllm_v2", 186, 2), ("llada2_moe", 190, 0)):
         everything = block_cases(family)
         assert len(everything) == count
         assert sum(len(members) for (of, _), members in GROUPS.items() if of == family) == count - empty
         # A reference that decodes only whole blocks returns nothing for these two prompts.
-        assert sum(not case.output for case in everything) == empty
+        assert sum(not corrected(case).output for case in everything) == empty
 
 
 @pytest.mark.parametrize(
@@ -87,4 +95,10 @@ def test_each_defect_of_the_reference_is_corrected() -> None:
                 assert any(case.data[name] != right.data[name] for name in ("output", "accepted"))
                 given = range(len(case.prompt))
                 assert not any(set(given) & set(positions) for positions in right.data["accepted"])
-    assert tags == {"overwrites_fixed", "mask_in_prompt", "topk1_conf1", "prompt_of_one_block_lost"}
+    assert tags == {
+        "overwrites_fixed",
+        "mask_in_prompt",
+        "topk1_conf1",
+        "prompt_of_one_block_lost",
+        "eos_in_prompt",
+    }

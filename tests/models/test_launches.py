@@ -1,7 +1,7 @@
 """Launches of a layer on a GPU, counted in an export on a machine without one.
 
 On a GPU, RMSNorm, attention and a compiled function are one launch each. An export on a CPU contains their parts
-instead, so a stand-in of the same name replaces each of them, and a kernel of the package is recorded as it is.
+instead, so a substitute of the same name replaces each of them, and a kernel of the package is recorded as it is.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ LENGTH, CAPACITY = 300, 512
 Event = dict[str, Any]
 
 
-def stand_in(name: str) -> Any:
+def substitute(name: str) -> Any:
     """Return a function that records one launch with this name; its output is like its first input."""
 
     def launch(x: mx.array, *others: Any, **_: Any) -> mx.array:
@@ -60,9 +60,9 @@ def as_on_a_gpu() -> Iterator[None]:
         patch.object(dispatch, "on_gpu", lambda: True),
         patch.object(dispatch, "run", run),
         patch.object(transformer, "on_cpu", lambda x: False),
-        patch.object(mx.fast, "rms_norm", stand_in("RMSNorm")),
-        patch.object(mx.fast, "scaled_dot_product_attention", stand_in("attention")),
-        patch.object(activations, "swiglu", stand_in("swiglu")),
+        patch.object(mx.fast, "rms_norm", substitute("RMSNorm")),
+        patch.object(mx.fast, "scaled_dot_product_attention", substitute("attention")),
+        patch.object(activations, "swiglu", substitute("swiglu")),
     ):
         yield
 
@@ -99,7 +99,7 @@ def launch_of(event: Event, made_by: dict[str, str]) -> str:
     if event["name"] == "CustomKernel":
         return re.split(r"_+(?:1|b?float|u?int)", event["arguments"][0].removeprefix("custom_kernel_"))[0]
     if event["name"] == "Reshape":
-        # Only the heads of attention's result are no view of what was computed.
+        # Only the heads of attention's result must be copied; other reshapes are views.
         return "Reshape" if made_by.get(event["inputs"][0][0]) == "Transpose" else ""
     return str(event["name"])
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
@@ -53,7 +53,7 @@ def solve(model: str, decoder: str, question: str) -> dict[str, Any]:
 
 @contextmanager
 def without_attention() -> Iterator[None]:
-    """Let attention return its queries."""
+    """Replace attention by its queries inside the block."""
     original: Any = transformer.attention
     users = [module for module in sys.modules.values() if getattr(module, "attention", None) is original]
 
@@ -96,7 +96,7 @@ def step_time(model: str, prompt: int, steps: int) -> dict[str, Any]:
     return {"whole": whole, "rest": rest, "rows": rows}
 
 
-FUNCTIONS = {"solve": solve, "step_time": step_time}
+FUNCTIONS: dict[str, Callable[..., dict[str, Any]]] = {"solve": solve, "step_time": step_time}
 
 
 def main() -> None:
