@@ -68,6 +68,7 @@ MODELS = (
     ("JetLM/SDAR-4B-Chat", "sdar-4b", "general questions"),
     ("JetLM/SDAR-8B-Chat-b32", "sdar-8b", "general questions"),
     ("Efficient-Large-Model/Fast_dLLM_v2_7B", "fast-dllm-v2-7b", "general questions"),
+    ("inclusionAI/LLaDA2.1-mini", "llada2-mini", "general questions, code"),
 )
 """Checkpoints in the table of README: name, shape and purpose."""
 

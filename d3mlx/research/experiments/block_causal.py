@@ -65,6 +65,9 @@ BLOCKS = (
     Contestant("SDAR-4B, blocks of 4", "sdar-4b", 4, 2.0, True, "SDAR's README: dynamic is more than 2 x static"),
     Contestant("SDAR-8B, blocks of 32", "sdar-8b", 32, 7.3, True, "LightningRL, average of four tasks"),
     Contestant("Fast-dLLM v2 7B, blocks of 32", "fast-dllm-v2-7b", 32, 2.2, False, "d3LLM's table, GSM8K"),
+    Contestant("LLaDA2.1-mini, quality mode", "llada2-mini", 32, 3.12, True, "LLaDA2.1 report, mean"),
+    Contestant("LLaDA2.1-mini, speed mode", "llada2-mini", 32, 5.34, True, "LLaDA2.1 report, mean"),
+    Contestant("LLaDA2.1-mini, speed mode, code", "llada2-mini", 32, 12.32, True, "LLaDA2.1 report, HumanEval+"),
 )
 SELECTIVE = ("LLaDA-8B, `selective`", "llada-8b", 3.89, 7.2, "the bundled teacher on short answers")
 """Name, shape, TPF, rows per token and source of the default decoder of bidirectional models."""
