@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -89,6 +90,17 @@ def check_warm_up(launches: Launches, run: Generation, sampling: Sampling) -> No
     before = len(launches)
     warm_up(run.model, run.decoder, sampling)
     assert len(launches) == before
+
+
+@pytest.mark.parametrize(("preset", "sampling"), RUNS, ids=lambda value: type(value).__name__)
+def test_a_run_needs_few_pipelines(launches: Launches, preset: Options, sampling: Sampling) -> None:
+    """Each kernel of a run has at most two texts: one for ordinary inputs, and one for inputs of a few elements."""
+    run = generation(preset, sampling)
+    warm_up(run.model, run.decoder, sampling)
+    pipelines = Counter(str(name) for name, *_ in guard.verified)
+    assert len(pipelines) == 3
+    assert pipelines["refresh_rows"] == 2
+    assert max(pipelines.values()) == 2
 
 
 def broken(how: str, culprit: str, patch: pytest.MonkeyPatch) -> None:
