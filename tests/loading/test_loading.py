@@ -145,7 +145,8 @@ def test_shards_and_one_file_give_the_same_model(tmp_path: Path) -> None:
     whole, _ = load(write_dream(tmp_path / "whole"))
     parts, _ = load(write_dream(tmp_path / "parts", shards=3), lazy=True)
     ids = mx.arange(20)[None]
-    assert mx.array_equal(whole.logits(whole.hidden(ids)), parts.logits(parts.hidden(ids)))
+    # With lazy weights, projections are not joined, so a product may round in another way.
+    assert mx.allclose(whole.logits(whole.hidden(ids)), parts.logits(parts.hidden(ids)), atol=1e-5)
 
 
 def test_quantized_mlx_folder(tmp_path: Path) -> None:
