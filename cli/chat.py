@@ -146,8 +146,8 @@ def chat(
         bool,
         typer.Option(
             "--approximate-cache",
-            help="Reuse the cache of earlier turns with LLaDA and Dream. Answers may be worse. SDAR and Fast-dLLM v2 "
-            "always reuse it, without a difference.",
+            help="Reuse the cache of earlier turns with LLaDA, iLLaDA and Dream. Answers may be worse. Block-causal "
+            "models always reuse it, without a difference.",
             rich_help_panel=common.DECODER,
         ),
     ] = False,

@@ -25,7 +25,7 @@ from d3mlx.signals import ENDING
 from d3mlx.terminal import shown_on, write
 from d3mlx.version import VERSION
 
-MANUAL = """Run diffusion language models on Apple silicon: LLaDA, Dream, d3LLM, SDAR and Fast-dLLM v2.
+MANUAL = """Run diffusion language models on Apple silicon: LLaDA, Dream, d3LLM, SDAR and others.
 
 A diffusion language model starts from a canvas of masked tokens and commits several of them in every forward. d3mlx
 shows the canvas while it resolves.

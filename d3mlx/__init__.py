@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from d3mlx.decoding.sampling import Sampling
     from d3mlx.decoding.sdar import SDAR
     from d3mlx.decoding.selective import Selective
+    from d3mlx.decoding.stable_diffcoder import StableDiffCoder
     from d3mlx.decoding.vanilla import Vanilla
     from d3mlx.document import Document
     from d3mlx.generation import Generation
@@ -39,6 +40,7 @@ __all__ = [
     "Result",
     "Sampling",
     "Selective",
+    "StableDiffCoder",
     "Stats",
     "Step",
     "Vanilla",
@@ -59,6 +61,7 @@ HOMES = {
     "decoding.sampling": ("Sampling",),
     "decoding.sdar": ("SDAR",),
     "decoding.selective": ("Selective",),
+    "decoding.stable_diffcoder": ("StableDiffCoder",),
     "decoding.vanilla": ("Vanilla",),
     "chat": ("Chat",),
     "checkpoints.loader": ("load",),

@@ -62,6 +62,7 @@ def help_page() -> str:
 MODELS = (
     ("GSAI-ML/LLaDA-8B-Instruct", "llada-8b", "general questions"),
     ("d3LLM/d3LLM_LLaDA", "llada-8b", "the same, distilled: many tokens per step"),
+    ("GSAI-ML/iLLaDA-8B-Instruct", "illada-8b", "general questions"),
     ("Dream-org/Dream-v0-Instruct-7B", "dream-7b", "general questions"),
     ("Dream-org/Dream-Coder-v0-Instruct-7B", "dream-7b", "code"),
     ("apple/DiffuCoder-7B-cpGRPO", "dream-7b", "code"),
@@ -69,6 +70,7 @@ MODELS = (
     ("JetLM/SDAR-8B-Chat-b32", "sdar-8b", "general questions"),
     ("Efficient-Large-Model/Fast_dLLM_v2_7B", "fast-dllm-v2-7b", "general questions"),
     ("inclusionAI/LLaDA2.1-mini", "llada2-mini", "general questions, code"),
+    ("ByteDance-Seed/Stable-DiffCoder-8B-Instruct", "stable-diffcoder-8b", "code"),
 )
 """Checkpoints in the table of README: name, shape and purpose."""
 

@@ -106,8 +106,10 @@ def random_weights(shapes: dict[str, Any], seed: int) -> dict[str, mx.array]:
     return weights
 
 
-def byte_tokenizer(special: list[str]) -> Tokenizer:
-    tokenizer = Tokenizer(models.BPE({piece: i for i, piece in enumerate(BYTES)}, []))
+def byte_tokenizer(special: list[str], first: bool = False) -> Tokenizer:
+    """Return a tokenizer of bytes. first: the special tokens have the lowest ids, otherwise the highest."""
+    pieces = [*special, *BYTES] if first else BYTES
+    tokenizer = Tokenizer(models.BPE({piece: i for i, piece in enumerate(pieces)}, []))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in special])

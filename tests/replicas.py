@@ -14,10 +14,13 @@ import mlx.core as mx
 from mlx.utils import tree_flatten
 from mlx_lm.utils import load_config
 
-from d3mlx.models import fast_dllm_v2, llada2_moe, sdar
+from d3mlx.models import fast_dllm_v2, illada, llada2_moe, sdar, stable_diffcoder
 from tests.builders import (
+    BYTES,
     DREAM_CONFIG,
+    FORBIDDEN,
     LLADA_CONFIG,
+    byte_tokenizer,
     dream_weights,
     llada_weights,
     random_weights,
@@ -257,6 +260,75 @@ def llada2(folder: Path) -> Path:
     return folder
 
 
+SEED_SPECIAL = [
+    "<[begin▁of▁sentence]>",
+    "<[PAD▁TOKEN]>",
+    "<[end▁of▁sentence]>",
+    "<[UNK_TOKEN]>",
+    "<[SEP▁TOKEN]>",
+    "<[MASK_TOKEN]>",
+]
+"""The first tokens of Seed-Coder's vocabulary. Assumed: the third and the fourth."""
+
+
+def llama_style(folder: Path, module: Any, name: str, **changes: Any) -> Path:
+    """Write a folder with Llama's layers and names and Seed-Coder's special tokens, without a mask token in its config.
+
+    Its code must not run. name: of that code. changes: to the fields of config.json.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    size = len(SEED_SPECIAL) + len(BYTES)
+    fields: dict[str, Any] = {
+        "architectures": [module.ARCHITECTURE],
+        "attention_bias": False,
+        "attention_dropout": 0.0,
+        "auto_map": {"AutoModelForCausalLM": f"modeling_{name}.{module.ARCHITECTURE}"},
+        "bos_token_id": 0,
+        "eos_token_id": 2,
+        "hidden_act": "silu",
+        "hidden_size": 64,
+        "initializer_range": 0.02,
+        "intermediate_size": 128,
+        "max_position_embeddings": 512,
+        "mlp_bias": False,
+        "num_attention_heads": 4,
+        "num_hidden_layers": 2,
+        "num_key_value_heads": 2,
+        "pad_token_id": 1,
+        "rms_norm_eps": 1e-6,
+        "rope_scaling": None,
+        "rope_theta": 500000.0,
+        "torch_dtype": "bfloat16",
+        "use_cache": False,
+        "vocab_size": size,
+    }
+    config = {field: value for field, value in (fields | changes).items() if value is not ...}
+    write_json(folder / "config.json", config)
+    model = module.Model(module.ModelArgs.from_dict(config))
+    shapes = {name: value.shape for name, value in tree_flatten(model.parameters())}
+    write_weights(folder, {name: value.astype(mx.bfloat16) for name, value in random_weights(shapes, 0).items()})
+    byte_tokenizer(SEED_SPECIAL, first=True).save(str(folder / "tokenizer.json"))
+    tokens = {"bos_token": SEED_SPECIAL[0], "pad_token": SEED_SPECIAL[1], "eos_token": SEED_SPECIAL[2]}
+    write_json(folder / "tokenizer_config.json", tokens | {"tokenizer_class": "PreTrainedTokenizerFast"})
+    (folder / f"modeling_{name}.py").write_text(FORBIDDEN)
+    return folder
+
+
+def stable_diffcoder_folder(folder: Path, **changes: Any) -> Path:
+    """Write a folder like ByteDance-Seed/Stable-DiffCoder-8B-Instruct. Its model_type is Llama's."""
+    own = {"model_type": "llama", "head_dim": 16, "tie_word_embeddings": False}
+    return llama_style(folder, stable_diffcoder, "stable_diffcoder", **own | changes)
+
+
+def illada_folder(folder: Path, **changes: Any) -> Path:
+    """Write a folder like GSAI-ML/iLLaDA-8B-Instruct, with fewer key heads and a tied head.
+
+    Assumed: its model_type, the special tokens of its tokenizer, and that config.json has rope_theta and an end token.
+    """
+    own = {"model_type": "illada", "layer_norm_eps": None, "resid_pdrop": 0.0, "tie_word_embeddings": True}
+    return llama_style(folder, illada, "illada", **own | changes)
+
+
 REPLICAS: dict[str, Callable[[Path], Path]] = {
     "GSAI-ML/LLaDA-8B-Instruct": write_llada,
     "mlx-community/LLaDA-8B-Instruct-mlx-4bit": lambda folder: mlx_llada(folder, 4),
@@ -274,6 +346,8 @@ REPLICAS: dict[str, Callable[[Path], Path]] = {
     "Efficient-Large-Model/Fast_dLLM_v2_7B": fast_dllm_v2_folder,
     "inclusionAI/LLaDA2.0-mini": llada2,
     "inclusionAI/LLaDA2.1-mini": llada2,
+    "ByteDance-Seed/Stable-DiffCoder-8B-Instruct": stable_diffcoder_folder,
+    "GSAI-ML/iLLaDA-8B-Instruct": illada_folder,
 }
 
 

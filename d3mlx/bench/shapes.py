@@ -79,8 +79,13 @@ SHAPES = {
         "llada2_moe", layers=20, hidden=2048, heads=16, kv_heads=4, ff=5120, vocab=157184, head_dim=128
     ),
     "fast-dllm-v2-7b": Sizes("fast_dllm_v2", layers=28, hidden=3584, heads=28, kv_heads=4, ff=18944, vocab=152064),
+    "stable-diffcoder-8b": Sizes(
+        "stable_diffcoder", layers=32, hidden=4096, heads=32, kv_heads=8, ff=14336, vocab=155136
+    ),
+    "illada-8b": Sizes("illada", layers=32, hidden=4096, heads=32, kv_heads=8, ff=14336, vocab=155136),
 }
-"""Sizes from config.json of the checkpoints, of SDAR-8B from that of Qwen3-8B, of LLaDA 1B from the LLaDA paper."""
+"""Sizes from config.json of the checkpoints, of SDAR-8B from that of Qwen3-8B, of LLaDA 1B from the LLaDA paper, of
+iLLaDA from its model card."""
 
 
 def check_bits(sizes: Sizes, q_bits: int | None) -> None:

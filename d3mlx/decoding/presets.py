@@ -11,6 +11,7 @@ from d3mlx.decoding.llada2 import LLaDA2
 from d3mlx.decoding.options import Options, check_choice, options_of
 from d3mlx.decoding.sdar import SDAR
 from d3mlx.decoding.selective import Selective
+from d3mlx.decoding.stable_diffcoder import StableDiffCoder
 from d3mlx.decoding.vanilla import Vanilla
 from d3mlx.errors import ConfigError
 from d3mlx.models.traits import Traits
@@ -23,6 +24,7 @@ PRESETS: dict[str, type[Options]] = {
     "sdar": SDAR,
     "fast-dllm-v2": FastDLLMv2,
     "llada2": LLaDA2,
+    "stable-diffcoder": StableDiffCoder,
 }
 """The class of each decoder."""
 

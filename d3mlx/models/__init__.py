@@ -1,4 +1,4 @@
-"""Model families, one file per family. `FAMILIES` maps the model_type of config.json to them."""
+"""Model families, one file per family. `FAMILIES` maps a name in config.json to them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import mlx.core as mx
 
 from d3mlx.errors import CheckpointError, ConfigError
-from d3mlx.models import dream, fast_dllm_v2, llada, llada2_moe, sdar
+from d3mlx.models import dream, fast_dllm_v2, illada, llada, llada2_moe, sdar, stable_diffcoder
 from d3mlx.models.traits import Attention, Traits
 from d3mlx.models.transformer import LayerCache, Positions
 
@@ -19,7 +19,11 @@ FAMILIES: dict[str, ModuleType] = {
     "sdar": sdar,
     "Fast_dLLM_Qwen": fast_dllm_v2,
     "llada2_moe": llada2_moe,
+    "illada": illada,
+    illada.ARCHITECTURE: illada,
+    stable_diffcoder.ARCHITECTURE: stable_diffcoder,
 }
+"""The families by model_type, or by architecture if their model_type is that of another model, such as llama."""
 
 
 class DiffusionModel(Protocol):
@@ -45,23 +49,35 @@ class DiffusionModel(Protocol):
 def get_model_classes(config: dict[str, Any]) -> tuple[type, type]:
     """Return (Model, ModelArgs) for a config.json, as `mlx_lm.utils.load_model(get_model_classes=...)` expects.
 
-    Raises CheckpointError for an unsupported model_type.
+    Raises CheckpointError as `family_of` does.
     """
-    model_type = config.get("model_type")
-    if model_type not in FAMILIES:
-        raise CheckpointError(
-            f"config.json has model_type {model_type!r}. d3mlx runs only checkpoints of {', '.join(sorted(FAMILIES))}."
-        )
-    module = FAMILIES[model_type]
+    module = family_of(config)
     return module.Model, module.ModelArgs
 
 
+def family_of(config: dict[str, Any]) -> ModuleType:
+    """Return the module of the family of a config.json: that of its architecture, else that of its model_type.
+
+    Raises CheckpointError for an unsupported model.
+    """
+    model_type, named = config.get("model_type"), config.get("architectures")
+    architectures = [name for name in named if isinstance(name, str)] if isinstance(named, list) else []
+    for name in (*architectures, model_type):
+        if name in FAMILIES:
+            return FAMILIES[name]
+    architecture = f" and architecture {architectures[0]!r}" if architectures else ""
+    raise CheckpointError(
+        f"config.json has model_type {model_type!r}{architecture}. d3mlx runs only checkpoints of "
+        f"{', '.join(sorted(FAMILIES))}."
+    )
+
+
 def missing_fields(config: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
-    """Return the fields that a config.json of a supported model_type lacks and that its family knows.
+    """Return the fields that a config.json of a supported model lacks and that its family knows.
 
     names: names of the checkpoint, in which a family may look for them.
     """
-    traits: Traits = FAMILIES[config["model_type"]].TRAITS
+    traits: Traits = family_of(config).TRAITS
     return traits.missing_fields(config, names)
 
 
@@ -75,7 +91,7 @@ def family_named(name: str) -> ModuleType:
 
 def families_with(attention: Attention) -> list[Traits]:
     """Return the traits of the families with this kind of attention."""
-    return [module.TRAITS for module in FAMILIES.values() if module.TRAITS.attention == attention]
+    return [module.TRAITS for module in dict.fromkeys(FAMILIES.values()) if module.TRAITS.attention == attention]
 
 
 def traits_of(family: str) -> Traits:

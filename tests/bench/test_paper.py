@@ -35,6 +35,9 @@ def products(model: nn.Module) -> int:
 def test_shapes_have_the_parameters_of_the_checkpoints() -> None:
     """SDAR-8B has those of Qwen3-8B, and Fast-dLLM v2 7B and Dream those of Qwen2.5-7B."""
     counts = {"sdar-8b": 8_190_735_360, "fast-dllm-v2-7b": 7_615_616_512, "dream-7b": 7_615_616_512}
+    # The layers are those of Llama 3 8B. Stable-DiffCoder has 8.25 billion parameters, iLLaDA 7.62 billion.
+    layers, embedding = 8_030_261_248 - 2 * 128_256 * 4096, 155_136 * 4096
+    counts |= {"stable-diffcoder-8b": layers + 2 * embedding, "illada-8b": layers + embedding}
     for name, count in counts.items():
         assert get_total_parameters(skeleton(SHAPES[name])) == count
     head = 151_936 * 2560

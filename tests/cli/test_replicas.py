@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import asdict
 from pathlib import Path
@@ -21,9 +22,20 @@ from d3mlx.checkpoints.loader import lazy_model
 from d3mlx.errors import CheckpointError
 from d3mlx.models import get_model_classes, missing_fields
 from tests.builders import DREAM_CONFIG, LLADA_CONFIG, dream_weights, llada_weights, write_weights
-from tests.replicas import REPLICAS, change_config, diffucoder, folder_name, mlx_llada, sdar_chat
+from tests.replicas import (
+    REPLICAS,
+    SEED_SPECIAL,
+    change_config,
+    diffucoder,
+    folder_name,
+    illada_folder,
+    mlx_llada,
+    sdar_chat,
+    stable_diffcoder_folder,
+)
 
 PARTS = ("weight", "scales", "biases")
+BLOCK_DECODERS = {"sdar", "fast-dllm-v2", "llada2", "stable-diffcoder"}
 ROW = {"prompt": "2+2", "completion": "4"}
 
 
@@ -31,7 +43,8 @@ ROW = {"prompt": "2+2", "completion": "4"}
 def test_every_command_runs(d3mlx: Any, tmp_path: Path, name: str) -> None:
     folder = REPLICAS[name](tmp_path / folder_name(name))
     facts = json.loads(d3mlx("info", str(folder), "--json").out)
-    families = {"LLaDA2": "llada2_moe", "LLaDA": "llada", "SDAR": "sdar", "Fast_dLLM": "fast_dllm_v2"}
+    families = {"LLaDA2": "llada2_moe", "iLLaDA": "illada", "LLaDA": "llada", "SDAR": "sdar"}
+    families |= {"Fast_dLLM": "fast_dllm_v2", "DiffCoder": "stable_diffcoder"}
     assert facts["family"] == next((family for part, family in families.items() if part in name), "dream")
     assert facts["tokenizer"] and facts["chat_template"]
     predicted = json.loads(d3mlx("bench", "--roofline", "M4", "--model", str(folder), "--json", "-").out)["cost"]
@@ -97,14 +110,83 @@ def test_block_causal_folders(d3mlx: Any, tmp_path: Path, name: str) -> None:
     report = json.loads(d3mlx("eval", "--model", str(folder), *out).out)
     assert report["policies"]["default"]["cache"]["fused"] == (facts["family"] == "sdar")
     rows = ["--seconds", "1", "--row-counts", "1,8", "--context", "16", "--max-tokens", "4", "--json", "-"]
-    assert set(json.loads(d3mlx("bench", "--model", str(folder), *rows).out)["decoding"]) == {
-        "sdar",
-        "fast-dllm-v2",
-        "llada2",
-    }
+    assert set(json.loads(d3mlx("bench", "--model", str(folder), *rows).out)["decoding"]) == BLOCK_DECODERS
 
 
-@pytest.mark.parametrize("name", ["JetLM/SDAR-4B-Chat", "Efficient-Large-Model/Fast_dLLM_v2_7B"])
+@pytest.mark.parametrize(
+    ("write", "family", "decoders"),
+    [
+        (stable_diffcoder_folder, "stable_diffcoder", BLOCK_DECODERS),
+        (illada_folder, "illada", {"selective", "d3llm", "fast-dllm", "vanilla"}),
+    ],
+)
+def test_folders_in_the_style_of_llama(d3mlx: Any, tmp_path: Path, write: Any, family: str, decoders: set[str]) -> None:
+    """The architecture decides the family, the mask token is added, and no code runs."""
+    folder = write(tmp_path / "model", max_position_embeddings=4096)
+    causal = family == "stable_diffcoder"
+    facts = json.loads(d3mlx("info", str(folder), "--json").out)
+    assert (facts["family"], facts["block_size"]) == (family, 4 if causal else None)
+    # Padding ends an answer too.
+    assert (facts["end_ids"], facts["mask_id"]) == ([1, 2], 5)
+    _, tokenizer = load(folder)
+    chat = [{"role": "user", "content": "hi"}]
+    text = tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
+    begin, _, end = SEED_SPECIAL[:3]
+    assert text == f"{begin}user\nhi{end}{begin}assistant\n"
+    run = ["generate", "hello", "--model", str(folder), "--max-tokens", "6", "--no-early-stop", "--json"]
+    events = [json.loads(line) for line in d3mlx(*run).out.splitlines()]
+    assert 1 <= len(events[-1]["tokens"]) <= 6
+    for other in ({"model_type": "llama"}, {"model_type": "other"}):
+        assert load(write(tmp_path / "other", **other))[0].family == family
+    (tmp_path / "holes.txt").write_text("a [MASK:3] b")
+    filled = d3mlx("infill", str(tmp_path / "holes.txt"), "--model", str(folder))
+    assert (filled.status == 0) != causal, filled.err
+    converted = tmp_path / "converted"
+    for mode, bits in (("affine", 4), ("affine", 8), ("mxfp4", 4)):
+        options = ["-q", "--q-bits", str(bits), "--q-mode", mode, "--q-group-size", "32"]
+        done = d3mlx("convert", "--hf-path", str(folder), "--mlx-path", str(converted), *options)
+        assert done.status == 0, done.err
+        config = load_config(converted)
+        assert (config["mask_token_id"], config["architectures"]) == (5, load_config(folder)["architectures"])
+        loaded, _ = load_model(converted, get_model_classes=get_model_classes)
+        assert loaded.family == family and ("lm_head" in loaded) == causal
+        shutil.rmtree(converted)
+    out = ["--count", "1", "--max-tokens", "4", "--out", str(tmp_path / "runs"), "--json", "-"]
+    report = json.loads(d3mlx("eval", "--model", str(folder), *out).out)
+    assert report["policies"]["default"]["cache"].get("fused", False) == causal
+    rows = ["--seconds", "1", "--row-counts", "1,8", "--context", "16", "--max-tokens", "4", "--json", "-"]
+    assert set(json.loads(d3mlx("bench", "--model", str(folder), *rows).out)["decoding"]) <= decoders
+
+
+@pytest.mark.parametrize(
+    ("write", "changes", "text"),
+    [
+        (stable_diffcoder_folder, {"architectures": ["LlamaForCausalLM"]}, "'llama' and architecture 'LlamaForCausal"),
+        (stable_diffcoder_folder, {"architectures": ...}, "model_type 'llama'. d3mlx runs only"),
+        (stable_diffcoder_folder, {"rope_theta": ...}, "has no rope_theta"),
+        (stable_diffcoder_folder, {"attention_bias": True}, "attention_bias = True"),
+        (stable_diffcoder_folder, {"block_size": 0}, "block_size = 0"),
+        (stable_diffcoder_folder, {"num_experts": 8}, "num_experts = 8"),
+        (illada_folder, {"layer_norm_eps": 1e-5}, "layer_norm_eps = 1e-05"),
+        (illada_folder, {"rope_scaling": {"rope_type": "linear", "factor": 2.0}}, "rope_scaling"),
+        (illada_folder, {"architectures": ["ILLaDAMoE"], "hidden_size": ...}, "names the architecture ILLaDAMoE"),
+    ],
+)
+def test_other_variants_are_refused(tmp_path: Path, write: Any, changes: dict[str, Any], text: str) -> None:
+    folder = write(tmp_path / "model")
+    change_config(folder, **changes)
+    with pytest.raises(CheckpointError, match=re.escape(text)):
+        open_checkpoint(folder)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "JetLM/SDAR-4B-Chat",
+        "Efficient-Large-Model/Fast_dLLM_v2_7B",
+        "ByteDance-Seed/Stable-DiffCoder-8B-Instruct",
+    ],
+)
 def test_the_second_turn_of_a_chat_reuses_the_first(tmp_path: Path, name: str) -> None:
     model, tokenizer = load(REPLICAS[name](tmp_path / "model"))
     chat = [{"role": "user", "content": "What is the sum of two and two, and why?"}]
@@ -132,6 +214,8 @@ def test_published_fields_that_are_missing(tmp_path: Path) -> None:
         assert missing_fields({"model_type": "sdar", "block_size": 16}, names) == {}
     assert missing_fields({"model_type": "Fast_dLLM_Qwen"}, []) == {"mask_token_id": 151665}
     assert missing_fields({"model_type": "Dream"}, ["a-b8"]) == {}
+    assert missing_fields({"model_type": "illada"}, []) == {"mask_token_id": 5}
+    assert missing_fields({"model_type": "illada", "mask_token_id": 7}, []) == {}
     cached = tmp_path / "models--JetLM--SDAR-1.7B-Chat-b16" / "snapshots" / "0123abcd"
     assert open_checkpoint(REPLICAS["JetLM/SDAR-8B-Chat-b32"](cached)).args.block_size == 16
     with pytest.raises(CheckpointError, match="block_size = 0"):

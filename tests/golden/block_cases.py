@@ -17,13 +17,19 @@ from d3mlx.decoding.fast_dllm_v2 import FastDLLMv2
 from d3mlx.decoding.llada2 import LLaDA2
 from d3mlx.decoding.sampling import Drawing, Sampling
 from d3mlx.decoding.sdar import SDAR
+from d3mlx.decoding.stable_diffcoder import StableDiffCoder
 from d3mlx.engine import step
 from d3mlx.kernels.token_stats import Draw
 from d3mlx.request import Request, Step
 from tests.golden.cases import FOLDER, model
 
 MASK = 250
-FILES = {"sdar": ["decode"], "fast_dllm_v2": ["decode"], "llada2_moe": ["decode20", "decode21"]}
+FILES = {
+    "sdar": ["decode"],
+    "fast_dllm_v2": ["decode"],
+    "llada2_moe": ["decode20", "decode21"],
+    "stable_diffcoder": ["decode"],
+}
 FAMILIES = tuple(FILES)
 ALGS = {"low_confidence_static": "static", "low_confidence_dynamic": "dynamic", "sequential": "sequential"}
 
@@ -57,13 +63,13 @@ class BlockCase:
 
     @property
     def ends(self) -> tuple[int, ...]:
-        stop = self.data.get("stop", self.data.get("eos", 251) if self.family == "llada2_moe" else [])
+        stop = self.data.get("stop", self.data.get("eos", 251 if self.family == "llada2_moe" else []))
         return tuple(stop) if isinstance(stop, list) else (stop,)
 
     @property
     def forwards(self) -> list[tuple[int, bool]]:
         """Return the rows of each forward, and whether it stored final keys and values."""
-        if self.family == "sdar":
+        if self.family in ("sdar", "stable_diffcoder"):
             return [(rows, bool(store)) for _, rows, _, store in self.data["fwd"]]
         return [(rows, kind in ("prefill", "commit")) for kind, _, rows, _ in self.data["fwd"]]
 
@@ -83,6 +89,11 @@ class BlockCase:
             else:
                 steps = min(p["steps"], p["gen_length"] // p.get("minimal_topk", 1))
             return LLaDA2(**own | {"steps": steps} | options).build(self.family)
+        if self.family == "stable_diffcoder":
+            own = {"threshold": p["threshold"], "block_size": p["block_length"], "commits": "separate"}
+            if p["threshold"] is None:
+                own |= {"alg": "static", "steps": p["steps"] * p["block_length"] // p["gen_length"]}
+            return StableDiffCoder(**own | options).build(self.family)
         own = {"threshold": p["threshold"], "sub_block_size": p["small_block_size"], "block_size": p["block_size"]}
         cached = "on" if p["use_block_cache"] else "off"
         return FastDLLMv2(**own | {"block_cache": cached} | options).build(self.family)
@@ -101,8 +112,11 @@ class BlockCase:
             new = self.params["gen_length"]
             # LLaDA2.1 continues after an end token, unless it is asked to stop.
             early = not self.edits or self.params.get("eos_early_stop", False)
-        canvas = Canvas.for_prompt(self.prompt, new, MASK, self.ends, early, self.block_size)
-        made = Request(model(self.family), canvas, self.decoder(**options), self.sampling)
+        net = model(self.family)
+        canvas = Canvas.for_prompt(self.prompt, new, net.args.mask_token_id, self.ends, early, self.block_size)
+        if self.family == "stable_diffcoder":
+            canvas = self.short_canvas(canvas)
+        made = Request(net, canvas, self.decoder(**options), self.sampling)
         if self.sampler == "inverse_cdf":
             made.drawing = InverseCDF(made.drawing, self)
         elif made.drawing.sampling.temperature:
@@ -110,11 +124,17 @@ class BlockCase:
             made.greedy = False
         return made
 
+    def short_canvas(self, canvas: Canvas) -> Canvas:
+        """Return the canvas without the masks that complete its last block, as the published code has it."""
+        length = len(self.prompt) + int(self.params["gen_length"])
+        tokens, given = canvas.tokens[:length], canvas.given[:length]
+        return Canvas(tokens, given, canvas.mask_id, canvas.end_ids, block_size=canvas.block_size)
+
 
 @functools.cache
 def block_cases(family: str) -> list[BlockCase]:
     return [
-        BlockCase(family, group["name"], group["params"], group["sampler"], data)
+        BlockCase(family, group["name"], group["params"], group.get("sampler", "argmax"), data)
         for file in FILES[family]
         for group in json.loads((FOLDER / family / f"{file}.json").read_text())["groups"]
         for data in group["cases"]
@@ -210,7 +230,7 @@ def mismatch(case: BlockCase, request: Request, steps: list[Step]) -> str | None
         return f"only {count} forwards, reference {len(accepted)}"
     if case.edits and count != case.data["n_forward"]:
         return f"{count} forwards, reference {case.data['n_forward']}"
-    if not case.ends and count + (case.family == "sdar") != case.data["n_forward"]:
+    if not case.ends and count + (case.family in ("sdar", "stable_diffcoder")) != case.data["n_forward"]:
         return f"{count} forwards, reference {case.data['n_forward']}"
     if case.family == "llada2_moe":
         return None if all(each.rows == case.block_size for each in steps) else "a step computed other rows"

@@ -45,6 +45,7 @@ def test_decodes_as_published(
         ("fast_dllm_v2", "b16_s4_t.5"),
         ("llada2_moe", "v20_b8_s3_t.8"),
         ("llada2_moe", "v21_b8_t.5_e0"),
+        ("stable_diffcoder", "b8_s3"),
     ],
 )
 def test_decodes_as_published_on_kernels(family: str, group: str) -> None:
@@ -56,7 +57,8 @@ def test_decodes_as_published_on_kernels(family: str, group: str) -> None:
 
 
 def test_nothing_is_left_out() -> None:
-    for family, count, empty in (("sdar", 400, 0), ("fast_dllm_v2", 186, 2), ("llada2_moe", 190, 0)):
+    counts = {"sdar": (400, 0), "fast_dllm_v2": (186, 2), "llada2_moe": (190, 0), "stable_diffcoder": (105, 0)}
+    for family, (count, empty) in counts.items():
         everything = block_cases(family)
         assert len(everything) == count
         assert sum(len(members) for (of, _), members in GROUPS.items() if of == family) == count - empty
@@ -65,11 +67,20 @@ def test_nothing_is_left_out() -> None:
 
 
 @pytest.mark.parametrize(
-    "group", ["dyn_b4_s4_t0.5", "dyn_b8_s8_t0.85", "static_b4_s3", "seq_b16_s5", "stop_dyn_b8_s8_t.85"]
+    ("family", "group"),
+    [
+        ("sdar", "dyn_b4_s4_t0.5"),
+        ("sdar", "dyn_b8_s8_t0.85"),
+        ("sdar", "static_b4_s3"),
+        ("sdar", "seq_b16_s5"),
+        ("sdar", "stop_dyn_b8_s8_t.85"),
+        ("stable_diffcoder", "b4_s4_t0.9"),
+        ("stable_diffcoder", "b8_s3"),
+    ],
 )
-def test_a_fused_commit_saves_forwards_and_changes_nothing_else(group: str) -> None:
+def test_a_fused_commit_saves_forwards_and_changes_nothing_else(family: str, group: str) -> None:
     """Commits and prefills share the first forward of the next block."""
-    cases = [corrected(case) for case in GROUPS["sdar", group]]
+    cases = [corrected(case) for case in GROUPS[family, group]]
     fused, separate = run_together(cases, commits="fused"), run_together(cases)
     saved = 0
     for (request, steps), (other, others) in zip(fused, separate, strict=True):
@@ -101,4 +112,5 @@ def test_each_defect_of_the_reference_is_corrected() -> None:
         "topk1_conf1",
         "prompt_of_one_block_lost",
         "eos_in_prompt",
+        "masks_left",
     }

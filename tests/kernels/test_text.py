@@ -22,6 +22,7 @@ from d3mlx.decoding.sampling import Noise
 from d3mlx.decoding.schedule import ActiveBlocks
 from d3mlx.decoding.sdar import SDAR
 from d3mlx.decoding.selective import Selective
+from d3mlx.decoding.stable_diffcoder import StableDiffCoder
 from d3mlx.decoding.vanilla import DREAM_ALGS, LLADA_ALGS, Vanilla
 from d3mlx.kernels.accept_blocks import kernel_of
 from tests.kernels import snapshot
@@ -51,6 +52,8 @@ def decoders() -> Iterator[Decoder]:
     for options in variants:
         yield SDAR(**options, block_size=4).build("sdar")
     yield FastDLLMv2().build("fast_dllm_v2")
+    for each in (StableDiffCoder(), StableDiffCoder(alg="static", steps=2)):
+        yield each.build("stable_diffcoder")
 
 
 SIZES = SimpleNamespace(block_size=32)

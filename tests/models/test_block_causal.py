@@ -1,4 +1,4 @@
-"""Logits of SDAR and Fast-dLLM v2, compared with the reference: complete sequences, open blocks, and sub-blocks."""
+"""Logits of block-causal models, compared with the reference: complete sequences, open blocks, and sub-blocks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from tests.golden.cases import FOLDER, model
 
 TOLERANCE = 2e-4
 CASES = [(family, file) for family in ("sdar", "fast_dllm_v2") for file in ("logits", "logits_tied")]
-CASES.append(("llada2_moe", "logits"))
+CASES += [("llada2_moe", "logits"), ("stable_diffcoder", "logits")]
+COUNTS = {"sdar": (12, 3), "fast_dllm_v2": (10, 2), "llada2_moe": (8, 0), "stable_diffcoder": (7, 0)}
 
 
 def compute(net: Any, cache: KVCache, ids: Any, start: int, block: int | None, length: int | None = None) -> Any:
@@ -55,7 +56,7 @@ def test_logits_equal_those_of_the_reference(family: str, file: str) -> None:
                 ours = compute(net, cache, part["rows"], start, len(block), known + len(block))
         assert np.abs(ours - part["logits"]).max() < TOLERANCE, key
         compared += 1
-    assert compared == {"sdar": (12, 3), "fast_dllm_v2": (10, 2), "llada2_moe": (8, 0)}[family][file == "logits_tied"]
+    assert compared == COUNTS[family][file == "logits_tied"]
 
 
 def test_the_prefix_may_be_computed_in_chunks() -> None:

@@ -70,10 +70,10 @@ def write_checkpoint(folder: Path, layers: int) -> None:
     fields = config(layers)
     args = llada2_moe.ModelArgs.from_dict(fields)
     (folder / "config.json").write_text(json.dumps(fields))
-    outside = {"model.word_embeddings.weight": (args.vocab_size, args.hidden_size)}
+    outside: dict[str, tuple[int, ...]] = {"model.word_embeddings.weight": (args.vocab_size, args.hidden_size)}
     outside |= {"lm_head.weight": (args.vocab_size, args.hidden_size), "model.norm.weight": (args.hidden_size,)}
-    files = [outside, *(layer_shapes(args, i) for i in range(layers))]
-    weight_map = {}
+    files: list[dict[str, tuple[int, ...]]] = [outside, *(layer_shapes(args, i) for i in range(layers))]
+    weight_map: dict[str, str] = {}
     for i, shapes in enumerate(files, 1):
         name = f"model-{i:05d}-of-{len(files):05d}.safetensors"
         mx.save_safetensors(str(folder / name), random_arrays(shapes), metadata={"format": "pt"})
@@ -88,7 +88,9 @@ def write_checkpoint(folder: Path, layers: int) -> None:
 
 def measure(
     layers: Annotated[int, typer.Option(min=2, help="Layers of the model.")] = 4,
-    folder: Annotated[Path | None, typer.Option(help="Existing folder for the files.", show_default="temporary")] = None,
+    folder: Annotated[
+        Path | None, typer.Option(help="Existing folder for the files.", show_default="temporary")
+    ] = None,
 ) -> None:
     """Convert the checkpoint to 4 bits, and print memory, time and bits per weight."""
     with TemporaryDirectory(dir=folder) as parent:
