@@ -75,7 +75,7 @@ def test_bodies_that_are_no_requests(server: Served) -> None:
 
 
 def test_a_full_queue_answers_503(embedded: Any) -> None:
-    slow = {"messages": CHAT, "decoder": "vanilla", "max_tokens": 400}
+    slow = {"messages": CHAT, "decoder": "vanilla", "max_tokens": 96}
     with served(*embedded, max_batch=1, max_waiting=1) as running:
 
         async def crowd() -> list[httpx.Response]:
