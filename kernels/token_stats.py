@@ -337,7 +337,7 @@ def statistics(logits: Floats, excluded: int, scores: Floats | None) -> TokenSta
 def allowed(scores: Floats, excluded: int) -> Floats:
     """Return a copy of scores [N, V] with -inf for the excluded id."""
     copy = scores.astype(np.float32)
-    if excluded >= 0:
+    if 0 <= excluded < copy.shape[1]:
         copy[:, excluded] = -np.inf
     return copy
 

@@ -25,7 +25,7 @@ class Joined:
 
     def __init__(self) -> None:
         self.whole: nn.Module | None = None
-        self.weights: list[mx.array] = []
+        self.views: list[dict[str, mx.array]] = []
         self.ends: list[int] = []
 
     def join(self, layers: Sequence[nn.Module]) -> None:
@@ -38,15 +38,20 @@ class Joined:
             whole[name] = mx.concatenate([layer[name] for layer in layers])
             for layer, part in zip(layers, mx.split(whole[name], self.ends), strict=True):
                 layer[name] = part
-        self.whole, self.weights = whole, [layer["weight"] for layer in layers]
+        self.whole, self.views = whole, [dict(layer) for layer in layers]
 
     def __call__(self, x: mx.array, layers: Sequence[nn.Module]) -> list[mx.array]:
         """Return the output of each of `layers` for `x` [..., D]."""
         if self.whole is not None:
-            if all(layer.get("weight") is weight for layer, weight in zip(layers, self.weights, strict=True)):
+            if all(map(has_views, layers, self.views)):
                 return list(mx.split(self.whole(x), self.ends, axis=-1))
-            self.whole, self.weights = None, []
+            self.whole, self.views = None, []
         return [layer(x) for layer in layers]
+
+
+def has_views(layer: nn.Module, views: dict[str, mx.array]) -> bool:
+    """Return whether a layer has no other arrays than `views`."""
+    return len(layer) == len(views) and all(layer.get(name) is view for name, view in views.items())
 
 
 def kind_of(layer: nn.Module) -> tuple[object, ...] | None:

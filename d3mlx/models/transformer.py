@@ -131,7 +131,7 @@ def swiglu(gate: mx.array, up: mx.array) -> mx.array:
     if on_cpu(gate):
         # Here compiling needs a C++ compiler, and MLX's sigmoid takes more than twice as long as a power. The bound
         # keeps the power finite, so that its gradient is a number.
-        return gate * up / (1 + mx.power(1 / math.e, mx.maximum(gate, -80.0)))
+        return gate / (1 + mx.power(1 / math.e, mx.maximum(gate, -80.0))) * up
     compiled: mx.array = activations.swiglu(gate, up)
     return compiled
 

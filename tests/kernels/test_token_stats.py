@@ -267,6 +267,15 @@ def test_excluded_id_zero(executor: Executor) -> None:
         assert result.p.tolist() == expected.p.tolist() == ([1.0] * 2 if width == 1 else [0.0] * 2)
 
 
+def test_an_excluded_id_outside_the_vocabulary_excludes_nothing(executor: Executor) -> None:
+    logits = rows(9, 1)
+    for excluded in (9, 20):
+        expected = reference(logits, excluded)
+        check(expected, logits, -1, None)
+        with executor(Emulation(seed=1)):
+            check(token_stats(logits, excluded), logits, -1, None)
+
+
 def test_logits_are_read_once(emulator: Executor) -> None:
     logits = rows(5000)
     for kind, arrays in (("likeliest", 1), ("scores", 2), ("draw", 1), ("mixed draw", 1)):

@@ -77,6 +77,11 @@ def test_swiglu_equals_its_definition(dtype: mx.Dtype) -> None:
     assert mx.allclose(out.astype(mx.float32), expected, rtol=tolerance, atol=1e-6)
 
 
+def test_swiglu_of_an_extreme_number_is_finite() -> None:
+    assert abs(float(swiglu(mx.array(-1e30), mx.array(2.0)))) < 1e-3
+    assert float(swiglu(mx.array(1e30), mx.array(2.0))) == float(mx.array(2e30))
+
+
 def test_the_slope_of_swiglu_is_that_of_its_definition() -> None:
     gate = mx.array([-1e4, -200.0, -30.0, -2.0, 0.0, 2.0, 30.0, 1e4])
     slope = mx.grad(lambda x: swiglu(x, mx.ones(x.shape)).sum())(gate)

@@ -60,6 +60,21 @@ def test_a_layer_that_gets_other_weights_runs_separately() -> None:
     assert products(model) == [True, True, False, True, True, True]
 
 
+@pytest.mark.parametrize(("bits", "name"), [(None, "bias"), (4, "scales"), (4, "biases"), (4, "bias")])
+def test_any_other_array_of_a_layer_takes_effect(bits: int | None, name: str) -> None:
+    model = model_of("dream", bits)
+    read_weights(model)
+    before = model.hidden(IDS)
+    layer = model.layers[0].self_attn.v_proj
+    layer[name] = layer[name] + 0.5
+    after = model.hidden(IDS)
+    assert not mx.allclose(after, before, atol=1e-3)
+    assert products(model) == [False, True, True, True, True, True]
+    other = model_of("dream", bits)
+    other.update(model.parameters())
+    assert mx.allclose(after, other.hidden(IDS), atol=1e-5)
+
+
 def test_a_layer_with_an_adapter_runs_separately() -> None:
     model = model_of()
     read_weights(model)
