@@ -19,9 +19,9 @@ class Joined:
     """Linear layers that share their input, and the layer that computes all of them at once.
 
     The layers remain modules of their own, so adapters, quantization and saving find them by name. Their arrays become
-    views of the joint ones, so nothing is stored twice. A layer that was replaced or got another array since then ends the
-    joint computation: the layers run one by one again. A change inside an array (`weight *= 2`, `weight[0] = 1`) cannot
-    be noticed. To change weights, assign new arrays.
+    views of the joint ones, so nothing is stored twice. A layer that was replaced or got another array since then ends
+    the joint computation: the layers run one by one again. A change inside an array (`weight *= 2`, `weight[0] = 1`)
+    cannot be noticed. To change weights, assign new arrays.
     """
 
     def __init__(self) -> None:
