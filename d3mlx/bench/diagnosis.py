@@ -85,9 +85,9 @@ def memory() -> Result:
 def kernels() -> Result:
     """Compile and run every variant of every kernel, and compare it with its reference."""
     if not guard.switched_on():
-        return "note", f"{guard.SWITCH} is off, so MLX operations run instead of the kernels."
+        return "note", f"{guard.SWITCH} is off, so references run instead of the kernels."
     if not dispatch.on_gpu():
-        return "ok", "There is no Metal GPU, so MLX operations run instead of the kernels."
+        return "ok", "There is no Metal GPU, so references run instead of the kernels."
     model, _ = load()
     with warnings.catch_warnings(action="ignore"):
         for dtype in (mx.float32, mx.float16, mx.bfloat16):

@@ -68,16 +68,6 @@ class Router(nn.Module):
         return mx.where(kept[..., None], grouped, -mx.inf).flatten(-2)
 
 
-class Activation(nn.Module):
-    def __init__(self, swiglu: Any):
-        super().__init__()
-        self.swiglu = swiglu
-
-    def __call__(self, up: mx.array, gate: mx.array) -> mx.array:
-        out: mx.array = self.swiglu(gate, up)
-        return out
-
-
 class MoE(nn.Module):
     """A router, its experts, and a shared MLP.
 
@@ -87,7 +77,8 @@ class MoE(nn.Module):
     def __init__(self, experts: Experts, hidden: int, shared: nn.Module | None, swiglu: Any):
         super().__init__()
         self.gate = Router(experts, hidden)
-        self.switch_mlp = SwitchGLU(hidden, experts.width, experts.count, activation=Activation(swiglu))
+        # mlx-lm calls the activation with up before gate.
+        self.switch_mlp = SwitchGLU(hidden, experts.width, experts.count, activation=lambda up, gate: swiglu(gate, up))
         if shared is not None:
             self.shared_experts = shared
 

@@ -7,19 +7,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Self, cast
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self
 
 import mlx.core as mx
-import mlx.nn as nn
-from mlx_lm.models.base import BaseModelArgs
 
 from d3mlx.errors import CheckpointError
 from d3mlx.models import dream
 from d3mlx.models.experts import Experts
-from d3mlx.models.fields import check_block_size, refuse_other_values, rope_fields
+from d3mlx.models.fields import check_block_size
 from d3mlx.models.traits import Recommended, Traits
-from d3mlx.models.transformer import Shape, Transformer
+from d3mlx.models.transformer import Shape
 
 MASK_ID = 156895
 """The mask token of the published checkpoints, which not every config.json names."""
@@ -42,19 +40,12 @@ PUBLISHED: dict[str, tuple[Any, ...]] = {
 """Fields that change the forward, with the supported values, which all released checkpoints have."""
 
 
-@dataclass
-class ModelArgs(BaseModelArgs):
+@dataclass(kw_only=True)
+class ModelArgs(dream.ModelArgs):
     """Fields of a LLaDA2 checkpoint's config.json. block_size: that of the published decoders."""
 
-    model_type: str
-    hidden_size: int
-    num_hidden_layers: int
-    intermediate_size: int
-    num_attention_heads: int
-    num_key_value_heads: int
-    vocab_size: int
-    mask_token_id: int
-    eos_token_id: int | list[int]
+    published: ClassVar[dict[str, tuple[Any, ...]]] = PUBLISHED
+
     num_experts: int
     num_experts_per_tok: int
     moe_intermediate_size: int
@@ -63,32 +54,19 @@ class ModelArgs(BaseModelArgs):
     topk_group: int = 1
     routed_scaling_factor: float = 1.0
     first_k_dense_replace: int = 0
-    head_dim: int | None = None
     partial_rotary_factor: float = 1.0
-    rms_norm_eps: float = 1e-6
     rope_theta: float = 600000.0
-    rope_scaling: dict[str, float | str] | None = None
     max_position_embeddings: int = 32768
-    tie_word_embeddings: bool = False
-    pad_token_id: int | None = None
-    max_new_tokens: int = 256
     block_size: int = 32
 
     @classmethod
     def from_dict(cls, params: dict[str, Any]) -> Self:
         """Return the fields of a config.json. Raises CheckpointError for an unsupported value."""
-        refuse_other_values(params, PUBLISHED)
-        found = {**missing_fields(params, ()), **rope_fields({**params, "partial_rotary_factor": None})}
-        return cast(Self, super().from_dict({**params, **found}))
+        return super().from_dict({**params, **missing_fields(params, ())})
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_block_size("block_size", self.block_size)
-        heads, kv_heads = self.num_attention_heads, self.num_key_value_heads
-        if heads <= 0 or kv_heads <= 0 or heads % kv_heads or not (self.head_dim or self.hidden_size % heads == 0):
-            raise CheckpointError(
-                f"config.json is inconsistent: hidden_size {self.hidden_size}, num_attention_heads {heads} and "
-                f"num_key_value_heads {kv_heads} must divide one another."
-            )
         if not 0 < self.partial_rotary_factor <= 1 or self.shape().rotary_dims % 2:
             raise CheckpointError(
                 f"config.json has partial_rotary_factor = {self.partial_rotary_factor}. Use a share of a head, above 0 "
@@ -111,43 +89,20 @@ class ModelArgs(BaseModelArgs):
                 f"{self.first_k_dense_replace}. Use numbers from 0 on, the second at most the number of layers."
             )
 
-    @property
-    def logit_width(self) -> int:
-        """Return V, the columns of the logits."""
-        return self.vocab_size
-
-    @property
-    def context(self) -> int:
-        return self.max_position_embeddings
-
     def shape(self) -> Shape:
-        head_dim = self.head_dim or self.hidden_size // self.num_attention_heads
-        return Shape(
-            hidden=self.hidden_size,
-            layers=self.num_hidden_layers,
-            heads=self.num_attention_heads,
-            kv_heads=self.num_key_value_heads,
-            head_dim=head_dim,
-            ff=self.intermediate_size,
-            eps=self.rms_norm_eps,
-            rope_theta=self.rope_theta,
-            qkv_bias=False,
-            context=self.max_position_embeddings,
-            rope_scaling=self.rope_scaling,
-            qk_norm=True,
-            fused_qkv=True,
-            rotary_dims=int(head_dim * self.partial_rotary_factor),
-            experts=Experts(
-                count=self.num_experts,
-                chosen=self.num_experts_per_tok,
-                width=self.moe_intermediate_size,
-                shared=self.num_shared_experts * self.moe_intermediate_size,
-                groups=self.n_group,
-                chosen_groups=self.topk_group,
-                scale=self.routed_scaling_factor,
-                dense=self.first_k_dense_replace,
-            ),
+        plain = super().shape()
+        experts = Experts(
+            count=self.num_experts,
+            chosen=self.num_experts_per_tok,
+            width=self.moe_intermediate_size,
+            shared=self.num_shared_experts * self.moe_intermediate_size,
+            groups=self.n_group,
+            chosen_groups=self.topk_group,
+            scale=self.routed_scaling_factor,
+            dense=self.first_k_dense_replace,
         )
+        rotated = int(plain.head_dim * self.partial_rotary_factor)
+        return replace(plain, qkv_bias=False, qk_norm=True, fused_qkv=True, rotary_dims=rotated, experts=experts)
 
 
 def missing_fields(config: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
@@ -210,15 +165,6 @@ class Model(dream.Model):
 
     family = TRAITS.name
     shift = TRAITS.shift
-    args: Any
-
-    def __init__(self, args: ModelArgs):
-        nn.Module.__init__(self)
-        self.args = args
-        self.model_type = args.model_type
-        self.model = Transformer(args.shape(), args.logit_width)
-        if not args.tie_word_embeddings:
-            self.lm_head = nn.Linear(args.hidden_size, args.vocab_size, bias=False)
 
     def sanitize(self, weights: dict[str, mx.array]) -> dict[str, mx.array]:
         """Return the weights by the names that this model has for them, those of all experts of a layer in one."""

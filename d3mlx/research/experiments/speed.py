@@ -20,6 +20,7 @@ import typer
 
 from d3mlx.checkpoints.loader import EMBEDDED, TEACHER
 from d3mlx.data.problems import problem
+from d3mlx.errors import ConfigError
 from d3mlx.research.experiments import speed_worker
 from d3mlx.research.experiments.pages import table
 from d3mlx.research.script import script
@@ -31,6 +32,7 @@ class Version:
     """A process that decodes with one version of the package."""
 
     def __init__(self, python: str):
+        self.python = python
         # The environment's own package is imported, wherever this runs: the script's folder is not on its path.
         command = [python, "-P", str(Path(speed_worker.__file__))]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd="/")
@@ -41,7 +43,10 @@ class Version:
         assert self.process.stdout is not None
         self.process.stdin.write(json.dumps({"function": function, **task}) + "\n")
         self.process.stdin.flush()
-        result: dict[str, Any] = json.loads(self.process.stdout.readline())
+        line = self.process.stdout.readline()
+        if not line:
+            raise ConfigError(f"The process of {self.python} has ended. Its error is above.")
+        result: dict[str, Any] = json.loads(line)
         return result
 
 
@@ -83,13 +88,12 @@ def measured(versions: list[Version], model: str, count: int) -> dict[str, list[
 def compare(
     before: Annotated[str, typer.Option(help="Python of the environment with the other version.")],
     count: Annotated[int, typer.Option(min=1, help="Held-out problems.")] = 60,
-    models: Annotated[str, typer.Option(help="Models, separated by commas.")] = ",".join(MODELS),
 ) -> None:
     """Solve problems with both versions, and print a table of tokens per processor second."""
     versions = [Version(before), Version(sys.executable)]
     rows = []
-    for model in models.split(","):
-        for name, (first, second) in measured(versions, MODELS[model], count).items():
+    for model, folder in MODELS.items():
+        for name, (first, second) in measured(versions, folder, count).items():
             same = sum(a == b for a, b in zip(first.texts, second.texts, strict=True))
             forwards = f"{first.forwards} / {second.forwards}"
             rows.append([model, name, f"{first.speed:.0f}", f"{second.speed:.0f}"])
