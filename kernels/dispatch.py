@@ -48,6 +48,11 @@ def on_gpu() -> bool:
     return mx.metal.is_available() and mx.default_device() == mx.gpu
 
 
+def on_any_gpu() -> bool:
+    """Return whether MLX's default device is a GPU, whether kernels run there or not."""
+    return bool(mx.default_device().type == mx.gpu)
+
+
 def on_cpu(x: mx.array) -> bool:
     """Return whether operations on `x` are those of MLX's CPU backend in float32, some of which have slow functions."""
     return x.dtype == mx.float32 and mx.default_device().type == mx.cpu

@@ -19,7 +19,7 @@ from mlx_lm.models import activations
 from mlx_lm.models.rope_utils import initialize_rope
 
 from d3mlx.errors import CheckpointError
-from d3mlx.kernels.dispatch import on_cpu
+from d3mlx.kernels.dispatch import on_any_gpu, on_cpu
 from d3mlx.kernels.refresh_rows import Rotary, Rotation, refresh_rows
 from d3mlx.models.experts import Experts, MoE
 from d3mlx.models.joined import Joined
@@ -127,13 +127,14 @@ UNCACHED = Uncached()
 
 
 def swiglu(gate: mx.array, up: mx.array) -> mx.array:
-    """Return silu(gate) * up: one compiled launch on a GPU."""
+    """Return silu(gate) * up: one compiled launch on a GPU. On a CPU, compiling needs a C++ compiler."""
+    if on_any_gpu():
+        compiled: mx.array = activations.swiglu(gate, up)
+        return compiled
     if on_cpu(gate):
-        # Here compiling needs a C++ compiler, and MLX's sigmoid takes more than twice as long as a power. The bound
-        # keeps the power finite, so that its gradient is a number.
+        # MLX's sigmoid takes more than twice as long as a power. The bound keeps the power and its gradient finite.
         return gate / (1 + mx.power(1 / math.e, mx.maximum(gate, -80.0))) * up
-    compiled: mx.array = activations.swiglu(gate, up)
-    return compiled
+    return gate * mx.sigmoid(gate) * up
 
 
 def rope_of(shape: Shape) -> nn.Module:
@@ -239,7 +240,7 @@ SUBMITTED_LAYERS = 4
 
 def submits(layer: int) -> bool:
     """Return whether a forward gives the device its work so far after this layer."""
-    return mx.default_device().type == mx.gpu and layer % SUBMITTED_LAYERS == SUBMITTED_LAYERS - 1
+    return on_any_gpu() and layer % SUBMITTED_LAYERS == SUBMITTED_LAYERS - 1
 
 
 class Transformer(nn.Module):

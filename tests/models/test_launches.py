@@ -60,6 +60,7 @@ def as_on_a_gpu() -> Iterator[None]:
         patch.object(dispatch, "on_gpu", lambda: True),
         patch.object(dispatch, "run", run),
         patch.object(transformer, "on_cpu", lambda x: False),
+        patch.object(transformer, "on_any_gpu", lambda: True),
         patch.object(mx.fast, "rms_norm", substitute("RMSNorm")),
         patch.object(mx.fast, "scaled_dot_product_attention", substitute("attention")),
         patch.object(activations, "swiglu", substitute("swiglu")),
