@@ -65,7 +65,7 @@ def presets_of(settings: common.DecodeSettings, points: list[Setting]) -> dict[S
     presets = {}
     for point in points:
         varied = {point.option: point.value} if point.option else {}
-        presets[point] = replace(settings, options=settings.options | varied).build().on_no_machine()
+        presets[point] = replace(settings, options=settings.options | varied).build()
     return presets
 
 

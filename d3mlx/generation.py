@@ -10,21 +10,18 @@ from typing import Any, Literal
 from d3mlx.batch import MAX_BATCH, Batcher
 from d3mlx.cache import KVCache
 from d3mlx.canvas import Canvas
-from d3mlx.decoding.cache_policy import SelectiveCache
 from d3mlx.decoding.decoder import Decoder, Preset
-from d3mlx.decoding.options import Options, check_attention
+from d3mlx.decoding.options import check_attention
 from d3mlx.decoding.presets import preset
 from d3mlx.decoding.sampling import Sampling
 from d3mlx.document import Document, Layout, document_layout, has_end, prompt_layout
 from d3mlx.engine import follow
 from d3mlx.errors import ConfigError, PromptError
-from d3mlx.kernels.dispatch import on_gpu
 from d3mlx.models import DiffusionModel, traits_of
 from d3mlx.profiling import current
 from d3mlx.prompt import Prompt
 from d3mlx.request import Request, Stats, Step
 from d3mlx.text import TextStream, is_unicode
-from d3mlx.tuning import unfused_rows
 from d3mlx.warmup import warm_up
 
 MOST_NEW_TOKENS = 1 << 20
@@ -61,26 +58,14 @@ def check_decoder(decoder: Decoder, family: str, args: Any) -> None:
 def decoder_for(model: DiffusionModel, decoder: str | Preset | Decoder | None = None) -> Decoder:
     """Return the Decoder for a preset's name, a preset, or a Decoder, which is returned unchanged.
 
-    None stands for the default decoder of the model's family.
-
-    This is the only function that makes a decoder depend on the machine: an option that was not given takes its default
-    for this machine, if it has one. Raises ConfigError if this model cannot run the decoder.
+    None stands for the default decoder of the model's family. Raises ConfigError if this model cannot run the decoder.
     """
     if decoder is None:
         decoder = traits_of(model.family).decoder
     config = preset(decoder) if isinstance(decoder, str) else decoder
-    if isinstance(config, Options):
-        config = on_this_machine(config.on_machine(model.args).build(model.family), model.args)
     built = config if isinstance(config, Decoder) else config.build(model.family)
     check_decoder(built, model.family, model.args)
     return built
-
-
-def on_this_machine(decoder: Decoder, args: Any) -> Decoder:
-    """Return a decoder that avoids the row counts which are slow on this machine. args: the family's ModelArgs."""
-    if not on_gpu() or not isinstance(decoder.cache, SelectiveCache):
-        return decoder
-    return replace(decoder, cache=replace(decoder.cache, avoided=unfused_rows(args)))
 
 
 FinishReason = Literal["stop", "length"]

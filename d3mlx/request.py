@@ -200,7 +200,10 @@ class Request:
         self.extend()
         plan, self.cache_state = self.decoder.cache.step(self.canvas, self.active, self.cache, self.cache_state)
         self.kind = plan.kind
-        self.rows = RowIndex(plan.positions, plan.length or self.canvas.active_length, plan.block_size)
+        length = plan.length or self.canvas.active_length
+        for lane in self.lanes:
+            lane.canvas.extend(length)
+        self.rows = RowIndex(plan.positions, length, plan.block_size)
         self.eligible = self.canvas.masked_before(self.active.end if plan.until is None else plan.until)
         if self.drafts is not None:
             self.eligible = self.drafts.eligible(self.eligible)

@@ -105,7 +105,7 @@ def test_the_command_line_names_no_option_of_a_decoder() -> None:
     """Flags are made from declarations. The names left out also appear in `eval`, tables and records."""
     names = {name for kind in PRESETS.values() for name in options_of(kind)}
     commands = [path for module, path in modules().items() if module.startswith("d3mlx.cli.")]
-    for name in names - {"threshold", "steps", "cache", "block_size", "row_multiple"}:
+    for name in names - {"threshold", "steps", "cache", "block_size", "rows"}:
         flag = re.compile(rf"[\"']-*{name}[\"']|--{name.replace('_', '-')}\b")
         assert not [path.name for path in commands if flag.search(path.read_text())], name
 

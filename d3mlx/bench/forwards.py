@@ -80,7 +80,7 @@ class Workload:
     def fresh(self) -> Request:
         """Return a request with an empty cache."""
         family, args = self.model.family, self.model.args
-        decoder = preset(traits_of(family).decoder).on_no_machine().build(family)
+        decoder = preset(traits_of(family).decoder).build(family)
         size = decoder.block_size_of(args)
         canvas = Canvas.for_prompt([], self.context, args.mask_token_id, block_size=size)
         return Request(self.model, canvas, decoder)

@@ -8,7 +8,7 @@ first `cache.length` positions; its first forward then starts there.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
@@ -32,7 +32,14 @@ INTERVAL = Range("a number of steps", 1)
 INTERVAL_OR_NEVER = Range("a number of steps (0 for never)")
 RECENT = Range("a number of steps", 1, LONG)
 NEAR = Range("a number of positions", 0, LONG)
-MULTIPLE = Range("a number of rows", 1)
+ROWS = Range("a number of rows", 8, LONG)
+MASKS = Range("a number of masks", 0, LONG)
+
+FEW = 4
+"""Row count of a step that needs no more. On Apple GPUs it costs little more than one row."""
+
+LEAST, MOST = 16, 256
+"""Bounds of the masks in the first forward, if their number follows from the answer's length."""
 
 
 @dataclass(frozen=True)
@@ -190,24 +197,26 @@ class DelayedCache:
         return consecutive(state.base, canvas.active_length, "refresh" if state.written else "step"), state
 
 
-def within(marked: Bools, distance: int) -> Bools:
-    """Return bool [L], True within `distance` positions of a position where `marked` bool [L] is True."""
-    length = len(marked)
-    reach = min(distance, length)
-    padded = np.zeros(length + 2 * reach + 1, np.int32)
-    padded[reach + 1 : reach + 1 + length] = marked
-    before = np.cumsum(padded)
-    return before[2 * reach + 1 :] > before[:length]
+NEVER = 2 * LONG
+"""Rank of a position that is not computed, and the distance to a position that does not exist."""
 
 
-def with_oldest(needed: Bools, written: Ints, count: int) -> Ints:
-    """Return `count` ascending positions, int32: all needed positions, and of the others those computed longest ago.
+def distances(marked: Bools) -> Ints:
+    """Return int32 [L], the distance of each position to the nearest one where `marked` bool [L] is True.
 
-    needed: bool [L], True at most `count` times. written: int32 [L], number of the forward that last computed each
-    position. If two positions are equally old, the lower one is taken first.
+    NEVER if there is none.
     """
-    length = len(needed)
-    order = np.where(needed, -1, written).astype(np.int64) * length + np.arange(length)
+    length = len(marked)
+    positions = np.arange(length)
+    before = np.maximum.accumulate(np.where(marked, positions, -NEVER))
+    after = np.minimum.accumulate(np.where(marked, positions, length + NEVER)[::-1])[::-1]
+    return np.minimum(np.minimum(positions - before, after - positions), NEVER).astype(np.int32)
+
+
+def lowest(ranks: Ints, count: int) -> Ints:
+    """Return the `count` ascending positions, int32, with the lowest ranks [L]; lower positions of equal ranks."""
+    length = len(ranks)
+    order = ranks.astype(np.int64) * length + np.arange(length)
     positions = np.argpartition(order, count - 1)[:count]
     positions.sort()
     return positions.astype(np.int32)
@@ -228,31 +237,35 @@ class SelectiveState:
 
 @dataclass(frozen=True)
 class SelectiveCache:
-    """The selective cache: after one pass over all positions, a step computes only the rows that it can change.
+    """The selective cache: after the first forward, each forward computes `rows` rows, those that matter most.
 
-    These are the masked positions of active blocks; the positions committed in the last `recent` steps, whose keys and
-    values still describe a mask; and the tokens within `near` positions of those, whose keys and values still describe
-    a token near a mask. All other positions, including the later masks, are read from the cache.
+    In this order: the positions committed in the last `recent` steps, whose keys and values still describe a mask, and
+    the masked positions of active blocks, as far as they fit; then the tokens within `near` positions of the former,
+    whose keys and values still describe a token near a mask; then further masks, which the cache does not contain yet;
+    then the positions computed longest ago. Only masks that are computed may commit. Everything else is read from the
+    cache. A step that needs at most FEW rows computes FEW.
 
-    multiple: row counts are rounded up to a multiple of it, so that few shapes exist, and filled with the rows computed
-    longest ago. refresh_interval: steps between two passes over all positions; 0 for never. source: how many rows
-    before a position its prediction is read from; that row is computed too (1 for Dream). avoided: row counts that are
-    rounded up further, because they are slow on this machine.
+    first_masks: the first forward computes at least this many masks; None for a quarter of the answer, from LEAST to
+    MOST. It also fills its last `rows` rows with masks. refresh_interval: steps between two passes over all cached
+    positions; 0 for never. source: how many rows before a position its prediction is read from; that row is computed
+    too (1 for Dream).
     """
 
     recent: int
     near: int
-    multiple: int
+    rows: int
     refresh_interval: int
     source: int
-    avoided: tuple[int, ...] = field(default=(), repr=False)
+    first_masks: int | None = None
     cached: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         RECENT.check("recent", self.recent)
         NEAR.check("near", self.near)
-        MULTIPLE.check("row-multiple", self.multiple)
+        ROWS.check("rows", self.rows)
         INTERVAL_OR_NEVER.check("refresh-interval", self.refresh_interval)
+        if self.first_masks is not None:
+            MASKS.check("first-masks", self.first_masks)
 
     def start(self, canvas: Canvas, cache: KVCache) -> SelectiveState:
         return SelectiveState(0, canvas.masked.copy(), np.full(len(canvas), -LONG, np.int32))
@@ -260,41 +273,71 @@ class SelectiveCache:
     def step(
         self, canvas: Canvas, active: ActiveBlocks, cache: KVCache, state: SelectiveState
     ) -> tuple[Plan, SelectiveState]:
-        now, end = state.step, canvas.active_length
+        now, eligible = state.step, canvas.masked_before(active.end)
         committed_at = np.where(state.masked & ~canvas.masked, now, state.committed_at).astype(np.int32)
         state = SelectiveState(now + 1, canvas.masked.copy(), committed_at)
         if now == 0:
-            return consecutive(cache.length, end, "first"), state
+            return self.whole(cache.length, self.first_end(canvas, cache), "first", active), state
         if self.refresh_interval and now % self.refresh_interval == 0:
-            return consecutive(0, end, "refresh"), state
-        needed = self.needed(canvas, active, now - committed_at)[:end]
-        needed[cache.length :] = True
-        count = min(end, self.rounded(int(np.count_nonzero(needed))))
-        written = np.concatenate([cache.written, np.full(end - cache.length, now, np.int32)])
-        return Plan(with_oldest(needed, written, count)), state
+            return self.whole(0, max(cache.length, int(eligible[0]) + 1), "refresh", active), state
+        fresh = self.fresh(canvas, now - committed_at)
+        needed = self.with_masks(fresh, eligible)
+        ranks = self.ranks(canvas, cache, fresh, needed)
+        few = np.count_nonzero(ranks <= self.near) <= FEW
+        count = min(FEW if few else self.rows, int(np.count_nonzero(ranks < NEVER)))
+        positions = lowest(ranks, count)
+        end, until = max(cache.length, int(positions[-1]) + 1), int(np.flatnonzero(needed & canvas.masked)[-1]) + 1
+        return Plan(positions, length=end, until=until), state
 
-    def needed(self, canvas: Canvas, active: ActiveBlocks, since: Ints) -> Bools:
-        """Return bool [L], True at the positions to compute.
+    def whole(self, start: int, end: int, kind: Kind, active: ActiveBlocks) -> Plan:
+        """Return the plan that computes every position from `start` to `end`."""
+        return replace(consecutive(start, end, kind), length=end, until=min(active.end, end))
+
+    def first_end(self, canvas: Canvas, cache: KVCache) -> int:
+        """Return the end of the first forward, after given positions, active blocks, first masks and a full target."""
+        masks = np.flatnonzero(canvas.masked)
+        quarter = min(max(canvas.new_tokens // 4, LEAST), MOST)
+        wanted = min(quarter if self.first_masks is None else max(self.first_masks, 1), len(masks))
+        end = max(canvas.active_length, int(masks[wanted - 1]) + 1)
+        full = cache.length - (cache.length - end) // self.rows * self.rows
+        return max(end, min(full, int(masks[-1]) + 1))
+
+    def fresh(self, canvas: Canvas, since: Ints) -> Bools:
+        """Return bool [L], True at the positions committed in the last `recent` steps, as far as they fit.
 
         since: int32 [L], steps since the token of each position was first seen; large for positions that were given or
         are still masked.
         """
-        needed = since < self.recent
-        needed |= within(needed, self.near) & ~canvas.masked
+        fresh = since < self.recent
         # Positions that an end token filled after the last mask come after every position that can still change.
         last = int(np.flatnonzero(canvas.masked)[-1])
-        needed[last:] &= ~canvas.filled[last:]
-        eligible = canvas.masked_before(active.end)
-        needed[eligible] = True
-        needed[np.maximum(eligible - self.source, 0)] = True
+        fresh[last:] &= ~canvas.filled[last:]
+        # One mask and the row of its prediction always fit.
+        fresh[np.flatnonzero(fresh)[self.rows - 1 - self.source :]] = False
+        return fresh
+
+    def with_masks(self, fresh: Bools, eligible: Ints) -> Bools:
+        """Return bool [L], True at the fresh positions and at the first eligible ones that fit, with their sources."""
+        masks = np.zeros_like(fresh)
+        masks[eligible] = True
+        masks[np.maximum(eligible - self.source, 0)] = True
+        fitting = np.flatnonzero(masks & ~fresh)[: self.rows - np.count_nonzero(fresh)]
+        needed = fresh.copy()
+        needed[fitting] = True
         return needed
 
-    def rounded(self, count: int) -> int:
-        """Return the number of rows to compute if `count` rows are needed."""
-        rounded = -(-count // self.multiple) * self.multiple
-        while rounded in self.avoided:
-            rounded += self.multiple
-        return rounded
+    def ranks(self, canvas: Canvas, cache: KVCache, fresh: Bools, needed: Bools) -> Ints:
+        """Return int [L], the rank of each position: the lowest are computed. Positions of rank NEVER are not."""
+        last = int(np.flatnonzero(canvas.masked)[-1])
+        ranks = np.full(len(canvas), NEVER, np.int64)
+        ranks[: cache.length] = self.near + 2 + cache.written
+        ranks[cache.length : last + 1] = self.near + 1
+        distance = distances(fresh)
+        near = (distance <= self.near) & ~canvas.masked
+        near[last:] &= ~canvas.filled[last:]
+        ranks[near] = distance[near]
+        ranks[needed] = 0
+        return ranks
 
 
 CHUNK = 512

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, fields, replace
 from inspect import get_annotations
 from numbers import Integral, Real
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
 from d3mlx.errors import ConfigError
 from d3mlx.models.traits import Attention, Traits
@@ -72,8 +72,7 @@ class Option:
     """One option of a decoder.
 
     help: one sentence. default: a value, or a function from the traits of a family to a value; None if `note` describes
-    the default in words. allowed: the allowed numbers or values. on_machine: a function from a model's ModelArgs to the
-    default on this machine, for runs that may depend on the machine. common: shown by `d3mlx generate --help`. name,
+    the default in words. allowed: the allowed numbers or values. common: shown by `d3mlx generate --help`. name,
     kind: name and type of the field; the type is int, float or str.
     """
 
@@ -81,7 +80,6 @@ class Option:
     default: Default
     allowed: Range | tuple[Any, ...] | None
     note: str
-    on_machine: Callable[[Any], Any] | None
     common: bool
     name: str = ""
     kind: type = str
@@ -115,11 +113,10 @@ def option(
     allowed: Range | tuple[Any, ...] | None = None,
     *,
     note: str = "",
-    on_machine: Callable[[Any], Any] | None = None,
     common: bool = False,
 ) -> Any:
     """Declare a field of `Options`. The arguments are those of `Option`; a Literal type gives `allowed` itself."""
-    return field(default=None, metadata={"option": Option(help, default, allowed, note, on_machine, common)})
+    return field(default=None, metadata={"option": Option(help, default, allowed, note, common)})
 
 
 def options_of(kind: type) -> dict[str, Option]:
@@ -180,17 +177,6 @@ class Options:
                 for name, each in options_of(type(self)).items()
             }
         )
-
-    def on_machine(self, args: Any) -> Self:
-        """Return these options with the defaults for this machine and the model with these ModelArgs."""
-        not_given = {name: option for name, option in options_of(type(self)).items() if getattr(self, name) is None}
-        measured = {name: option.on_machine(args) for name, option in not_given.items() if option.on_machine}
-        return type(self)(**measured | self.given())
-
-    def on_no_machine(self) -> Self:
-        """Return these options with explicit defaults that are the same on every machine."""
-        fixed = {name: option.default for name, option in options_of(type(self)).items() if option.on_machine}
-        return type(self)(**fixed | self.given())
 
     def given(self) -> dict[str, Any]:
         """Return the options that are not None."""

@@ -86,7 +86,7 @@ class Teacher(Options):
         """Return the decoder for a model family."""
         traits = traits_of(family)
         options = self.filled(traits)
-        cache = NoCache() if options.cache == "none" else Selective().on_no_machine().build(family).cache
+        cache = NoCache() if options.cache == "none" else Selective().build(family).cache
         # Entropy is never below 0, so no token passes this rule. Every step commits only the token that the rule
         # forces: the one with the lowest entropy of the block.
         lowest = Entropy(0.0, inclusive=False, best_always=False, force_likeliest=False)

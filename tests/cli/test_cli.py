@@ -96,12 +96,9 @@ def test_options_reach_the_decoder(d3mlx: Any, llada: str, dream: str) -> None:
     }
     fast = ["--model", llada, "--decoder", "fast-dllm", "--cache", "prefix", "--factor", "1.5"]
     assert policies(*fast)["acceptance"]["factor"] == 1.5
-    ours = policies("--model", dream, "--decoder", "selective", "--recent", "3", "--near", "4", "--ahead", "1")
-    assert (ours["cache"]["recent"], ours["cache"]["near"], ours["schedule"]["ahead"]) == (3, 4, 1)
-    shares = [
-        policies("--decoder", "selective", "--favor", what)["schedule"]["block_add"] for what in ("rows", "forwards")
-    ]
-    assert shares == [0.5, 0.1]
+    ours = policies("--model", dream, "--decoder", "selective", "--recent", "3", "--rows", "40", "--first-masks", "9")
+    assert [ours["cache"][name] for name in ("recent", "rows", "first_masks")] == [3, 40, 9]
+    assert policies("--decoder", "selective", "--block-add", "0.1")["schedule"]["block_add"] == 0.1
 
 
 def test_trace_holds_the_run(d3mlx: Any, llada: str, tmp_path: Path) -> None:

@@ -53,7 +53,6 @@ def test_filled_in_options_build_the_same_decoder(kind: type[Options]) -> None:
     for traits in families_with(kind.attention):
         plain, filled = kind(), vars(kind().filled(traits))
         assert set(filled) == set(options_of(kind))
-        safe = {"threshold", "block_add", "activation", "recent", "near", "row_multiple", "favor", "cache"}
+        safe = {"threshold", "block_add", "activation", "recent", "near", "rows", "cache"}
         given = {name: value for name, value in filled.items() if name in safe}
         assert kind(**given).build(traits.name) == plain.build(traits.name)
-        assert plain.on_no_machine().build(traits.name) == plain.build(traits.name)

@@ -383,7 +383,7 @@ BAD: list[Any] = [
     lambda: Vanilla(steps=10**9).build("dream"),
     lambda: FastDLLM(factor=1e300).build("llada"),
     lambda: Selective(recent=2**31).build("llada"),
-    lambda: Selective(ahead=-1).build("dream"),
+    lambda: Selective(first_masks=-1).build("dream"),
     lambda: Selective(near=-1).build("llada"),
     lambda: Decoder(SequentialBlocks(4), CarryQuota(0.9, 2), NoCache()),
     lambda: Decoder(SequentialBlocks(4), FirstPosition(CarryQuota(0.9, 2)), NoCache()),

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from d3mlx.canvas import Canvas
-from d3mlx.decoding.cache_policy import with_oldest
+from d3mlx.decoding.cache_policy import NEVER, distances, lowest
 from d3mlx.decoding.schedule import (
     ADD,
     CLOSED,
@@ -181,13 +181,17 @@ def test_the_active_part_ends_after_the_last_block_with_masks(canvas: Canvas, sc
 
 @settings(max_examples=200)
 @given(data=st.data(), length=st.integers(1, 400))
-def test_needed_rows_then_the_oldest_of_the_others(data: st.DataObject, length: int) -> None:
+def test_the_lowest_ranks_are_computed_and_of_equal_ones_the_lower_positions(data: st.DataObject, length: int) -> None:
     count = data.draw(st.integers(1, length))
     rng = np.random.default_rng(data.draw(st.integers(0, 10**6)))
-    needed = np.zeros(length, bool)
-    needed[rng.permutation(length)[: data.draw(st.integers(0, count))]] = True
-    written = rng.integers(0, data.draw(st.sampled_from([1, 3, 10, 2**31 - 1])), length).astype(np.int32)
-    order = sorted(range(length), key=lambda p: (not needed[p], 0 if needed[p] else written[p], p))
-    rows = with_oldest(needed, written, count)
+    ranks = rng.integers(0, data.draw(st.sampled_from([1, 3, 10, 2**31 - 1])), length)
+    rows = lowest(ranks, count)
     assert rows.dtype == np.int32
-    assert rows.tolist() == sorted(order[:count])
+    assert rows.tolist() == sorted(sorted(range(length), key=lambda p: (ranks[p], p))[:count])
+
+
+@given(marked=st.lists(st.booleans(), min_size=1, max_size=50))
+def test_the_distance_to_the_nearest_marked_position(marked: list[bool]) -> None:
+    places = [i for i, mark in enumerate(marked) if mark]
+    expected = [min((abs(i - place) for place in places), default=NEVER) for i in range(len(marked))]
+    assert distances(np.array(marked)).tolist() == expected

@@ -51,10 +51,10 @@ DECODERS: dict[str, list[Any]] = {
         D3LLM(cache="none", threshold=3.0, block_size=6),
         D3LLM(threshold=3.0, block_size=5, cache_delay=1, refresh_interval=3),
         D3LLM(threshold=3.5, block_size=8, kv_bits=8, kv_group_size=32),
-        Selective(threshold=3.0, block_size=6, row_multiple=4),
-        Selective(threshold=3.0, block_size=8, row_multiple=1, refresh_interval=3),
-        Selective(threshold=3.0, block_size=4, row_multiple=1, ahead=1),
-        Selective(threshold=3.0, block_size=4, row_multiple=8, kv_bits=8, kv_group_size=32),
+        Selective(threshold=3.0, block_size=6, rows=12),
+        Selective(threshold=3.0, block_size=8, rows=8, refresh_interval=3),
+        Selective(threshold=3.0, block_size=4, rows=8, first_masks=8),
+        Selective(threshold=3.0, block_size=4, rows=8, kv_bits=8, kv_group_size=32),
     ],
     "dream": [
         Vanilla(),
@@ -67,9 +67,9 @@ DECODERS: dict[str, list[Any]] = {
         D3LLM(cache="none", threshold=3.0, block_size=6),
         D3LLM(threshold=3.0, block_size=5, cache_delay=2, refresh_interval=4),
         D3LLM(threshold=3.5, block_size=8, kv_bits=8, kv_group_size=32),
-        Selective(threshold=3.0, block_size=5, row_multiple=4),
-        Selective(threshold=3.0, block_size=5, row_multiple=4, ahead=0),
-        Selective(threshold=3.0, block_size=4, row_multiple=8, kv_bits=8, kv_group_size=32),
+        Selective(threshold=3.0, block_size=5, rows=12),
+        Selective(threshold=3.0, block_size=5, rows=8, first_masks=0),
+        Selective(threshold=3.0, block_size=4, rows=8, kv_bits=8, kv_group_size=32),
     ],
 }
 SAMPLINGS = [

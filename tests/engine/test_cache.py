@@ -25,7 +25,7 @@ from tests.golden.cases import model
 @pytest.mark.parametrize("family", ["llada", "dream"])
 @pytest.mark.parametrize(
     "preset",
-    [Selective(threshold=2.5, row_multiple=4), D3LLM(threshold=2.5), FastDLLM(threshold=0.2), FastDLLM("prefix")],
+    [Selective(threshold=2.5, rows=16), D3LLM(threshold=2.5), FastDLLM(threshold=0.2), FastDLLM("prefix")],
 )
 def test_reuse_starts_where_the_cache_ends(family: str, preset: Any) -> None:
     """With a single layer, keys and values depend only on their own token, so reuse is exact for these models too."""
@@ -54,7 +54,7 @@ def test_reuse_starts_where_the_cache_ends(family: str, preset: Any) -> None:
 def test_a_complete_prompt_may_be_in_the_cache() -> None:
     """At least one row remains to compute. A shifted family also computes the row that predicts the first mask."""
     for family, rest in (("llada", 0), ("dream", 1)):
-        preset = Selective(row_multiple=1).build(family)
+        preset = Selective(rows=16).build(family)
         prompt = list(range(10))
         earlier = Request(model(family), Canvas.for_prompt(prompt, 5, 250), preset)
         list(follow(model(family), earlier))
@@ -65,7 +65,7 @@ def test_a_complete_prompt_may_be_in_the_cache() -> None:
 
 def test_one_cache_serves_many_requests() -> None:
     """Requests that start from the same cache, together or one after another, change neither it nor each other."""
-    preset = Selective(threshold=2.5, row_multiple=1).build("llada")
+    preset = Selective(threshold=2.5, rows=16).build("llada")
     family = model("llada")
     start = np.random.default_rng(3).integers(0, 240, 20).tolist()
     earlier = Request(family, Canvas.for_prompt([*start, 1], 24, 250), preset)

@@ -26,8 +26,8 @@ PRESETS: list[Any] = [
     FastDLLM(cache="dual", threshold=0.4, block_size=3),
     D3LLM(cache="none", threshold=1.0, block_size=4),
     D3LLM(threshold=0.8, block_size=3, cache_delay=1, refresh_interval=3),
-    Selective(threshold=0.8, block_size=4, row_multiple=1),
-    Selective(threshold=0.8, block_size=3, row_multiple=4, ahead=0),
+    Selective(threshold=0.8, block_size=4, rows=8),
+    Selective(threshold=0.8, block_size=3, rows=12, first_masks=0),
 ]
 DREAM: list[Any] = [
     Vanilla(),
@@ -35,7 +35,7 @@ DREAM: list[Any] = [
     FastDLLM(cache="none", threshold=0.6, steps=5),
     FastDLLM(cache="dual", threshold=0.4, block_size=3),
     D3LLM(threshold=0.9, block_size=3, cache_delay=1),
-    Selective(threshold=0.9, block_size=3, row_multiple=1, ahead=0),
+    Selective(threshold=0.9, block_size=3, rows=8, first_masks=0),
 ]
 CASES = [("llada", preset) for preset in PRESETS] + [("dream", preset) for preset in DREAM]
 
@@ -99,7 +99,7 @@ def test_an_end_token_fills_only_its_own_hole() -> None:
     assert step.stats.tokens == 5
 
 
-@pytest.mark.parametrize("preset", [Selective(row_multiple=1), D3LLM(), D3LLM(cache="none"), FastDLLM(), Vanilla()])
+@pytest.mark.parametrize("preset", [Selective(rows=16), D3LLM(), D3LLM(cache="none"), FastDLLM(), Vanilla()])
 def test_a_hole_after_finished_blocks_is_decoded(preset: Any) -> None:
     """At least three blocks between the holes have no mask."""
     tokens = np.ones(200, np.int32)

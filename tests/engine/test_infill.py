@@ -139,7 +139,7 @@ DECODERS: list[Any] = [
     FastDLLM(cache="prefix", block_size=8),
     FastDLLM(block_size=8),
     D3LLM(threshold=2.0, block_size=8),
-    Selective(threshold=2.0, block_size=8, row_multiple=1),
+    Selective(threshold=2.0, block_size=8, rows=16),
 ]
 
 

@@ -31,9 +31,9 @@ LLADA: list[Any] = [
     D3LLM(cache="none", threshold=1.0, block_size=6),
     D3LLM(threshold=0.8, block_size=5, cache_delay=1, refresh_interval=3),
     D3LLM(threshold=1.5, block_size=8, block_add=0.0, activation=0.0, cache_delay=0),
-    Selective(threshold=1.0, block_size=6, row_multiple=4),
-    Selective(threshold=0.8, block_size=8, recent=1, row_multiple=1, refresh_interval=3),
-    Selective(threshold=0.8, block_size=4, row_multiple=1, ahead=1),
+    Selective(threshold=1.0, block_size=6, rows=12),
+    Selective(threshold=0.8, block_size=8, recent=1, rows=8, refresh_interval=3),
+    Selective(threshold=0.8, block_size=4, rows=8, first_masks=4),
 ]
 DREAM: list[Any] = [
     Vanilla(),
@@ -45,8 +45,8 @@ DREAM: list[Any] = [
     FastDLLM(cache="dual", threshold=0.4, block_size=7),
     D3LLM(cache="none", threshold=1.0, block_size=6, block_add=1.0, activation=1.0),
     D3LLM(threshold=0.9, block_size=5, cache_delay=2, refresh_interval=4),
-    Selective(threshold=0.9, block_size=5, row_multiple=4),
-    Selective(threshold=0.9, block_size=5, row_multiple=4, ahead=0),
+    Selective(threshold=0.9, block_size=5, rows=16),
+    Selective(threshold=0.9, block_size=5, rows=8, first_masks=0),
 ]
 DECODERS = [("llada", p) for p in LLADA] + [("dream", p) for p in DREAM]
 MAY_PAUSE = (Vanilla,)
@@ -160,52 +160,3 @@ def test_the_cache_does_not_change_the_answer_of_a_context_free_model(
         steps = decode(TableModel(table, family), canvas, decoder)
         traces.append([(step.positions.tolist(), step.tokens.tolist()) for step in steps])
     assert traces[0] == traces[1]
-
-
-@settings(max_examples=30)
-@given(seed=st.integers(0, 10**6), new=st.integers(1, 40), family=st.sampled_from(["llada", "dream"]))
-def test_the_selective_cache_with_a_large_row_multiple_is_exact(seed: int, new: int, family: str) -> None:
-    table = random_table(seed, 3 + new)
-    needed = Selective(threshold=0.7, block_size=6, row_multiple=64, favor="forwards").build(family)
-    exact = D3LLM(cache="none", threshold=0.7, block_size=6).build(family)
-    runs = []
-    for decoder in (needed, exact):
-        canvas = Canvas.for_prompt([1, 2, 3], new, MASK, (END,))
-        steps = list(decode(TableModel(table, family), canvas, decoder))
-        runs.append([(step.positions.tolist(), step.tokens.tolist(), step.rows) for step in steps])
-    assert runs[0] == runs[1]
-
-
-@settings(max_examples=30)
-@given(
-    seed=st.integers(0, 10**6),
-    new=st.integers(1, 40),
-    recent=st.integers(1, 3),
-    near=st.integers(0, 3),
-    multiple=st.integers(1, 9),
-    family=st.sampled_from(["llada", "dream"]),
-    early_stop=st.booleans(),
-)
-def test_the_selective_cache_computes_the_needed_rows(
-    seed: int, new: int, recent: int, near: int, multiple: int, family: str, early_stop: bool
-) -> None:
-    """These are masks that may commit, rows that predict them, recent commits and tokens near them, and few others."""
-    model = TableModel(random_table(seed, 3 + new), family)
-    canvas = Canvas.for_prompt([1, 2, 3], new, MASK, (END,), early_stop)
-    decoder = Selective(threshold=0.7, block_size=6, recent=recent, near=near, row_multiple=multiple).build(family)
-    commits: list[set[int]] = []
-    tokens = set(range(3))
-    for step in decode(model, canvas, decoder):
-        rows = model.calls[-1]
-        assert rows == sorted(set(rows))
-        source = step.eligible
-        fresh = set[int]().union(*commits[-recent:])
-        beside = {p for p in tokens if any(abs(p - q) <= near for q in fresh)}
-        wanted = {*source.tolist(), *(source - model.shift).tolist(), *fresh, *beside}
-        end = 3 + len(canvas.answer) if early_stop else len(canvas)
-        missed = wanted - set(rows)
-        assert all(p >= end for p in missed)
-        if step.index:
-            assert len(rows) <= -(-len(wanted) // multiple) * multiple
-        commits.append(set(step.positions.tolist()))
-        tokens |= commits[-1]

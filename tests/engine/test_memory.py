@@ -20,7 +20,7 @@ from d3mlx.request import Request
 from tests.builders import LLADA_CONFIG, llada_model
 
 LENGTH = 2100
-ONE_BY_ONE: dict[str, Any] = {"threshold": 0.0, "block_add": 1.0, "activation": 1.0, "block_size": 4, "row_multiple": 4}
+ONE_BY_ONE: dict[str, Any] = {"threshold": 0.0, "block_add": 1.0, "activation": 1.0, "block_size": 4, "rows": 8}
 """Options with which a step commits one token."""
 
 
@@ -51,7 +51,7 @@ def above(model: Any, canvas: Canvas, decoder: Decoder, steps: int) -> list[tupl
 @pytest.mark.parametrize("kv_bits", [None, 8])
 def test_steps_write_into_the_cache_and_nothing_grows(kv_bits: int | None) -> None:
     model = model_of(layers=2, width=32)
-    whole = Selective(**ONE_BY_ONE, ahead=LENGTH, kv_bits=kv_bits, kv_group_size=kv_bits and 32)
+    whole = Selective(**ONE_BY_ONE, first_masks=LENGTH, kv_bits=kv_bits, kv_group_size=kv_bits and 32)
     # A first run makes the objects that a process makes only once, such as compiled functions.
     above(model, Canvas.for_prompt([1] * 4, LENGTH, 15, early_stop=False), whole.build("llada"), 3)
     sizes = above(model, Canvas.for_prompt([1] * 4, LENGTH, 15, early_stop=False), whole.build("llada"), 100)
@@ -73,7 +73,7 @@ def test_steps_write_into_the_cache_and_nothing_grows(kv_bits: int | None) -> No
 def test_a_long_prompt_leaves_no_memory_in_use() -> None:
     model = model_of(layers=1, width=8)
     prompt = (np.arange(4096) % 13).tolist()
-    preset = Selective(threshold=10.0, block_size=4, row_multiple=8)
+    preset = Selective(threshold=10.0, block_size=4, rows=8)
     # The model keeps a table of the angles of all positions that were ever used.
     generate(model, None, prompt, preset, max_tokens=6)
     gc.collect()
@@ -87,7 +87,7 @@ def test_a_long_prompt_leaves_no_memory_in_use() -> None:
 
 def logits_after(model: Any, quantization: KVQuantization | None, length: int) -> tuple[np.ndarray[Any, Any], int]:
     """Return the logits of a step that rewrites some rows of a cache, and the bytes of the cache."""
-    built = Selective(row_multiple=1).build("llada")
+    built = Selective().build("llada")
     canvas = Canvas.for_prompt([1, 2, 3], length - 3, 15)
     canvas.extend(length)
     request = Request(model, canvas, Decoder(built.schedule, built.acceptance, built.cache, kv=quantization))

@@ -93,8 +93,8 @@ PRESETS: list[tuple[str, Any]] = [
     ("llada", Vanilla()),
     ("llada", Vanilla(alg="random", steps=7)),
     ("llada", Vanilla(cfg_scale=0.5)),
-    ("llada", Selective(threshold=1.0, row_multiple=4)),
-    ("dream", Selective(threshold=1.0, row_multiple=4)),
+    ("llada", Selective(threshold=1.0, rows=8)),
+    ("dream", Selective(threshold=1.0, rows=8)),
     ("dream", FastDLLM(cache="dual")),
     ("dream", FastDLLM(cache="none", threshold=0.6, steps=5)),
     ("dream", Vanilla(alg="maskgit_plus", steps=9, alg_temp=0.5)),
@@ -179,7 +179,7 @@ def test_a_step_of_many_requests_reads_once(family: str, sizes: list[int]) -> No
 
 
 @pytest.mark.parametrize(
-    "preset", [Selective(row_multiple=8), FastDLLM(), Vanilla(steps=6)], ids=["selective", "fast-dllm", "vanilla"]
+    "preset", [Selective(), FastDLLM(), Vanilla(steps=6)], ids=["selective", "fast-dllm", "vanilla"]
 )
 def test_a_forward_given_to_the_device_in_parts_is_the_same(
     preset: Any, sizes: list[int], monkeypatch: pytest.MonkeyPatch

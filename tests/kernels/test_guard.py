@@ -24,7 +24,7 @@ from tests.metal import Emulation
 QUESTION = "Anna has 3 bags with 12 apples in each. How many apples are there?"
 RUNS: list[tuple[Options, Sampling]] = [
     (D3LLM(), Sampling()),
-    (Selective(row_multiple=1), Sampling(0.5, seed=3)),
+    (Selective(rows=16), Sampling(0.5, seed=3)),
     (FastDLLM(cache="prefix"), Sampling(0.5, top_p=0.9)),
     (FastDLLM(factor=1.0, kv_bits=8), Sampling()),
     (Vanilla(steps=16, alg="random"), Sampling()),
@@ -133,7 +133,7 @@ def broken(how: str, culprit: str, patch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("how", ["compilation", "launch", "wrong value"])
 @pytest.mark.parametrize("culprit", ["token_stats", "accept", "refresh_rows"])
 def test_a_kernel_that_fails_is_replaced(launches: Launches, how: str, culprit: str) -> None:
-    preset = Selective(row_multiple=1)
+    preset = Selective(rows=16)
     right = [step.tokens.tolist() for step in generation(preset)]
     with pytest.MonkeyPatch.context() as patch:
         broken(how, culprit, patch)

@@ -71,7 +71,7 @@ def as_on_a_gpu() -> Iterator[None]:
 def request_of(model: Any) -> Request:
     """Return a request after its first forward, whose cache has room for more."""
     canvas = Canvas.for_prompt([1] * (LENGTH - 40), 40, 63)
-    request = Request(model, canvas, Selective(row_multiple=1).build("llada"))
+    request = Request(model, canvas, Selective().build("llada"))
     canvas.extend(LENGTH)
     request.rows = RowIndex(np.arange(LENGTH, dtype=np.int32), LENGTH)
     shape = model.args.shape()

@@ -28,7 +28,7 @@ from d3mlx.research.experiments.pages import table
 from d3mlx.research.script import script
 
 DECODERS: dict[str, Preset] = {
-    "selective": Selective(row_multiple=8),
+    "selective": Selective(),
     "d3llm": D3LLM(),
     "d3llm, no cache": D3LLM("none"),
     "fast-dllm": FastDLLM(),

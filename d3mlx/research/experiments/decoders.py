@@ -40,16 +40,11 @@ from d3mlx.research.experiments.pages import put, table
 from d3mlx.research.script import script
 
 REFERENCE = "d3llm, no cache"
-FINE = "selective, multiples of 4 rows"
 DECODERS: dict[str, Preset] = {
     "fast-dllm": FastDLLM(),
     REFERENCE: D3LLM("none"),
     "d3llm": D3LLM(),
-    "selective": Selective(row_multiple=8),
-    "selective, multiples of 32 rows": Selective(row_multiple=32),
-    FINE: Selective(row_multiple=4),
-    "selective, no padding": Selective(row_multiple=1),
-    f"{FINE}, favoring forwards": Selective(favor="forwards", row_multiple=4),
+    "selective": Selective(),
 }
 SHORT_ONLY: dict[str, Preset] = {
     "vanilla": Vanilla(),
@@ -60,7 +55,7 @@ SHORT_ONLY: dict[str, Preset] = {
 CURVES: dict[str, dict[float, Preset]] = {
     "fast-dllm": {value: FastDLLM(threshold=value) for value in (0.98, 0.9, 0.8, 0.6)},
     "d3llm": {value: D3LLM(threshold=value) for value in (0.1, 0.2, 0.4, 0.7)},
-    FINE: {value: Selective(value, row_multiple=4) for value in (0.1, 0.2, 0.4, 0.7)},
+    "selective": {value: Selective(value) for value in (0.1, 0.2, 0.4, 0.7)},
 }
 """Presets of each decoder by threshold, for AUP."""
 

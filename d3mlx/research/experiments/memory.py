@@ -30,9 +30,9 @@ ALONE: dict[str, Any] = {"threshold": 0.0, "block_size": 8, "block_add": 1.0, "a
 """One block at a time, and one token per step."""
 
 DECODERS: dict[str, Preset] = {
-    "selective": Selective(**ALONE, row_multiple=8),
-    "selective, all masks from the start": Selective(**ALONE, row_multiple=8, ahead=LONG),
-    "selective, 8-bit K/V": Selective(**ALONE, row_multiple=8, kv_bits=8),
+    "selective": Selective(**ALONE),
+    "selective, all masks from the start": Selective(**ALONE, first_masks=LONG),
+    "selective, 8-bit K/V": Selective(**ALONE, kv_bits=8),
 }
 """Canvas and cache grow with the answer, unless all masks are active from the start."""
 

@@ -40,8 +40,8 @@ from d3mlx.research.script import script
 SIZES = Sizes("llada", layers=8, hidden=1024, heads=16, kv_heads=16, ff=2816, vocab=32768)
 PROMPT, NEW = 512, 256
 DECODERS: dict[str, Preset] = {
-    "selective": Selective(row_multiple=32),
-    "selective, 8-bit K/V": Selective(row_multiple=32, kv_bits=8),
+    "selective": Selective(),
+    "selective, 8-bit K/V": Selective(kv_bits=8),
     "delayed": D3LLM(),
     "no cache": D3LLM("none"),
 }
@@ -55,7 +55,7 @@ def recorded(tokens: int) -> list[int]:
     commits: list[int] = []
     for index in range(tokens):
         question = [{"role": "user", "content": problem(index, "held-out").question}]
-        commits += [len(step.positions) for step in Generation(model, tokenizer, question, Selective(row_multiple=8))]
+        commits += [len(step.positions) for step in Generation(model, tokenizer, question, Selective())]
         if sum(commits) >= tokens:
             break
     return commits

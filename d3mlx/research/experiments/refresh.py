@@ -12,10 +12,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import numpy as np
 import typer
@@ -23,11 +22,10 @@ from rich.console import Console
 from rich.table import Table
 
 from d3mlx import Generation, Selective, load
-from d3mlx.canvas import Bools, Canvas, Ints
 from d3mlx.checkpoints.loader import TEACHER
-from d3mlx.decoding.cache_policy import LONG, CachePolicy, NoCache, SelectiveCache
+from d3mlx.decoding.cache_policy import NoCache
 from d3mlx.decoding.decoder import Decoder
-from d3mlx.decoding.schedule import ActiveBlocks
+from d3mlx.decoding.schedule import MultiBlock
 from d3mlx.engine import read
 from d3mlx.errors import ConfigError
 from d3mlx.evaluate.records import Record, score
@@ -41,82 +39,38 @@ from d3mlx.kernels.token_stats import token_stats
 from d3mlx.research.batches import CANVAS
 from d3mlx.research.script import script
 
-Group = Literal["prompt", "active", "complete", "beyond"]
-"""Positions that every step also computes: the prompt, tokens of blocks with masks, tokens of blocks without masks, or
-masks of blocks that are not active yet."""
-
-
-@dataclass(frozen=True)
-class Grouped(SelectiveCache):
-    """The selective cache that also computes all positions of a group in every step."""
-
-    group: Group = "prompt"
-
-    def needed(self, canvas: Canvas, active: ActiveBlocks, since: Ints) -> Bools:
-        needed = super().needed(canvas, active, since)
-        positions, answer = np.arange(len(canvas)), canvas.prompt_length + len(canvas.answer)
-        if self.group == "prompt":
-            return needed | (positions < canvas.prompt_length)
-        if self.group == "beyond":
-            return needed | ((positions >= active.end) & canvas.masked)
-        open_blocks = np.zeros(len(canvas), bool)
-        for block in active.blocks:
-            open_blocks[block.start : block.end] = block.masks > 0
-        tokens = (positions >= canvas.prompt_length) & (positions < answer) & ~canvas.masked
-        return needed | (tokens & (open_blocks if self.group == "active" else ~open_blocks))
-
-
-@dataclass(frozen=True)
-class Older(SelectiveCache):
-    """The selective cache that computes `more` additional positions in every step: those with the oldest rows."""
-
-    more: int = 8
-
-    def rounded(self, count: int) -> int:
-        return super().rounded(count + self.more)
-
 
 @dataclass(frozen=True)
 class Variant:
-    """The decoder `selective` with another cache policy."""
+    """The decoder `selective`. exact: without a cache, and with the whole canvas from the start."""
 
     preset: Selective
-    cache: Callable[[SelectiveCache], CachePolicy] = lambda cache: cache
+    exact: bool = False
 
     def build(self, family: str) -> Decoder:
         decoder = self.preset.build(family)
-        assert isinstance(decoder.cache, SelectiveCache)
-        return replace(decoder, cache=self.cache(decoder.cache))
-
-
-def like(kind: type[SelectiveCache], **more: Any) -> Callable[[SelectiveCache], CachePolicy]:
-    """Return a function that makes a policy of another kind with the same settings."""
-    return lambda cache: kind(**{field.name: getattr(cache, field.name) for field in fields(SelectiveCache)}, **more)
+        if not self.exact:
+            return decoder
+        assert isinstance(decoder.schedule, MultiBlock)
+        return replace(decoder, schedule=replace(decoder.schedule, ahead=None), cache=NoCache())
 
 
 EXACT = "no cache"
 
 
 def variants(base: Selective) -> dict[str, Variant]:
-    """Return the variants by name. Row counts are not rounded up, because that would compute more rows again."""
-    plain = replace(base, row_multiple=1, recent=2, near=0)
-    rule = replace(plain, recent=1, near=4)
-    out = {EXACT: Variant(plain, lambda cache: NoCache())}
+    """Return the variants by name."""
+    out = {EXACT: Variant(base, exact=True)}
     for recent in (1, 2, 3, 4):
-        out[f"recent {recent}"] = Variant(replace(plain, recent=recent))
-    out["recent all"] = Variant(replace(plain, recent=LONG))
-    for recent, near in ((1, 1), (1, 2), (1, 4), (1, 8), (2, 1), (2, 2)):
-        out[f"recent {recent}, near {near}"] = Variant(replace(plain, recent=recent, near=near))
-    for more in (8, 16):
-        out[f"near 4, {more} oldest"] = Variant(rule, like(Older, more=more))
+        out[f"recent {recent}, near 0"] = Variant(replace(base, recent=recent, near=0))
+    for near in (1, 2, 4, 8):
+        out[f"recent 1, near {near}"] = Variant(replace(base, recent=1, near=near))
     for interval in (8, 4):
-        out[f"near 4, all every {interval}"] = Variant(replace(rule, refresh_interval=interval))
-    for ahead in (0, 1, 3):
-        out[f"no cache, ahead {ahead}"] = Variant(replace(rule, ahead=ahead), lambda cache: NoCache())
-        out[f"near 4, ahead {ahead}"] = Variant(replace(rule, ahead=ahead))
-    groups: tuple[Group, ...] = ("prompt", "active", "complete", "beyond")
-    for group in groups:
-        out[f"recent 2, {group}"] = Variant(plain, like(Grouped, group=group))
+        out[f"all rows every {interval} steps"] = Variant(replace(base, refresh_interval=interval))
+    for masks in (32, 64):
+        out[f"{masks} masks at first"] = Variant(replace(base, first_masks=masks))
+    for rows in (16, 24, 48, 64):
+        out[f"{rows} rows"] = Variant(replace(base, rows=rows))
     return out
 
 

@@ -22,7 +22,7 @@ Selective: Any = getattr(d3mlx, "Selective", None) or d3mlx.D3MLX  # type: ignor
 """The default decoder, which had another name in early versions."""
 
 DECODERS: dict[str, Any] = {
-    "selective": Selective(row_multiple=8),
+    "selective": Selective(),
     "d3llm": D3LLM(),
     "fast-dllm, dual cache": FastDLLM("dual"),
     "fast-dllm, prefix cache": FastDLLM("prefix"),
@@ -78,7 +78,7 @@ def step_time(model: str, prompt: int, steps: int) -> dict[str, Any]:
     ids = [1 + i % 400 for i in range(prompt)]
     network, _ = loaded(model)
     network.args.max_sequence_length = CONTEXT
-    preset = Selective(row_multiple=8, threshold=0.0)
+    preset = Selective(threshold=0.0)
 
     def measured() -> tuple[float, int]:
         run = iter(Generation(network, None, ids, preset, max_tokens=NEW, early_stop=False))

@@ -12,9 +12,7 @@ from d3mlx.research.experiments import batching
 def test_shared_forwards_give_the_same_answers(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        batching, "DECODERS", {"selective": Selective(row_multiple=8), "trajectories": Teacher(8, "selective")}
-    )
+    monkeypatch.setattr(batching, "DECODERS", {"selective": Selective(), "trajectories": Teacher(8, "selective")})
     monkeypatch.setattr(batching, "GROUP", 2)
     batching.measure(count=3, batch_size=2)
     _, _, *rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines()]

@@ -16,8 +16,8 @@ from d3mlx.research.experiments.refresh import find, variants
 def test_slips_and_drift_come_from_rows_that_are_not_computed() -> None:
     subject = EvalModel(*load(EMBEDDED), max_tokens=24)
     chosen = variants(Selective(block_size=8))
-    few = chosen["recent 1"]
-    all_rows = replace(few, preset=replace(few.preset, row_multiple=512))
+    few = chosen["recent 1, near 0"]
+    all_rows = replace(few, preset=replace(few.preset, rows=512, near=512))
     exact = find(subject, task("embedded", "llada"), "everything", all_rows, (1, 1)).slips
     stale = find(subject, task("embedded", "llada"), "few", few, (1, 1)).slips
     assert exact.commits > 12
