@@ -2,7 +2,7 @@
 
 The rules are facts read from MLX 0.32.2, mlx/backend/metal/quantized.cpp: `get_qmv_batch_limit` for the limit,
 `qmv_wide` for tiles of 5 rows, `qmm` for tiles of 32 rows, `qmm_nax` and `qmm_splitk` for M5. They apply to affine
-quantization.
+quantization. The limits are in use since 0.32.1. In 0.32.0, large matrices on M3 to M5 have a limit of 10.
 
 The constants come from public measurements, which docs/results/staircase.md lists beside the predictions.
 """

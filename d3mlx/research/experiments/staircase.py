@@ -36,7 +36,7 @@ class Published:
     """A public measurement. source: who measured what. times: milliseconds by row count. bits: per weight, with scales.
 
     relative: whether `times` are relative to the time of one row. exempt: row counts at which that MLX version used
-    another kernel than 0.32.2 does.
+    another kernel than the rules of `kernels`.
     """
 
     source: str
