@@ -14,8 +14,7 @@ from mlx_lm.utils import get_total_parameters
 from d3mlx.bench import forwards, generation
 from d3mlx.bench.chips import chip_named
 from d3mlx.bench.cost import cost, precision
-from d3mlx.bench.crossover import find_crossover
-from d3mlx.bench.forwards import ROWS
+from d3mlx.bench.forwards import ROWS, STAIRS, Forwards
 from d3mlx.bench.machine import this_machine
 from d3mlx.bench.roofline import FORMULA, Roofline
 from d3mlx.bench.shapes import SHAPES, Sizes, random_model, skeleton
@@ -36,7 +35,7 @@ from d3mlx.errors import ConfigError
 from d3mlx.generation import check_request
 from d3mlx.models import traits_of
 from d3mlx.profiling import Profile
-from d3mlx.tuning import PADDING, device_name, save_padding
+from d3mlx.tuning import PADDING, device_name, save_curve
 
 WORK = "Measurement"
 SECONDS = 60.0
@@ -48,7 +47,7 @@ FORWARD_SHARE = 0.6
 """Share of --seconds for single forwards. The rest is for complete answers."""
 
 REPEATS = 5
-"""Minimum number of measurements per row count for a row multiple to be saved."""
+"""Minimum number of measurements per row count for a curve to be saved."""
 
 
 @dataclass(frozen=True)
@@ -146,8 +145,8 @@ def predict_forwards(chip: str, source: ModelSource, context: int, rows: list[in
     roofline = Roofline(described, cost(model, context))
     facts = model_facts(model, name) | {"context": context}
     if json_file is not None:
-        times = [{"rows": count, "seconds": seconds} for count, seconds in roofline.times(rows)]
-        figures = {"bandwidth_used": described.achieved_bandwidth, "crossover": roofline.crossover}
+        times = [{"rows": count, "seconds": roofline.seconds(count)} for count in sorted(set(rows))]
+        figures = {"bandwidth_used": roofline.bandwidth, "good_counts": roofline.curve(rows).good_counts()}
         kind = {"kind": "prediction", "formula": FORMULA, "chip": asdict(described), "model": facts}
         write_json(json_file, kind | {"cost": asdict(roofline.cost)} | figures | {"forwards": times})
     if json_file != Path("-"):
@@ -162,17 +161,15 @@ def load_source(source: ModelSource) -> tuple[Any, Any]:
         return random_model(source.sizes, source.q_bits), None
 
 
-def keep_padding(args: Any, padding: int | None, precision: str, repeats: int) -> tuple[Path | None, str]:
-    """Save a row multiple if its measurements are reliable. Return the file, or None and the reason.
-
-    repeats: lowest number of measurements of a row count.
-    """
-    if padding is None:
-        return None, "no row multiple was measured"
-    if repeats < REPEATS:
+def keep_curve(args: Any, timed: Forwards, precision: str) -> tuple[Path | None, str]:
+    """Save the cost curve if its measurements are reliable. Return the file, or None and the reason."""
+    measured = {step.rows for step in timed.steps}
+    if missing := [count for count in ROWS if count <= STAIRS and count not in measured]:
+        return None, f"{', '.join(map(str, missing))} rows were not measured"
+    if min(step.repeats for step in timed.steps) < REPEATS:
         return None, f"some row counts were measured fewer than {REPEATS} times, so use more --seconds"
     try:
-        return save_padding(args, device_name(), padding, precision), ""
+        return save_curve(args, device_name(), timed.curve, precision), ""
     except ConfigError as error:
         return None, str(error).removesuffix(".")
 
@@ -185,7 +182,7 @@ def measure_all(
     answers: Answers | None,
     json_file: Path | None,
 ) -> None:
-    """Load the model, measure, print or write the results, and save the best row multiple. Raises ConfigError."""
+    """Load the model, measure, print or write the results, and save the cost curve. Raises ConfigError."""
     model, tokenizer = load_source(source)
     if answers and not answers.presets:
         answers = replace(answers, presets={name: preset(name) for name in presets_for(traits_of(model.family))})
@@ -201,19 +198,16 @@ def measure_all(
     if answers:
         prompts = generation.prompts_of(answers.prompts, tokenizer)
         speaker = generation.Speaker(model, tokenizer, answers.max_tokens)
-        generation.check_prompts(speaker, prompts, generation.with_padding(answers.presets, PADDING))
+        presets = generation.with_padding(answers.presets, PADDING)
+        generation.check_prompts(speaker, prompts, presets)
     with status("Measuring ...") as show:
         tell = lambda what: show(f"Measuring: {what}")  # noqa: E731
         share = FORWARD_SHARE if answers else 1
         timed = forwards.measure_forwards(model, context, rows or forwards.ROWS, share * seconds, tell)
-        crossover = find_crossover(timed.steps)
-        multiple = crossover.padding or PADDING
         if answers:
-            left, presets = (1 - share) * seconds, generation.with_padding(answers.presets, multiple)
+            left = (1 - share) * seconds
             totals = generation.decode_all(speaker, prompts, presets, left, profiles or None, tell)
-    path, reason = keep_padding(
-        model.args, crossover.padding, facts["weights"], min(step.repeats for step in timed.steps)
-    )
+    path, reason = keep_curve(model.args, timed, facts["weights"])
     if json_file is not None:
         decoded = {name: asdict(total) | total.figures() for name, total in totals.items()}
         record: dict[str, Any] = {
@@ -222,8 +216,8 @@ def measure_all(
             "machine": asdict(this_machine()),
             "model": facts,
         }
-        record |= {"forwards": asdict(timed) | {"prefill_speed": timed.prefill_speed}, "crossover": asdict(crossover)}
-        record |= {"row_multiple": multiple, "decoding": decoded}
+        record |= {"forwards": asdict(timed) | {"prefill_speed": timed.prefill_speed}}
+        record |= {"curve": timed.curve.points, "good_counts": timed.curve.good_counts(), "decoding": decoded}
         record |= {"profiles": {name: profile_record(item) for name, item in profiles.items()}}
         write_json(json_file, record)
     if json_file == Path("-"):
@@ -232,10 +226,10 @@ def measure_all(
     for line in (f"$ {command}", *this_machine().lines(), model_line(facts)):
         console.print(line, soft_wrap=True, markup=False)
     measurements.show_forwards(console, timed)
-    measurements.show_crossover(console, crossover, timed.steps[0].rows)
+    measurements.show_good_counts(console, timed.curve)
     measurements.show_saved(console, path, reason)
     if answers:
-        measurements.show_decoding(console, totals, answers.max_tokens, multiple)
+        measurements.show_decoding(console, totals, answers.max_tokens, PADDING)
     measurements.show_profiles(console, profiles)
 
 
@@ -275,7 +269,7 @@ def bench(
     row_counts: Annotated[
         str | None,
         typer.Option(
-            help="Numbers of rows to measure, for example 1,8,32.", show_default="1 to 512", rich_help_panel=WORK
+            help="Numbers of rows to measure, for example 1,8,32.", show_default="1 to 256", rich_help_panel=WORK
         ),
     ] = None,
     decoders: Annotated[
@@ -311,9 +305,9 @@ def bench(
 ) -> None:
     """Measure the speed of this machine, or predict another.
 
-    Measures the time of a forward for several numbers of rows, prefill, and complete answers. Shows the number of rows
-    from which a forward becomes slower, and saves the best row multiple for later runs. You can paste the output into a
-    report. If the times look wrong, run d3mlx doctor.
+    Measures the time of a forward for several numbers of rows, prefill, and complete answers. Shows which numbers of
+    rows are good on this machine, and saves the times for later runs. You can paste the output into a report. If the
+    times look wrong, run d3mlx doctor.
 
     Example: d3mlx bench --roofline "M4 Max" --shape llada-8b --q-bits 4
     """

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import mlx.core as mx
 
+from d3mlx.curve import Curve
 from d3mlx.files import json_object, locked, write_text
 
 Favor = Literal["rows", "forwards"]
@@ -71,30 +72,64 @@ def read_saved() -> dict[str, Any]:
     return json_object(cache_file()) or {}
 
 
-def best_padding(args: Any, device: str) -> int:
-    """Return the best multiple for rounding up row counts on a device: measured by `d3mlx bench`, else 32.
+def saved_record(args: Any, device: str) -> dict[str, Any]:
+    """Return the saved record of a device and a model shape; empty if it is missing or damaged.
 
     args: the family's ModelArgs. device: a result of `device_name`.
     """
     record: Any = read_saved()
-    for key in (device, shape_key(args), "padding"):
+    for key in (device, shape_key(args)):
         record = record.get(key) if isinstance(record, dict) else None
-    valid = isinstance(record, int) and not isinstance(record, bool) and 1 <= record <= MOST_PADDING
-    return record if valid else PADDING
+    return record if isinstance(record, dict) else {}
+
+
+def saved_curve(args: Any, device: str) -> Curve | None:
+    """Return the cost curve that `d3mlx bench` measured; None if there is none, or if it is damaged.
+
+    args, device: as for `saved_record`.
+    """
+    try:
+        return Curve(tuple((rows, seconds) for rows, seconds in saved_record(args, device).get("curve", ())))
+    except (TypeError, ValueError):
+        return None
+
+
+def best_padding(args: Any, device: str) -> int:
+    """Return the best multiple for rounding up row counts on a device: measured by `d3mlx bench`, else 32.
+
+    args, device: as for `saved_record`.
+    """
+    padding = saved_record(args, device).get("padding")
+    if isinstance(padding, int) and not isinstance(padding, bool) and 1 <= padding <= MOST_PADDING:
+        return padding
+    return PADDING
+
+
+def save_curve(args: Any, device: str, curve: Curve, precision: str) -> Path:
+    """Save a measured curve, replacing an earlier record of the same device and shape. Return the file.
+
+    args, device: as for `saved_record`. precision: that of the measured weights, as information for readers of the
+    file. Raises ConfigError.
+    """
+    return save_record(args, device, {"curve": curve.points, "weights": precision})
 
 
 def save_padding(args: Any, device: str, padding: int, precision: str) -> Path:
-    """Save a measured padding, replacing an earlier one of the same device and shape. Return the file.
+    """Save a measured padding, as `save_curve` saves a curve. Return the file. Raises ConfigError."""
+    return save_record(args, device, {"padding": padding, "weights": precision})
 
-    args, device: as for `best_padding`. precision: that of the measured weights, as information for readers of the
-    file. Raises ConfigError.
+
+def save_record(args: Any, device: str, record: dict[str, Any]) -> Path:
+    """Save a record with its date, replacing an earlier one of the same device and shape. Return the file.
+
+    args, device: as for `saved_record`. Raises ConfigError.
     """
     path = cache_file()
     # The lock keeps both results if two measurements end at the same time.
     with locked(path.parent, wait=True):
         saved = read_saved()
         shapes = saved.get(device)
-        record = {"padding": padding, "weights": precision, "date": time.strftime("%Y-%m-%d")}
-        saved[device] = (shapes if isinstance(shapes, dict) else {}) | {shape_key(args): record}
+        dated = record | {"date": time.strftime("%Y-%m-%d")}
+        saved[device] = (shapes if isinstance(shapes, dict) else {}) | {shape_key(args): dated}
         write_text(path, json.dumps(saved, indent=1, sort_keys=True) + "\n")
     return path

@@ -9,12 +9,12 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from d3mlx.bench.chips import ACHIEVED_BANDWIDTH
-from d3mlx.bench.crossover import WITHIN, Crossover
 from d3mlx.bench.forwards import Forwards
 from d3mlx.bench.generation import Decoded
-from d3mlx.bench.roofline import FORMULA, Roofline
+from d3mlx.bench.kernels import READING, tile_rates, vector_rate
+from d3mlx.bench.roofline import FORMULA, LAYER, Roofline
 from d3mlx.cli.render.profile import profile_table
+from d3mlx.curve import CLEARLY, Curve
 from d3mlx.profiling import Profile
 
 
@@ -62,21 +62,13 @@ def show_forwards(console: Console, forwards: Forwards) -> None:
     )
 
 
-def show_crossover(console: Console, crossover: Crossover, fewest_rows: int) -> None:
-    console.print(
-        f"Crossover: {counted(crossover.rows, 'row')}. Up to this count, a forward takes at most {100 * WITHIN:.0f} % "
-        f"longer than with {fewest_rows}."
-    )
-    if crossover.fit is not None:
-        fit = crossover.fit
-        console.print(
-            f"Fit: t(rows) = max({milliseconds(fit.floor)} ms, rows * {milliseconds(fit.per_row)} ms). Both terms are "
-            f"equal at {fit.rows:.1f} rows. Typical error: {100 * fit.error:.0f} %."
-        )
-    if crossover.padding is None:
-        console.print("Best row multiple: not measured. It needs every multiple of 8 from 8 to 64 in --row-counts.")
+def show_good_counts(console: Console, curve: Curve) -> None:
+    """Print which row counts are good on a machine."""
+    if good := curve.good_counts():
+        words = f"Good row counts: {', '.join(map(str, good))}. After each of them, a row costs clearly more"
+        console.print(f"{words} (over {100 * CLEARLY:.0f} %).")
     else:
-        console.print(f"Best row multiple: {crossover.padding}.")
+        console.print("No row count is better than others. A row costs less in a larger forward.")
 
 
 def show_saved(console: Console, path: Path | None, reason: str) -> None:
@@ -117,7 +109,6 @@ EXPERT_ROWS = (8, 32)
 def show_roofline(console: Console, roofline: Roofline, rows: list[int], model: Mapping[str, Any]) -> None:
     chip, cost, giga = roofline.chip, roofline.cost, 1e9
     origin = "assumed, scaled from an M4 Max" if chip.assumed else "from a published prefill"
-    share = f"assumed: {100 * ACHIEVED_BANDWIDTH:.0f} % of the published {chip.bandwidth / giga:g}"
     console.print(f"PREDICTION for {chip.name}, not a measurement: {FORMULA}")
     console.print(
         f"Model: {model['name']}, {model['weights']}, {model['context']} cached positions.",
@@ -126,7 +117,8 @@ def show_roofline(console: Console, roofline: Roofline, rows: list[int], model: 
     )
     console.print(
         f"bytes = {cost.nbytes(1) / giga:.3f} GB ({cost.nbytes(1) / giga - cost.cache_bytes / giga:.3f} weights, "
-        f"{cost.cache_bytes / giga:.3f} K/V); bandwidth = {chip.achieved_bandwidth / giga:.0f} GB/s ({share})"
+        f"{cost.cache_bytes / giga:.3f} K/V); bandwidth = {roofline.bandwidth / giga:.0f} GB/s "
+        f"({100 * READING:.0f} % of the published {chip.bandwidth / giga:g})"
     )
     if cost.experts is not None:
         console.print(
@@ -142,12 +134,21 @@ def show_roofline(console: Console, roofline: Roofline, rows: list[int], model: 
         f"{cost.head_flop / giga:.2f} head, {cost.attention_flop / giga:.2f} attention); "
         f"effective = {chip.flops / 1e12:g} TFLOP/s ({origin})"
     )
-    table = table_of("rows", "predicted ms", "ms/row", "limited by")
-    for count, seconds in roofline.times(rows):
-        bound = "bandwidth" if count <= roofline.crossover else "arithmetic"
-        table.add_row(str(count), milliseconds(seconds), milliseconds(seconds / count), bound)
-    console.print(table)
+    rates = [f"{vector_rate(chip) / 1e12:.2f} TFLOP/s for few rows"]
+    rates += [f"{rate / 1e12:.2f} in tiles of {size}" for size, rate in tile_rates(chip).items()]
     console.print(
-        f"Both limits are equal at {roofline.crossover:.1f} rows. Predicted speed with one row and one token per "
-        f"forward, as in autoregression: {roofline.ceiling:.0f} tokens/s."
+        f"Kernels: {', '.join(rates)}, scaled from public measurements of {'M3 Max' if chip.generation < 5 else 'M5'}. "
+        f"Launches: {1e6 * LAYER:.0f} microseconds per layer."
+    )
+    counts = sorted(set(rows))
+    table = table_of("rows", "predicted ms", "ms/row", f"relative to {counts[0]}")
+    for count in counts:
+        seconds = roofline.seconds(count)
+        relative = f"{seconds / roofline.seconds(counts[0]):.2f}"
+        table.add_row(str(count), milliseconds(seconds), milliseconds(seconds / count), relative)
+    console.print(table)
+    show_good_counts(console, roofline.curve(counts))
+    console.print(
+        "Predicted speed with one row and one token per forward, as in autoregression: "
+        f"{roofline.ceiling:.0f} tokens/s."
     )

@@ -13,6 +13,7 @@ import numpy as np
 
 from d3mlx.cache import RowIndex
 from d3mlx.canvas import Canvas, Ints
+from d3mlx.curve import Curve
 from d3mlx.decoding.presets import preset
 from d3mlx.engine import eligible_logits, forward, read, read_logits
 from d3mlx.errors import ConfigError
@@ -20,8 +21,11 @@ from d3mlx.kernels.token_stats import runs_on_device, token_stats
 from d3mlx.models import traits_of
 from d3mlx.request import Request
 
-ROWS = (1, 8, 16, 24, 32, 40, 48, 56, 64, 96, 128, 256, 512)
-"""Default row counts. The multiples of 8 up to 64 show steps in the curve, which decide the padding of row counts."""
+ROWS = (1, 2, 4, 5, 6, 8, 9, 10, 12, 16, 24, 32, 33, 40, 48, 64, 65, 128, 256)
+"""Default row counts. They surround the counts at which MLX changes kernels or starts another tile."""
+
+STAIRS = 64
+"""A cost curve needs all default row counts up to this number. Most forwards have fewer rows."""
 
 DAY = 86_400
 """Seconds of a day."""
@@ -61,6 +65,11 @@ class Forwards:
     def prefill_speed(self) -> float:
         """Return the prompt tokens per second."""
         return self.context / self.prefill.seconds
+
+    @property
+    def curve(self) -> Curve:
+        """Return the cost curve through the medians of the steps."""
+        return Curve.of((step.rows, step.seconds) for step in self.steps)
 
 
 SLOW = 0.5

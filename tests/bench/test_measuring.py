@@ -16,21 +16,13 @@ from hypothesis import strategies as st
 
 from d3mlx import D3LLM, FastDLLM, generate, tuning
 from d3mlx.bench import forwards
-from d3mlx.bench.crossover import find_crossover
-from d3mlx.bench.forwards import ROWS, Timing, measure_forwards
+from d3mlx.bench.forwards import ROWS, measure_forwards
 from d3mlx.bench.generation import Speaker, check_prompts, decode_all, prompts_of
 from d3mlx.bench.shapes import Sizes, skeleton
 from d3mlx.errors import ConfigError, DataError, PromptError
 from d3mlx.profiling import Profile
 from d3mlx.tuning import best_padding, cache_file, save_padding, shape_key
 from tests.fakes import TableModel, random_table
-
-MULTIPLES = range(8, 65, 8)
-
-
-def timings(curve: Callable[[int], float], rows: Any = ROWS) -> list[Timing]:
-    """Return the timings of a curve."""
-    return [Timing(count, curve(count), curve(count), curve(count), 1) for count in rows]
 
 
 @pytest.mark.parametrize("family", ["llada", "dream"])
@@ -89,45 +81,6 @@ def test_slow_row_counts_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_invalid_settings_are_refused(context: int, rows: list[int], seconds: float, name: str) -> None:
     with pytest.raises(ConfigError, match=name):
         measure_forwards(TableModel(random_table(0, 8)), context, rows, seconds)
-
-
-@given(st.floats(1e-4, 10), st.floats(1, 400), st.sets(st.sampled_from(ROWS), min_size=4))
-def test_the_fit_finds_the_roofline_it_is_given(floor: float, meet: float, rows: set[int]) -> None:
-    counts = sorted(rows)
-    crossover = find_crossover(timings(lambda count: floor * max(1, count / meet), counts))
-    flat = [count for count in counts if count <= 1.15 * max(meet, counts[0])]
-    assert crossover.rows == flat[-1]
-    assert crossover.fit is not None
-    assert crossover.fit.error == pytest.approx(0, abs=1e-6)
-    for count in counts:
-        assert max(crossover.fit.floor, crossover.fit.per_row * count) == pytest.approx(floor * max(1, count / meet))
-    if counts[0] <= meet < counts[-1]:
-        assert crossover.fit.rows == pytest.approx(meet)
-
-
-def test_a_crossover_ends_at_the_first_slow_count() -> None:
-    times = {1: 1.0, 8: 1.1, 16: 1.3, 32: 1.1}
-    assert find_crossover(timings(times.__getitem__, times)).rows == 8
-    single = find_crossover(timings(times.__getitem__, [8]))
-    assert (single.rows, single.fit, single.padding) == (8, None, None)
-
-
-@pytest.mark.parametrize(
-    ("curve", "padding"),
-    [
-        (lambda rows: rows, 8),
-        (lambda rows: max(64, rows), 64),
-        (lambda rows: 1 + 0.0001 * rows, 64),
-        (lambda rows: -(-rows // 16), 16),
-        (lambda rows: 2 + -(-rows // 32), 32),
-        # With tiles of 32 rows, a smaller multiple than 32 is not faster.
-        (lambda rows: 1 if rows <= 32 else 2, 32),
-    ],
-    ids=["proportional", "flat", "nearly flat", "steps of 16", "steps of 32", "one step"],
-)
-def test_the_best_padding_follows_the_steps_of_the_curve(curve: Callable[[int], float], padding: int) -> None:
-    assert find_crossover(timings(curve, MULTIPLES)).padding == padding
-    assert find_crossover(timings(curve, [count for count in ROWS if count != 40])).padding is None
 
 
 # --- stored paddings

@@ -11,12 +11,16 @@ import pytest
 
 from d3mlx import generation
 from d3mlx.bench import forwards
+from d3mlx.bench.chips import chip_named
+from d3mlx.bench.cost import cost
+from d3mlx.bench.roofline import Roofline
+from d3mlx.bench.shapes import SHAPES, skeleton
 from d3mlx.checkpoints.loader import EMBEDDED, load
 from d3mlx.decoding import selective
 from d3mlx.decoding.schedule import MultiBlock
 from d3mlx.decoding.selective import Selective
 from d3mlx.profiling import STAGES
-from d3mlx.tuning import best_padding, device_name, save_padding
+from d3mlx.tuning import device_name, save_padding, saved_curve
 
 TINY = ["--layers", "2", "--hidden", "64", "--heads", "2", "--ff", "128", "--vocab", "100"]
 SHORT = ["--seconds", "0.2"]
@@ -41,7 +45,7 @@ def refuse(*_: Any) -> int:
 
 
 @pytest.mark.usefixtures("steady")
-def test_a_model_is_measured_and_its_padding_kept(
+def test_a_model_is_measured_and_its_curve_saved(
     d3mlx: Any, llada: str, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(selective, "best_padding", refuse)
@@ -56,13 +60,15 @@ def test_a_model_is_measured_and_its_padding_kept(
     assert re.fullmatch(r"[0-9a-f]{40}\+?", found["machine"]["commit"] or "0" * 40)
     assert (found["model"]["weights"], found["model"]["hidden"]) == ("float32", 64)
     steps = found["forwards"]["steps"]
-    assert [step["rows"] for step in steps] == [1, 8, 16, 24, 32, 40, 48, 56, 64]
+    assert [step["rows"] for step in steps] == [1, 2, 4, 5, 6, 8, 9, 10, 12, 16, 24, 32, 33, 40, 48, 64]
     assert all(0 < step["low"] <= step["seconds"] <= step["high"] for step in steps)
-    assert found["crossover"]["rows"] in [step["rows"] for step in steps]
-    # What was measured is what a later run is told.
+    # A later run gets the measured times.
     model, _ = load(llada)
-    assert best_padding(model.args, device_name()) == found["crossover"]["padding"]
-    assert found["row_multiple"] == found["crossover"]["padding"]
+    curve = saved_curve(model.args, device_name())
+    assert curve is not None
+    assert [list(point) for point in curve.points] == found["curve"]
+    assert [curve.seconds(step["rows"]) <= step["seconds"] for step in steps] == [True] * len(steps)
+    assert list(curve.good_counts()) == found["good_counts"] == []
     assert list(found["decoding"]) == ["selective", "d3llm:none", "fast-dllm"]
     assert len({total["prompts"] for total in found["decoding"].values()}) == 1
     for name, total in found["decoding"].items():
@@ -75,11 +81,10 @@ def test_a_model_is_measured_and_its_padding_kept(
     table = [line.split() for line in done.out.splitlines() if re.match(r" *\d+ ", line)]
     assert [line[0] for line in table] == [str(step["rows"]) for step in steps]
     assert [line[-1] for line in table] == [str(step["repeats"]) for step in steps]
-    for start in ("Machine: ", "Software: d3mlx ", "Prefill: 64 tokens", "Crossover: ", "Fit: t(rows) = max("):
+    for start in ("Machine: ", "Software: d3mlx ", "Prefill: 64 tokens", "No row count is better than others."):
         assert f"\n{start}" in done.out
-    assert f"Best row multiple: {found['crossover']['padding']}." in done.out
     assert f"Saved to {cache / 'bench.json'}." in done.out
-    assert f"row multiple {found['row_multiple']} for selective:" in done.out
+    assert "row multiple 32 for selective:" in done.out
     assert "d3llm:none, time per stage of the loop:" in done.out
 
 
@@ -127,12 +132,11 @@ def test_shapes_need_no_weights(d3mlx: Any, cache: Path) -> None:
     assert found["model"]["weights"] == "4-bit"
     assert (found["model"]["kv_heads"], found["model"]["family"]) == (1, "llada")
     assert found["decoding"] == {}
-    assert found["crossover"]["padding"] is None
     assert not cache.exists()
     named = d3mlx("bench", "--shape", "dream-7b", *TINY, "--kv-heads", "2", *FEW, *SHORT)
     assert (named.status, named.err) == (0, "")
     assert "Model: random weights, dream-7b (dream)" in named.out
-    assert "Best row multiple: not measured" in named.out
+    assert "Not saved: 2, 4, 5, 6, 9, 10, 12, 16, 24, 32, 33, 40, 48, 64 rows were not measured." in named.out
     assert "Whole answers" not in named.out
 
 
@@ -160,7 +164,7 @@ def test_a_cache_that_cannot_be_written_costs_no_result(
     monkeypatch.setenv("D3MLX_CACHE", str(tmp_path / "file" / "cache"))
     done = d3mlx("bench", *TINY, "--context", "64", *SHORT)
     assert (done.status, done.err) == (0, "")
-    assert re.search(r"\nBest row multiple: \d+\.", done.out)
+    assert "\nNo row count is better than others." in done.out
     assert re.search(r"\nNot saved: \S+ cannot be written to: Not a directory\. Give another folder\.\n", done.out)
     monkeypatch.setattr("d3mlx.cli.bench.REPEATS", 10**9)
     done = d3mlx("bench", *TINY, "--context", "64", *SHORT)
@@ -168,14 +172,20 @@ def test_a_cache_that_cannot_be_written_costs_no_result(
 
 
 def test_a_prediction_says_so_and_shows_its_inputs(d3mlx: Any, llada: str, cache: Path) -> None:
-    done = d3mlx("bench", "--roofline", "m4-pro", "--context", "0", "--row-counts", "1,32,96,350")
+    done = d3mlx("bench", "--roofline", "m4-pro", "--context", "0", "--row-counts", "1,32,33,96,350")
     assert (done.status, done.err) == (0, "")
     first, *lines = done.out.splitlines()
-    assert first.startswith("PREDICTION for M4 Pro, not a measurement: t(rows) = max(")
+    assert first.startswith("PREDICTION for M4 Pro, not a measurement: t(rows) = sum of tiles * max(")
     times = {line.split()[0]: line.split()[1] for line in lines if re.match(r" *\d+ ", line)}
-    assert times == {"1": "25.75", "32": "81.33", "96": "244.0", "350": "889.5"}
+    expected = Roofline(chip_named("M4 Pro"), cost(skeleton(SHAPES["llada-8b"], 4), 0))
+    assert {int(rows): float(shown) for rows, shown in times.items()} == {
+        rows: pytest.approx(1000 * expected.seconds(rows), rel=1e-3) for rows in (1, 32, 33, 96, 350)
+    }
     assert "assumed" in done.out
+    assert "Good row counts: 32. After each of them, a row costs clearly more" in done.out
+    assert f"as in autoregression: {expected.ceiling:.0f} tokens/s." in done.out
     written = json.loads(d3mlx("bench", "--roofline", "M5 Max", "--shape", "dream-7b", "--json", "-").out)
+    assert written["good_counts"] == [64]
     assert (written["kind"], written["chip"]["assumed"]) == ("prediction", True)
     assert written["model"]["weights"] == "bfloat16"
     assert written["cost"]["cache_bytes"] == 56 * 1024 * 512

@@ -48,7 +48,7 @@ def test_an_answer_of_the_long_task_solves_two_problems(tmp_path: Path) -> None:
 
 
 def test_the_prediction_is_a_first_pass_and_forwards_of_equal_rows(tmp_path: Path) -> None:
-    """On this chip 16 rows cost as much as one row, but 228 cost more. The mean number of rows would be wrong."""
+    """The first pass computes 228 rows and others 16. Forwards with the mean number of rows would take another time."""
     journals(tmp_path, ("1/2", "2/2"))
     chip = Roofline(chip_named("M5 Max"), cost(skeleton(SHAPES["llada-8b"], q_bits=4), context=0))
     expected = 1000 * (chip.seconds(228) + 20 * chip.seconds(16)) / 80
