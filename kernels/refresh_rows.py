@@ -7,6 +7,7 @@ array, so that one write moves both into the cache, and moves only the rows.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
@@ -136,13 +137,17 @@ class Rotation:
 
     @cached_property
     def cos_sin(self) -> tuple[mx.array, mx.array]:
-        """Return cosine and sine of each pair of each row, each float32 [R, rotated pairs]."""
+        """Return cosine and sine of the rotated numbers of each row, each float32 [R, 2 * rotated pairs].
+
+        The sines of the first half are negative.
+        """
         first, count = int(self.positions[0]), len(self.positions)
         if (np.diff(self.positions) == 1).all():
             rows = self.table[first : first + count]
         else:
             rows = self.table[self.device_positions]
-        return rows[:, 0], rows[:, 1]
+        cos, sin = rows[:, 0], rows[:, 1]
+        return mx.concatenate([cos, cos], axis=-1), mx.concatenate([-sin, sin], axis=-1)
 
 
 def launch(queries: mx.array, keys: mx.array, values: mx.array, rotation: Rotation) -> dispatch.Launch:
@@ -160,28 +165,52 @@ def launch(queries: mx.array, keys: mx.array, values: mx.array, rotation: Rotati
     )
 
 
+def turned(x: mx.array, cos: mx.array, sin: mx.array) -> mx.array:
+    """Return rows x [..., R, width] after their rotation, in the same dtype.
+
+    cos, sin: as in `Rotation.cos_sin`. With -sin, the rotation is the inverse. The rest of a head stays as it is.
+    """
+    half = cos.shape[-1] // 2
+    wide = x.astype(mx.float32)
+    first, second, rest = wide[..., :half], wide[..., half : 2 * half], wide[..., 2 * half :]
+    rotated = wide[..., : 2 * half] * cos + mx.concatenate([second, first], axis=-1) * sin
+    return (mx.concatenate([rotated, rest], axis=-1) if rest.size else rotated).astype(x.dtype)
+
+
 def reference(queries: mx.array, keys: mx.array, values: mx.array, rotation: Rotation) -> tuple[mx.array, mx.array]:
     """Return the result of the kernel, computed with MLX operations."""
+    heads = queries.shape[1]
+    rotated = turned(mx.concatenate([queries, keys], axis=1), *rotation.cos_sin)
+    return rotated[:, :heads], mx.stack([rotated[:, heads:], values])
+
+
+def gradients(rotation: Rotation, cotangents: Sequence[mx.array]) -> tuple[mx.array, mx.array, mx.array]:
+    """Return the gradients of queries, keys and values. cotangents: the gradients of the two results.
+
+    The gradient of a rotation is the inverse rotation.
+    """
+    of_queries, (of_keys, of_values) = cotangents
     cos, sin = rotation.cos_sin
-    heads, half = queries.shape[1], cos.shape[-1]
-    x = mx.concatenate([queries, keys], axis=1).astype(mx.float32)
-    first, second, rest = x[..., :half], x[..., half : 2 * half], x[..., 2 * half :]
-    parts = [first * cos - second * sin, first * sin + second * cos, rest]
-    turned = mx.concatenate(parts if rest.size else parts[:2], axis=-1).astype(queries.dtype)
-    return turned[:, :heads], mx.stack([turned[:, heads:], values])
+    return turned(of_queries, cos, -sin), turned(of_keys, cos, -sin), of_values
 
 
 def refresh_rows(queries: mx.array, keys: mx.array, values: mx.array, rotation: Rotation) -> tuple[mx.array, mx.array]:
     """Return rotated queries, and the rows for the cache: rotated keys and values, [2, B, K, R, width].
 
     queries: [B, H, R, width]. keys, values: [B, K, R, width]. Inputs may have any strides; the results are contiguous
-    and have their dtype.
+    and have their dtype. A kernel has no gradient in MLX, so this function defines its own.
     """
-    turned_queries: Any
-    rows: Any
-    turned_queries, rows = guard.call(
-        KERNEL,
-        lambda: launch(queries, keys, values, rotation),
-        lambda: reference(queries, keys, values, rotation),
-    )
+
+    def refreshed(queries: mx.array, keys: mx.array, values: mx.array) -> Any:
+        return guard.call(
+            KERNEL,
+            lambda: launch(queries, keys, values, rotation),
+            lambda: reference(queries, keys, values, rotation),
+        )
+
+    function: Any = mx.custom_function(refreshed)
+    function.vjp(lambda inputs, cotangents, outputs: gradients(rotation, cotangents))
+    turned_queries: mx.array
+    rows: mx.array
+    turned_queries, rows = function(queries, keys, values)
     return turned_queries, rows

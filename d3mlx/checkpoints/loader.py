@@ -21,7 +21,7 @@ from d3mlx.checkpoints.checkpoint import SMALL, Checkpoint, open_checkpoint
 from d3mlx.checkpoints.hub import SHIPPED, fetch
 from d3mlx.checkpoints.tokenizer import load_tokenizer
 from d3mlx.errors import CheckpointError, MemoryLimitError
-from d3mlx.models import DiffusionModel, get_model_classes
+from d3mlx.models import TrainableModel, get_model_classes
 
 EMBEDDED = str(SHIPPED["embedded"])
 """Folder of the bundled demonstration model."""
@@ -44,7 +44,7 @@ def load(
     adapter_path: str | Path | None = None,
     lazy: bool = False,
     revision: str | None = None,
-) -> tuple[DiffusionModel, Any]:
+) -> tuple[TrainableModel, Any]:
     """Return the model and the tokenizer of a checkpoint, as mlx-lm's `load` does.
 
     path_or_repo: a folder, a Hub id (downloaded once), or a bundled model: embedded, holes, teacher or pairs.

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from d3mlx.distill.masking import Noisy
-from d3mlx.kernels.dispatch import on_device
-from d3mlx.models import DiffusionModel
+from d3mlx.kernels.dispatch import on_cpu, on_device
+from d3mlx.models import TrainableModel, cpu
 
 ROW_MULTIPLE = 128
 """The number of masked rows is padded to a multiple of this, so that there are few shapes."""
@@ -58,6 +58,8 @@ class LossRows:
 
 def cross_entropy(logits: mx.array, targets: mx.array) -> mx.array:
     """Return the negative log-likelihoods [N] of `targets` [N] under `logits` [N, V]."""
+    if on_cpu(logits):
+        return cpu.cross_entropy(logits, targets)
     target_logits = mx.take_along_axis(logits, targets[:, None], axis=-1)[:, 0]
     return mx.logsumexp(logits, axis=-1) - target_logits
 
@@ -96,7 +98,7 @@ def certainty(logits: mx.array, targets: mx.array, temperature: float) -> tuple[
 
 
 def row_sums(
-    model: DiffusionModel, forward: LossRows, temperature: float | None
+    model: TrainableModel, forward: LossRows, temperature: float | None
 ) -> tuple[mx.array, mx.array, mx.array]:
     """Return weighted sums over this process's rows: cross-entropy, entropy of correct predictions, their weight."""
 
@@ -111,8 +113,7 @@ def row_sums(
         return [nll, (entropy * correct).sum(), correct.sum()]
 
     recomputed: Any = mx.checkpoint(sums)
-    hidden = model.hidden(forward.ids)
-    rows = hidden.reshape(-1, hidden.shape[-1])[forward.rows]
+    rows = model.hidden(forward.ids, kept=forward.rows)[0]
     totals = [mx.zeros(())] * 3
     for i in range(0, len(forward.rows), ROW_MULTIPLE):
         part = slice(i, i + ROW_MULTIPLE)
@@ -127,7 +128,7 @@ def total_over_processes(value: mx.array) -> mx.array:
 
 
 def d3llm_loss(
-    model: DiffusionModel, forward: LossRows, config: LossConfig, entropy_weight: float
+    model: TrainableModel, forward: LossRows, config: LossConfig, entropy_weight: float
 ) -> tuple[mx.array, Terms]:
     """Return the loss (CE + entropy_weight x entropy) x share of one forward, and its terms.
 
@@ -141,7 +142,7 @@ def d3llm_loss(
     return loss, {f"ce{forward.name}": ce * forward.scale, f"entropy{forward.name}": certain * forward.scale}
 
 
-def plain_loss(model: DiffusionModel, forward: LossRows) -> tuple[mx.array, Terms]:
+def plain_loss(model: TrainableModel, forward: LossRows) -> tuple[mx.array, Terms]:
     """Return the weighted sum of cross-entropies / total: LLaDA's bound on the likelihood (LLaDA, equation 5)."""
     nll, _, _ = row_sums(model, forward, None)
     loss = nll * (mx.distributed.init().size() / forward.total)

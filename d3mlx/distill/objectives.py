@@ -11,7 +11,7 @@ from d3mlx.distill.config import DistillConfig
 from d3mlx.distill.examples import Example, Order, pad
 from d3mlx.distill.losses import Labeled, LossRows, Terms, d3llm_loss, loss_rows, plain_loss
 from d3mlx.distill.masking import Generator, Noisy, Sequence, block_size, hide, lowest_ratio, noisy_pair
-from d3mlx.models import DiffusionModel, traits_of
+from d3mlx.models import TrainableModel, traits_of
 
 SMALLEST_TIME = 1e-3
 """Lower bound of the mask probability of plain training (LLaDA)."""
@@ -44,7 +44,7 @@ class Objective(Protocol):
 class OnExamples:
     """Base of both objectives: the micro-batches of a step, and this process's share of each."""
 
-    def __init__(self, examples: list[Example], config: DistillConfig, model: DiffusionModel, pad_id: int):
+    def __init__(self, examples: list[Example], config: DistillConfig, model: TrainableModel, pad_id: int):
         self.examples, self.config, self.pad_id = examples, config, pad_id
         self.args, self.model, self.shift = model.args, model, model.shift
         self.order = Order(len(examples), config)
@@ -108,7 +108,7 @@ class Distillation(OnExamples):
         mine = self.share(batch)
         return loss_rows(mine, self.shift, [1.0] * len(mine), total, name, self.scale)
 
-    def loss(self, model: DiffusionModel, forward: LossRows) -> tuple[mx.array, Terms]:
+    def loss(self, model: TrainableModel, forward: LossRows) -> tuple[mx.array, Terms]:
         """Return the loss of a forward, and its terms for the log."""
         config = self.config.loss
         weight = config.entropy_weight if not forward.name or config.complement_entropy else 0.0
@@ -154,7 +154,7 @@ class PlainTraining(OnExamples):
         start, end = sequence.prompt, len(sequence.ids)
         return hide(sequence, start, end, draws.uniforms(end - start) < np.float32(time), self.args.mask_token_id)
 
-    def loss(self, model: DiffusionModel, forward: LossRows) -> tuple[mx.array, Terms]:
+    def loss(self, model: TrainableModel, forward: LossRows) -> tuple[mx.array, Terms]:
         """Return the loss of a forward, and its terms for the log."""
         return plain_loss(model, forward)
 

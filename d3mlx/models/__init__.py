@@ -46,6 +46,18 @@ class DiffusionModel(Protocol):
     def logits(self, hidden: mx.array) -> mx.array: ...
 
 
+class TrainableModel(DiffusionModel, Protocol):
+    """The part of a model that a training uses: `hidden` also returns only the rows `kept` (see `Transformer`)."""
+
+    def hidden(
+        self,
+        ids: mx.array,
+        positions: Positions = 0,
+        cache: Sequence[LayerCache] | None = None,
+        kept: mx.array | None = None,
+    ) -> mx.array: ...
+
+
 def get_model_classes(config: dict[str, Any]) -> tuple[type, type]:
     """Return (Model, ModelArgs) for a config.json, as `mlx_lm.utils.load_model(get_model_classes=...)` expects.
 

@@ -163,9 +163,18 @@ class Model(nn.Module):
         if not args.tie_word_embeddings:
             self.lm_head = nn.Linear(args.hidden_size, args.vocab_size, bias=False)
 
-    def hidden(self, ids: mx.array, positions: Positions = 0, cache: Sequence[LayerCache] | None = None) -> mx.array:
-        """Return the hidden rows [B, R, hidden_size] of ids [B, R] at `positions`, with the final norm applied."""
-        return self.model(ids, positions, cache)
+    def hidden(
+        self,
+        ids: mx.array,
+        positions: Positions = 0,
+        cache: Sequence[LayerCache] | None = None,
+        kept: mx.array | None = None,
+    ) -> mx.array:
+        """Return the hidden rows [B, R, hidden_size] of ids [B, R] at `positions`, with the final norm applied.
+
+        kept: as for `Transformer`.
+        """
+        return self.model(ids, positions, cache, kept=kept)
 
     def logits(self, hidden: mx.array) -> mx.array:
         """Return the logits [..., vocab_size] of hidden rows [..., hidden_size]."""

@@ -51,7 +51,8 @@ class Router(nn.Module):
         scores = mx.sigmoid(x.astype(mx.float32) @ self.weight.astype(mx.float32).T)
         # The bias balances the load of experts: it changes the choice and not the weights.
         choice = self.in_best_groups(scores + self.expert_bias.astype(mx.float32))
-        chosen = mx.argpartition(-choice, of.chosen - 1, axis=-1)[..., : of.chosen]
+        # An index has no gradient.
+        chosen = mx.stop_gradient(mx.argpartition(-choice, of.chosen - 1, axis=-1)[..., : of.chosen])
         weights = mx.take_along_axis(scores, chosen, axis=-1)
         return chosen, of.scale * weights / (weights.sum(axis=-1, keepdims=True) + 1e-20)
 

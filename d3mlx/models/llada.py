@@ -186,10 +186,19 @@ class Model(nn.Module):
         if not args.weight_tying:
             self.lm_head = nn.Linear(args.d_model, args.logit_width, bias=False)
 
-    def hidden(self, ids: mx.array, positions: Positions = 0, cache: Sequence[LayerCache] | None = None) -> mx.array:
-        """Return the hidden rows [B, R, d_model] of ids [B, R] at `positions`, with the final norm applied."""
+    def hidden(
+        self,
+        ids: mx.array,
+        positions: Positions = 0,
+        cache: Sequence[LayerCache] | None = None,
+        kept: mx.array | None = None,
+    ) -> mx.array:
+        """Return the hidden rows [B, R, d_model] of ids [B, R] at `positions`, with the final norm applied.
+
+        kept: as for `Transformer`.
+        """
         scale = self.args.d_model**0.5 if self.args.input_emb_norm else 1.0
-        return self.model(ids, positions, cache, scale)
+        return self.model(ids, positions, cache, scale, kept=kept)
 
     def logits(self, hidden: mx.array) -> mx.array:
         """Return the logits [..., logit_width] of hidden rows [..., d_model]."""

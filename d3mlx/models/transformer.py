@@ -6,7 +6,6 @@ positions the rows of a block-causal model attend to.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -21,6 +20,7 @@ from mlx_lm.models.rope_utils import initialize_rope
 from d3mlx.errors import CheckpointError
 from d3mlx.kernels.dispatch import on_any_gpu, on_cpu
 from d3mlx.kernels.refresh_rows import Rotary, Rotation, refresh_rows
+from d3mlx.models import cpu
 from d3mlx.models.experts import Experts, MoE
 from d3mlx.models.joined import Joined
 
@@ -86,10 +86,6 @@ class Shape:
         return self.kv_heads * self.head_dim
 
 
-LEAST_POWER = -125
-"""Smallest exponent of two of a weight. Smaller numbers are denormal, and a power then takes three times as long."""
-
-
 def attention(
     queries: mx.array, keys: mx.array, values: mx.array, scale: float, mask: mx.array | None = None
 ) -> mx.array:
@@ -98,20 +94,9 @@ def attention(
     Query head h uses key and value head h // (H / K). mask: bool [R, L], True where a query attends to a key; None for
     everywhere.
     """
-    if not on_cpu(queries):
-        return mx.fast.scaled_dot_product_attention(queries, keys, values, scale=scale, mask=mask)
-    batch, heads, count, width = queries.shape
-    kv_heads, length = keys.shape[1:3]
-    # One row per key, so that a maximum or a sum over keys runs over adjacent numbers of many queries at once.
-    scores = keys @ queries.reshape(batch, kv_heads, -1, width).swapaxes(-1, -2)
-    if mask is not None:
-        apart = (batch, kv_heads, length, heads // kv_heads, count)
-        scores = mx.where(mask.T[:, None], scores.reshape(apart), -mx.inf).reshape(scores.shape)
-    # On a CPU, MLX's softmax takes more than twice as long as a power.
-    below = scores - mx.stop_gradient(scores.max(axis=-2, keepdims=True))
-    weights = mx.power(math.exp(scale), mx.maximum(below, LEAST_POWER * math.log(2) / scale))
-    out = (weights.swapaxes(-1, -2) @ values) / weights.sum(axis=-2)[..., None]
-    return out.reshape(queries.shape)
+    if on_cpu(queries):
+        return cpu.attention(queries, keys, values, scale, mask)
+    return mx.fast.scaled_dot_product_attention(queries, keys, values, scale=scale, mask=mask)
 
 
 class Uncached:
@@ -132,8 +117,7 @@ def swiglu(gate: mx.array, up: mx.array) -> mx.array:
         compiled: mx.array = activations.swiglu(gate, up)
         return compiled
     if on_cpu(gate):
-        # MLX's sigmoid takes more than twice as long as a power. The bound keeps the power and its gradient finite.
-        return gate / (1 + mx.power(1 / math.e, mx.maximum(gate, -80.0))) * up
+        return cpu.swiglu(gate, up)
     return gate * mx.sigmoid(gate) * up
 
 
@@ -229,8 +213,18 @@ class TransformerBlock(nn.Module):
         self.self_attn.join()
         self.mlp.join()
 
-    def __call__(self, x: mx.array, rotation: Rotation, cache: LayerCache = UNCACHED) -> mx.array:
+    def __call__(
+        self, x: mx.array, rotation: Rotation, cache: LayerCache = UNCACHED, kept: mx.array | None = None
+    ) -> mx.array:
+        """Return the rows after this layer, [B, R, D] for x [B, R, D].
+
+        kept: int32 [N], indices into the flattened [B * R], or None. With it, the result is [1, N, D], and the MLP
+        computes only these rows.
+        """
         x = x + self.self_attn(self.input_layernorm(x), rotation, cache)
+        if kept is not None:
+            # A checkpointed layer has gradients for all its arguments, and an index has none.
+            x = x.flatten(0, 1)[mx.stop_gradient(kept)][None]
         return x + self.mlp(self.post_attention_layernorm(x))
 
 
@@ -259,8 +253,12 @@ class Transformer(nn.Module):
         positions: Positions = 0,
         cache: Sequence[LayerCache] | None = None,
         embedding_scale: float = 1.0,
+        kept: mx.array | None = None,
     ) -> mx.array:
-        """Return the hidden rows [B, R, hidden] of ids [B, R] at `positions`, with the final norm applied."""
+        """Return the hidden rows [B, R, hidden] of ids [B, R] at `positions`, with the final norm applied.
+
+        kept: int32 [N], indices into the flattened [B * R]. With it, the result is only these rows, [1, N, hidden].
+        """
         x = self.embed_tokens(ids)
         if embedding_scale != 1.0:
             x = x * embedding_scale
@@ -268,7 +266,8 @@ class Transformer(nn.Module):
             positions = np.arange(positions, positions + ids.shape[1], dtype=np.int32)
         rotation = self.rotary.at(positions)
         for i, layer in enumerate(self.layers):
-            x = layer(x, rotation, cache[i] if cache is not None else UNCACHED)
+            last = i + 1 == len(self.layers)
+            x = layer(x, rotation, cache[i] if cache is not None else UNCACHED, kept if last else None)
             if cache is not None and submits(i):
                 mx.async_eval(x)  # type: ignore[no-untyped-call]
         return self.norm(x)

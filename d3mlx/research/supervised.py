@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from d3mlx.distill.losses import ROW_MULTIPLE, Terms, cross_entropy
 from d3mlx.kernels.dispatch import on_device
-from d3mlx.models import DiffusionModel
+from d3mlx.models import TrainableModel
 from d3mlx.research.batches import Batch
 
 Head = Callable[[mx.array], mx.array]
@@ -71,16 +71,15 @@ def on_rows(
     return Masked(on_device(ids), on_device(rows), on_device(targets.flat[rows]), on_device(carried))
 
 
-def mean_loss(hidden: mx.array, head: Head, masked: Masked) -> mx.array:
-    """Return the weighted mean cross-entropy over a pass's rows of `hidden` [B, L, D]. The head computes only these."""
-    rows = hidden.reshape(-1, hidden.shape[-1])[masked.rows]
+def mean_loss(rows: mx.array, head: Head, masked: Masked) -> mx.array:
+    """Return the weighted mean cross-entropy of the hidden states [R, D] of a pass's rows."""
     losses = cross_entropy(head(rows), masked.targets)
     return (losses * masked.weights).sum() / masked.weights.sum()
 
 
-def masked_loss(model: DiffusionModel, masked: Masked) -> mx.array:
+def masked_loss(model: TrainableModel, masked: Masked) -> mx.array:
     """Return the weighted mean cross-entropy over the masked positions."""
-    return mean_loss(model.hidden(masked.ids), model.logits, masked)
+    return mean_loss(model.hidden(masked.ids, kept=masked.rows)[0], model.logits, masked)
 
 
 @dataclass(frozen=True)
@@ -95,7 +94,7 @@ class Supervised:
         rng = np.random.default_rng([self.seed, step])
         return [mask_batch(self.batch_at(step), self.mask_id, rng)]
 
-    def loss(self, model: DiffusionModel, masked: Masked) -> tuple[mx.array, Terms]:
+    def loss(self, model: TrainableModel, masked: Masked) -> tuple[mx.array, Terms]:
         return masked_loss(model, masked), {}
 
     def figures(self, step: int) -> dict[str, float]:

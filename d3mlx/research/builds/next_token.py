@@ -86,7 +86,7 @@ class NextTokenLoss:
         return [next_tokens(self.curriculum.batch(self.source, step))]
 
     def loss(self, model: llama.Model, masked: Masked) -> tuple[mx.array, Terms]:
-        return mean_loss(model.model(masked.ids), model.lm_head, masked), {}
+        return mean_loss(model.model(masked.ids).flatten(0, 1)[masked.rows], model.lm_head, masked), {}
 
     def figures(self, step: int) -> dict[str, float]:
         return {}
