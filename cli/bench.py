@@ -14,7 +14,7 @@ from mlx_lm.utils import get_total_parameters
 from d3mlx.bench import forwards, generation
 from d3mlx.bench.chips import chip_named
 from d3mlx.bench.cost import cost, precision
-from d3mlx.bench.forwards import ROWS, STAIRS, Forwards
+from d3mlx.bench.forwards import ROWS
 from d3mlx.bench.machine import this_machine
 from d3mlx.bench.roofline import FORMULA, Roofline
 from d3mlx.bench.shapes import SHAPES, Sizes, random_model, skeleton
@@ -35,7 +35,6 @@ from d3mlx.errors import ConfigError
 from d3mlx.generation import check_request
 from d3mlx.models import traits_of
 from d3mlx.profiling import Profile
-from d3mlx.tuning import PADDING, device_name, save_curve
 
 WORK = "Measurement"
 SECONDS = 60.0
@@ -45,9 +44,6 @@ MOST_ROWS = 1 << 24
 """Largest number of rows or cached positions of a prediction."""
 FORWARD_SHARE = 0.6
 """Share of --seconds for single forwards. The rest is for complete answers."""
-
-REPEATS = 5
-"""Minimum number of measurements per row count for a curve to be saved."""
 
 
 @dataclass(frozen=True)
@@ -161,19 +157,6 @@ def load_source(source: ModelSource) -> tuple[Any, Any]:
         return random_model(source.sizes, source.q_bits), None
 
 
-def keep_curve(args: Any, timed: Forwards, precision: str) -> tuple[Path | None, str]:
-    """Save the cost curve if its measurements are reliable. Return the file, or None and the reason."""
-    measured = {step.rows for step in timed.steps}
-    if missing := [count for count in ROWS if count <= STAIRS and count not in measured]:
-        return None, f"{', '.join(map(str, missing))} rows were not measured"
-    if min(step.repeats for step in timed.steps) < REPEATS:
-        return None, f"some row counts were measured fewer than {REPEATS} times, so use more --seconds"
-    try:
-        return save_curve(args, device_name(), timed.curve, precision), ""
-    except ConfigError as error:
-        return None, str(error).removesuffix(".")
-
-
 def measure_all(
     source: ModelSource,
     context: int | None,
@@ -182,7 +165,7 @@ def measure_all(
     answers: Answers | None,
     json_file: Path | None,
 ) -> None:
-    """Load the model, measure, print or write the results, and save the cost curve. Raises ConfigError."""
+    """Load the model, measure, and print or write the results. Raises ConfigError."""
     model, tokenizer = load_source(source)
     if answers and not answers.presets:
         answers = replace(answers, presets={name: preset(name) for name in presets_for(traits_of(model.family))})
@@ -198,16 +181,14 @@ def measure_all(
     if answers:
         prompts = generation.prompts_of(answers.prompts, tokenizer)
         speaker = generation.Speaker(model, tokenizer, answers.max_tokens)
-        presets = generation.with_padding(answers.presets, PADDING)
-        generation.check_prompts(speaker, prompts, presets)
+        generation.check_prompts(speaker, prompts, answers.presets)
     with status("Measuring ...") as show:
         tell = lambda what: show(f"Measuring: {what}")  # noqa: E731
         share = FORWARD_SHARE if answers else 1
         timed = forwards.measure_forwards(model, context, rows or forwards.ROWS, share * seconds, tell)
         if answers:
             left = (1 - share) * seconds
-            totals = generation.decode_all(speaker, prompts, presets, left, profiles or None, tell)
-    path, reason = keep_curve(model.args, timed, facts["weights"])
+            totals = generation.decode_all(speaker, prompts, answers.presets, left, profiles or None, tell)
     if json_file is not None:
         decoded = {name: asdict(total) | total.figures() for name, total in totals.items()}
         record: dict[str, Any] = {
@@ -227,9 +208,8 @@ def measure_all(
         console.print(line, soft_wrap=True, markup=False)
     measurements.show_forwards(console, timed)
     measurements.show_good_counts(console, timed.curve)
-    measurements.show_saved(console, path, reason)
     if answers:
-        measurements.show_decoding(console, totals, answers.max_tokens, PADDING)
+        measurements.show_decoding(console, totals, answers.max_tokens)
     measurements.show_profiles(console, profiles)
 
 
@@ -306,8 +286,7 @@ def bench(
     """Measure the speed of this machine, or predict another.
 
     Measures the time of a forward for several numbers of rows, prefill, and complete answers. Shows which numbers of
-    rows are good on this machine, and saves the times for later runs. You can paste the output into a report. If the
-    times look wrong, run d3mlx doctor.
+    rows are good on this machine. You can paste the output into a report. If the times look wrong, run d3mlx doctor.
 
     Example: d3mlx bench --roofline "M4 Max" --shape llada-8b --q-bits 4
     """

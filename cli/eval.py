@@ -61,7 +61,7 @@ def settings_of(thresholds: str | None, steps: str | None) -> list[Setting]:
 
 
 def presets_of(settings: common.DecodeSettings, points: list[Setting]) -> dict[Setting, Options]:
-    """Return the decoder of each point. Results must not depend on the machine, so its tuning is not used."""
+    """Return the decoder of each point."""
     presets = {}
     for point in points:
         varied = {point.option: point.value} if point.option else {}

@@ -14,14 +14,6 @@ settings.load_profile("no deadline")
 REPORT: list[str] = []
 
 
-@pytest.fixture(scope="session", autouse=True)
-def no_measurements(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Hide the results of `d3mlx bench` on this machine from the tests."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("D3MLX_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
-
-
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--emulate-all",

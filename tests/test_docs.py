@@ -60,7 +60,7 @@ def test_links_lead_to_files_and_headings(page: Path) -> None:
 @pytest.mark.parametrize(("page", "block"), shell_blocks(), ids=lambda value: value[:40].replace("\n", " "))
 def test_commands_run_as_printed(page: str, block: str, tmp_path: Path) -> None:
     commands = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = {**os.environ, "PATH": commands, "D3MLX_CACHE": str(tmp_path / "cache")}
+    environment = {**os.environ, "PATH": commands}
     done = subprocess.run(
         ["bash", "-ec", shortened(block)], cwd=tmp_path, env=environment, capture_output=True, text=True
     )

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from d3mlx.bench.curve import CLEARLY, Curve
 from d3mlx.bench.forwards import Forwards
 from d3mlx.bench.generation import Decoded
 from d3mlx.bench.kernels import READING, tile_rates, vector_rate
 from d3mlx.bench.roofline import FORMULA, LAYER, Roofline
 from d3mlx.cli.render.profile import profile_table
-from d3mlx.curve import CLEARLY, Curve
 from d3mlx.profiling import Profile
 
 
@@ -71,14 +70,9 @@ def show_good_counts(console: Console, curve: Curve) -> None:
         console.print("No row count is better than others. A row costs less in a larger forward.")
 
 
-def show_saved(console: Console, path: Path | None, reason: str) -> None:
-    console.print(f"Saved to {path}." if path else f"Not saved: {reason}.", soft_wrap=True, markup=False)
-
-
-def show_decoding(console: Console, totals: Mapping[str, Decoded], max_tokens: int, row_multiple: int) -> None:
+def show_decoding(console: Console, totals: Mapping[str, Decoded], max_tokens: int) -> None:
     prompts = next(iter(totals.values())).prompts
-    padding = f", row multiple {row_multiple} for selective" if "selective" in totals else ""
-    console.print(f"\nComplete answers to {counted(prompts, 'prompt')}, canvas of {max_tokens} tokens{padding}:")
+    console.print(f"\nComplete answers to {counted(prompts, 'prompt')}, canvas of {max_tokens} tokens:")
     table = table_of("decoder", "tokens/s", "ms/forward", "TPF", "RPT", "tokens", "forwards", "rows", "seconds")
     for name, total in totals.items():
         figures = total.figures()

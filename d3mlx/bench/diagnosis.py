@@ -17,13 +17,12 @@ from typing import Literal
 import mlx.core as mx
 
 from d3mlx import generate, load
-from d3mlx.bench.machine import this_machine
+from d3mlx.bench.machine import device_name, this_machine
 from d3mlx.checkpoints.loader import memory_limit
 from d3mlx.decoding.presets import PRESETS, preset
 from d3mlx.decoding.sampling import Sampling
 from d3mlx.kernels import dispatch, guard
 from d3mlx.models import families_with
-from d3mlx.tuning import cache_file, device_name
 from d3mlx.warmup import Miniature, check_kernels
 
 State = Literal["ok", "note", "wrong"]
@@ -130,19 +129,16 @@ def answer() -> Result:
     return ("ok", f"{shown}.") if text.endswith(f"{ANSWER}.") else ("wrong", f"{shown}, but {ANSWER} is correct.")
 
 
-def caches() -> Result:
-    """Return the folders of downloads and of measurements, with their free space."""
+def downloads() -> Result:
+    """Return the folder of downloads with its free space."""
     from huggingface_hub import constants
 
-    state: State = "ok"
-    parts = []
-    for purpose, folder in (("Downloads", Path(constants.HF_HUB_CACHE)), ("Measurements", cache_file().parent)):
-        existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
-        free = f"{shutil.disk_usage(existing).free / 1e9:.1f} GB free"
-        if not existing.is_dir() or not os.access(existing, os.W_OK):
-            state, free = "wrong", f"{free}, not writable"
-        parts.append(f"{purpose}: {folder}, {free}.")
-    return state, " ".join(parts)
+    folder = Path(constants.HF_HUB_CACHE)
+    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    free = f"{folder}, {shutil.disk_usage(existing).free / 1e9:.1f} GB free"
+    if existing.is_dir() and os.access(existing, os.W_OK):
+        return "ok", f"{free}."
+    return "wrong", f"{free}, not writable."
 
 
 def hub() -> Result:
@@ -169,6 +165,6 @@ CHECKS: dict[str, Callable[[], Result]] = {
     "Kernels": kernels,
     "Matrix products": blas,
     "Answer": answer,
-    "Folders": caches,
+    "Downloads": downloads,
     "Hub": hub,
 }

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from d3mlx.bench.curve import Curve
 from d3mlx.cache import RowIndex
 from d3mlx.canvas import Canvas, Ints
-from d3mlx.curve import Curve
 from d3mlx.decoding.presets import preset
 from d3mlx.engine import eligible_logits, forward, read, read_logits
 from d3mlx.errors import ConfigError

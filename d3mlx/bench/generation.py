@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from d3mlx.data.problems import problem
 from d3mlx.decoding.decoder import Preset
-from d3mlx.decoding.selective import Selective
 from d3mlx.evaluate.fields import rows_with
 from d3mlx.generation import Generation
 from d3mlx.profiling import Profile, profiled
@@ -67,16 +66,6 @@ def prompts_of(path: Path | None, tokenizer: Any) -> list[Prompt]:
     if tokenizer.chat_template is None:
         return list(texts)
     return [[{"role": "user", "content": text}] for text in texts]
-
-
-def with_padding(presets: Mapping[str, Preset], multiple: int) -> dict[str, Preset]:
-    """Return the presets with row multiple `multiple` where it is None, so that no stored measurement applies."""
-    return {
-        name: replace(preset, row_multiple=multiple)
-        if isinstance(preset, Selective) and preset.row_multiple is None
-        else preset
-        for name, preset in presets.items()
-    }
 
 
 def check_prompts(speaker: Speaker, prompts: Sequence[Prompt], presets: Mapping[str, Preset]) -> None:

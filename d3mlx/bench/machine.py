@@ -12,8 +12,13 @@ from typing import Any
 import mlx.core as mx
 
 import d3mlx
-from d3mlx.tuning import device_name
 from d3mlx.version import versions
+
+
+def device_name() -> str:
+    """Return MLX's name of the default device, such as "Apple M4 Max"; on a CPU it ends with " (CPU)"."""
+    name = str(mx.device_info().get("device_name", "unknown device"))
+    return name if mx.default_device().type == mx.gpu else f"{name} (CPU)"
 
 
 @dataclass(frozen=True)

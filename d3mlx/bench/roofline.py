@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from d3mlx.bench import kernels
 from d3mlx.bench.chips import Chip
 from d3mlx.bench.cost import Cost
-from d3mlx.curve import Curve
+from d3mlx.bench.curve import Curve
 
 FORMULA = "t(rows) = sum of tiles * max(bytes / bandwidth, rows of a tile * FLOP / effective FLOP/s)"
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from d3mlx.cache import KVCache
 from d3mlx.canvas import Bools, Canvas, Ints
@@ -23,6 +24,8 @@ Kind = Literal["first", "step", "refresh", "prefill", "commit"]
 cache. prefill: compute keys and values of given tokens. commit: compute the final keys and values of a block. With
 shifted logits, the last two also decide the first token of the next block."""
 
+
+Ranks = NDArray[np.int64]
 
 LONG = 1_000_000
 """More steps than any answer takes."""
@@ -213,7 +216,7 @@ def distances(marked: Bools) -> Ints:
     return np.minimum(np.minimum(positions - before, after - positions), NEVER).astype(np.int32)
 
 
-def lowest(ranks: Ints, count: int) -> Ints:
+def lowest(ranks: Ranks, count: int) -> Ints:
     """Return the `count` ascending positions, int32, with the lowest ranks [L]; lower positions of equal ranks."""
     length = len(ranks)
     order = ranks.astype(np.int64) * length + np.arange(length)
@@ -326,8 +329,8 @@ class SelectiveCache:
         needed[fitting] = True
         return needed
 
-    def ranks(self, canvas: Canvas, cache: KVCache, fresh: Bools, needed: Bools) -> Ints:
-        """Return int [L], the rank of each position: the lowest are computed. Positions of rank NEVER are not."""
+    def ranks(self, canvas: Canvas, cache: KVCache, fresh: Bools, needed: Bools) -> Ranks:
+        """Return int64 [L], the rank of each position: the lowest are computed. Positions of rank NEVER are not."""
         last = int(np.flatnonzero(canvas.masked)[-1])
         ranks = np.full(len(canvas), NEVER, np.int64)
         ranks[: cache.length] = self.near + 2 + cache.written

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,17 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
-from d3mlx import D3LLM, FastDLLM, generate, tuning
+from d3mlx import D3LLM, FastDLLM, generate
 from d3mlx.bench import forwards
 from d3mlx.bench.forwards import ROWS, measure_forwards
 from d3mlx.bench.generation import Speaker, check_prompts, decode_all, prompts_of
-from d3mlx.bench.shapes import Sizes, skeleton
 from d3mlx.errors import ConfigError, DataError, PromptError
 from d3mlx.profiling import Profile
-from d3mlx.tuning import best_padding, cache_file, save_padding, shape_key
 from tests.fakes import TableModel, random_table
 
 
@@ -81,91 +75,6 @@ def test_slow_row_counts_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_invalid_settings_are_refused(context: int, rows: list[int], seconds: float, name: str) -> None:
     with pytest.raises(ConfigError, match=name):
         measure_forwards(TableModel(random_table(0, 8)), context, rows, seconds)
-
-
-# --- stored paddings
-
-ARGS = skeleton(Sizes("llada", 2, 64, 4, 2, 128, 100)).args
-OTHER = skeleton(Sizes("dream", 2, 64, 4, 2, 128, 100)).args
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("D3MLX_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
-
-
-def test_a_padding_is_stored_per_device_and_shape(folder: Path) -> None:
-    assert best_padding(ARGS, "Apple M4 Max") == 32
-    assert not folder.exists()
-    assert save_padding(ARGS, "Apple M4 Max", 16, "4-bit") == folder / "bench.json"
-    save_padding(OTHER, "Apple M4 Max", 64, "bfloat16")
-    save_padding(ARGS, "Apple M1", 8, "4-bit")
-    assert best_padding(ARGS, "Apple M4 Max") == 16
-    assert best_padding(OTHER, "Apple M4 Max") == 64
-    assert best_padding(ARGS, "Apple M1") == 8
-    assert best_padding(OTHER, "Apple M1") == 32
-    save_padding(ARGS, "Apple M1", 64, "8-bit")
-    assert best_padding(ARGS, "Apple M1") == 64
-    assert [file.name for file in folder.iterdir()] == ["bench.json"]
-
-
-def test_the_path_of_the_padding_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("D3MLX_CACHE", "XDG_CACHE_HOME"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HOME", "/home/mia")
-    assert cache_file() == Path("/home/mia/.cache/d3mlx/bench.json")
-    monkeypatch.setenv("XDG_CACHE_HOME", "/var/cache")
-    assert cache_file() == Path("/var/cache/d3mlx/bench.json")
-    monkeypatch.setenv("D3MLX_CACHE", "~/mine")
-    assert cache_file() == Path("/home/mia/mine/bench.json")
-
-
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers(-100, 100) | st.floats() | st.text(max_size=3),
-    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
-    max_leaves=5,
-)
-DAMAGE = st.one_of(
-    st.binary(max_size=20),
-    JSON.map(lambda value: json.dumps(value).encode()),
-    JSON.map(lambda value: json.dumps({"M1": value}).encode()),
-    JSON.map(lambda value: json.dumps({"M1": {shape_key(ARGS): value}}).encode()),
-    JSON.map(lambda value: json.dumps({"M1": {shape_key(ARGS): {"padding": value}}}).encode()),
-    st.just(b"[" * 100_000),
-)
-
-
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(damage=DAMAGE)
-def test_a_damaged_file_counts_as_missing(folder: Path, damage: bytes) -> None:
-    folder.mkdir(exist_ok=True)
-    (folder / "bench.json").write_bytes(damage)
-    try:
-        stored = json.loads(damage)["M1"][shape_key(ARGS)]["padding"]
-    except Exception:
-        stored = None
-    valid = type(stored) is int and 1 <= stored <= tuning.MOST_PADDING
-    assert best_padding(ARGS, "M1") == (stored if valid else 32)
-    save_padding(ARGS, "M1", 16, "4-bit")
-    assert best_padding(ARGS, "M1") == 16
-
-
-def test_an_unreadable_file_counts_as_missing(folder: Path) -> None:
-    (folder / "bench.json").mkdir(parents=True)
-    assert best_padding(ARGS, "M1") == 32
-    with pytest.raises(ConfigError, match=r"bench\.json"):
-        save_padding(ARGS, "M1", 16, "4-bit")
-    assert [file.name for file in folder.iterdir()] == ["bench.json"]
-
-
-def test_simultaneous_results_are_all_stored(folder: Path) -> None:
-    threads = [threading.Thread(target=save_padding, args=(ARGS, f"M{i}", i, "4-bit")) for i in range(1, 13)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert [best_padding(ARGS, f"M{i}") for i in range(1, 13)] == list(range(1, 13))
 
 
 # --- whole answers

@@ -21,7 +21,6 @@ from d3mlx.bench.shapes import GROUP, SHAPES, Sizes, random_model, skeleton
 from d3mlx.checkpoints.loader import nbytes
 from d3mlx.errors import ConfigError, MemoryLimitError
 from d3mlx.models import dream, llada
-from d3mlx.tuning import favored
 from tests.builders import DREAM_CONFIG, LLADA_CONFIG
 
 TINY = Sizes("llada", layers=2, hidden=64, heads=4, kv_heads=2, ff=128, vocab=100)
@@ -221,12 +220,3 @@ def test_models_that_cannot_be_quantized_or_loaded(monkeypatch: pytest.MonkeyPat
     with pytest.raises(MemoryLimitError, match=r"4\.5 GB, but this machine can use 1\.0 GB"):
         random_model(SHAPES["llada-8b"], 4)
     assert math.isclose(nbytes(skeleton(SHAPES["llada-8b"], 4)) / 1e9, 4.509, rel_tol=1e-3)
-
-
-@pytest.mark.parametrize(
-    ("device", "resource"),
-    [("Apple M1", "rows"), ("Apple M4 Max", "rows"), ("Apple M5", "forwards"), ("Apple M12 Ultra", "forwards")],
-)
-def test_what_to_save_on_each_chip(device: str, resource: str) -> None:
-    assert favored(device) == resource
-    assert favored(f"{device} (CPU)") == "rows"
