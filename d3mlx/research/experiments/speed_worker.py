@@ -1,4 +1,4 @@
-"""The half of `speed` and `prompt_length` that decodes: it runs in the environment of one version of the package.
+"""The half of `speed`, `prompt_length` and `row_target` that decodes, in the environment of one version of the package.
 
 It reads one JSON object per line, a name of a function here and its arguments, and writes one with the result. It uses
 only names that versions since the first one have, so the same file measures all of them.
@@ -38,15 +38,29 @@ def loaded(folder: str) -> tuple[Any, Any]:
 
 
 def solve(model: str, decoder: str, question: str) -> dict[str, Any]:
-    """Decode one question. Return the text, the numbers of tokens and forwards, and the processor seconds."""
-    generation = Generation(*loaded(model), [{"role": "user", "content": question}], DECODERS[decoder])
+    """Decode one question. Return the text, the numbers of tokens and forwards, the rows of each, and the seconds.
+
+    Seconds are those of the processor.
+    """
+    return decode(model, DECODERS[decoder], question)
+
+
+def solve_with(model: str, options: dict[str, Any], question: str) -> dict[str, Any]:
+    """Decode one question with the default decoder and these options. Return what `solve` returns."""
+    return decode(model, Selective(**options), question)
+
+
+def decode(model: str, preset: Any, question: str) -> dict[str, Any]:
+    """Decode one question. Return what `solve` returns."""
+    generation = Generation(*loaded(model), [{"role": "user", "content": question}], preset)
     began = time.process_time()
-    *_, last = generation
+    steps = list(generation)
     seconds = time.process_time() - began
     return {
         "text": generation.text,
-        "tokens": last.stats.tokens,
-        "forwards": last.stats.forwards,
+        "tokens": steps[-1].stats.tokens,
+        "forwards": steps[-1].stats.forwards,
+        "rows": [step.rows for step in steps],
         "seconds": seconds,
     }
 
@@ -96,7 +110,7 @@ def step_time(model: str, prompt: int, steps: int) -> dict[str, Any]:
     return {"whole": whole, "rest": rest, "rows": rows}
 
 
-FUNCTIONS: dict[str, Callable[..., dict[str, Any]]] = {"solve": solve, "step_time": step_time}
+FUNCTIONS: dict[str, Callable[..., dict[str, Any]]] = {"solve": solve, "solve_with": solve_with, "step_time": step_time}
 
 
 def main() -> None:
