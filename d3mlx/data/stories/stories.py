@@ -19,7 +19,7 @@ from d3mlx.data.stories.solutions import ANSWER, PHRASES
 from d3mlx.data.stories.telling import Telling
 from d3mlx.data.stories.words import Words
 
-__all__ = ["Problem", "Split", "answer_of", "is_correct", "page", "problem", "split_of", "together"]
+__all__ = ["Problem", "Split", "answer_of", "equations", "is_correct", "page", "problem", "split_of", "together"]
 
 LONGEST = 63
 """Largest number of tokens of a solution. With the end of the turn it fits a canvas of 64."""
@@ -33,6 +33,16 @@ OPERATION_SHARES = {1: 0.25, 2: 0.3, 3: 0.27, 4: 0.18}
 PIECES = re.compile(r" ?[A-Za-z]+|\d|.", re.DOTALL)
 FIXED_WORDS = frozenset(re.findall(r"[A-Za-z]+", " ".join([ANSWER, *(p for each in PHRASES.values() for p in each)])))
 """Words of solutions that are one token."""
+
+
+def equations(index: int, seed: int = 0) -> tuple[str, ...]:
+    """Return the equations of a training problem that is not worded. This is faster than `problem`."""
+    rng = random.Random(f"equations/{seed}/{index}")
+    operations = rng.choices(list(OPERATION_SHARES), list(OPERATION_SHARES.values()))[0]
+    while True:
+        drawn = plan(rng, operations)
+        if split_of(drawn.numbers) == "train":
+            return tuple(step.equation for step in drawn.steps)
 
 
 def problem(

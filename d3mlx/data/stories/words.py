@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 import zlib
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 Words = Literal["known", "unknown"]
@@ -185,6 +186,7 @@ def is_held_out(word: str) -> bool:
     return zlib.crc32(word.lower().encode()) % 100 < HELD_OUT_SHARE
 
 
+@cache
 def words_of(words: tuple[str, ...], kind: Words) -> tuple[str, ...]:
     """Return the words that are known or held out."""
     return tuple(word for word in words if is_held_out(word) == (kind == "unknown"))
