@@ -10,7 +10,7 @@ OWNERS = {
         {m} [have/m] {a t}.
         {m} [have/m] {a}.
         {m} [own/m] {a t}.
-        {m} [have/m] {a} of them too.
+        {m} [have/m] {a t} too.
         {m} also [have/m] {a t}.
         {m's} {p1} [have/x] {a t} in it.
         ---
@@ -92,7 +92,7 @@ OWNERS = {
         They share all their {t} equally among {a f}.
         They give all of them in equal parts to {a f}.
         Together they share all the {t} equally among {a f}.
-        {a f} share all their {t} equally.
+        {a f} share all the {t} equally.
         They put all the {t} together and share them equally among {a f}.
         ---
         They split the whole lot evenly among {a f}.
