@@ -119,9 +119,9 @@ def sentence(step: Step, choice: int, chosen: Cast) -> str:
 
 
 def tokens_at_most(text: str) -> int:
-    """Return an upper bound for the number of tokens. Other words have at most two tokens per three letters."""
+    """Return a high estimate of the number of tokens. Other words have at most three tokens per four letters."""
     pieces = [piece.strip() for piece in PIECES.findall(text)]
-    return sum(1 if len(piece) < 2 or piece in FIXED_WORDS else (2 * len(piece) + 2) // 3 for piece in pieces)
+    return sum(1 if len(piece) < 2 or piece in FIXED_WORDS else (3 * len(piece) + 3) // 4 for piece in pieces)
 
 
 def page(
