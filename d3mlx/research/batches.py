@@ -108,11 +108,26 @@ class Source:
         self.turn: list[int] = tokenizer.convert_tokens_to_ids([TURN, header("assistant")])
         self.sorted_pool: Callable[[int, int, Split], list[list[Example]]] = lru_cache(4)(self.draw_pool)
 
-    def examples(self, problems: list[Problem]) -> list[Example]:
-        questions = self.encode([p.question for p in problems])
-        solutions = self.encode([p.solution for p in problems])
+    def problem(self, index: int, most_operations: int = 4) -> Problem:
+        """Return the training problem at `index`."""
+        return problem(index, "train", self.seed, most_operations)
+
+    def equations_of(self, index: int) -> tuple[str, ...]:
+        """Return the equations of a training problem."""
+        return self.problem(index).equations
+
+    def page(self, index: int, most_operations: int, split: Split) -> Problem:
+        """Return the problem, or the group of problems in one prompt, at `index` of a split."""
+        return page(index, self.questions, split, self.seed, most_operations)
+
+    def examples(self, problems: Sequence[Problem]) -> list[Example]:
+        """Return problems as token ids."""
+        return self.answered([p.question for p in problems], [p.solution for p in problems])
+
+    def answered(self, questions: list[str], answers: list[str]) -> list[Example]:
+        """Return questions with their answers as token ids."""
         out = []
-        for question, solution in zip(questions, solutions, strict=True):
+        for question, solution in zip(self.encode(questions), self.encode(answers), strict=True):
             prompt = [*self.opening, *question.ids, *self.turn]
             response = [*solution.ids, self.turn[0]]
             out.append(Example(prompt + response, [False] * len(prompt) + [True] * len(response), len(prompt)))
@@ -121,7 +136,7 @@ class Source:
     def draw_pool(self, number: int, most_operations: int, split: Split) -> list[list[Example]]:
         count = POOL * self.size
         indices = range(number * count, (number + 1) * count)
-        drawn = [page(i, self.questions, split, self.seed, most_operations) for i in indices]
+        drawn = [self.page(i, most_operations, split) for i in indices]
         examples = sorted(self.examples(drawn), key=lambda example: len(example.ids))
         batches = [examples[i : i + self.size] for i in range(0, count, self.size)]
         random.Random(f"pool/{self.seed}/{number}").shuffle(batches)
@@ -185,9 +200,13 @@ class Source:
         as block decoders see them. The others mask the worked examples too, so a sequence has six solutions to learn.
         """
         rng = random.Random(f"worked/{self.seed}/{index}")
+        return self.after_turns(index, most_operations, SHOTS, rng)
+
+    def after_turns(self, index: int, most_operations: int, turns: int, rng: random.Random) -> Batch:
+        """Return problems after this number of solved ones, as `worked`."""
         questions = self.sorted_pool(index // POOL, most_operations, "train")[index % POOL][: self.size // 4]
-        count = SHOTS * len(questions)
-        drawn = [problem(rng.getrandbits(40), "train", self.seed, SHOT_OPERATIONS) for _ in range(count)]
+        count = turns * len(questions)
+        drawn = [self.problem(rng.getrandbits(40), SHOT_OPERATIONS) for _ in range(count)]
         shots = self.examples(drawn)
         examples = [self.conversation([*shots[i :: len(questions)], last]) for i, last in enumerate(questions)]
         if rng.random() < 0.5:
@@ -216,7 +235,7 @@ class Source:
         for _ in range(self.size):
             equations: list[str] = []
             while len(equations) < EQUATIONS:
-                drawn = problem(rng.getrandbits(40), "train", self.seed).equations
+                drawn = self.equations_of(rng.getrandbits(40))
                 equations += drawn if chained else [rng.choice(drawn)]
             texts.append(" ".join(f"{equation}." for equation in equations[:EQUATIONS]))
         start = [*self.opening, *self.turn, self.space]

@@ -18,7 +18,6 @@ import numpy as np
 import typer
 
 from d3mlx.checkpoints.loader import EMBEDDED
-from d3mlx.data.problems import problem
 from d3mlx.data.tokens import build_tokenizer
 from d3mlx.distill.optimizer import OptimizerConfig
 from d3mlx.distill.trainer import TrainConfig
@@ -71,7 +70,7 @@ class Holes:
         """Return POOL batches. A quarter of their examples have no chat template."""
         rng = random.Random(f"holes/{self.source.seed}/{number}")
         size, count = self.source.size, POOL * self.source.size
-        problems = [problem(i, "train", self.source.seed) for i in range(number * count, (number + 1) * count)]
+        problems = [self.source.problem(i) for i in range(number * count, (number + 1) * count)]
         solved = self.source.examples(problems)
         for i in range(count // 4):
             texts = [problems[i].question, f" {problems[i].solution}"]

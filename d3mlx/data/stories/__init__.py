@@ -1,0 +1,1 @@
+"""Arithmetic stories that are composed from facts, and their tokenizer."""

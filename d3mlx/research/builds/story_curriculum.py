@@ -1,0 +1,98 @@
+"""The batches of the training on stories, by step."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from transformers import PreTrainedTokenizerFast
+
+from d3mlx.research.batches import Batch
+from d3mlx.research.builds.holes import Holes
+from d3mlx.research.story_batches import QUESTIONS, StorySource
+
+
+@dataclass(frozen=True)
+class StoryPhase:
+    """A phase that ends before step `until`. Its problems have at most `operations` operations.
+
+    shares: shares of the kinds of batches. recall: pairs to copy. drills: equations alone. chained: equations of one
+    problem together. continued: problems with the next result masked. blocks: problems with a visible prefix and
+    everything after one block masked. holes: solutions with holes. pages: two problems in one prompt. worked:
+    conversations. problems: masks anywhere.
+    """
+
+    until: int
+    operations: int
+    shares: Mapping[str, float] = field(default_factory=dict)
+
+
+LAST_SHARES = {
+    "blocks": 0.3,
+    "problems": 0.3,
+    "holes": 0.15,
+    "pages": 0.1,
+    "worked": 0.05,
+    "continued": 0.05,
+    "drills": 0.05,
+}
+
+PHASES = (
+    StoryPhase(1200, 1, {"recall": 1.0}),
+    StoryPhase(3500, 2, {"problems": 0.55, "chained": 0.25, "recall": 0.2}),
+    StoryPhase(5500, 4, {"problems": 0.65, "chained": 0.2, "recall": 0.15}),
+    StoryPhase(7500, 4, {"problems": 0.3, "chained": 0.3, "drills": 0.4}),
+    StoryPhase(12000, 4, {"problems": 0.3, "continued": 0.4, "drills": 0.2, "blocks": 0.1}),
+    StoryPhase(10**9, 4, LAST_SHARES),
+)
+"""Recall to learn copying, chained equations for the wording, arithmetic, then everything. The last phase has no end.
+
+The order is that of the teacher's `Curriculum`.
+"""
+
+
+class StoryCurriculum:
+    """The training batches by step. size: sequences of a batch. Batches of two problems have half as many."""
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerFast,
+        size: int,
+        seed: int = 0,
+        phases: tuple[StoryPhase, ...] = PHASES,
+    ):
+        self.phases, self.seed = phases, seed
+        self.source = StorySource(tokenizer, size, seed)
+        self.holes = Holes(self.source)
+        self.pages = StorySource(tokenizer, max(1, size // QUESTIONS), seed, QUESTIONS)
+
+    def kind(self, step: int) -> str:
+        """Return the kind of batch of a step."""
+        shares = self.phase(step).shares
+        rng = random.Random(f"kind/{self.seed}/{step}")
+        return rng.choices(list(shares), list(shares.values()))[0]
+
+    def phase(self, step: int) -> StoryPhase:
+        """Return the phase of a step."""
+        return next(phase for phase in self.phases if step < phase.until)
+
+    def batch(self, step: int) -> Batch:
+        """Return the batch of a step."""
+        kind, operations, source = self.kind(step), self.phase(step).operations, self.source
+        if kind == "recall":
+            return source.recall(step)
+        if kind in ("drills", "chained"):
+            return source.drills(step, chained=kind == "chained")
+        if kind == "holes":
+            return self.holes.batch(step)
+        if kind == "pages":
+            # Half of the steps are masked as block decoders see them.
+            return (self.pages.blocks if step % 2 else self.pages.problems)(step, operations)
+        makers = {
+            "continued": source.continued,
+            "blocks": source.blocks,
+            "worked": source.worked,
+            "problems": source.problems,
+        }
+        return makers[kind](step, operations)
