@@ -44,7 +44,7 @@ def test_a_table_a_curve_and_every_figure(d3mlx: Any, tmp_path: Path) -> None:
     assert ElementTree.fromstring(plot.read_text()).tag.endswith("svg")
     written = json.loads(numbers.read_text())
     assert written["y_max"] == 90
-    assert written["config"]["options"] == {"block_size": 8, "row_multiple": 8, "favor": "rows"}
+    assert written["config"]["options"] == {"block_size": 8}
     assert written["policies"]["threshold-0.1"]["acceptance"]["threshold"] == 0.1
     assert written["policies"]["threshold-0.1"]["schedule"]["block_size"] == 8
     records = figures(out)

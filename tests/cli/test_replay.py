@@ -94,7 +94,7 @@ def test_a_page_plays_the_run(d3mlx: Any, trace: Path, browser: Any) -> None:
     target = trace.with_suffix(".html")
     assert (status, out) == (0, f"{target} is written. Open it in a browser.\n")
     page = Page(browser, target)
-    assert (page.canvas(), page.count(".mask"), page.text("where")) == ("", 64, "Step 0 of 3")
+    assert (page.canvas(), page.count(".mask"), page.text("where")) == ("", 8, "Step 0 of 3")
     page.click("next")
     assert page.canvas(".age0") == page.canvas() == "The bags hold 3*12"
     page.run("document.activeElement.blur()")
