@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from d3mlx.cache import KVCache, RowIndex
 from d3mlx.canvas import Canvas, Ints
-from d3mlx.decoding.acceptance import Candidates
+from d3mlx.decoding.acceptance import NO_COMMITS, Candidates, Commits
 from d3mlx.decoding.cache_policy import Kind
 from d3mlx.decoding.decoder import Decoder
 from d3mlx.decoding.sampling import Drawing, Noise, Sampling
@@ -165,7 +165,7 @@ class Request:
         self.cache_state = decoder.cache.start(canvas, cache)
         self.acceptance_state = decoder.acceptance.start(canvas)
         self.stats = Stats(prefill_rows=(int(canvas.given.sum()) - cache.length) * len(self.lanes))
-        self.committed = 0
+        self.commits = NO_COMMITS
         self.drafts = Drafts(canvas, decoder.editing) if decoder.editing else None
         self.extend()
 
@@ -236,7 +236,7 @@ class Request:
 
     def next_rule(self, positions: Ints) -> Rule:
         """Return the record that decides this step at `positions`."""
-        candidates = Candidates(positions, self.active, self.kind, self.committed, self.drawing.noise)
+        candidates = Candidates(positions, self.active, self.kind, self.commits, self.drawing.noise)
         rule, self.acceptance_state = self.decoder.acceptance.rule(candidates, self.acceptance_state)
         return rule
 
@@ -274,7 +274,8 @@ class Request:
             accepted = accepted._replace(tokens=self.canvas.tokens[self.eligible])
         positions, tokens = self.eligible[committing], accepted.tokens[committing]
         filled, *_ = [lane.canvas.commit(positions, tokens) for lane in self.lanes]
-        self.table, self.committed = advance(self.table, self.canvas), len(committing)
+        self.table = advance(self.table, self.canvas)
+        self.commits = Commits(positions, accepted.entropies[committing])
         if self.canvas.block_size is not None:
             self.table = without_complete(self.table)
         rows, before = self.rows.count * len(self.lanes), self.stats
@@ -284,7 +285,7 @@ class Request:
             kind=self.kind,
             positions=positions,
             tokens=tokens,
-            entropies=accepted.entropies[committing],
+            entropies=self.commits.entropies,
             filled=filled,
             eligible=self.eligible,
             guesses=accepted.guesses,

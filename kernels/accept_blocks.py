@@ -35,8 +35,8 @@ class Rule(NamedTuple):
     the best rows pass. least: at least this many of the best rows pass; not together with `most`. inclusive: a score
     equal to `level` passes. best_always: the best row of all always passes.
     progress: if no row of the focus passes, its best row commits (`opening`: its first row). force_likeliest: that row
-    takes its most likely token instead of the drawn one. noise: float32 [N] or None, added to the scores after they are
-    divided by `heat`. If scores are equal, the lower position is better.
+    takes its most likely token instead of the drawn one. noise: float32 [N] or None, random numbers or allowances that
+    are added to the scores after they are divided by `heat`. If scores are equal, the lower position is better.
     """
 
     kind: Kind

@@ -15,11 +15,22 @@ import numpy as np
 import numpy.typing as npt
 
 from d3mlx.canvas import Bools, Canvas, Ints
-from d3mlx.decoding.cache_policy import LONG, Kind
+from d3mlx.decoding.cache_policy import LONG, Kind, distances
 from d3mlx.decoding.options import Range
 from d3mlx.decoding.sampling import Noise
 from d3mlx.decoding.schedule import ActiveBlocks, Block
 from d3mlx.kernels.accept_blocks import Rule
+
+
+@dataclass(frozen=True, eq=False)
+class Commits:
+    """The tokens that one step committed. positions: int32 [C], absolute. entropies: float32 [C], in nats."""
+
+    positions: Ints
+    entropies: npt.NDArray[np.float32]
+
+
+NO_COMMITS = Commits(np.empty(0, np.int32), np.empty(0, np.float32))
 
 
 @dataclass(frozen=True)
@@ -27,14 +38,14 @@ class Candidates:
     """The positions that may commit in a step.
 
     positions: int32 [N], absolute, ascending, at least one. active: the active blocks. kind: purpose of the forward.
-    committed: number of tokens that the previous step committed, 0 in the first step. noise: that of the request, for
-    rules that draw.
+    commits: what the previous step committed, nothing in the first step. noise: that of the request, for rules that
+    draw.
     """
 
     positions: Ints
     active: ActiveBlocks
     kind: Kind
-    committed: int
+    commits: Commits
     noise: Noise
 
 
@@ -262,7 +273,7 @@ class CarryQuota(EndsInOrder):
 
     def rule(self, candidates: Candidates, state: tuple[int, int, int, int]) -> tuple[Rule, Any]:
         quota, steps, i, most = state
-        rejected = most - candidates.committed
+        rejected = most - len(candidates.commits.positions)
         if i >= steps:
             # After the planned last step there is no new quota: every rejected token adds one more step.
             quota, steps = 0, steps + rejected
@@ -320,6 +331,42 @@ class Entropy(Stateless):
     def rule(self, candidates: Candidates, state: None) -> tuple[Rule, None]:
         rule = Rule("entropy", self.threshold, inclusive=self.inclusive, best_always=self.best_always)
         return rule._replace(force_likeliest=self.force_likeliest), None
+
+
+NEIGHBORS = 4
+"""Distance in tokens within which `Relaxed` applies its own threshold, as published."""
+
+
+@dataclass(frozen=True)
+class Relaxed(EndsInOrder):
+    """Neighborhood relaxation (arXiv 2510.07081): the entropy rule, with a higher threshold near confident tokens.
+
+    A confident token committed in an earlier step with at most `inner.threshold` nats. Within NEIGHBORS positions of
+    it, `threshold` nats suffice. The published levels are the probabilities 0.9 and 0.75.
+    """
+
+    inner: Entropy
+    threshold: float
+
+    def __post_init__(self) -> None:
+        Range("an entropy in nats", self.inner.threshold).check("relaxed-threshold", self.threshold)
+
+    @property
+    def filtered_statistics(self) -> bool:
+        return self.inner.filtered_statistics
+
+    def start(self, canvas: Canvas) -> Bools:
+        """Return the state: bool [L], True at the confident tokens."""
+        return np.zeros(len(canvas), bool)
+
+    def rule(self, candidates: Candidates, state: Bools) -> tuple[Rule, Bools]:
+        rule, _ = self.inner.rule(candidates, None)
+        confident, commits = state.copy(), candidates.commits
+        confident[commits.positions[commits.entropies <= self.inner.threshold]] = True
+        near = distances(confident)[candidates.positions] <= NEIGHBORS
+        # A row passes its own threshold if its score passes the lower one after this is added.
+        allowance = np.where(near, np.float32(self.threshold - self.inner.threshold), np.float32(0))
+        return rule._replace(noise=allowance), confident
 
 
 @dataclass(frozen=True)

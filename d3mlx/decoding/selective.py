@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from d3mlx.decoding.acceptance import NATS
+from d3mlx.decoding.acceptance import NATS, Relaxed
 from d3mlx.decoding.cache_policy import INTERVAL_OR_NEVER, LEAST, MASKS, MOST, NEAR, RECENT, ROWS, SelectiveCache
 from d3mlx.decoding.d3llm import ACTIVATION, BLOCK_ADD, THRESHOLD, entropy_rule, published_threshold
 from d3mlx.decoding.decoder import CacheOptions, Decoder
@@ -32,6 +32,9 @@ class Selective(CacheOptions):
     block_size: int | None = option("Decode in blocks of this many tokens.", 8, BLOCK_SIZE, common=True)
     block_add: float | None = option(BLOCK_ADD, 0.5, SHARE)
     activation: float | None = option(ACTIVATION, 0.95, SHARE)
+    relaxed_threshold: float | None = option(
+        "Near a confident token, commit tokens whose entropy is below this many nats.", None, NATS, note="the threshold"
+    )
     recent: int | None = option("Recompute a committed token for this many steps.", 1, RECENT)
     near: int | None = option(
         "Also recompute committed tokens within this many positions of the tokens of recent.", 4, NEAR
@@ -54,4 +57,7 @@ class Selective(CacheOptions):
         policy = SelectiveCache(
             options.recent, options.near, options.rows, options.refresh_interval, traits.shift, options.first_masks
         )
-        return Decoder(schedule, entropy_rule(self.threshold, traits), policy, kv=self.kv())
+        entropy = entropy_rule(self.threshold, traits)
+        relaxed = self.relaxed_threshold
+        rule = entropy if relaxed is None else Relaxed(entropy, relaxed)
+        return Decoder(schedule, rule, policy, kv=self.kv())

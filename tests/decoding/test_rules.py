@@ -13,9 +13,11 @@ import pytest
 
 from d3mlx.canvas import Canvas
 from d3mlx.decoding.acceptance import (
+    NO_COMMITS,
     Acceptance,
     Candidates,
     CarryQuota,
+    Commits,
     Confidence,
     DreamOrigin,
     DreamSchedule,
@@ -24,6 +26,7 @@ from d3mlx.decoding.acceptance import (
     FirstPosition,
     Measure,
     Quota,
+    Relaxed,
     most_confident,
     quotas,
     timesteps,
@@ -73,8 +76,8 @@ class Rows:
     stats: TokenStats
     active: ActiveBlocks
 
-    def candidates(self, kind: Kind = "step", committed: int = 0, noise: Noise | None = None) -> Candidates:
-        return Candidates(self.positions, self.active, kind, committed, noise or Noise(0))
+    def candidates(self, kind: Kind = "step", commits: Commits = NO_COMMITS, noise: Noise | None = None) -> Candidates:
+        return Candidates(self.positions, self.active, kind, commits, noise or Noise(0))
 
     def apply(self, record: Rule) -> dict[int, int]:
         """Return the rows that a record accepts, and their tokens."""
@@ -203,7 +206,7 @@ class Made:
         self.rng = np.random.default_rng(seed)
         self.canvas = Canvas.for_prompt([1] * start, count, 999)
         self.noise, self.again = Noise(seed), Noise(seed)
-        self.committed = 0
+        self.commits = NO_COMMITS
 
     def draw(self) -> None:
         columns = self.rng.integers(0, 5, (4, len(self.canvas))) / np.float32(4)
@@ -228,12 +231,12 @@ class Made:
         names = (self.token, self.p, self.p2, self.entropy, self.sampled, self.p_sampled)
         stats = TokenStats(*(column[left] for column in names))
         rows = Rows(left, stats, ActiveBlocks((Block(start, len(self.canvas), len(left), full=True),)))
-        record, state = rule.rule(rows.candidates(committed=self.committed, noise=self.noise), state)
+        record, state = rule.rule(rows.candidates(commits=self.commits, noise=self.noise), state)
         accepted = rows.apply(record)
         chosen = left[list(accepted)]
         assert list(accepted.values()) == self.sampled[chosen].tolist()
         self.canvas.commit(chosen, self.sampled[chosen])
-        self.committed = len(chosen)
+        self.commits = Commits(chosen, self.entropy[chosen])
         return chosen.tolist(), state
 
     def check(self, rule: Acceptance, expected: Any) -> int:
@@ -294,6 +297,25 @@ def test_origin_decides_each_position_by_chance(case: Any) -> None:
         return made.left[made.again.uniform(np.arange(len(made.left))) < chance]
 
     assert made.check(DreamOrigin(case["steps"], case["eps"]), expected) <= case["steps"]
+
+
+@pytest.mark.parametrize("inclusive", [True, False])
+@pytest.mark.parametrize("seed", range(6))
+def test_a_row_near_a_confident_token_has_the_relaxed_threshold(seed: int, inclusive: bool) -> None:
+    """Tokens that only forced progress or the relaxed threshold committed are not confident."""
+    made, confident = Made(seed, 60), set[int]()
+
+    def expected(index: int) -> Any:
+        limits = {p: 0.75 if any(abs(p - q) <= 4 for q in confident) else 0.25 for p in made.left.tolist()}
+        entropy = {p: float(made.entropy[p]) for p in limits}
+        passed = [p for p in limits if entropy[p] < limits[p] or (inclusive and entropy[p] == limits[p])]
+        passed = passed or [min(limits, key=lambda p: (entropy[p] - limits[p], p))]
+        confident.update(p for p in passed if entropy[p] <= 0.25)
+        return passed
+
+    rule = Relaxed(Entropy(0.25, inclusive=inclusive, best_always=False, force_likeliest=False), 0.75)
+    steps = made.check(rule, expected)
+    assert confident and steps > 1
 
 
 def torch_times(case: Any) -> Any:
@@ -385,6 +407,7 @@ BAD: list[Any] = [
     lambda: Selective(recent=2**31).build("llada"),
     lambda: Selective(first_masks=-1).build("dream"),
     lambda: Selective(near=-1).build("llada"),
+    lambda: Selective(0.5, relaxed_threshold=0.4).build("llada"),
     lambda: Decoder(SequentialBlocks(4), CarryQuota(0.9, 2), NoCache()),
     lambda: Decoder(SequentialBlocks(4), FirstPosition(CarryQuota(0.9, 2)), NoCache()),
     lambda: Sampling(top_p=0.0),

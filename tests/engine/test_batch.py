@@ -54,6 +54,7 @@ DECODERS: dict[str, list[Any]] = {
         Selective(threshold=3.0, block_size=6, rows=12),
         Selective(threshold=3.0, block_size=8, rows=8, refresh_interval=3),
         Selective(threshold=3.0, block_size=4, rows=8, first_masks=8),
+        Selective(threshold=3.0, block_size=6, rows=12, relaxed_threshold=4.0),
         Selective(threshold=3.0, block_size=4, rows=8, kv_bits=8, kv_group_size=32),
     ],
     "dream": [
@@ -69,6 +70,7 @@ DECODERS: dict[str, list[Any]] = {
         D3LLM(threshold=3.5, block_size=8, kv_bits=8, kv_group_size=32),
         Selective(threshold=3.0, block_size=5, rows=12),
         Selective(threshold=3.0, block_size=5, rows=8, first_masks=0),
+        Selective(threshold=3.0, block_size=6, rows=12, relaxed_threshold=4.0),
         Selective(threshold=3.0, block_size=4, rows=8, kv_bits=8, kv_group_size=32),
     ],
 }

@@ -30,6 +30,9 @@ def rules(rows: int) -> list[Rule]:
         # d3LLM for LLaDA and for Dream.
         Rule("entropy", 0.5, best_always=True, force_likeliest=True),
         Rule("entropy", 0.4, inclusive=False),
+        # The same with a relaxed threshold.
+        Rule("entropy", 0.5, best_always=True, force_likeliest=True, noise=noise),
+        Rule("entropy", 0.4, inclusive=False, noise=noise),
         # SDAR, with one token and with two in a step, and Fast-dLLM v2.
         Rule("confidence", 0.9, inclusive=False, best_always=True),
         Rule("confidence", 0.9, inclusive=False, best_always=True, least=2),

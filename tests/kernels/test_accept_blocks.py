@@ -36,8 +36,10 @@ MARGIN = Rule("margin", most=3, progress=False)
 HEATED = Rule("entropy", math.inf, most=3, progress=False, noise=NOISE, heat=0.25)
 LEAST = Rule("confidence", 0.75, inclusive=False, best_always=True, least=3)
 ORIGIN = Rule("random", -0.5, inclusive=False, progress=False, noise=NOISE)
+RELAXED = Rule("entropy", 0.5, best_always=True, force_likeliest=True, noise=NOISE)
 RULES = [
     D3LLM,
+    RELAXED,
     STRICT,
     CONFIDENCE,
     FACTOR,

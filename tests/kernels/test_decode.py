@@ -9,7 +9,7 @@ import pytest
 
 from d3mlx.cache import KVCache
 from d3mlx.canvas import Canvas
-from d3mlx.decoding.acceptance import DreamOrigin, DreamSchedule, Entropy, Quota
+from d3mlx.decoding.acceptance import DreamOrigin, DreamSchedule, Entropy, Quota, Relaxed
 from d3mlx.decoding.cache_policy import NoCache, Plan, consecutive
 from d3mlx.decoding.d3llm import D3LLM
 from d3mlx.decoding.decoder import Decoder
@@ -44,6 +44,10 @@ CASES = {
     "scattered rows": (
         Decoder(MultiBlock(8, 0.1, 0.9), Entropy(2.0), MaskedOnly()),
         {"accept_entropy", "refresh_rows"},
+    ),
+    "relaxed threshold": (
+        Decoder(MultiBlock(8, 0.1, 0.9), Relaxed(Entropy(2.0), 2.5), MaskedOnly()),
+        {"accept_entropy_noisy"},
     ),
     "quota": (Decoder(SequentialBlocks(8), Quota("confidence", 12), NoCache()), {"accept_confidence_best"}),
     "random quota": (Decoder(SequentialBlocks(8), Quota("random", 12), NoCache()), {"accept_random_best_noisy"}),
@@ -87,7 +91,7 @@ def test_same_tokens_of_requests_that_share_steps(executor: Executor) -> None:
     """A step runs `token_stats` once for requests with different decoders, temperatures and seeds."""
 
     def batch() -> list[Request]:
-        temperatures = (0.0, 0.8, 0.0, 1.2, 0.5, 0.8)
+        temperatures = (0.0, 0.8, 0.0, 0.0, 1.2, 0.5, 0.8)
         return [
             request_of(decoder, Sampling(temperature=temperature, seed=seed))
             for seed, ((decoder, _), temperature) in enumerate(zip(CASES.values(), temperatures, strict=True))

@@ -25,6 +25,7 @@ QUESTION = "Anna has 3 bags with 12 apples in each. How many apples are there?"
 RUNS: list[tuple[Options, Sampling]] = [
     (D3LLM(), Sampling()),
     (Selective(rows=16), Sampling(0.5, seed=3)),
+    (Selective(relaxed_threshold=0.65), Sampling()),
     (FastDLLM(cache="prefix"), Sampling(0.5, top_p=0.9)),
     (FastDLLM(factor=1.0, kv_bits=8), Sampling()),
     (Vanilla(steps=16, alg="random"), Sampling()),

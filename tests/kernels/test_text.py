@@ -12,7 +12,7 @@ import mlx.core as mx
 import pytest
 
 from d3mlx.canvas import Canvas
-from d3mlx.decoding.acceptance import Candidates
+from d3mlx.decoding.acceptance import NO_COMMITS, Candidates
 from d3mlx.decoding.cache_policy import Kind
 from d3mlx.decoding.d3llm import D3LLM
 from d3mlx.decoding.decoder import Decoder
@@ -41,6 +41,7 @@ def decoders() -> Iterator[Decoder]:
     for family in ("llada", "dream"):
         for preset in (D3LLM(), Selective(), FastDLLM(), FastDLLM(cache="none")):
             yield preset.build(family)
+        yield Selective(relaxed_threshold=0.7).build(family)
     yield FastDLLM(factor=1.0).build("llada")
     for alg in LLADA_ALGS:
         yield Vanilla(alg=alg).build("llada")
@@ -68,7 +69,7 @@ def test_each_kernel_of_a_preset_has_a_snapshot() -> None:
         table = decoder.schedule.block_table(canvas)
         active = ActiveBlocks.of(table)
         for kind in kinds:
-            candidates = Candidates(canvas.masked_before(active.end), active, kind, 0, Noise(0))
+            candidates = Candidates(canvas.masked_before(active.end), active, kind, NO_COMMITS, Noise(0))
             rule, _ = decoder.acceptance.rule(candidates, decoder.acceptance.start(canvas))
             used.add(kernel_of(rule).name)
     assert used == {kernel_of(rule).name for rule in snapshot.rules(8)}
