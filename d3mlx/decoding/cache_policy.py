@@ -248,7 +248,7 @@ class SelectiveCache:
     then the positions computed longest ago. Only masks that are computed may commit. Everything else is read from the
     cache. A step that needs at most FEW rows computes FEW.
 
-    first_masks: the first forward computes at least this many masks; None for a quarter of the answer, from LEAST to
+    first_masks: the first forward computes at least this many masks; None for half of the answer, from LEAST to
     MOST. It also fills its last `rows` rows with masks. refresh_interval: steps between two passes over all cached
     positions; 0 for never. source: how many rows before a position its prediction is read from; that row is computed
     too (1 for Dream).
@@ -299,8 +299,8 @@ class SelectiveCache:
     def first_end(self, canvas: Canvas, cache: KVCache) -> int:
         """Return the end of the first forward, after given positions, active blocks, first masks and a full target."""
         masks = np.flatnonzero(canvas.masked)
-        quarter = min(max(canvas.new_tokens // 4, LEAST), MOST)
-        wanted = min(quarter if self.first_masks is None else max(self.first_masks, 1), len(masks))
+        half = min(max(canvas.new_tokens // 2, LEAST), MOST)
+        wanted = min(half if self.first_masks is None else max(self.first_masks, 1), len(masks))
         end = max(canvas.active_length, int(masks[wanted - 1]) + 1)
         full = cache.length - (cache.length - end) // self.rows * self.rows
         return max(end, min(full, int(masks[-1]) + 1))

@@ -47,7 +47,7 @@ class Selective(CacheOptions):
         "Compute at least this many masks in the first forward; later forwards add more when they have room.",
         None,
         MASKS,
-        note=f"a quarter of max-tokens, from {LEAST} to {MOST}",
+        note=f"half of max-tokens, from {LEAST} to {MOST}",
     )
 
     def build(self, family: str) -> Decoder:

@@ -40,6 +40,7 @@ BEFORE, DEFAULT = "version before", "default"
 OPTIONS: dict[str, dict[str, Any]] = {
     DEFAULT: {},
     "all masks at first": {"first_masks": LONG},
+    "16 masks at first": {"first_masks": 16},
     **{f"{rows} rows": {"rows": rows} for rows in (16, 24, 48, 64)},
     "block-add 0.1": {"block_add": 0.1},
     "every block open": {"block_add": 0.0},
