@@ -136,6 +136,6 @@ def test_the_first_forward_computes_half_of_the_answer(new: int, masks: int) -> 
 
 def test_a_step_has_32_rows_or_4() -> None:
     model, fast = golden_model("llada"), Selective(threshold=1.5)
-    assert set(trace(model, fast.build("llada"), new=200)[1]) == {64, 32}
+    assert set(trace(model, fast.build("llada"), new=200)[1]) == {128, 32}
     one_by_one = Selective(threshold=0.0, block_size=2, block_add=1.0, near=1)
-    assert set(trace(model, one_by_one.build("llada"), new=200)[1]) == {64, 32, FEW}
+    assert set(trace(model, one_by_one.build("llada"), new=200)[1]) == {128, 32, FEW}
