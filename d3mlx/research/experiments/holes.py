@@ -17,7 +17,7 @@ import typer
 
 from d3mlx import D3LLM, Document, FastDLLM, Generation, Selective, Vanilla, load
 from d3mlx.checkpoints.loader import HOLES
-from d3mlx.data.problems import problem
+from d3mlx.data.problems import Problem, problem
 from d3mlx.decoding.decoder import Preset
 from d3mlx.document import Blank
 from d3mlx.evaluate.statistics import wilson
@@ -51,7 +51,11 @@ class Task:
     @classmethod
     def at(cls, index: int) -> Task:
         """Return task `index`, with a random equation of the solution."""
-        solved = problem(index, "held-out")
+        return cls.of(problem(index, "held-out"), index)
+
+    @classmethod
+    def of(cls, solved: Problem, index: int) -> Task:
+        """Return the task that misses an equation of a problem, which the index chooses."""
         equation = random.Random(f"hole/{index}").choice(solved.equations)
         before, after = solved.solution.split(equation, 1)
         return cls(solved.question, before, equation, after)
