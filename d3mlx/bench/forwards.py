@@ -24,9 +24,6 @@ from d3mlx.request import Request
 ROWS = (1, 2, 4, 5, 6, 8, 9, 10, 12, 16, 24, 32, 33, 40, 48, 64, 65, 128, 256)
 """Default row counts. They surround the counts at which MLX changes kernels or starts another tile."""
 
-STAIRS = 64
-"""A cost curve needs all default row counts up to this number. Most forwards have fewer rows."""
-
 DAY = 86_400
 """Seconds of a day."""
 
