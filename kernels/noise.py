@@ -70,4 +70,5 @@ def gumbel(bits: Any, xp: Any) -> Any:
     const = mx_const if xp is mx else np.uint32
     low = (bits.astype(xp.float32) + 0.5) * 2.0**-32
     high = ((const(MASK32) - bits).astype(xp.float32) + 0.5) * 2.0**-32
-    return -xp.log(xp.where(low < high, -xp.log(low), -xp.log1p(-high)))
+    # The bound changes no number that is used, and prevents the logarithm of 0 if `high` was rounded to 1.
+    return -xp.log(xp.where(low < high, -xp.log(low), -xp.log1p(-xp.minimum(high, 0.5))))

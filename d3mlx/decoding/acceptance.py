@@ -364,6 +364,8 @@ class Relaxed(EndsInOrder):
         confident, commits = state.copy(), candidates.commits
         confident[commits.positions[commits.entropies <= self.inner.threshold]] = True
         near = distances(confident)[candidates.positions] <= NEIGHBORS
+        if self.threshold == self.inner.threshold:
+            return rule, confident
         # A row passes its own threshold if its score passes the lower one after this is added.
         allowance = np.where(near, np.float32(self.threshold - self.inner.threshold), np.float32(0))
         return rule._replace(noise=allowance), confident

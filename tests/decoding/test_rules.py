@@ -43,7 +43,7 @@ from d3mlx.decoding.vanilla import Vanilla
 from d3mlx.errors import ConfigError
 from d3mlx.kernels.accept_blocks import Accepted, Rule, accept_blocks, scores_of
 from d3mlx.kernels.dispatch import on_host
-from d3mlx.kernels.noise import mx_const
+from d3mlx.kernels.noise import gumbel, mx_const
 from d3mlx.kernels.token_stats import TokenStats, token_stats
 
 UNIT = json.loads((Path(__file__).parents[1] / "golden" / "unit.json").read_text())
@@ -316,6 +316,23 @@ def test_a_row_near_a_confident_token_has_the_relaxed_threshold(seed: int, inclu
     rule = Relaxed(Entropy(0.25, inclusive=inclusive, best_always=False, force_likeliest=False), 0.75)
     steps = made.check(rule, expected)
     assert confident and steps > 1
+
+
+@pytest.mark.parametrize("threshold", [0.25, np.inf])
+def test_an_equal_relaxed_threshold_changes_nothing(threshold: float) -> None:
+    made, plain, inner = Made(0, 60), Made(0, 60), Entropy(threshold)
+
+    def expected(index: int) -> Any:
+        plain.draw()
+        return plain.step(inner, None)[0]
+
+    made.check(Relaxed(inner, threshold), expected)
+
+
+@pytest.mark.filterwarnings("error")
+def test_noise_of_the_smallest_and_the_largest_bits_is_finite() -> None:
+    noise = gumbel(np.array([0, 2**32 - 1], np.uint32), np)
+    assert noise[0] < -3 and 22 < noise[1] < np.inf
 
 
 def torch_times(case: Any) -> Any:
