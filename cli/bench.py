@@ -208,6 +208,7 @@ def measure_all(
         console.print(line, soft_wrap=True, markup=False)
     measurements.show_forwards(console, timed)
     measurements.show_good_counts(console, timed.curve)
+    measurements.show_repeats(console, timed)
     if answers:
         measurements.show_decoding(console, totals, answers.max_tokens)
     measurements.show_profiles(console, profiles)

@@ -61,6 +61,17 @@ def show_forwards(console: Console, forwards: Forwards) -> None:
     )
 
 
+FEW_REPEATS = 5
+"""With fewer measurements of a row count, its median may be wrong on a busy machine."""
+
+
+def show_repeats(console: Console, forwards: Forwards) -> None:
+    """Print a warning if some row counts were measured a few times only."""
+    if min(step.repeats for step in forwards.steps) < FEW_REPEATS:
+        few = f"Some counts were measured fewer than {FEW_REPEATS} times."
+        console.print(f"{few} For reliable times, use more --seconds.")
+
+
 def show_good_counts(console: Console, curve: Curve) -> None:
     """Print which row counts are good on a machine."""
     if good := curve.good_counts():

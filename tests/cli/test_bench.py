@@ -59,6 +59,12 @@ def test_a_model_is_measured(d3mlx: Any, llada: str, tmp_path: Path, monkeypatch
     for start in ("Machine: ", "Software: d3mlx ", "Prefill: 64 tokens", "No row count is better than others."):
         assert f"\n{start}" in done.out
     assert "d3llm:none, time per stage of the loop:" in done.out
+    assert ("fewer than 5 times" in done.out) == (min(step["repeats"] for step in steps) < 5)
+
+
+def test_few_measurements_are_called_unreliable(d3mlx: Any) -> None:
+    done = d3mlx("bench", *TINY, *FEW, "--seconds", "1e-9")
+    assert "Some counts were measured fewer than 5 times. For reliable times, use more --seconds." in done.out
 
 
 def test_shapes_need_no_weights(d3mlx: Any) -> None:
