@@ -19,7 +19,7 @@ from d3mlx.models import traits_of
 ROW_TARGET = 32
 """Rows of a forward. On Apple GPUs before M5, MLX computes matrix products in tiles of 32 rows.
 
-So 10 to 32 rows take about the same time there, and 33 take twice as long (`research/experiments/staircase.py`). On the
+So 13 to 32 rows take about the same time there, and 33 take twice as long (`research/experiments/staircase.py`). On the
 bundled models, fewer rows lose accuracy, and more rows gain none (`research/experiments/row_target.py`).
 """
 
