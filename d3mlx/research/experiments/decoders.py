@@ -16,10 +16,6 @@ from typing import Annotated
 import typer
 
 from d3mlx import load
-from d3mlx.bench.chips import chip_named
-from d3mlx.bench.cost import cost
-from d3mlx.bench.roofline import Roofline
-from d3mlx.bench.shapes import SHAPES, skeleton
 from d3mlx.checkpoints.loader import PAIRS, TEACHER
 from d3mlx.decoding.d3llm import D3LLM
 from d3mlx.decoding.decoder import Preset
@@ -90,8 +86,6 @@ class Variant:
 TASKS = {"short": Variant(1, 0, TEACHER, DECODERS | SHORT_ONLY), "long": Variant(QUESTIONS, SHOTS, PAIRS, DECODERS)}
 """The long form also has longer answers, so that the forwards after the first pass over the prompt count."""
 
-CHIPS = ("M4 Max", "M5 Max")
-
 
 def point(decoder: str, threshold: float) -> str:
     return f"{decoder} at {threshold:g}"
@@ -146,28 +140,6 @@ def areas(measured: Mapping[str, Answers]) -> dict[str, float]:
     return values
 
 
-def prediction(measured: Mapping[str, Answers], canvas: int) -> str:
-    """Return the predicted milliseconds per token of a 4-bit LLaDA-8B with these forwards and rows.
-
-    The prediction assumes a first pass over prompt and canvas, then forwards with equal numbers of rows. The last line
-    is an autoregressive model of the same size: the prompt, then one row per token.
-    """
-    paper = cost(skeleton(SHAPES["llada-8b"], q_bits=4), context=0)
-    chips = [Roofline(chip_named(chip), paper) for chip in CHIPS]
-    rows = []
-    for name, answers in measured.items():
-        score = answers.score
-        first, later = score.prefill_rows / score.problems + canvas, score.forwards / score.problems - 1
-        each = (score.rows / score.problems - first) / later
-        times = [chip.seconds(first) + later * chip.seconds(each) for chip in chips]
-        rows.append([name, *(f"{1000 * seconds * score.problems / score.tokens:.1f}" for seconds in times)])
-    score = measured[REFERENCE].score
-    tokens, prompt = score.tokens / score.problems, score.prefill_rows / score.problems
-    alone = [chip.seconds(prompt) / tokens + chip.seconds(1) for chip in chips]
-    rows.append(["autoregression, one row per forward", *(f"{1000 * seconds:.1f}" for seconds in alone)])
-    return table(["decoder", *(f"{chip}, ms per token" for chip in CHIPS)], rows)
-
-
 def complete_answers(folder: Path, names: Iterable[str], problems: range) -> dict[str, Answers]:
     """Return the answers of every decoder to these problems. Raises DataError if an answer is missing."""
     measured = finished(folder, names, problems)
@@ -195,13 +167,7 @@ def section(work: Path, name: str, count: int, on_curves: int) -> str:
 These AUP values are for the first {min(count, on_curves)} problems, with four thresholds each. They exclude thresholds
 that lose more than {TOLERANCE:g} points of accuracy.
 
-{listed}
-
-The next table predicts the time of a 4-bit LLaDA-8B with these forwards and rows. Nothing in it was measured. The
-formula is the one of `d3mlx bench --roofline`: a first pass over prompt and canvas, then forwards with equal numbers of
-rows. It leaves out attention.
-
-{prediction(measured, variant.canvas)}"""
+{listed}"""
 
 
 def compare(

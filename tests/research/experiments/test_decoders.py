@@ -7,10 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from d3mlx.bench.chips import chip_named
-from d3mlx.bench.cost import cost
-from d3mlx.bench.roofline import Roofline
-from d3mlx.bench.shapes import SHAPES, skeleton
 from d3mlx.errors import DataError
 from d3mlx.evaluate.records import Record
 from d3mlx.research.experiments.decoders import POINTS, TASKS, section
@@ -45,19 +41,6 @@ def test_an_answer_of_the_long_task_solves_two_problems(tmp_path: Path) -> None:
     assert "Prompts have 100 tokens, and the canvas has 128." in text
     assert "| selective | 100.0 %" in text and "| d3llm | 50.0 %" in text
     assert f"| {80 / FORWARDS:.2f} | {ROWS / 80:.1f} |" in text
-
-
-def test_the_prediction_is_a_first_pass_and_forwards_of_equal_rows(tmp_path: Path) -> None:
-    """The first pass computes 228 rows and others 16. Forwards with the mean number of rows would take another time."""
-    journals(tmp_path, ("1/2", "2/2"))
-    chip = Roofline(chip_named("M5 Max"), cost(skeleton(SHAPES["llada-8b"], q_bits=4), context=0))
-    expected = 1000 * (chip.seconds(228) + 20 * chip.seconds(16)) / 80
-    mean = 1000 * FORWARDS * chip.seconds(ROWS / FORWARDS) / 80
-    assert f"{expected:.1f}" != f"{mean:.1f}"
-    shown = section(tmp_path, "long", 4, 4)
-    assert f" | {expected:.1f} |" in shown
-    autoregression = 1000 * (chip.seconds(100) / 80 + chip.seconds(1))
-    assert shown.endswith(f" | {autoregression:.1f} |") and "| autoregression, one row per forward |" in shown
 
 
 def test_an_incomplete_measurement_is_not_written(tmp_path: Path) -> None:
