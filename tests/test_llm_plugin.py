@@ -41,7 +41,7 @@ def test_a_question_is_answered_and_logged(llm: Any) -> None:
     assert (done.exit_code, done.stdout) == (0, ANSWER + "\n"), done.stderr
     (entry,) = logged(llm)
     assert (entry["model"], entry["input_tokens"], entry["output_tokens"]) == ("d3mlx/embedded", 23, 20)
-    assert entry["response_json"] == {"forwards": 3, "rows": 151, "finish_reason": "stop"}
+    assert entry["response_json"] == {"forwards": 3, "rows": 128, "finish_reason": "stop"}
 
 
 def test_a_conversation_continues_with_its_system_prompt(llm: Any) -> None:

@@ -218,7 +218,7 @@ def test_a_conversation_resolves_from_masks(page: Browser) -> None:
     assert states[-1] == [ANSWER, 0, 0]
     assert page.run("return spoken") == [f"Answer: {ANSWER}"]
     figures = page.get(".figures").text
-    assert figures.startswith("20 tokens · 3 forwards · 6.7 tokens/forward · 151 rows · 7.5 rows/token · ")
+    assert figures.startswith("20 tokens · 3 forwards · 6.7 tokens/forward · 128 rows · 6.4 rows/token · ")
 
     page.get("#question").send_keys("First line", Keys.SHIFT, Keys.ENTER, Keys.NULL, "second line")
     assert page.get("#question").get_property("value") == "First line\nsecond line"
