@@ -75,6 +75,15 @@ def test_the_loss_is_the_weighted_mean_over_hidden_positions() -> None:
     assert masked_loss(model, masked).item() == pytest.approx((losses * weights).sum() / weights.sum(), rel=1e-5)
 
 
+@pytest.mark.parametrize("parts", [2, 3])
+def test_the_mean_loss_of_all_parts_is_that_of_the_batch(parts: int) -> None:
+    model, batch = tiny_model(), tiny_batch(1)
+    masked = [mask_batch(batch, 19, np.random.default_rng(5), part, parts) for part in range(parts)]
+    assert sum(len(part.ids) for part in masked) == 4
+    mean = sum(masked_loss(model, part).item() for part in masked) / parts
+    assert mean == pytest.approx(masked_loss(model, mask_batch(batch, 19, np.random.default_rng(5))).item(), rel=1e-5)
+
+
 def weights_after(folder: Path, *stops: int | None) -> dict[str, Any]:
     """Return the weights after 12 steps. Each stop is a call with a new trainer that resumes the run."""
     plan = TrainConfig(steps=12, save_every=4, optimizer=OptimizerConfig(warmup=2))
