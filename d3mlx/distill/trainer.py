@@ -171,9 +171,12 @@ class Trainer:
         return state, step
 
     def from_first(self, state: State, step: int) -> tuple[State, int]:
-        """Return the state and step of the first process in every process. Others may not have access to its folder."""
-        share = 1.0 if self.writes else 0.0
-        shared = {name: mx.distributed.all_sum(value * share) for name, value in state.flat().items()}
+        """Return the state and step of the first process in every process. Others may not have access to its folder.
+
+        Processes must communicate in the same order, and a checkpoint lists its arrays in another order than a model.
+        """
+        share, flat = 1.0 if self.writes else 0.0, state.flat()
+        shared = {name: mx.distributed.all_sum(flat[name] * share) for name in sorted(flat)}
         mx.eval(shared)
         return State.of_flat(shared), int(float(mx.distributed.all_sum(mx.array(step * share))))
 

@@ -107,6 +107,21 @@ def test_a_resumed_run_ends_like_an_uninterrupted_one(tmp_path: Path) -> None:
     assert any((complete[name] != start[name]).any() for name in complete)
 
 
+def test_processes_exchange_arrays_in_the_same_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first process resumes a checkpoint, which lists its arrays by name. The others list those of the model."""
+    plan = TrainConfig(steps=4, save_every=2, optimizer=OptimizerConfig(warmup=2))
+    Trainer(tiny_model(), Supervised(tiny_batch, 19), plan, tmp_path).run(stop_after=2)
+    orders = []
+    for resume in (True, False):
+        shapes: list[tuple[int, ...]] = []
+        monkeypatch.setattr(mx.distributed, "all_sum", lambda x, shapes=shapes: shapes.append(x.shape) or x)
+        trainer = Trainer(tiny_model(), Supervised(tiny_batch, 19), plan, tmp_path)
+        state, _ = trainer.from_first(*trainer.own_state(resume))
+        orders.append((shapes, list(state.weights)))
+    assert orders[0] == orders[1]
+    assert len(set(orders[0][0])) > 3
+
+
 def test_the_curriculum_has_phases() -> None:
     class Recorder:
         seed = 0
