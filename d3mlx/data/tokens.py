@@ -51,6 +51,11 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     pieces = pre_tokenizers.Split(Regex(templates.PIECES), "isolated")
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pieces, spelled])
     tokenizer.decoder = decoders.ByteLevel()
+    return with_special_tokens(tokenizer)
+
+
+def with_special_tokens(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
+    """Return a tokenizer for `transformers` with the special tokens and the chat template."""
     special = [BOS, END, TURN, MASK, HEADER, HEADER_END, *(header(role) for role in ROLES)]
     tokenizer.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in special])
     return PreTrainedTokenizerFast(

@@ -15,10 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from d3mlx.canvas import Bools, Canvas, Ints
-from d3mlx.decoding.cache_policy import LONG, Kind, distances
+from d3mlx.decoding.cache_policy import LONG, Kind
 from d3mlx.decoding.options import Range
 from d3mlx.decoding.sampling import Noise
 from d3mlx.decoding.schedule import ActiveBlocks, Block
+from d3mlx.decoding.selective_cache import distances
 from d3mlx.kernels.accept_blocks import Rule
 
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from d3mlx.decoding.acceptance import NATS, Relaxed
-from d3mlx.decoding.cache_policy import INTERVAL_OR_NEVER, LEAST, MASKS, MOST, NEAR, RECENT, ROWS, SelectiveCache
+from d3mlx.decoding.cache_policy import INTERVAL_OR_NEVER
 from d3mlx.decoding.d3llm import ACTIVATION, BLOCK_ADD, THRESHOLD, entropy_rule, published_threshold
 from d3mlx.decoding.decoder import CacheOptions, Decoder
 from d3mlx.decoding.options import option
 from d3mlx.decoding.schedule import BLOCK_SIZE, SHARE, MultiBlock
+from d3mlx.decoding.selective_cache import LEAST, MASKS, MOST, NEAR, RECENT, ROWS, SelectiveCache
 from d3mlx.models import traits_of
 
 ROW_TARGET = 32

@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from d3mlx.canvas import Canvas
-from d3mlx.decoding.cache_policy import NEVER, distances, lowest
 from d3mlx.decoding.schedule import (
     ADD,
     CLOSED,
@@ -26,6 +25,7 @@ from d3mlx.decoding.schedule import (
     active_end,
     advance,
 )
+from d3mlx.decoding.selective_cache import NEVER, distances, lowest
 
 MASK, END_TOKEN = 99, 98
 Table = list[list[int]]

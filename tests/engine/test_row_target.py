@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from d3mlx.canvas import Canvas
-from d3mlx.decoding.cache_policy import FEW
 from d3mlx.decoding.d3llm import D3LLM
 from d3mlx.decoding.decoder import Decoder
 from d3mlx.decoding.selective import Selective
+from d3mlx.decoding.selective_cache import FEW
 from d3mlx.engine import decode, follow
 from d3mlx.request import Request
 from tests.fakes import END, MASK, TableModel, random_table

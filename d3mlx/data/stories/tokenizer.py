@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tokenizers import AddedToken, Tokenizer
+from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
-from d3mlx.data.tokens import BOS, CONTEXT, END, HEADER, HEADER_END, MASK, ROLES, TURN, header
-from d3mlx.models.llada import TRAITS
+from d3mlx.data.tokens import with_special_tokens
 
 PATH = Path(__file__).with_name("tokenizer.json")
 
@@ -21,16 +20,4 @@ PIECES = r" ?[A-Za-z]+|\d|\n\n| ?[^\sA-Za-z\d]|\s"
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
     """Return the tokenizer."""
-    tokenizer = Tokenizer.from_file(str(PATH))
-    special = [BOS, END, TURN, MASK, HEADER, HEADER_END, *(header(role) for role in ROLES)]
-    tokenizer.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in special])
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        bos_token=BOS,
-        eos_token=END,
-        pad_token=END,
-        mask_token=MASK,
-        chat_template=TRAITS.template,
-        clean_up_tokenization_spaces=False,
-        model_max_length=CONTEXT,
-    )
+    return with_special_tokens(Tokenizer.from_file(str(PATH)))

@@ -8,7 +8,7 @@ Nothing is measured here. The measurements are figures that others published in 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import typer
@@ -46,7 +46,7 @@ class Published:
     times: Mapping[int, float]
     relative: bool = False
     quantized: bool = True
-    exempt: tuple[int, ...] = field(default=())
+    exempt: tuple[int, ...] = ()
 
     def predicted(self, rows: int) -> float:
         """Return the predicted value for a row count, in the unit of `times`."""
