@@ -21,7 +21,7 @@ from d3mlx.models.traits import Recommended
 MODEL, DECODER, SAMPLING, OUTPUT = "Model", "Decoder", "Sampling", "Output"
 """Panels of the help pages."""
 
-MODEL_HELP = "Folder, Hugging Face id, or a bundled model: embedded, holes, teacher or pairs."
+MODEL_HELP = "Folder, Hugging Face id, or a bundled model: embedded or teacher."
 
 Model = Annotated[
     str | None,

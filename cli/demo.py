@@ -19,7 +19,8 @@ from d3mlx.cli.common import OUTPUT
 from d3mlx.cli.render.consumers import json_text
 from d3mlx.cli.render.live import View
 from d3mlx.cli.render.printer import printer
-from d3mlx.data.problems import Problem, is_correct, problem
+from d3mlx.data.stories.problem import Problem, is_correct
+from d3mlx.data.stories.stories import problem
 from d3mlx.decoding.decoder import Preset
 from d3mlx.terminal import write_json
 

@@ -10,7 +10,6 @@ import typer
 
 from d3mlx import Generation
 from d3mlx.api import with_suffix
-from d3mlx.checkpoints.loader import EMBEDDED, HOLES
 from d3mlx.cli import common
 from d3mlx.cli.common import MODEL, OUTPUT
 from d3mlx.cli.decoder_flags import takes_decoder_options
@@ -72,7 +71,7 @@ def generate(
         str | None,
         typer.Option(
             help="Text after the answer. The answer fills the hole between the prompt and this text, without the chat "
-            "template. The default model is then holes.",
+            "template.",
             rich_help_panel=MODEL,
         ),
     ] = None,
@@ -137,10 +136,7 @@ def generate(
     content = read_prompt(given, system, raw or suffix is not None)
     if trace is not None:
         check_outputs(trace)
-    session = start(
-        ModelFlags(model, adapter_path, revision, EMBEDDED if suffix is None else HOLES), settings, recommended
-    )
-    session.warn_of_unknown_words(prompt_text(content), suffix or "")
+    session = start(ModelFlags(model, adapter_path, revision), settings, recommended)
     generation = Generation(
         session.model,
         session.tokenizer,

@@ -10,7 +10,6 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from d3mlx.checkpoints.loader import HOLES
 from d3mlx.cli import common
 from d3mlx.cli.common import MODEL, OUTPUT, notice
 from d3mlx.cli.decoder_flags import takes_decoder_options
@@ -119,10 +118,7 @@ def replace_file(path: Path, before: str, after: str, ask: bool) -> None:
 @takes_decoder_options()
 def infill(
     file: Annotated[str, typer.Argument(help="File with holes. - reads standard input.", show_default=False)],
-    model: Annotated[
-        str | None,
-        typer.Option("--model", "-m", help=common.MODEL_HELP, show_default="holes", rich_help_panel=MODEL),
-    ] = None,
+    model: common.Model = None,
     adapter_path: common.AdapterPath = None,
     revision: common.Revision = None,
     question: Annotated[
@@ -183,8 +179,7 @@ def infill(
     document = Document.parse(text, None if question is None else [{"role": "user", "content": question}])
     if in_place:
         check_writable(Path(file))
-    session = start(ModelFlags(model, adapter_path, revision, HOLES), settings, recommended)
-    session.warn_of_unknown_words(question or "", *(part for part in document.parts if isinstance(part, str)))
+    session = start(ModelFlags(model, adapter_path, revision), settings, recommended)
     generation = Generation(
         session.model,
         session.tokenizer,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,23 +16,19 @@ from d3mlx.decoding.sampling import Sampling
 from d3mlx.generation import check_decoder, check_length, check_request
 from d3mlx.version import versions
 
-MOST_WORDS = 5
-"""Number of unknown words that a notice lists."""
-
 
 @dataclass(frozen=True)
 class ModelFlags:
-    """The flags that choose a model. A model of None means a bundled demonstration model, `bundled`."""
+    """The flags that choose a model. A model of None means the demonstration model."""
 
     model: str | None
     adapter_path: str | None
     revision: str | None
-    bundled: str = EMBEDDED
 
     @property
     def name(self) -> str:
-        """Return the name that the user gave, or the folder of the bundled model."""
-        return self.bundled if self.model is None else self.model
+        """Return the name that the user gave, or the folder of the demonstration model."""
+        return EMBEDDED if self.model is None else self.model
 
 
 @dataclass(frozen=True)
@@ -65,13 +60,6 @@ class Session:
             "versions": versions(),
         }
 
-    def warn_of_unknown_words(self, *texts: str) -> None:
-        """Write a notice if the demonstration model cannot read some words of the texts."""
-        if self.flags.model is None and (unknown := unknown_words(self.tokenizer, " ".join(texts))):
-            others = " and others" if len(unknown) > MOST_WORDS else ""
-            words = ", ".join(unknown[:MOST_WORDS]) + others
-            notice(f"It does not know the words {words}. Try d3mlx demo for its problems.")
-
 
 def check_settings(settings: DecodeSettings, stop: tuple[str, ...] = ()) -> None:
     """Raise ConfigError for settings that are wrong with every model."""
@@ -93,10 +81,3 @@ def start(flags: ModelFlags, settings: DecodeSettings, recommended: bool) -> Ses
         notice()
     model, tokenizer = load_opened(flags.name, checkpoint, flags.adapter_path)
     return Session(flags, settings, model, tokenizer, decoder, sampling)
-
-
-def unknown_words(tokenizer: Any, text: str) -> list[str]:
-    """Return the words that are not in the vocabulary of the demonstration model."""
-    words = dict.fromkeys(re.findall(r"[^\W\d_]+", text))
-    known = set(tokenizer.get_vocab())
-    return [word for word in words if len(word) > 1 and not {word, f"Ġ{word}"} & known]

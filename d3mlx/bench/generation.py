@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from d3mlx.data.problems import problem
+from d3mlx.data.stories.stories import problem
 from d3mlx.decoding.decoder import Preset
 from d3mlx.evaluate.fields import rows_with
 from d3mlx.generation import Generation

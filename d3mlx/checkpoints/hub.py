@@ -31,7 +31,7 @@ FIRST_BYTES = 65_536
 PATIENCE = 30
 """Seconds without an answer after which a download ends, if no HF_HUB_*_TIMEOUT variable is set."""
 
-SHIPPED = {name: Path(__file__).parents[1] / "data" / name for name in ("embedded", "holes", "teacher", "pairs")}
+SHIPPED = {name: Path(__file__).parents[1] / "data" / name for name in ("embedded", "teacher")}
 """Folders of the bundled models, by name."""
 
 

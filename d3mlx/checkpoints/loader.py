@@ -26,14 +26,8 @@ from d3mlx.models import TrainableModel, get_model_classes
 EMBEDDED = str(SHIPPED["embedded"])
 """Folder of the bundled demonstration model."""
 
-HOLES = str(SHIPPED["holes"])
-"""Folder of the demonstration model that fills holes in a text."""
-
 TEACHER = str(SHIPPED["teacher"])
 """Folder of the model that the demonstration model is distilled from."""
-
-PAIRS = str(SHIPPED["pairs"])
-"""Folder of a model trained further from the teacher, on two problems per prompt."""
 
 DTYPES = {"F32": mx.float32, "F16": mx.float16, "BF16": mx.bfloat16, "U32": mx.uint32, "U8": mx.uint8}
 """MLX dtypes of the safetensors dtypes that `check_keys` accepts."""
@@ -47,7 +41,7 @@ def load(
 ) -> tuple[TrainableModel, Any]:
     """Return the model and the tokenizer of a checkpoint, as mlx-lm's `load` does.
 
-    path_or_repo: a folder, a Hub id (downloaded once), or a bundled model: embedded, holes, teacher or pairs.
+    path_or_repo: a folder, a Hub id (downloaded once), or a bundled model: embedded or teacher.
     adapter_path: a folder of adapters of mlx-lm or PEFT. lazy: leave the weights on disk until they are used. revision:
     branch, tag or commit on the Hub. Raises CheckpointError, MemoryLimitError, and ConfigError for a revision of a
     folder.

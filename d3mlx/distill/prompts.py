@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from d3mlx.data.conversations import messages_of
-from d3mlx.data.problems import problem
 from d3mlx.data.records import read_rows
+from d3mlx.data.stories.stories import problem
 from d3mlx.distill.trajectories import Question
 from d3mlx.errors import DataError, PromptError
 from d3mlx.models import DiffusionModel

@@ -19,8 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerFast
 
-from d3mlx.data.problems import SHOT_OPERATIONS, Problem, Split, page, problem
-from d3mlx.data.tokens import BOS, END, TURN, header
+from d3mlx.data.stories.problem import Problem, Split
+from d3mlx.data.stories.stories import SHOT_OPERATIONS, equations, page, problem
+from d3mlx.data.stories.tokenizer import BOS, END, TURN, header
+from d3mlx.data.stories.words import CATEGORIES, NAMES, made_up, plural, words_of
 
 CANVAS = 64
 """Tokens of a response. The longest solution and its end token fit. The models are evaluated with this length."""
@@ -37,14 +39,26 @@ FAR_WEIGHT = 0.1
 BLOCKS = (8, 16, 32)
 """Sizes of the block that is being decoded."""
 
-SHOTS = 5
-"""Worked examples before a problem."""
+SHOTS = 3
+"""Worked examples before a problem, in experiments."""
+
+QUESTIONS = 2
+"""Problems in a prompt with several."""
 
 EQUATIONS = 8
 """Equations of a drill."""
 
 PAIRS = 5
 """Pairs of a recall exercise."""
+
+MADE_UP_KEYS = 0.6
+"""Share of the words of recall exercises that are made up."""
+
+NUMBER_VALUES = 0.5
+"""Share of the values of recall exercises that are numbers."""
+
+THINGS = tuple(plural(thing) for each in CATEGORIES.values() for thing in words_of(each.things, "known"))
+KNOWN_NAMES = words_of(NAMES, "known")
 
 RESULT = re.compile(r"=(\d+)")
 
@@ -99,26 +113,12 @@ class Source:
         self.canvas = questions * CANVAS
         self.encode = tokenizer.backend_tokenizer.encode_batch
         self.end: int = tokenizer.convert_tokens_to_ids(END)
-        words = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
-        self.keys = [i for i, word in enumerate(words) if word.startswith("Ġ") and len(word) > 3]
         self.space: int = tokenizer.convert_tokens_to_ids("Ġ")
         self.equals: int = tokenizer.convert_tokens_to_ids("=")
         self.digits: list[int] = tokenizer.convert_tokens_to_ids(list("0123456789"))
         self.opening: list[int] = tokenizer.convert_tokens_to_ids([BOS, header("user")])
         self.turn: list[int] = tokenizer.convert_tokens_to_ids([TURN, header("assistant")])
         self.sorted_pool: Callable[[int, int, Split], list[list[Example]]] = lru_cache(4)(self.draw_pool)
-
-    def problem(self, index: int, most_operations: int = 4) -> Problem:
-        """Return the training problem at `index`."""
-        return problem(index, "train", self.seed, most_operations)
-
-    def equations_of(self, index: int) -> tuple[str, ...]:
-        """Return the equations of a training problem."""
-        return self.problem(index).equations
-
-    def page(self, index: int, most_operations: int, split: Split) -> Problem:
-        """Return the problem, or the group of problems in one prompt, at `index` of a split."""
-        return page(index, self.questions, split, self.seed, most_operations)
 
     def examples(self, problems: Sequence[Problem]) -> list[Example]:
         """Return problems as token ids."""
@@ -136,7 +136,7 @@ class Source:
     def draw_pool(self, number: int, most_operations: int, split: Split) -> list[list[Example]]:
         count = POOL * self.size
         indices = range(number * count, (number + 1) * count)
-        drawn = [self.page(i, most_operations, split) for i in indices]
+        drawn = [page(i, self.questions, split, self.seed, most_operations) for i in indices]
         examples = sorted(self.examples(drawn), key=lambda example: len(example.ids))
         batches = [examples[i : i + self.size] for i in range(0, count, self.size)]
         random.Random(f"pool/{self.seed}/{number}").shuffle(batches)
@@ -194,21 +194,17 @@ class Source:
         return Batch(*stack(examples, longest, self.end), hidden_from=np.array(ends, np.int32))
 
     def worked(self, index: int, most_operations: int = 4) -> Batch:
-        """Return problems after five worked examples.
+        """Return conversations of 2 to 4 turns. Earlier problems are short.
 
         The sequences are long, so these batches have a quarter of the usual number. Half of the batches are masked
-        as block decoders see them. The others mask the worked examples too, so a sequence has six solutions to learn.
+        as block decoders see them. The others mask the earlier answers too.
         """
         rng = random.Random(f"worked/{self.seed}/{index}")
-        return self.after_turns(index, most_operations, SHOTS, rng)
-
-    def after_turns(self, index: int, most_operations: int, turns: int, rng: random.Random) -> Batch:
-        """Return problems after this number of solved ones, as `worked`."""
         questions = self.sorted_pool(index // POOL, most_operations, "train")[index % POOL][: self.size // 4]
-        count = turns * len(questions)
-        drawn = [self.problem(rng.getrandbits(40), SHOT_OPERATIONS) for _ in range(count)]
-        shots = self.examples(drawn)
-        examples = [self.conversation([*shots[i :: len(questions)], last]) for i, last in enumerate(questions)]
+        count = rng.randint(1, 3) * len(questions)
+        drawn = [problem(rng.getrandbits(40), "train", self.seed, SHOT_OPERATIONS) for _ in range(count)]
+        earlier = self.examples(drawn)
+        examples = [self.conversation([*earlier[i :: len(questions)], last]) for i, last in enumerate(questions)]
         if rng.random() < 0.5:
             return self.in_blocks(examples, rng)
         longest = max(example.prompt for example in examples) + self.canvas
@@ -233,11 +229,11 @@ class Source:
         rng = random.Random(f"drills/{self.seed}/{index}")
         texts = []
         for _ in range(self.size):
-            equations: list[str] = []
-            while len(equations) < EQUATIONS:
-                drawn = self.equations_of(rng.getrandbits(40))
-                equations += drawn if chained else [rng.choice(drawn)]
-            texts.append(" ".join(f"{equation}." for equation in equations[:EQUATIONS]))
+            listed: list[str] = []
+            while len(listed) < EQUATIONS:
+                drawn = equations(rng.getrandbits(40), self.seed)
+                listed += drawn if chained else [rng.choice(drawn)]
+            texts.append(" ".join(f"{equation}." for equation in listed[:EQUATIONS]))
         start = [*self.opening, *self.turn, self.space]
         examples = []
         for text, encoded in zip(texts, self.encode(texts), strict=True):
@@ -252,23 +248,27 @@ class Source:
     def recall(self, index: int) -> Batch:
         """Return prompts with pairs of a word and a value; the responses are the same pairs in another order.
 
-        A value is a word or a number. These exercises teach copying from the prompt. Problems alone do not teach it in
-        a reasonable time.
+        These exercises teach copying from the prompt. Problems alone do not teach it in a reasonable time. Most words
+        have several tokens. The first word of a prompt has no space before it, as a name at the beginning
+        of a question, so its tokens differ from those to write.
         """
         rng = random.Random(f"recall/{self.seed}/{index}")
-        examples = []
+        prompts, responses = [], []
         for _ in range(self.size):
-            keys = rng.sample(self.keys, 2 * PAIRS)
-            pairs = [[key, *self.value(rng, keys[PAIRS + i])] for i, key in enumerate(keys[:PAIRS])]
-            shown = [token for pair in pairs for token in pair]
+            pairs = [f"{self.word(rng)} {self.word_or_number(rng)}" for _ in range(PAIRS)]
+            prompts.append(" ".join(pairs))
             rng.shuffle(pairs)
-            prompt = [*self.opening, *shown, *self.turn]
-            response = [*(token for pair in pairs for token in pair), self.turn[0]]
-            examples.append(Example(prompt + response, [False] * len(prompt) + [True] * len(response), len(prompt)))
-        longest = max(len(example.ids) for example in examples)
-        return Batch(*stack(examples, longest, self.end))
+            responses.append(" ".join(pairs))
+        examples = self.answered(prompts, responses)
+        return Batch(*stack(examples, max(len(example.ids) for example in examples), self.end))
 
-    def value(self, rng: random.Random, word: int) -> list[int]:
-        if rng.random() < 0.4:
-            return [word]
-        return [self.space, *(self.digits[int(digit)] for digit in str(rng.randint(2, 200)))]
+    def word(self, rng: random.Random) -> str:
+        """Return a name or a plural thing, known or made up."""
+        is_name = rng.random() < 0.5
+        if rng.random() < MADE_UP_KEYS:
+            word = made_up(rng, "known")
+            return word.capitalize() if is_name else plural(word)
+        return rng.choice(KNOWN_NAMES if is_name else THINGS)
+
+    def word_or_number(self, rng: random.Random) -> str:
+        return str(rng.randint(2, 200)) if rng.random() < NUMBER_VALUES else self.word(rng)

@@ -7,7 +7,7 @@ from typing import Any
 
 from d3mlx import load
 from d3mlx.cli.session import unknown_words
-from d3mlx.data.problems import problem
+from d3mlx.data.stories.stories import problem
 
 
 def test_three_decoders_on_fresh_problems(d3mlx: Any) -> None:

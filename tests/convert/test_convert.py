@@ -17,7 +17,7 @@ from mlx_lm.utils import dequantize_model, load_tokenizer, quantize_model
 from d3mlx import generate, load
 from d3mlx.checkpoints.loader import TEACHER
 from d3mlx.convert import Quantization, Recipe, convert
-from d3mlx.data.problems import problem
+from d3mlx.data.stories.stories import problem
 from d3mlx.errors import ConfigError
 from d3mlx.prompt import encode
 from tests.builders import write_llada

@@ -15,13 +15,16 @@ from transformers import AutoTokenizer
 
 from d3mlx.data.records import read_rows
 from d3mlx.data.stories import amounts, measures, questions, solutions, wordings
+from d3mlx.data.stories.problem import answer_of, is_correct, split_of
 from d3mlx.data.stories.questions import STYLES
 from d3mlx.data.stories.render import NUMBER_WORDS
 from d3mlx.data.stories.scenes import SCENES
-from d3mlx.data.stories.stories import LONGEST, answer_of, is_correct, page, problem, split_of
+from d3mlx.data.stories.stories import LONGEST, page, problem
 from d3mlx.data.stories.tokenizer import PATH, build_tokenizer
 from d3mlx.data.stories.wordings import Bank
 from d3mlx.data.stories.words import CATEGORIES, NAMES, is_held_out, plural
+from d3mlx.evaluate.tasks import TaskOptions
+from d3mlx.evaluate.tasks.embedded import Embedded, Kind
 
 TOKENIZER = build_tokenizer()
 SPLITS = ("train", "validation", "held-out")
@@ -49,7 +52,7 @@ def test_every_equation_is_true_and_the_last_one_is_the_answer() -> None:
     scenes = set()
     for i in range(1500):
         task = problem(i, SPLITS[i % 3]) if i % 5 else problem(i, **UNKNOWN)
-        scenes.update(task.templates)
+        scenes.update(task.scenes)
         assert 1 <= task.operations <= 4
         for equation in task.equations:
             assert equation in task.solution
@@ -127,7 +130,26 @@ def test_every_bank_has_enough_wordings_and_a_held_out_part() -> None:
 def test_pages_are_adjacent_problems() -> None:
     both, first, second = page(3, 2, **UNKNOWN), problem(6, **UNKNOWN), problem(7, **UNKNOWN)
     assert both.question == f"{first.question} {second.question}"
-    assert answer_of(both.solution, 2) == f"{first.answer}, {second.answer}"
+    assert is_correct(both, f"{first.solution} {second.solution}")
+    assert not is_correct(both, second.solution)
+    assert not is_correct(both, f"{second.solution} {first.solution}") or first.answer == second.answer
+
+
+def test_the_task_judges_all_problems_of_a_prompt() -> None:
+    both = page(3, 2, **UNKNOWN)
+    embedded = Embedded(TaskOptions(), "llada", Kind(2, words="unknown", wordings="unknown"))
+    assert embedded.ask(3).text == both.question
+    verdict = embedded.score(3, both.solution)
+    assert (verdict.correct, verdict.answer) == (True, both.answer)
+    assert not embedded.score(3, both.solution.replace("answer is", "result is", 1)).correct
+
+
+def test_answers_of_solutions() -> None:
+    assert answer_of("The answer is 42.") == "42"
+    assert answer_of("The answer is 4. No, the answer is 007.") == "7"
+    assert answer_of("It is 42.") is None
+    assert answer_of("The answer is 4. The answer is 07. The answer is 12.", 2) == "7, 12"
+    assert answer_of("The answer is 4.", 2) is None
 
 
 def test_own_questions_have_numeric_answers() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from d3mlx import D3LLM, Sampling, batch_generate, generate, load
 from d3mlx.checkpoints.loader import nbytes
-from d3mlx.data.problems import problem
+from d3mlx.data.stories.stories import problem
 from d3mlx.errors import ConfigError, MemoryLimitError, PromptError
 from d3mlx.generation import Generation, run_batch
 

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from d3mlx import D3LLM, Sampling, generate, load
-from d3mlx.data.problems import is_correct, problem
+from d3mlx.data.stories.problem import is_correct
+from d3mlx.data.stories.stories import problem
 from d3mlx.errors import ConfigError, DataError, PromptError
 from d3mlx.evaluate.records import Folder, Record, Setting, read_points, read_records, score
 from d3mlx.evaluate.results import (

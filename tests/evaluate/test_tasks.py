@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from d3mlx.data.problems import problem
+from d3mlx.data.stories.stories import problem
 from d3mlx.errors import ConfigError, D3Error, DataError
 from d3mlx.evaluate.equivalence import equivalent, last_boxed, normalize, published, tidied
 from d3mlx.evaluate.tasks import TASKS, TaskOptions, task

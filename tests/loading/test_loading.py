@@ -20,7 +20,7 @@ from d3mlx import generate, load
 from d3mlx import load as load_checkpoint
 from d3mlx.checkpoints.checkpoint import open_checkpoint
 from d3mlx.checkpoints.hub import fetch
-from d3mlx.checkpoints.loader import EMBEDDED, HOLES, PAIRS, TEACHER, memory_limit
+from d3mlx.checkpoints.loader import EMBEDDED, TEACHER, memory_limit
 from d3mlx.cli.info import describe
 from d3mlx.errors import CheckpointError, ConfigError, MemoryLimitError, PromptError
 from d3mlx.prompt import encode
@@ -67,7 +67,7 @@ def test_a_prompt_is_text_or_ids_or_messages(tmp_path: Path) -> None:
 
 
 def test_bundled_models_have_names() -> None:
-    for name, folder in {"embedded": EMBEDDED, "holes": HOLES, "teacher": TEACHER, "pairs": PAIRS}.items():
+    for name, folder in {"embedded": EMBEDDED, "teacher": TEACHER}.items():
         assert fetch(name).folder == Path(folder)
     with pytest.raises(ConfigError, match="revision"):
         fetch("teacher", "main")

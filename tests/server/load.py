@@ -25,7 +25,7 @@ import httpx
 import typer
 
 from d3mlx import generate, load
-from d3mlx.data.problems import problem
+from d3mlx.data.stories.stories import problem
 
 REQUESTS = 24
 """Different requests. Each is answered alone before the load begins."""

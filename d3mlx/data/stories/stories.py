@@ -1,7 +1,8 @@
 """Arithmetic stories of one to four steps with worked solutions, composed from facts, in three splits.
 
 A problem depends only on its arguments. The sorted tuple of the numbers in its question belongs to exactly one split,
-as in `d3mlx.data.problems`. In the held-out split, names and things, or wordings, can also be held out.
+so no training problem has exactly the numbers of a held-out problem. In the held-out split, names and things, or
+wordings, can also be held out.
 """
 
 from __future__ import annotations
@@ -10,16 +11,14 @@ import random
 import re
 from typing import get_args
 
-from d3mlx.data.problems import Problem, Split, answer_of, is_correct, split_of, together
 from d3mlx.data.stories.cast import Cast, cast
 from d3mlx.data.stories.plans import Plan, plan
+from d3mlx.data.stories.problem import Problem, Split, split_of, together
 from d3mlx.data.stories.render import Person, Teller, capital
 from d3mlx.data.stories.scenes import SCENES, Step
 from d3mlx.data.stories.solutions import ANSWER, PHRASES
 from d3mlx.data.stories.telling import Telling
 from d3mlx.data.stories.words import Words
-
-__all__ = ["Problem", "Split", "answer_of", "equations", "is_correct", "page", "problem", "split_of", "together"]
 
 LONGEST = 63
 """Largest number of tokens of a solution. With the end of the turn it fits a canvas of 64."""
@@ -79,7 +78,7 @@ def problem(
                 answer=str(drawn.steps[-1].result),
                 numbers=drawn.numbers,
                 equations=tuple(step.equation for step in drawn.steps),
-                templates=(list(SCENES).index(drawn.scene),),
+                scenes=(list(SCENES).index(drawn.scene),),
             )
 
 

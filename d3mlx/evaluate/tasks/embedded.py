@@ -3,26 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache, partial
 
-from d3mlx.data.problems import SHOT_OPERATIONS, Problem, Split, answer_of, is_correct, page, problem
+from d3mlx.data.stories.problem import Problem, Split, answer_of, is_correct
+from d3mlx.data.stories.stories import SHOT_OPERATIONS, page, problem
+from d3mlx.data.stories.words import Words
 from d3mlx.errors import ConfigError
 from d3mlx.evaluate.tasks.base import Ask, TaskOptions, Verdict, number_of_examples
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of problems.
+
+    questions: problems per prompt; an answer is correct only if all of them are. split: use "validation" for all
+    choices that depend on results. words, wordings: as in `problem`.
+    """
+
+    questions: int = 1
+    split: Split = "held-out"
+    words: Words = "known"
+    wordings: Words = "known"
+
+
+HELD_OUT = Kind()
 
 
 class Embedded:
     """Word problems with the chat template, judged by the number after "answer is".
 
-    Worked examples are training problems with their solutions, as earlier turns. The model was trained with five.
-    split: use "validation" for all choices that depend on results. questions: number of problems per prompt. An answer
-    is correct only if all of them are.
+    Worked examples are training problems with their solutions, as earlier turns. The models were trained with up to
+    three. kind: of the problems.
     """
 
     name = "embedded"
     size: int | None = None
     stop: tuple[str, ...] = ()
 
-    def __init__(self, options: TaskOptions, family: str, split: Split = "held-out", questions: int = 1):
+    def __init__(self, options: TaskOptions, family: str, kind: Kind = HELD_OUT):
         if options.data is not None or options.shots_data is not None:
             raise ConfigError(
                 "Task embedded generates its problems and examples. Leave out --data and --shots-data, or choose "
@@ -34,8 +53,8 @@ class Embedded:
             raise ConfigError(
                 "Task embedded needs the chat template for worked examples. Leave out --no-apply-chat-template."
             )
-        self.questions = questions
-        self.problem: Callable[[int], Problem] = lru_cache(partial(page, questions=questions, split=split))
+        self.questions = kind.questions
+        self.problem: Callable[[int], Problem] = lru_cache(partial(page, **vars(kind)))
 
     def ask(self, index: int) -> Ask:
         """Return a problem as a question."""

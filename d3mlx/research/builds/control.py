@@ -14,8 +14,8 @@ from typing import Annotated
 import typer
 
 from d3mlx.checkpoints.loader import TEACHER
-from d3mlx.data.problems import problem
-from d3mlx.data.tokens import build_tokenizer
+from d3mlx.data.stories.stories import problem
+from d3mlx.data.stories.tokenizer import build_tokenizer
 from d3mlx.distill.config import DistillConfig
 from d3mlx.distill.examples import Order
 from d3mlx.distill.trainer import TrainConfig

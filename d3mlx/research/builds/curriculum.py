@@ -3,61 +3,98 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
-from d3mlx.research.batches import Batch, Source
+from transformers import PreTrainedTokenizerFast
+
+from d3mlx.research.batches import QUESTIONS, Batch, Source
+from d3mlx.research.hole_batches import Holes
 
 
 @dataclass(frozen=True)
 class Phase:
     """A phase that ends before step `until`. Its problems have at most `operations` operations.
 
-    The others are shares of the batches. drills: equations alone. continued: problems with the next result masked.
-    blocks: problems with a visible prefix and everything after one block masked. worked: problems after worked
-    examples. The remaining batches are problems with masks anywhere. chained: keep the equations of a problem together.
+    shares: shares of the kinds of batches. recall: pairs to copy. drills: equations alone. chained: equations of one
+    problem together. continued: problems with the next result masked. blocks: problems with a visible prefix and
+    everything after one block masked. holes: solutions with holes. pages: two problems in one prompt. worked:
+    conversations. problems: masks anywhere.
     """
 
     until: int
     operations: int
-    drills: float
-    continued: float = 0.0
-    blocks: float = 0.0
-    worked: float = 0.0
-    chained: bool = False
+    shares: Mapping[str, float] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+LAST_SHARES = {
+    "blocks": 0.3,
+    "problems": 0.3,
+    "holes": 0.15,
+    "pages": 0.1,
+    "worked": 0.05,
+    "continued": 0.05,
+    "drills": 0.05,
+}
+
+PHASES = (
+    Phase(1200, 1, {"recall": 1.0}),
+    Phase(3500, 2, {"problems": 0.55, "chained": 0.25, "recall": 0.2}),
+    Phase(5500, 4, {"problems": 0.65, "chained": 0.2, "recall": 0.15}),
+    Phase(7500, 4, {"problems": 0.3, "chained": 0.3, "drills": 0.4}),
+    Phase(12000, 4, {"problems": 0.3, "continued": 0.4, "drills": 0.2, "blocks": 0.1}),
+    Phase(10**9, 4, LAST_SHARES),
+)
+"""Recall to learn copying, chained equations for the wording, arithmetic, then everything. The last phase has no end.
+
+Drills alone do not teach the arithmetic of problems. In a problem, a copy of the result is often visible further on,
+and the length of the result is not given. Therefore a later phase masks the rest of a solution. After it, equations
+that are reached from left to right are correct, but not those that decoders reach in another order. Therefore masks are
+finally anywhere, or as block decoders see them.
+"""
+
+
 class Curriculum:
-    """The teacher's phases: recall to learn copying, chained equations for the wording, arithmetic, then everything.
+    """The training batches by step. size: sequences of a batch. Batches of two problems have half as many."""
 
-    Drills alone do not teach the arithmetic of problems. In a problem, a copy of the result is often visible further
-    on, and the length of the result is not given. Therefore a later phase masks the rest of a solution. After it,
-    equations that are reached from left to right are correct, but not those that decoders reach in another order.
-    Therefore masks are then anywhere, and finally as block decoders see them. The last phase has no end.
-    """
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerFast,
+        size: int,
+        seed: int = 0,
+        phases: tuple[Phase, ...] = PHASES,
+    ):
+        self.phases, self.seed = phases, seed
+        self.source = Source(tokenizer, size, seed)
+        self.holes = Holes(self.source)
+        self.pages = Source(tokenizer, max(1, size // QUESTIONS), seed, QUESTIONS)
 
-    recall_steps: int = 700
-    phases: tuple[Phase, ...] = (
-        Phase(until=2000, operations=2, drills=0.35, chained=True),
-        Phase(until=3750, operations=4, drills=0.2, chained=True),
-        Phase(until=4500, operations=4, drills=0.7, chained=True),
-        Phase(until=5500, operations=4, drills=0.7),
-        Phase(until=12000, operations=4, drills=0.2, continued=0.45),
-        Phase(until=15000, operations=4, drills=0.03, continued=0.12),
-        Phase(until=10**9, operations=4, drills=0.03, continued=0.05, blocks=0.36, worked=0.2),
-    )
+    def kind(self, step: int) -> str:
+        """Return the kind of batch of a step."""
+        shares = self.phase(step).shares
+        rng = random.Random(f"kind/{self.seed}/{step}")
+        return rng.choices(list(shares), list(shares.values()))[0]
 
-    def batch(self, source: Source, step: int) -> Batch:
-        if step < self.recall_steps:
+    def phase(self, step: int) -> Phase:
+        """Return the phase of a step."""
+        return next(phase for phase in self.phases if step < phase.until)
+
+    def batch(self, step: int) -> Batch:
+        """Return the batch of a step."""
+        kind, operations, source = self.kind(step), self.phase(step).operations, self.source
+        if kind == "recall":
             return source.recall(step)
-        phase = next(phase for phase in self.phases if step < phase.until)
-        draw = random.Random(f"drill?/{source.seed}/{step}").random()
-        if draw < phase.drills:
-            return source.drills(step, phase.chained)
-        if draw < phase.drills + phase.continued:
-            return source.continued(step, phase.operations)
-        if draw < phase.drills + phase.continued + phase.blocks:
-            return source.blocks(step, phase.operations)
-        if draw < phase.drills + phase.continued + phase.blocks + phase.worked:
-            return source.worked(step, phase.operations)
-        return source.problems(step, phase.operations)
+        if kind in ("drills", "chained"):
+            return source.drills(step, chained=kind == "chained")
+        if kind == "holes":
+            return self.holes.batch(step)
+        if kind == "pages":
+            # Half of the steps are masked as block decoders see them.
+            return (self.pages.blocks if step % 2 else self.pages.problems)(step, operations)
+        makers = {
+            "continued": source.continued,
+            "blocks": source.blocks,
+            "worked": source.worked,
+            "problems": source.problems,
+        }
+        return makers[kind](step, operations)

@@ -21,7 +21,7 @@ from mlx_lm.models import llama
 from transformers import PreTrainedTokenizerFast
 
 from d3mlx.checkpoints.loader import TEACHER
-from d3mlx.data.tokens import CONTEXT, build_tokenizer
+from d3mlx.data.stories.tokenizer import CONTEXT, build_tokenizer
 from d3mlx.distill.losses import Terms
 from d3mlx.distill.trainer import TrainConfig, Trainer
 from d3mlx.evaluate.records import Record, score
@@ -29,7 +29,6 @@ from d3mlx.evaluate.tasks import Task, task
 from d3mlx.files import fingerprint
 from d3mlx.prompt import encode
 from d3mlx.research.batches import CANVAS, Batch, Source
-from d3mlx.research.builds.curriculum import Curriculum, Phase
 from d3mlx.research.builds.shipped import (
     HELD_OUT,
     check_out,
@@ -45,8 +44,6 @@ from d3mlx.research.supervised import Masked, mean_loss, on_rows
 
 STEPS = 1000
 """Far fewer than the teacher's: its weights are the start, and every token of a response is a target."""
-
-PROBLEMS_ONLY = Curriculum(recall_steps=0, phases=(Phase(until=10**9, operations=4, drills=0.0),))
 
 
 def llama_config(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
@@ -80,10 +77,9 @@ class NextTokenLoss:
     """Objective of next-token prediction on responses, with one batch per step."""
 
     source: Source
-    curriculum: Curriculum = PROBLEMS_ONLY
 
     def passes(self, step: int) -> list[Masked]:
-        return [next_tokens(self.curriculum.batch(self.source, step))]
+        return [next_tokens(self.source.problems(step))]
 
     def loss(self, model: llama.Model, masked: Masked) -> tuple[mx.array, Terms]:
         return mean_loss(model.model(masked.ids).flatten(0, 1)[masked.rows], model.lm_head, masked), {}

@@ -8,6 +8,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,40 +16,24 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten
 from mlx_lm.utils import save_config, save_model
 from rich.console import Console
-from rich.progress import track
-from rich.table import Table
 
-from d3mlx import D3LLM, FastDLLM, Selective, Vanilla, load
+from d3mlx import load
 from d3mlx.checkpoints.checkpoint import open_checkpoint
 from d3mlx.checkpoints.loader import in_float32, lazy_model
 from d3mlx.checkpoints.tokenizer import load_tokenizer
 from d3mlx.cli.render.training import Lines, LivePanel
 from d3mlx.convert import Quantization, Recipe, convert
-from d3mlx.data.tokens import TURN
-from d3mlx.decoding.decoder import Preset
+from d3mlx.data.stories.tokenizer import TURN
 from d3mlx.distill.trainer import TrainConfig
 from d3mlx.errors import ConfigError
-from d3mlx.evaluate.records import Score, score
-from d3mlx.evaluate.run import EvalModel, solve
-from d3mlx.evaluate.tasks import TaskOptions
-from d3mlx.evaluate.tasks.embedded import Embedded
 from d3mlx.files import holds_files, json_object, locked, write_text, writing
 from d3mlx.models import llada
+from d3mlx.research.abilities import COLUMNS, abilities, own_answers
 from d3mlx.research.experiments.pages import table
 
 BITS = 8
 RECIPE = Recipe(Quantization(bits=BITS, group_size=64))
 HELD_OUT = 1000
-
-MEASURED: dict[str, Preset] = {
-    "vanilla, one token per forward, blocks of 8": Vanilla(block_size=8),
-    "vanilla, one token per forward, blocks of 32": Vanilla(),
-    "fast-dllm, dual cache, 0.9": FastDLLM(),
-    "d3llm, delayed cache, 0.5": D3LLM(),
-    "selective, 0.5": Selective(),
-}
-
-COLUMNS = ["decoder", "correct answers", "tokens per forward", "rows per token"]
 
 CARD = """---
 library_name: mlx
@@ -62,16 +47,32 @@ license: mit
 # {title}
 
 A masked diffusion language model with {parameters:.1f} million parameters in LLaDA's architecture. It solves only
-arithmetic word problems of one to four steps, with numbers up to 200, in the wording of its training data. Use it to
-try, test and measure all decoders without a download.
+arithmetic word problems of one to four steps, with numbers up to 200. Use it to try, test and measure all decoders
+without a download.
 
 {origin}
-No training problem has exactly the numbers of a held-out problem. The weights have {bits} bits.
+No training problem has exactly the numbers of a held-out problem, nor its unknown names, things or wordings. The
+weights have {bits} bits.
 
-Results on {problems} with {canvas} new tokens:
+Results on {problems} held-out problems of each kind, with {canvas} new tokens per problem:
 
 {figures}
+
+Of {own} questions that were written by hand before the training, `selective` answered {right} correctly.
 """
+
+
+@dataclass(frozen=True)
+class Results:
+    """Measurements for a model card.
+
+    problems: of each kind. figures: a Markdown table. right, own: correct answers to the own questions, and all.
+    """
+
+    problems: int
+    figures: str
+    right: int
+    own: int
 
 
 def save_floats(folder: Path, model: nn.Module, tokenizer: Any, config: dict[str, Any]) -> None:
@@ -99,37 +100,12 @@ def float_checkpoint(folder: Path) -> tuple[Any, Any, dict[str, Any]]:
     return in_float32(lazy_model(checkpoint)), load_tokenizer(checkpoint), config
 
 
-def measure(model: Any, tokenizer: Any, decoder: Preset, count: int, questions: int = 1) -> Score:
-    """Return the score on the first `count` held-out tasks, each with this number of questions."""
-    subject = EvalModel(model, tokenizer)
-    held_out = Embedded(TaskOptions(), "llada", questions=questions)
-    return score(list(track(solve(subject, held_out, decoder, range(count)), "solving", total=count)))
-
-
-def figures(scores: dict[str, Score]) -> list[list[str]]:
-    return [
-        [name, f"{total.accuracy:.1%}", f"{total.tokens_per_forward:.2f}", f"{total.rows_per_token:.1f}"]
-        for name, total in scores.items()
-    ]
-
-
-def card(title: str, origin: str, scores: dict[str, Score], config: dict[str, Any], questions: int) -> str:
+def card(title: str, origin: str, config: dict[str, Any], results: Results) -> str:
     """Return the model card. origin: a sentence about the training."""
-    count = next(iter(scores.values())).problems
-    problems = (
-        f"{count} held-out problems" if questions == 1 else f"{count} prompts with {questions} held-out problems each,"
-    )
     skeleton = llada.Model(llada.ModelArgs.from_dict(config))
     parameters = sum(value.size for _, value in tree_flatten(skeleton.parameters())) / 1e6
-    details = {"parameters": parameters, "bits": BITS, "problems": problems, "canvas": config["max_new_tokens"]}
-    return CARD.format(title=title, origin=origin, figures=table(COLUMNS, figures(scores)), **details)
-
-
-def show(scores: dict[str, Score]) -> None:
-    shown = Table(*COLUMNS)
-    for row in figures(scores):
-        shown.add_row(*row)
-    Console().print(shown)
+    details = {"parameters": parameters, "bits": BITS, "canvas": config["max_new_tokens"], **vars(results)}
+    return CARD.format(title=title, origin=origin, **details)
 
 
 def display(plan: TrainConfig) -> LivePanel | Lines:
@@ -190,17 +166,20 @@ def replacing(out: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def publish(floats: Path, out: Path, title: str, origin: str, problems: int, questions: int = 1) -> None:
+def publish(floats: Path, out: Path, title: str, origin: str, problems: int) -> None:
     """Quantize a float32 checkpoint, measure it, and write it with its card to `out`, which appears only when complete.
 
-    problems: held-out tasks to measure with. questions: problems per task.
+    problems: held-out problems to measure with.
     """
     made = floats.with_name(f"{floats.name}-{BITS}bit")
     shutil.rmtree(made, ignore_errors=True)
     convert(floats, made, RECIPE)
-    scores = {name: measure(*load(made), decoder, problems, questions) for name, decoder in MEASURED.items()}
+    loaded = load(made)
+    own = own_answers(*loaded)
+    figures = table(COLUMNS, list(abilities(*loaded, problems)))
+    results = Results(problems, figures, sum(answer.correct for answer in own), len(own))
     config = json.loads((floats / "config.json").read_text())
-    (made / "README.md").write_text(card(title, origin, scores, config, questions))
+    (made / "README.md").write_text(card(title, origin, config, results))
     with replacing(out) as partial:
         shutil.copytree(made, partial)
-    show(scores)
+    Console().print(figures)

@@ -2,7 +2,7 @@
 
     python -m d3mlx.research.builds.teacher --out FOLDER [--work FOLDER] [--resume]
 
-The build takes hours on one core with a fast BLAS preloaded (see docs/benchmarking.md).
+The build takes hours with a fast BLAS preloaded (see docs/benchmarking.md). Two processes under `mlx.launch` share it.
 """
 
 from __future__ import annotations
@@ -17,18 +17,19 @@ import typer
 from mlx.utils import tree_flatten, tree_unflatten
 from transformers import PreTrainedTokenizerFast
 
-from d3mlx.data.tokens import CONTEXT, END, MASK, build_tokenizer
+from d3mlx.data.stories.tokenizer import CONTEXT, END, MASK, build_tokenizer
 from d3mlx.distill.trainer import TrainConfig, Trainer
 from d3mlx.models import llada
-from d3mlx.research.batches import CANVAS, Source
+from d3mlx.research.batches import CANVAS
 from d3mlx.research.builds.curriculum import Curriculum
 from d3mlx.research.builds.shipped import HELD_OUT, check_out, display, finished, publish, working
+from d3mlx.research.muon import Muon
 from d3mlx.research.script import script
 from d3mlx.research.supervised import Supervised, mask_batch, masked_loss
 
-STEPS = 20500
+STEPS = 24000
 BATCH = 48
-WIDTH, LAYERS, HEADS, FF = 192, 4, 3, 512
+WIDTH, LAYERS, HEADS, FF = 256, 5, 4, 704
 LOGIT_MULTIPLE = 64
 """The vocabulary is padded to a multiple of the quantization group, as LLaDA's embedding_size allows."""
 
@@ -87,25 +88,6 @@ def new_model(config: dict[str, Any], seed: int) -> llada.Model:
     return model
 
 
-def train(
-    tokenizer: PreTrainedTokenizerFast, config: dict[str, Any], work: Path, seed: int, resume: bool
-) -> llada.Model:
-    """Return the trained model with averaged weights."""
-    model, source, curriculum = new_model(config, seed), Source(tokenizer, BATCH, seed), Curriculum()
-    mask_id = config["mask_token_id"]
-    validation = [
-        mask_batch(source.problems(i, split="validation"), mask_id, np.random.default_rng(i)) for i in range(8)
-    ]
-
-    def monitor(model: Any) -> dict[str, float]:
-        return {"validation_loss": float(np.mean([masked_loss(model, batch).item() for batch in validation]))}
-
-    objective = Supervised(lambda step: curriculum.batch(source, step), mask_id, seed)
-    plan = TrainConfig(steps=STEPS, seed=seed, save_every=250, monitor_every=500)
-    Trainer(model, objective, plan, work).run(resume=resume, monitor=monitor, watcher=display(plan))
-    return model
-
-
 def build(
     out: Annotated[Path, typer.Option(help="Folder of the finished model. Replaces an existing model.")],
     work: Annotated[Path, typer.Option(help="Folder of the checkpoint and the log.")] = Path("runs/build-teacher"),
@@ -117,12 +99,27 @@ def build(
     check_out(out, work)
     tokenizer = build_tokenizer()
     config = config_of(tokenizer)
+    model, curriculum, mask_id = new_model(config, seed), Curriculum(tokenizer, BATCH, seed), config["mask_token_id"]
+    source = curriculum.source
+    validation = [
+        mask_batch(source.problems(i, split="validation"), mask_id, np.random.default_rng(i)) for i in range(8)
+    ]
+
+    def monitor(model: Any) -> dict[str, float]:
+        return {"validation_loss": float(np.mean([masked_loss(model, batch).item() for batch in validation]))}
+
+    plan = TrainConfig(steps=STEPS, seed=seed, save_every=250, monitor_every=500)
+    trainer = Trainer(model, Supervised(curriculum.batch, mask_id, seed), plan, work)
+    trainer.optimizer = Muon(plan.optimizer, STEPS)
+    if not trainer.writes:
+        trainer.run(resume=resume)
+        return
     with working(work, resume, {"seed": seed, "steps": STEPS}):
-        model = train(tokenizer, config, work, seed, resume)
+        trainer.run(resume=resume, monitor=monitor, watcher=display(plan))
         floats = finished(work, model, tokenizer, config)
     origin = (
         f"Built from seed {seed} by `python -m d3mlx.research.builds.teacher`: {STEPS} steps of {BATCH} generated "
-        "problems,\nequations and recall exercises."
+        "problems,\nequations, conversations, solutions with holes and recall exercises."
     )
     publish(floats, out, "d3mlx demonstration model: teacher", origin, problems)
 

@@ -3,7 +3,8 @@
     python -m d3mlx.research.experiments.acceptance [--work FOLDER] [--model teacher] [--count N]
     python -m d3mlx.research.experiments.acceptance --write docs/results/acceptance.md
 
-The decoder is `selective`. The models are the bundled student, its teacher and the model of pairs. An interrupted run
+The decoder is `selective`. The models are the bundled student and its teacher, which
+also solves pairs of problems. An interrupted run
 continues.
 """
 
@@ -18,7 +19,7 @@ import numpy as np
 import typer
 
 from d3mlx import load
-from d3mlx.checkpoints.loader import EMBEDDED, PAIRS, TEACHER
+from d3mlx.checkpoints.loader import EMBEDDED, TEACHER
 from d3mlx.decoding.options import check_choice
 from d3mlx.decoding.selective import Selective
 from d3mlx.errors import ConfigError
@@ -26,10 +27,9 @@ from d3mlx.evaluate.records import Folder, Setting
 from d3mlx.evaluate.results import OperatingPoint, difference
 from d3mlx.evaluate.run import EvalModel, run_point
 from d3mlx.evaluate.tasks import TaskOptions
-from d3mlx.evaluate.tasks.embedded import Embedded
+from d3mlx.evaluate.tasks.embedded import Embedded, Kind
 from d3mlx.files import fingerprint
-from d3mlx.research.batches import CANVAS, SHOTS
-from d3mlx.research.builds.pairs import QUESTIONS
+from d3mlx.research.batches import CANVAS, QUESTIONS, SHOTS
 from d3mlx.research.experiments.pages import put, table
 from d3mlx.research.script import script
 
@@ -51,7 +51,7 @@ class Subject:
 SUBJECTS = {
     "student": Subject(EMBEDDED),
     "teacher": Subject(TEACHER),
-    "pairs": Subject(PAIRS, QUESTIONS, SHOTS),
+    "pairs": Subject(TEACHER, QUESTIONS, SHOTS),
 }
 
 
@@ -65,7 +65,7 @@ def measure(subject: Subject, count: int, work: Path) -> dict[str, list[Operatin
     count: held-out problems. work: folder of the answers of this model.
     """
     model = EvalModel(*load(subject.folder), max_tokens=subject.questions * CANVAS)
-    task = Embedded(TaskOptions(shots=subject.shots), "llada", questions=subject.questions)
+    task = Embedded(TaskOptions(shots=subject.shots), "llada", Kind(subject.questions))
     measured: dict[str, list[OperatingPoint]] = {}
     for name, factor in FACTORS.items():
         decoders = [repr(preset(at, factor).build(model.model.family)) for at in THRESHOLDS]

@@ -20,8 +20,8 @@ from d3mlx import Generation, load
 from d3mlx.bench.cost import float_dtype
 from d3mlx.bench.generation import Decoded
 from d3mlx.checkpoints.loader import EMBEDDED
-from d3mlx.data.problems import problem
-from d3mlx.data.tokens import build_tokenizer
+from d3mlx.data.stories.stories import problem
+from d3mlx.data.stories.tokenizer import build_tokenizer
 from d3mlx.decoding.d3llm import D3LLM
 from d3mlx.decoding.decoder import Preset
 from d3mlx.decoding.fast_dllm import FastDLLM

@@ -17,7 +17,7 @@ import typer
 from d3mlx import D3LLM, FastDLLM, Generation, Selective, Vanilla, load
 from d3mlx.batch import MAX_BATCH, Batcher
 from d3mlx.checkpoints.loader import TEACHER
-from d3mlx.data.problems import problem
+from d3mlx.data.stories.stories import problem
 from d3mlx.decoding.decoder import Preset
 from d3mlx.distill.trajectories import Teacher
 from d3mlx.engine import follow

@@ -1,6 +1,6 @@
 """Measure all decoders on the embedded task and on a longer form of it: the tables of docs/results/selective.md.
 
-The models are the teacher and the model of pairs. Neither was distilled for any decoder.
+The model is the teacher, which was not distilled for any decoder.
 
 python -m d3mlx.research.experiments.decoders [--work FOLDER] [--task long] [--part 1/2] [--count N]
 python -m d3mlx.research.experiments.decoders --write docs/results/selective.md
@@ -16,7 +16,7 @@ from typing import Annotated
 import typer
 
 from d3mlx import load
-from d3mlx.checkpoints.loader import PAIRS, TEACHER
+from d3mlx.checkpoints.loader import TEACHER
 from d3mlx.decoding.d3llm import D3LLM
 from d3mlx.decoding.decoder import Preset
 from d3mlx.decoding.fast_dllm import FastDLLM
@@ -27,10 +27,9 @@ from d3mlx.errors import ConfigError, DataError
 from d3mlx.evaluate.aup import TOLERANCE, aup, near
 from d3mlx.evaluate.run import EvalModel
 from d3mlx.evaluate.tasks import TaskOptions
-from d3mlx.evaluate.tasks.embedded import Embedded
+from d3mlx.evaluate.tasks.embedded import Embedded, Kind
 from d3mlx.files import fingerprint
-from d3mlx.research.batches import CANVAS, SHOTS
-from d3mlx.research.builds.pairs import QUESTIONS
+from d3mlx.research.batches import CANVAS, QUESTIONS, SHOTS
 from d3mlx.research.experiments.journal import Answers, Part, finished, measure
 from d3mlx.research.experiments.pages import put, table
 from d3mlx.research.script import script
@@ -58,11 +57,10 @@ CURVES: dict[str, dict[float, Preset]] = {
 
 @dataclass(frozen=True)
 class Variant:
-    """One form of the task. questions: problems per prompt. shots: worked examples before them. model: folder."""
+    """One form of the task. questions: problems per prompt. shots: worked examples before them."""
 
     questions: int
     shots: int
-    model: str
     decoders: Mapping[str, Preset]
 
     @property
@@ -83,7 +81,7 @@ class Variant:
         return f"{at_once}, {f'after {self.shots} worked examples' if self.shots else 'without examples'}"
 
 
-TASKS = {"short": Variant(1, 0, TEACHER, DECODERS | SHORT_ONLY), "long": Variant(QUESTIONS, SHOTS, PAIRS, DECODERS)}
+TASKS = {"short": Variant(1, 0, DECODERS | SHORT_ONLY), "long": Variant(QUESTIONS, SHOTS, DECODERS)}
 """The long form also has longer answers, so that the forwards after the first pass over the prompt count."""
 
 
@@ -97,10 +95,10 @@ POINTS = {point(decoder, at): preset for decoder, points in CURVES.items() for a
 def solve(work: Path, name: str, part: Part, count: int, on_curves: int) -> None:
     """Solve `count` problems with the decoders of the table, and the first `on_curves` with those of the curves."""
     variant = TASKS[name]
-    model = EvalModel(*load(variant.model), max_tokens=variant.canvas)
-    task = Embedded(TaskOptions(shots=variant.shots), "llada", questions=variant.questions)
+    model = EvalModel(*load(TEACHER), max_tokens=variant.canvas)
+    task = Embedded(TaskOptions(shots=variant.shots), "llada", Kind(variant.questions))
     for kind, presets, problems in (("table", variant.decoders, count), ("curves", POINTS, min(count, on_curves))):
-        about = {"model": fingerprint(variant.model), "task": variant.words, "kind": kind}
+        about = {"model": fingerprint(TEACHER), "task": variant.words, "kind": kind}
         path = work / f"{name}-{kind}" / part.file
         measure(model, task, presets, part.of(variant.problems(problems)), path, about)
 

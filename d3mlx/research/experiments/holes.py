@@ -16,8 +16,9 @@ from typing import Annotated, Any
 import typer
 
 from d3mlx import D3LLM, Document, FastDLLM, Generation, Selective, Vanilla, load
-from d3mlx.checkpoints.loader import HOLES
-from d3mlx.data.problems import Problem, problem
+from d3mlx.checkpoints.loader import EMBEDDED
+from d3mlx.data.stories.problem import Problem
+from d3mlx.data.stories.stories import problem
 from d3mlx.decoding.decoder import Preset
 from d3mlx.document import Blank
 from d3mlx.evaluate.statistics import wilson
@@ -113,7 +114,7 @@ def measure_way(model: Any, tokenizer: Any, decoder: Preset, tasks: list[Task], 
 
 def measure(
     count: Annotated[int, typer.Option(min=1, help="Problems.")] = COUNT,
-    model: Annotated[str, typer.Option(help="Folder of the model.")] = HOLES,
+    model: Annotated[str, typer.Option(help="Folder of the model.")] = EMBEDDED,
 ) -> None:
     """Measure every decoder and print a table. With all problems and the bundled model, write it to the page."""
     loaded = load(model)
@@ -125,7 +126,7 @@ def measure(
         typer.echo(f"{name} measured", err=True)
     shown = table(["Decoder", "Size is given", "Free length", "Left to right, without the text after it"], rows)
     typer.echo(shown)
-    if count == COUNT and model == HOLES:
+    if count == COUNT and model == EMBEDDED:
         put(ROOT / INFILL, "holes", shown)
 
 

@@ -24,7 +24,7 @@ from d3mlx.bench.shapes import Sizes, random_model
 from d3mlx.cache import CachedLayer, KVCache, QuantizedLayer, RowIndex
 from d3mlx.canvas import Canvas
 from d3mlx.checkpoints.loader import TEACHER
-from d3mlx.data.problems import problem
+from d3mlx.data.stories.stories import problem
 from d3mlx.decoding.acceptance import Candidates, Stateless
 from d3mlx.decoding.d3llm import D3LLM
 from d3mlx.decoding.decoder import Decoder, Preset

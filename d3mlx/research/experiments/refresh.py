@@ -32,7 +32,7 @@ from d3mlx.evaluate.records import Record, score
 from d3mlx.evaluate.run import EvalModel, solve
 from d3mlx.evaluate.statistics import Difference, paired_difference
 from d3mlx.evaluate.tasks import Task, TaskOptions
-from d3mlx.evaluate.tasks.embedded import Embedded
+from d3mlx.evaluate.tasks.embedded import Embedded, Kind
 from d3mlx.files import write_text
 from d3mlx.kernels.dispatch import on_device
 from d3mlx.kernels.token_stats import token_stats
@@ -184,7 +184,7 @@ def measure(
         wanted = re.compile(only)
     except re.error as error:
         raise ConfigError(f"Invalid --only {only!r}: {error}. Use a regular expression.") from error
-    task = Embedded(TaskOptions(), "llada", "validation")
+    task = Embedded(TaskOptions(), "llada", Kind(split="validation"))
     subject = EvalModel(*load(TEACHER), max_tokens=max_tokens)
     chosen = variants(Selective(threshold, block_size))
     findings = []

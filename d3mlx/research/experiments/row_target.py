@@ -22,17 +22,18 @@ from d3mlx.bench.chips import chip_named
 from d3mlx.bench.cost import cost
 from d3mlx.bench.roofline import Roofline
 from d3mlx.bench.shapes import SHAPES, skeleton
-from d3mlx.checkpoints.loader import EMBEDDED, PAIRS, TEACHER
-from d3mlx.data.problems import is_correct, page
+from d3mlx.checkpoints.loader import EMBEDDED, TEACHER
+from d3mlx.data.stories.problem import is_correct
+from d3mlx.data.stories.stories import page
 from d3mlx.decoding.cache_policy import LONG
 from d3mlx.decoding.options import check_choice
 from d3mlx.evaluate.statistics import paired_difference
-from d3mlx.research.builds.pairs import QUESTIONS
+from d3mlx.research.batches import QUESTIONS
 from d3mlx.research.experiments.pages import put, table
 from d3mlx.research.experiments.speed import Version
 from d3mlx.research.script import script
 
-MODELS = {"student": (EMBEDDED, 1), "teacher": (TEACHER, 1), "pairs": (PAIRS, QUESTIONS)}
+MODELS = {"student": (EMBEDDED, 1), "teacher": (TEACHER, 1), "pairs": (TEACHER, QUESTIONS)}
 """Folder of each model, and problems per prompt."""
 
 CHIPS = ("M4 Max", "M5 Max")

@@ -19,7 +19,7 @@ from typing import Annotated, Any
 import typer
 
 from d3mlx.checkpoints.loader import EMBEDDED, TEACHER
-from d3mlx.data.problems import problem
+from d3mlx.data.stories.stories import problem
 from d3mlx.errors import ConfigError
 from d3mlx.research.experiments import speed_worker
 from d3mlx.research.experiments.pages import table

@@ -24,7 +24,7 @@ from d3mlx.errors import DataError
 from d3mlx.evaluate.plot import Curve, Mark, draw
 from d3mlx.evaluate.run import EvalModel
 from d3mlx.evaluate.tasks import TaskOptions
-from d3mlx.evaluate.tasks.embedded import Embedded
+from d3mlx.evaluate.tasks.embedded import Embedded, Kind
 from d3mlx.files import fingerprint, write_text
 from d3mlx.research.batches import CANVAS
 from d3mlx.research.experiments.journal import Answers, Part, finished, measure, read
@@ -113,7 +113,7 @@ def sweep(
     if draw_in is None:
         process = Part.named(part)
         subject = EvalModel(*load(TEACHER), max_tokens=CANVAS)
-        task = Embedded(TaskOptions(shots=shots), "llada", "validation")
+        task = Embedded(TaskOptions(shots=shots), "llada", Kind(split="validation"))
         about = {"model": fingerprint(TEACHER), "shots": shots}
         measure(subject, task, settings(), process.of(range(count)), work / process.file, about)
         complete = finished(work, settings(), range(count))

@@ -15,7 +15,8 @@ import typer
 
 from d3mlx import Chat, FastDLLM, Selective, load
 from d3mlx.checkpoints.loader import EMBEDDED, TEACHER
-from d3mlx.data.problems import is_correct, problem
+from d3mlx.data.stories.problem import is_correct
+from d3mlx.data.stories.stories import problem
 from d3mlx.decoding.decoder import Preset
 from d3mlx.evaluate.statistics import paired_difference
 from d3mlx.research.experiments.figures import ROOT

@@ -1,4 +1,4 @@
-"""Builds of the student, its control, the model of pairs and the autoregressive counterpart, with tiny models."""
+"""Builds of the student, its control and the autoregressive counterpart, with tiny models."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ import pytest
 from mlx_lm.models import llama
 
 from d3mlx import FastDLLM, load
-from d3mlx.data.problems import problem
-from d3mlx.data.tokens import build_tokenizer
+from d3mlx.data.stories.stories import problem
+from d3mlx.data.stories.tokenizer import build_tokenizer
 from d3mlx.distill.optimizer import OptimizerConfig
 from d3mlx.distill.trainer import TrainConfig, Trainer
 from d3mlx.distill.trajectory_store import read_settings, read_store
 from d3mlx.errors import ConfigError
 from d3mlx.evaluate.tasks import task
 from d3mlx.files import fingerprint
+from d3mlx.research import abilities
 from d3mlx.research.batches import Source
-from d3mlx.research.builds import control, next_token, pairs, shipped, student
+from d3mlx.research.builds import control, next_token, shipped, student
 from d3mlx.research.builds.teacher import config_of, initialize, new_model
 from tests.distill.runs import Quiet, arrays
 
@@ -47,7 +48,7 @@ def gap(first_model: Any, second_model: Any) -> float:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make builds quick: all answers count as correct, training takes one epoch, and one decoder is measured."""
-    monkeypatch.setattr(shipped, "MEASURED", {"fast-dllm": FastDLLM()})
+    monkeypatch.setattr(abilities, "DECODERS", {"fast-dllm": FastDLLM()})
     monkeypatch.setattr("d3mlx.distill.trajectories.is_correct", lambda *_: True)
     monkeypatch.setattr(student, "DISTILL", replace(student.DISTILL, batch_size=2, epochs=1))
 
@@ -98,19 +99,6 @@ def test_a_control_learns_from_the_first_training_problems() -> None:
     questions = {problem(i).question for i in range(6)}
     shown = {tokenizer.decode(ids).split("<|eot_id|>")[0] for step in range(6) for ids in solutions.batch(step).ids}
     assert {text.split("\n\n")[-1] for text in shown} == questions
-
-
-def test_the_model_of_pairs_continues_the_training_of_the_teacher(
-    teacher: Path, quick: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name, value in {"TEACHER": str(teacher), "STEPS": 2, "BATCH": 4}.items():
-        monkeypatch.setattr(pairs, name, value)
-    out = tmp_path / "pairs"
-    pairs.build(out, work=tmp_path / "work", problems=1)
-    start, end = (load(folder)[0] for folder in (teacher, out))
-    assert end.args.max_new_tokens == 2 * start.args.max_new_tokens
-    assert 0 < gap(start, end) < 0.1
-    assert "two problems" in (out / "README.md").read_text()
 
 
 def test_next_token_targets_are_the_responses() -> None:

@@ -36,7 +36,7 @@ def by(name: str, index: int) -> Record:
 def test_an_answer_of_the_long_task_solves_two_problems(tmp_path: Path) -> None:
     journals(tmp_path, ("1/2", "2/2"))
     text = section(tmp_path, "long", 4, 4)
-    assert "4 held-out problems, 2 at once, after 5 worked examples." in text
+    assert "4 held-out problems, 2 at once, after 3 worked examples." in text
     assert "Each of the 2 answers is correct only if all its results are." in text
     assert "Prompts have 100 tokens, and the canvas has 128." in text
     assert "| selective | 100.0 %" in text and "| d3llm | 50.0 %" in text

@@ -13,7 +13,7 @@ from d3mlx.errors import ConfigError, DataError
 from d3mlx.evaluate.records import Record
 from d3mlx.evaluate.run import EvalModel
 from d3mlx.evaluate.tasks import TaskOptions
-from d3mlx.evaluate.tasks.embedded import Embedded
+from d3mlx.evaluate.tasks.embedded import Embedded, Kind
 from d3mlx.files import lock_file
 from d3mlx.research.builds import control, next_token, pairs, student, teacher
 from d3mlx.research.experiments import decoders, refresh, sweep
@@ -103,7 +103,7 @@ def test_the_front_contains_the_settings_that_nothing_beats(tmp_path: Path, subj
     presets = {f"blocks of {size}, once": Selective(block_size=size) for size in (4, 8)}
     measure(
         subject,
-        Embedded(TaskOptions(), "llada", "validation"),
+        Embedded(TaskOptions(), "llada", Kind(split="validation")),
         presets,
         (0, 1),
         tmp_path / "part-1-of-1.jsonl",

@@ -1,33 +1,15 @@
-"""Build the model of holes: the student, trained further to fill holes in solutions, and to end their text.
-
-    python -m d3mlx.research.builds.holes --out FOLDER [--work FOLDER] [--resume]
-
-The student fills a hole of the correct size. In a hole of free length, it repeats the given text after the hole before
-it ends. This model is not the student itself, because this training makes it less confident on whole answers.
-"""
+"""Training batches of solutions with holes, which teach to fill holes and to end their text."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable
 from functools import lru_cache
-from pathlib import Path
-from typing import Annotated
 
 import numpy as np
-import typer
 
-from d3mlx.checkpoints.loader import EMBEDDED
-from d3mlx.data.tokens import build_tokenizer
-from d3mlx.distill.optimizer import OptimizerConfig
-from d3mlx.distill.trainer import TrainConfig
+from d3mlx.data.stories.stories import problem
 from d3mlx.research.batches import END_WEIGHT, FAR_WEIGHT, POOL, Batch, Example, Source, stack
-from d3mlx.research.builds.further import Further, train_on
-from d3mlx.research.builds.shipped import check_out, publish
-from d3mlx.research.script import script
-
-STEPS = 3000
-BATCH = 48
 
 SIZES = (16, 32, 64)
 """Numbers of masks of a hole of free length, as `d3mlx infill` tries them."""
@@ -70,7 +52,7 @@ class Holes:
         """Return POOL batches. A quarter of their examples have no chat template."""
         rng = random.Random(f"holes/{self.source.seed}/{number}")
         size, count = self.source.size, POOL * self.source.size
-        problems = [self.source.problem(i) for i in range(number * count, (number + 1) * count)]
+        problems = [problem(i, seed=self.source.seed) for i in range(number * count, (number + 1) * count)]
         solved = self.source.examples(problems)
         for i in range(count // 4):
             texts = [problems[i].question, f" {problems[i].solution}"]
@@ -106,27 +88,3 @@ class Holes:
             return text[: SIZES[0]], [1.0] * SIZES[0]
         slack = (fitting[0] if kind < 0.8 else rng.choice(fitting)) - len(text)
         return [*text, *[self.source.end] * slack], [1.0] * (len(text) + 1) + [END_WEIGHT] * (slack - 1)
-
-
-def build(
-    out: Annotated[Path, typer.Option(help="Folder of the finished model. Replaces an existing model.")],
-    student: Annotated[str, typer.Option(help="Folder of the model to train further.")] = EMBEDDED,
-    work: Annotated[Path, typer.Option(help="Folder of the checkpoint and the log.")] = Path("runs/holes"),
-    resume: Annotated[bool, typer.Option("--resume", help="Continue from the checkpoint in the work folder.")] = False,
-    steps: Annotated[int, typer.Option(min=1, help="Steps of training.")] = STEPS,
-    problems: Annotated[int, typer.Option(min=1, help="Held-out problems to measure with.")] = 300,
-) -> None:
-    """Train, quantize, measure and write the model of holes."""
-    check_out(out, work)
-    holes = Holes(Source(build_tokenizer(), BATCH, 0))
-    plan = TrainConfig(steps, save_every=100, optimizer=OptimizerConfig(peak_rate=1e-3, warmup=100, average=0.99))
-    floats = train_on(Further(student, holes.batch, plan, {"holes": True}), work, resume)
-    origin = (
-        f"It fills holes in solutions. The model is the bundled student, trained for {steps} more steps of {BATCH} by\n"
-        "`python -m d3mlx.research.builds.holes`. The figures are for whole answers."
-    )
-    publish(floats, out, "d3mlx demonstration model: holes", origin, problems)
-
-
-if __name__ == "__main__":
-    script(build)

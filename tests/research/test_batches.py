@@ -1,4 +1,4 @@
-"""Tests of the training batches of stories and their order."""
+"""Tests of the training batches and their order."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ from itertools import pairwise
 import numpy as np
 
 from d3mlx.data.stories.stories import problem
-from d3mlx.data.stories.tokenizer import build_tokenizer
-from d3mlx.data.tokens import CONTEXT, MASK
-from d3mlx.research.batches import CANVAS
-from d3mlx.research.builds.holes import Holes
-from d3mlx.research.builds.story_curriculum import LAST_SHARES, PHASES, StoryCurriculum
-from d3mlx.research.story_batches import QUESTIONS, StorySource
+from d3mlx.data.stories.tokenizer import CONTEXT, MASK, build_tokenizer
+from d3mlx.evaluate.tasks import TaskOptions, task
+from d3mlx.research.batches import CANVAS, QUESTIONS, Source
+from d3mlx.research.builds.curriculum import LAST_SHARES, PHASES, Curriculum
+from d3mlx.research.hole_batches import Holes
 from d3mlx.research.supervised import mask_batch
 
 TOKENIZER = build_tokenizer()
@@ -27,17 +26,48 @@ def shown(ids: np.ndarray) -> str:
 
 
 def test_batches_depend_only_on_their_index_and_mask_only_answers() -> None:
-    source, again = StorySource(TOKENIZER, size=4, seed=3), StorySource(TOKENIZER, size=4, seed=3)
+    source, again = Source(TOKENIZER, size=4, seed=3), Source(TOKENIZER, size=4, seed=3)
     for name in ("problems", "continued", "blocks", "worked", "drills", "recall"):
         batch, other = getattr(source, name)(7), getattr(again, name)(7)
         assert (batch.ids == other.ids).all() and (batch.weights == other.weights).all()
-        assert batch.ids.shape[1] <= CONTEXT + QUESTIONS * CANVAS
+        assert batch.ids.shape[1] <= CONTEXT
         for ids, weights in zip(batch.ids, batch.weights, strict=True):
             assert np.flatnonzero(weights == 1).min() > np.flatnonzero(ids == source.turn[1])[0]
 
 
+def test_continued_solutions_end_with_an_equal_sign_and_their_result_is_next() -> None:
+    batch = Source(TOKENIZER, size=4, seed=3).continued(1)
+    for ids, weights in zip(batch.ids, batch.weights, strict=True):
+        first, last = np.flatnonzero(weights == 1)[[0, -1]]
+        assert TOKENIZER.decode(ids[:first]).endswith("=")
+        assert TOKENIZER.decode(ids[first:last]).isdigit()
+        assert (weights[:first] == 0).all() and (weights[last + 1 :] > 0).all()
+
+
+def test_worked_examples_have_the_same_form_in_training_and_prompts() -> None:
+    source = Source(TOKENIZER, size=4, seed=3)
+    embedded = task("embedded", "llada", TaskOptions(shots=2))
+    before, last = [problem(i, "train", most_operations=2) for i in (2, 3)], problem(1, "held-out")
+    trained = source.conversation(source.examples([*before, last]))
+    prompt = embedded.ask(1).prompt(TOKENIZER)
+    encoded = TOKENIZER.apply_chat_template(prompt, add_generation_prompt=True)["input_ids"]
+    assert encoded == trained.ids[: trained.prompt]
+    answers = TOKENIZER.decode([token for token, on in zip(trained.ids, trained.weights, strict=True) if on])
+    assert answers == "<|eot_id|>".join([*(p.solution for p in before), last.solution, ""])
+
+
+def test_batches_of_two_problems_have_room_for_two_answers() -> None:
+    source = Source(TOKENIZER, size=4, seed=3, questions=2)
+    for i in range(12):
+        batch = source.blocks(i)
+        last = [int(np.flatnonzero(ids == source.turn[1])[-1]) for ids in batch.ids]
+        assert batch.ids.shape[1] <= CONTEXT and batch.ids.shape[1] - max(last) > 2 * CANVAS
+        for ids, start in zip(batch.ids, last, strict=True):
+            assert TOKENIZER.decode(ids[start:]).count("answer is") == 2
+
+
 def test_problems_are_training_stories() -> None:
-    source = StorySource(TOKENIZER, size=4, seed=3)
+    source = Source(TOKENIZER, size=4, seed=3)
     tasks = {(task.question, task.solution) for task in (problem(i, "train", 3) for i in range(32))}
     for ids in source.problems(2).ids:
         question, solution = re.findall(r"\n\n([^<]*)<\|eot_id\|>", shown(ids))
@@ -45,7 +75,7 @@ def test_problems_are_training_stories() -> None:
 
 
 def test_recall_repeats_the_pairs_of_the_prompt_with_words_of_several_tokens() -> None:
-    source = StorySource(TOKENIZER, size=24, seed=0)
+    source = Source(TOKENIZER, size=24, seed=0)
     lengths = []
     for ids in source.recall(1).ids:
         prompt, response = re.findall(r"\n\n([^<]*)<\|eot_id\|>", shown(ids))
@@ -58,7 +88,7 @@ def test_recall_repeats_the_pairs_of_the_prompt_with_words_of_several_tokens() -
 
 
 def test_blocks_hide_everything_after_the_block() -> None:
-    batch = StorySource(TOKENIZER, size=8, seed=0).blocks(1)
+    batch = Source(TOKENIZER, size=8, seed=0).blocks(1)
     assert batch.hidden_from is not None
     hidden = np.array(mask_batch(batch, MASK_ID, np.random.default_rng(0)).ids) == MASK_ID
     for row, (start, end) in enumerate(zip((batch.weights == 1).argmax(axis=1), batch.hidden_from, strict=True)):
@@ -67,13 +97,13 @@ def test_blocks_hide_everything_after_the_block() -> None:
 
 
 def test_conversations_have_two_to_four_turns() -> None:
-    source = StorySource(TOKENIZER, size=8, seed=0)
+    source = Source(TOKENIZER, size=8, seed=0)
     turns = {int((ids == source.turn[1]).sum()) for i in range(12) for ids in source.worked(i).ids}
     assert turns == {2, 3, 4}
 
 
 def test_drills_mask_the_results_of_separate_equations() -> None:
-    batch = StorySource(TOKENIZER, size=4, seed=0).drills(0)
+    batch = Source(TOKENIZER, size=4, seed=0).drills(0)
     text = shown(batch.ids[0])
     results = re.findall(r"=(\d+)\.", text)
     assert "".join(TOKENIZER.decode([token]) for token in batch.ids[0][batch.weights[0] == 1]) == "".join(results)
@@ -82,7 +112,7 @@ def test_drills_mask_the_results_of_separate_equations() -> None:
 
 
 def test_holes_are_followed_by_visible_text() -> None:
-    holes = Holes(StorySource(TOKENIZER, size=16, seed=0))
+    holes = Holes(Source(TOKENIZER, size=16, seed=0))
     for batch in (holes.batch(i) for i in range(4)):
         assert (batch.weights.max(axis=1) > 0).all()
         assert (batch.weights[:, -1] == 0).all()
@@ -90,7 +120,7 @@ def test_holes_are_followed_by_visible_text() -> None:
 
 
 def test_the_curriculum_starts_with_recall_and_ends_with_every_kind() -> None:
-    curriculum = StoryCurriculum(TOKENIZER, size=4)
+    curriculum = Curriculum(TOKENIZER, size=4)
     assert {curriculum.kind(step) for step in range(0, PHASES[0].until, 50)} == {"recall"}
     assert all(abs(sum(phase.shares.values()) - 1) < 1e-9 for phase in PHASES)
     last = PHASES[-2].until
