@@ -16,7 +16,7 @@ OUTSIDE = {
     "CHANGELOG.md": "changelog.md",
     "kernels/README.md": "kernels.md",
     "tests/metal/README.md": "emulator.md",
-    **{f"d3mlx/data/{name}/README.md": f"cards/{name}.md" for name in ("embedded", "holes", "teacher", "pairs")},
+    **{f"d3mlx/data/{name}/README.md": f"cards/{name}.md" for name in ("embedded", "teacher")},
 }
 """Files of the repository that are pages of the site, and their names there."""
 
