@@ -1,7 +1,7 @@
 """Muon: orthogonalized momentum for the matrices between embedding and head, AdamW for everything else.
 
-Source: Jordan et al., "Muon: An optimizer for hidden layers in neural networks" (2024). The size of an update is the same
-for matrices of all shapes, as in Liu et al., arXiv 2502.16982.
+Source: Jordan et al., "Muon: An optimizer for hidden layers in neural networks" (2024). An update has the same size for
+matrices of all shapes, as in Liu et al., arXiv:2502.16982.
 """
 
 from __future__ import annotations
