@@ -1,4 +1,4 @@
-"""What a model of stories can do: known and unknown words and wordings, two problems at once, own questions."""
+"""Abilities of a model of stories: known and unknown words and wordings, two problems at once, own questions."""
 
 from __future__ import annotations
 

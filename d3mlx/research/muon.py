@@ -15,7 +15,7 @@ from d3mlx.distill.optimizer import Arrays, Optimizer, OptimizerConfig, State
 
 MOMENTUM = 0.95
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
-"""Of the odd polynomial that takes singular values towards 1."""
+"""Of the odd polynomial that takes singular values toward 1."""
 
 ITERATIONS = 5
 RMS = 0.4
