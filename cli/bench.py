@@ -239,8 +239,11 @@ def bench(
         typer.Option(help="Random weights: quantize to 2, 3, 4, 5, 6 or 8 bits.", rich_help_panel=MODEL),
     ] = None,
     seconds: Annotated[
-        float, typer.Option(help="Approximate duration of the measurement.", rich_help_panel=WORK)
-    ] = SECONDS,
+        float | None,
+        typer.Option(
+            help="Approximate duration of the measurement.", show_default=f"{SECONDS:g}", rich_help_panel=WORK
+        ),
+    ] = None,
     context: Annotated[
         int | None,
         typer.Option(
@@ -292,7 +295,8 @@ def bench(
     Example: d3mlx bench --roofline "M4 Max" --shape llada-8b --q-bits 4
     """
     check_outputs(json_file)
-    forwards.check_seconds(seconds)
+    duration = SECONDS if seconds is None else seconds
+    forwards.check_seconds(duration)
     own = {"layers": layers, "hidden": hidden, "heads": heads, "kv_heads": kv_heads, "ff": ff, "vocab": vocab}
     sizes = sizes_of(shape, own)
     if model is not None and sizes is not None:
@@ -306,6 +310,8 @@ def bench(
     if given and (sizes is not None or roofline is not None):
         raise ConfigError(f"{', '.join(given)} cannot be combined with random weights or --roofline.")
     if roofline is not None:
+        if seconds is not None:
+            raise ConfigError("--roofline measures nothing. Leave out --seconds.")
         predict_forwards(
             roofline, source, CONTEXT if context is None else context, row_counts_of(row_counts), json_file
         )
@@ -315,4 +321,4 @@ def bench(
     if sizes is None:
         presets = presets_of(decoders) if decoders else {}
         answers = Answers(prompts, presets, MAX_TOKENS if max_tokens is None else max_tokens, profile)
-    measure_all(source, context, row_counts_of(row_counts), seconds, answers, json_file)
+    measure_all(source, context, row_counts_of(row_counts), duration, answers, json_file)

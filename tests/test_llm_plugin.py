@@ -12,13 +12,11 @@ from typing import Any
 import pytest
 
 from tests.builders import write_llada
+from tests.examples import ANSWER, QUESTION
 
 cli = pytest.importorskip("llm.cli", reason="llm is not installed.").cli
 
 from click.testing import CliRunner, Result  # noqa: E402
-
-QUESTION = "Anna has 3 bags with 12 apples in each. How many apples are there?"
-ANSWER = "The bags hold 3*12=36. The answer is 36."
 
 
 @pytest.fixture

@@ -128,6 +128,7 @@ WRONG = [
     ([*TINY, "--decoders", "d3llm"], "--decoders"),
     (["--roofline", "M4", "--profile"], "--profile"),
     (["--roofline", "M99"], "M99"),
+    (["--roofline", "M4", "--seconds", "5"], "--seconds"),
     (["--roofline", "M4", "--context", "-1"], "--context"),
     (["--decoders", "beam"], "beam"),
     (["--decoders", "d3llm:dual"], "dual"),

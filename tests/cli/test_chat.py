@@ -18,13 +18,15 @@ from d3mlx.distill.examples import load_examples
 from d3mlx.errors import ConfigError, PromptError
 from tests.cli.conftest import COMMAND
 from tests.cli.tmux import Tmux, needs_tmux
+from tests.examples import ANSWER, QUESTION
 from tests.replicas import fast_dllm_v2_folder, sdar_chat
 
 QUESTIONS = (
-    "Anna has 3 bags with 12 apples in each. How many apples are there?",
+    QUESTION,
     "Kim has 40 cards, buys 46 more and gives 31 to Iris. How many cards are left?",
 )
-ANSWERS = ("The bags hold 3*12=36. The answer is 36.", "The answer is 55.")
+
+ANSWERS = (ANSWER, "The answer is 55.")
 
 
 @pytest.fixture

@@ -12,11 +12,11 @@ import pytest
 
 from tests.cli.conftest import COMMAND
 from tests.cli.tmux import Tmux, needs_tmux
+from tests.examples import ANSWER, BEGINNING, ENDING, EQUATION, QUESTION
 
-TEXT = "The bags hold [MASK:8].\r\nThe answer is 36, not \\[MASK].\r\n"
-FILLED = "The bags hold 3*12=36.\r\nThe answer is 36, not [MASK].\r\n"
+TEXT = f"{BEGINNING} [MASK:8]{ENDING}\r\nIt is 36, not \\[MASK].\r\n"
+FILLED = f"{ANSWER}\r\nIt is 36, not [MASK].\r\n"
 IN_PLACE = FILLED.replace("[MASK]", "\\[MASK]").encode()
-QUESTION = "Anna has 3 bags with 12 apples in each. How many apples are there?"
 
 
 @pytest.fixture
@@ -37,18 +37,18 @@ def test_the_finished_text_is_written(d3mlx: Any, file: Path) -> None:
 @pytest.mark.parametrize("mark", ["[MASK:8]", "[MASK]", "[MASK:60]"])
 def test_standard_input_is_filled(d3mlx: Any, monkeypatch: pytest.MonkeyPatch, mark: str) -> None:
     """The bundled model ends the text of a hole that is too long."""
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(f"The bags hold {mark}. The answer is 36.".encode())))
-    assert d3mlx("infill", "-", "-q", QUESTION).out == "The bags hold 3*12=36. The answer is 36."
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(f"{BEGINNING} {mark}{ENDING}".encode())))
+    assert d3mlx("infill", "-", "-q", QUESTION).out == ANSWER
 
 
 def test_json_has_every_step_and_every_hole(d3mlx: Any, file: Path) -> None:
-    file.write_text("The bags hold [MASK:8]. [MASK:2] answer [MASK].")
+    file.write_text(f"{BEGINNING} [MASK:8]{ENDING.split('The')[0]}[MASK:2] answer [MASK].")
     status, out, _ = d3mlx("infill", str(file), "-q", QUESTION, "--json")
     *steps, result = map(json.loads, out.splitlines())
     assert status == 0
     assert "".join(step["text"] for step in steps) == result["text"]
     assert [step["step"] for step in steps] == list(range(result["stats"]["forwards"]))
-    assert result["fills"][0]["text"] == "3*12=36"
+    assert result["fills"][0]["text"] == EQUATION
     assert [len(sizes) for sizes in result["rounds"]] == [3] * (steps[-1]["round"] + 1)
     assert result["config"]["max_tokens"] == 64
 
@@ -101,12 +101,12 @@ def test_mistakes_are_one_sentence(
 
 
 def test_generate_takes_a_suffix(d3mlx: Any) -> None:
-    prompt, suffix = f"{QUESTION} The bags hold", ". The answer is 36."
+    prompt, suffix = f"{QUESTION} {BEGINNING}", ENDING
     status, out, _ = d3mlx("generate", prompt, "--suffix", suffix)
-    assert (status, out) == (0, " 3*12=36\n")
+    assert (status, out) == (0, f" {EQUATION}\n")
     *_, last = d3mlx("generate", prompt, "--suffix", suffix, "--json").out.splitlines()
     result = json.loads(last)
-    assert (result["text"], result["config"]["suffix"], result["config"]["prompt"]) == (" 3*12=36", suffix, prompt)
+    assert (result["text"], result["config"]["suffix"], result["config"]["prompt"]) == (f" {EQUATION}", suffix, prompt)
     status, _, err = d3mlx("generate", prompt, "--suffix", suffix, "--system", "x")
     assert (status, "--system-prompt needs the chat template" in err) == (1, True)
     # An editor at the end of a file sends an empty suffix: the text goes on.
@@ -123,18 +123,18 @@ def test_a_hole_that_may_be_cut_is_named(d3mlx: Any, file: Path) -> None:
 
 @needs_tmux
 def test_a_terminal_leaves_text_to_copy(tmp_path: Path) -> None:
-    (tmp_path / "text.txt").write_text("  The bags hold [MASK:8]. The answer is 36.")
+    (tmp_path / "text.txt").write_text(f"  {BEGINNING} [MASK:8]{ENDING}")
     with Tmux(tmp_path, f"{COMMAND} infill {tmp_path / 'text.txt'} -q '{QUESTION}'") as screen:
         lines = screen.wait_for("exit status 0").splitlines()
-    assert "  The bags hold 3*12=36. The answer is 36." in [line.rstrip() for line in lines]
+    assert f"  {ANSWER}" in [line.rstrip() for line in lines]
 
 
 @needs_tmux
 def test_a_terminal_shows_the_changed_lines_and_asks(file: Path, tmp_path: Path) -> None:
     with Tmux(tmp_path, f"{COMMAND} infill {file} -i -q '{QUESTION}'") as screen:
         shown = screen.wait_for("[y/N]")
-        assert "-The bags hold [MASK:8]." in shown
-        assert "+The bags hold 3*12=36." in shown
+        assert f"-{BEGINNING} [MASK:8]" in shown
+        assert f"+{BEGINNING} {EQUATION}" in shown
         screen.type("Enter")
         screen.wait_for("is unchanged.")
     assert file.read_bytes() == TEXT.encode()

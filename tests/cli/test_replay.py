@@ -11,10 +11,9 @@ from typing import Any
 import pytest
 
 from d3mlx.cli.render.live import entropy_color
+from tests.examples import ANSWER, QUESTION
 
 CHROMIUM, DRIVER = Path("/usr/bin/chromium"), Path("/usr/bin/chromedriver")
-QUESTION = "Anna has 3 bags with 12 apples in each. How many apples are there?"
-ANSWER = "The bags hold 3*12=36. The answer is 36."
 TAB, ESCAPE, LEFT, RIGHT, DOWN = "\ue004", "\ue00c", "\ue012", "\ue014", "\ue015"
 """Keys, as a browser's driver takes them."""
 

@@ -19,6 +19,7 @@ from d3mlx.errors import ConfigError
 from d3mlx.generation import Generation
 from d3mlx.quantization import KVQuantization
 from d3mlx.request import Request
+from tests.examples import QUESTION
 from tests.golden.cases import model
 
 
@@ -89,8 +90,7 @@ def test_one_cache_serves_many_requests() -> None:
 
 def test_generate_takes_the_cache_of_an_earlier_answer() -> None:
     small, tokenizer = load("embedded")
-    ask = "Anna has 3 bags with 12 apples in each. How many apples are there?"
-    chat = [{"role": "user", "content": ask}]
+    chat = [{"role": "user", "content": QUESTION}]
     first = Generation(small, tokenizer, chat)
     list(first)
     again = generate(small, tokenizer, chat, approximate_cache=first.request.cache)

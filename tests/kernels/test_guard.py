@@ -17,11 +17,11 @@ from d3mlx.errors import ConfigError, D3Warning
 from d3mlx.kernels import dispatch, guard
 from d3mlx.kernels.dispatch import Kernel, Launch
 from d3mlx.warmup import warm_up
+from tests.examples import QUESTION
 from tests.golden.cases import model
 from tests.kernels.conftest import Executor
 from tests.metal import Emulation
 
-QUESTION = "Anna has 3 bags with 12 apples in each. How many apples are there?"
 RUNS: list[tuple[Options, Sampling]] = [
     (D3LLM(), Sampling()),
     (Selective(rows=16), Sampling(0.5, seed=3)),

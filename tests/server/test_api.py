@@ -12,12 +12,11 @@ import pytest
 
 from d3mlx import generate, load, preset
 from d3mlx.document import Document
+from tests.examples import ANSWER, BEGINNING, ENDING, QUESTION
 from tests.replicas import sdar_chat
 from tests.server.conftest import Served, served
 
-QUESTION = "Anna has 3 bags with 12 apples in each. How many apples are there?"
 CHAT: list[Any] = [{"role": "user", "content": QUESTION}]
-ANSWER = "The bags hold 3*12=36. The answer is 36."
 
 
 @pytest.fixture
@@ -78,7 +77,7 @@ def test_many_clients_at_once_get_what_each_gets_alone(server: Served, embedded:
             reply = await client.completions.create(model="m", prompt=prompt, **options)
             return reply.choices[0].text
 
-    prompts = [f"{QUESTION} The bags hold {i}" for i in range(12)]
+    prompts = [f"{QUESTION} {BEGINNING} {i}" for i in range(12)]
 
     async def everyone() -> list[str]:
         return await asyncio.gather(*(ask(prompt, max_tokens=24, seed=3) for prompt in prompts))
@@ -132,7 +131,7 @@ def test_options_of_requests(client: openai.OpenAI, server: Served) -> None:
     assert slow.model_extra["x_d3mlx"]["forwards"] > 15
     assert slow.model_extra["x_d3mlx"]["decoder"] == "vanilla"
     cut = run(stop=["The answer"])
-    assert (cut.choices[0].message.content, cut.choices[0].finish_reason) == ("The bags hold 3*12=36. ", "stop")
+    assert (cut.choices[0].message.content, cut.choices[0].finish_reason) == (ANSWER.split("The answer")[0], "stop")
     assert run(max_completion_tokens=8).choices[0].finish_reason == "length"
     # Clients that always ask for thousands of tokens get as many as fit.
     assert run(max_tokens=4096).choices[0].message.content == ANSWER
@@ -151,7 +150,7 @@ def test_options_of_requests(client: openai.OpenAI, server: Served) -> None:
 
 def test_editors_fill_holes(server: Served) -> None:
     """The requests of Continue's two providers, and of llama.cpp's clients."""
-    prefix, suffix = f"{QUESTION} The bags hold", ". The answer is 36."
+    prefix, suffix = f"{QUESTION} {BEGINNING}", ENDING
     expected = generate(*load(), Document.between(prefix, suffix), max_tokens=16).text
     body = {"model": "m", "prompt": prefix, "suffix": suffix, "max_tokens": 16, "stream": True}
     penalties = {"frequency_penalty": 1, "presence_penalty": 1.5, "top_p": 1, "stop": ["\n\n", "\n \n"]}

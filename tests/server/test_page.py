@@ -16,6 +16,7 @@ import pytest
 
 import d3mlx
 from d3mlx import Sampling
+from tests.examples import ANSWER, QUESTION
 
 uvicorn = pytest.importorskip("uvicorn", reason="needs the packages of d3mlx serve")
 webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium")
@@ -45,8 +46,6 @@ FLAGS = (
 SECONDS = 20
 """Longest wait for a change of the page."""
 
-QUESTION = "Anna has 3 bags with 12 apples in each. How many apples are there?"
-ANSWER = "The bags hold 3*12=36. The answer is 36."
 LONG_QUESTION = (
     "Mia makes 10 pencils on each of 6 days and Noah makes 12 on each of 2 days. They share them all among 6 friends. "
     "How many pencils does each friend get?"

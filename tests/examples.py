@@ -1,0 +1,5 @@
+"""The question that most tests ask the bundled model, and the answer to it."""
+
+QUESTION = "Anna has 3 bags with 12 apples in each. How many apples are there?"
+BEGINNING, EQUATION, ENDING = "The bags hold", "3*12=36", ". The answer is 36."
+ANSWER = f"{BEGINNING} {EQUATION}{ENDING}"
