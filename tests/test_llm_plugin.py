@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
+from d3mlx import generate, load
 from tests.builders import write_llada
-from tests.examples import ANSWER, QUESTION
+from tests.examples import ANSWER, BEGINNING, QUESTION, TOKENS
 
 cli = pytest.importorskip("llm.cli", reason="llm is not installed.").cli
 
@@ -38,18 +39,20 @@ def test_a_question_is_answered_and_logged(llm: Any) -> None:
     done = llm("-m", "d3mlx/embedded", QUESTION)
     assert (done.exit_code, done.stdout) == (0, ANSWER + "\n"), done.stderr
     (entry,) = logged(llm)
-    assert (entry["model"], entry["input_tokens"], entry["output_tokens"]) == ("d3mlx/embedded", 23, 20)
-    assert entry["response_json"] == {"forwards": 3, "rows": 128, "finish_reason": "stop"}
+    assert (entry["model"], entry["input_tokens"], entry["output_tokens"]) == ("d3mlx/embedded", *TOKENS)
+    model, tokenizer = load()
+    stats = generate(model, tokenizer, [{"role": "user", "content": QUESTION}]).stats
+    assert entry["response_json"] == {"forwards": stats.forwards, "rows": stats.rows, "finish_reason": "stop"}
 
 
 def test_a_conversation_continues_with_its_system_prompt(llm: Any) -> None:
     llm("-m", "d3mlx/embedded", "--system", "Think.", QUESTION)
     done = llm("-c", QUESTION, "-o", "max_tokens", "4")
-    assert (done.exit_code, done.stdout) == (0, "The bags hold \n"), done.stderr
+    assert (done.exit_code, done.stdout) == (0, f"{BEGINNING} \n"), done.stderr
     first, second = sorted(logged(llm, 2), key=lambda entry: int(entry["input_tokens"]))
     assert second["conversation_id"] == first["conversation_id"]
-    # The answer has 20 tokens, and the question 22 after the token that begins every prompt.
-    assert second["input_tokens"] - first["input_tokens"] == 42
+    # The token that begins a prompt is not repeated.
+    assert second["input_tokens"] - first["input_tokens"] == sum(TOKENS) - 1
     assert second["response_json"]["finish_reason"] == "length"
 
 

@@ -88,52 +88,80 @@ class Page:
         return int(self.run(f"return document.querySelectorAll('{selector}').length"))
 
 
+class Recorded:
+    """A recorded run of one round."""
+
+    def __init__(self, trace: Path):
+        self.record = json.loads(trace.read_text())
+        self.steps = self.record["steps"]
+
+    def text(self, positions: list[int]) -> str:
+        """Return the text of the final tokens at these positions."""
+        canvas = self.record["canvas"]
+        return "".join(canvas["texts"][position - canvas["start"]] or "" for position in sorted(positions))
+
+    def committed(self, step: int) -> str:
+        """Return the text of the tokens that a step committed."""
+        return self.text(self.steps[step]["positions"])
+
+
 def test_a_page_plays_the_run(d3mlx: Any, trace: Path, browser: Any) -> None:
     status, out, _ = d3mlx("replay", str(trace))
     target = trace.with_suffix(".html")
     assert (status, out) == (0, f"{target} is written. Open it in a browser.\n")
-    page = Page(browser, target)
-    assert (page.canvas(), page.count(".mask"), page.text("where")) == ("", 8, "Step 0 of 3")
+    page, run = Page(browser, target), Recorded(trace)
+    last = len(run.steps)
+    assert (page.canvas(), page.count(".mask"), page.text("where")) == ("", 8, f"Step 0 of {last}")
     page.click("next")
-    assert page.canvas(".age0") == page.canvas() == "The bags hold 3*12"
+    assert page.canvas(".age0") == page.canvas() == run.committed(0)
     page.run("document.activeElement.blur()")
     page.press(RIGHT)
-    assert page.canvas(".age1") == "The bags hold 3*12"
-    assert page.text("step").startswith("Denoising step. 32 rows, 8 tokens. Mean entropy ")
-    assert [page.text(name) for name in ("forwards", "tokens", "tpf")] == ["2", "16", "8.00"]
+    assert page.canvas(".age1") == run.committed(0)
+    step, stats = run.steps[1], run.steps[1]["stats"]
+    tokens = "1 token" if len(step["positions"]) == 1 else f"{len(step['positions'])} tokens"
+    assert page.text("step").startswith(f"Denoising step. {step['rows']} rows, {tokens}. Mean entropy ")
+    figures = ["2", str(stats["tokens"]), f"{stats['tokens'] / 2:.2f}"]
+    assert [page.text(name) for name in ("forwards", "tokens", "tpf")] == figures
     page.press(" ")
     browser.implicitly_wait(10)
     browser.find_element("css selector", "#next:disabled")
     assert (page.canvas(), page.count(".mask:not([hidden])")) == (ANSWER, 0)
-    assert page.text("tokens") == str(json.loads(trace.read_text())["stats"]["tokens"])
-    assert page.text("spoken") == "Step 3 of 3. 4 new tokens: 36."
+    assert page.text("tokens") == str(run.record["stats"]["tokens"])
+    count = run.steps[-1]["stats"]["tokens"] - run.steps[-2]["stats"]["tokens"]
+    assert page.text("spoken") == f"Step {last} of {last}. {count} new tokens: {run.committed(-1)}"
     assert page.run("return performance.getEntriesByType('resource').length") == 0
     assert browser.get_log("browser") == []
 
 
 def test_the_keyboard_reaches_every_token(d3mlx: Any, trace: Path, browser: Any) -> None:
     assert d3mlx("replay", str(trace), "-o", str(trace.with_name("page.htm"))).status == 0
-    page = Page(browser, trace.with_name("page.htm"), width=375)
+    page, run = Page(browser, trace.with_name("page.htm"), width=375), Recorded(trace)
+    last = len(run.steps)
     assert page.run("return document.documentElement.scrollWidth <= innerWidth")
-    page.run("go(3)")
+    page.run(f"go({last})")
     page.press(TAB)
+    start = run.record["canvas"]["start"]
+    number, first = next((i, step) for i, step in enumerate(run.steps, 1) if start in step["positions"])
+    at = first["positions"].index(start)
     assert page.run("return [...tip.children].map((line) => line.textContent)") == [
-        "“The”",
-        "Entropy 0.03 nats",
-        "Committed in step 1 of 3",
-        "Token 412 at position 23",
+        f"“{run.text([start])}”",
+        f"Entropy {first['entropies'][at]:.2f} nats",
+        f"Committed in step {number} of {last}",
+        f"Token {first['tokens'][at]} at position {start}",
     ]
     page.press(RIGHT)
-    assert page.text("tip").splitlines()[0] == "“ bags”"
+    second = re.escape(run.text([start + 1]))
+    assert re.fullmatch(f"“{second}”", page.text("tip").splitlines()[0])
     label = page.run("return document.activeElement.getAttribute('aria-label')")
-    assert re.fullmatch(r"“ bags”\. Entropy 0\.\d\d nats\. Committed in step 1 of 3\. Token \d+ at position 24", label)
+    place = rf"Committed in step \d of {last}\. Token \d+ at position {start + 1}"
+    assert re.fullmatch(rf"“{second}”\. Entropy 0\.\d\d nats\. {place}", label)
     page.press(DOWN)
     assert page.run("return current.span.getBoundingClientRect().top > cells[0].span.getBoundingClientRect().top")
     page.press(ESCAPE)
     assert page.run("return document.getElementById('tip').hidden")
     page.run("document.getElementById('slider').focus()")
     page.press(LEFT)
-    assert page.text("where") == "Step 2 of 3"
+    assert page.text("where") == f"Step {last - 1} of {last}"
 
 
 def test_colors_and_motion_follow_the_system(trace: Path, d3mlx: Any, browser: Any) -> None:
@@ -145,7 +173,7 @@ def test_colors_and_motion_follow_the_system(trace: Path, d3mlx: Any, browser: A
         browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
         page = Page(browser, trace.with_suffix(".html"))
         backgrounds.add(page.run("return getComputedStyle(document.body).backgroundColor"))
-        page.run("go(3)")
+        page.run(f"go({len(Recorded(trace).steps)})")
         assert page.run("return getComputedStyle(cells[0].span).transitionDuration") == "0s"
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
     assert len(backgrounds) == 2
