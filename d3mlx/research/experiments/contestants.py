@@ -18,7 +18,7 @@ from d3mlx.decoding.vanilla import Vanilla
 from d3mlx.errors import ConfigError
 from d3mlx.evaluate.records import Setting
 
-FIRST, COUNT = 100_000, 2000
+FIRST, COUNT = 100_000, 1000
 """Held-out problems of the report only."""
 
 Y_MAX = 100.0

@@ -2,7 +2,7 @@
 
     python -m d3mlx.research.experiments.report [--control FOLDER] [--autoregressive FOLDER] [--part 1/2]
 
-The script solves 2,000 held-out problems with every contestant (`contestants.py`). It writes the figures to
+The script solves 1,000 held-out problems with every contestant (`contestants.py`). It writes the figures to
 `report.json`, and from them the tables and the plot of docs/results/distillation.md. The same command continues an
 interrupted run.
 """
