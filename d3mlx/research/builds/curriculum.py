@@ -39,10 +39,9 @@ LAST_SHARES = {
 
 PHASES = (
     Phase(600, 1, {"recall": 1.0}),
-    Phase(1800, 2, {"problems": 0.55, "chained": 0.25, "recall": 0.2}),
-    Phase(3000, 4, {"problems": 0.6, "chained": 0.2, "drills": 0.1, "recall": 0.1}),
-    Phase(4000, 4, {"problems": 0.3, "chained": 0.25, "drills": 0.45}),
-    Phase(6500, 4, {"problems": 0.3, "continued": 0.4, "drills": 0.2, "blocks": 0.1}),
+    Phase(1500, 2, {"problems": 0.55, "chained": 0.25, "recall": 0.2}),
+    Phase(2500, 4, {"problems": 0.5, "chained": 0.15, "drills": 0.3, "recall": 0.05}),
+    Phase(4500, 4, {"problems": 0.35, "continued": 0.35, "drills": 0.2, "blocks": 0.1}),
     Phase(10**9, 4, LAST_SHARES),
 )
 """Recall to learn copying, chained equations for the wording, arithmetic, then everything. The last phase has no end.
