@@ -41,15 +41,14 @@ PHASES = (
     Phase(600, 1, {"recall": 1.0}),
     Phase(1500, 2, {"problems": 0.55, "chained": 0.25, "recall": 0.2}),
     Phase(2500, 4, {"problems": 0.5, "chained": 0.15, "drills": 0.3, "recall": 0.05}),
-    Phase(4500, 4, {"problems": 0.35, "continued": 0.35, "drills": 0.2, "blocks": 0.1}),
+    Phase(4500, 4, {"problems": 0.3, "blocks": 0.35, "continued": 0.15, "drills": 0.2}),
     Phase(10**9, 4, LAST_SHARES),
 )
 """Recall to learn copying, chained equations for the wording, arithmetic, then everything. The last phase has no end.
 
 Drills alone do not teach the arithmetic of problems. In a problem, a copy of the result is often visible further on,
-and the length of the result is not given. Therefore a later phase masks the rest of a solution. After it, equations
-that are reached from left to right are correct, but not those that decoders reach in another order. Therefore masks are
-finally anywhere, or as block decoders see them.
+and the length of the result is not given. Therefore a later phase often masks the rest of a solution. Finally masks are
+anywhere, or as block decoders see them, so that equations are also correct when decoders reach them in another order.
 """
 
 
