@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from d3mlx import load
-from d3mlx.cli.session import unknown_words
 from d3mlx.data.stories.stories import problem
 
 
@@ -35,12 +33,3 @@ def test_without_a_terminal_it_is_a_table(d3mlx: Any) -> None:
     assert lines[0] == problem(0, "held-out", 3).question
     assert [line.split("  ")[0] for line in lines[-3:]] == ["one token per step", "fast-dllm", "selective"]
     assert "\x1b" not in done.out
-
-
-def test_words_that_the_model_cannot_read_are_named(d3mlx: Any) -> None:
-    _, tokenizer = load()
-    assert unknown_words(tokenizer, problem(0).question) == []
-    assert unknown_words(tokenizer, "Why is the sky blue?") == ["Why", "sky", "blue"]
-    done = d3mlx("generate", "Why is the sky blue?", "--max-tokens", "8")
-    assert "It does not know the words Why, sky, blue. Try d3mlx demo" in done.err
-    assert "does not know" not in d3mlx("generate", problem(1).question, "--max-tokens", "8").err

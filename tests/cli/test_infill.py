@@ -110,8 +110,8 @@ def test_generate_takes_a_suffix(d3mlx: Any) -> None:
     status, _, err = d3mlx("generate", prompt, "--suffix", suffix, "--system", "x")
     assert (status, "--system-prompt needs the chat template" in err) == (1, True)
     # An editor at the end of a file sends an empty suffix: the text goes on.
-    status, out, _ = d3mlx("generate", prompt, "--suffix", "", "--model", "holes")
-    assert (status, out) == d3mlx("generate", prompt, "--raw", "--model", "holes")[:2]
+    status, out, _ = d3mlx("generate", prompt, "--suffix", "")
+    assert (status, out) == d3mlx("generate", prompt, "--raw")[:2]
 
 
 def test_a_hole_that_may_be_cut_is_named(d3mlx: Any, file: Path) -> None:

@@ -18,12 +18,21 @@ from d3mlx.data.stories.stories import problem
 from d3mlx.data.stories.tokenizer import build_tokenizer
 from d3mlx.distill.config import DistillConfig
 from d3mlx.distill.examples import Order
-from d3mlx.distill.trainer import TrainConfig
+from d3mlx.distill.trainer import TrainConfig, Trainer
+from d3mlx.files import fingerprint
 from d3mlx.research.batches import CANVAS, Batch, Source, stack
-from d3mlx.research.builds.further import Further, train_on
-from d3mlx.research.builds.shipped import HELD_OUT, check_out, publish
+from d3mlx.research.builds.shipped import (
+    HELD_OUT,
+    check_out,
+    display,
+    finished,
+    float_checkpoint,
+    publish,
+    working,
+)
 from d3mlx.research.builds.student import DISTILL, RECORDED
 from d3mlx.research.script import script
+from d3mlx.research.supervised import Supervised
 
 STEPS = 3352
 """Steps of the bundled student, in both rounds."""
@@ -64,7 +73,12 @@ def build(
     """Train, quantize, measure and write the control."""
     check_out(out, work)
     plan = TrainConfig(steps, DISTILL.seed, DISTILL.log_every, DISTILL.save_every, optimizer=DISTILL.optimizer(steps))
-    floats = train_on(Further(teacher, Solutions(recorded, DISTILL).batch, plan, {"solutions": recorded}), work, resume)
+    model, tokenizer, config = float_checkpoint(Path(teacher))
+    objective = Supervised(Solutions(recorded, DISTILL).batch, config["mask_token_id"], plan.seed)
+    settings = {"solutions": recorded, "teacher": fingerprint(teacher), "steps": steps}
+    with working(work, resume, settings):
+        Trainer(model, objective, plan, work).run(resume=resume, watcher=display(plan))
+        floats = finished(work, model, tokenizer, config)
     origin = (
         f"The bundled teacher, trained by `python -m d3mlx.research.builds.control` for {steps} more steps on the\n"
         f"solutions of the first {recorded} training problems."

@@ -15,7 +15,7 @@ from d3mlx.evaluate.run import EvalModel
 from d3mlx.evaluate.tasks import TaskOptions
 from d3mlx.evaluate.tasks.embedded import Embedded, Kind
 from d3mlx.files import lock_file
-from d3mlx.research.builds import control, next_token, pairs, student, teacher
+from d3mlx.research.builds import control, next_token, student, teacher
 from d3mlx.research.experiments import decoders, refresh, sweep
 from d3mlx.research.experiments.journal import Part, measure, read, solve_missing
 from d3mlx.research.experiments.pages import put, table
@@ -138,9 +138,9 @@ def test_generated_text_is_between_its_marks(tmp_path: Path) -> None:
         (decoders.compare, ["--work", "none", "--task", "long", "--count", "1"], "Use at least 2"),
         (next_token.build, ["--out", "mine"], "mine contains other files than a model"),
         (control.build, ["--out", "evaluation"], "evaluation contains other files than a model"),
-        (pairs.build, ["--out", "runs"], "one is inside the other"),
-        (pairs.build, ["--out", "file/new"], "file is not a folder"),
-        (pairs.build, ["--out", "new", "--work", "mine"], "mine already contains a run"),
+        (teacher.build, ["--out", "runs"], "one is inside the other"),
+        (teacher.build, ["--out", "file/new"], "file is not a folder"),
+        (teacher.build, ["--out", "new", "--work", "mine"], "mine already contains a run"),
         (teacher.build, ["--out", "mine"], "mine contains other files than a model"),
         (student.build, ["--out", "mine"], "mine contains other files than a model"),
         (student.build, ["--out", "new", "--teacher", "mine"], "mine does not contain a model"),
