@@ -3,9 +3,8 @@
     python -m d3mlx.research.experiments.acceptance [--work FOLDER] [--model teacher] [--count N]
     python -m d3mlx.research.experiments.acceptance --write docs/results/acceptance.md
 
-The decoder is `selective`. The models are the bundled student and its teacher, which
-also solves pairs of problems. An interrupted run
-continues.
+The decoder is `selective`. The models are the bundled student and its teacher, which also solves pairs of problems. An
+interrupted run continues.
 """
 
 from __future__ import annotations
