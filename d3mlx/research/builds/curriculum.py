@@ -41,8 +41,8 @@ PHASES = (
     Phase(600, 1, {"recall": 1.0}),
     Phase(1500, 2, {"problems": 0.55, "chained": 0.25, "recall": 0.2}),
     Phase(2500, 4, {"problems": 0.5, "chained": 0.15, "drills": 0.3, "recall": 0.05}),
-    Phase(3600, 4, {"problems": 0.2, "blocks": 0.2, "drills": 0.6}),
-    Phase(5000, 4, {"problems": 0.25, "blocks": 0.35, "continued": 0.15, "drills": 0.25}),
+    Phase(2750, 4, {"problems": 0.2, "blocks": 0.2, "drills": 0.6}),
+    Phase(4500, 4, {"problems": 0.25, "blocks": 0.4, "continued": 0.2, "drills": 0.15}),
     Phase(10**9, 4, LAST_SHARES),
 )
 """Recall to learn copying, chained equations for the wording, arithmetic, then everything. The last phase has no end.
