@@ -133,8 +133,8 @@ def test_a_terminal_leaves_text_to_copy(tmp_path: Path) -> None:
 def test_a_terminal_shows_the_changed_lines_and_asks(file: Path, tmp_path: Path) -> None:
     with Tmux(tmp_path, f"{COMMAND} infill {file} -i -q '{QUESTION}'") as screen:
         shown = screen.wait_for("[y/N]")
-        assert f"-{BEGINNING} [MASK:8]" in shown
-        assert f"+{BEGINNING} {EQUATION}" in shown
+        assert f"-{BEGINNING} [MASK:8]{ENDING}" in shown
+        assert f"+{ANSWER}" in shown
         screen.type("Enter")
         screen.wait_for("is unchanged.")
     assert file.read_bytes() == TEXT.encode()
