@@ -301,6 +301,8 @@ def bench(
     sizes = sizes_of(shape, own)
     if model is not None and sizes is not None:
         raise ConfigError("Give --model or a shape, not both.")
+    if revision is not None and model is None:
+        raise ConfigError("--revision needs --model.")
     if q_bits is not None and sizes is None and (model is not None or roofline is None):
         raise ConfigError("--q-bits is for random weights only. To quantize a model, run d3mlx convert first.")
     name = model or ("random weights, " + (shape or "own shape") if sizes else "embedded")

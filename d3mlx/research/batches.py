@@ -10,7 +10,6 @@ Shapes: B sequences of L tokens.
 from __future__ import annotations
 
 import random
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -48,6 +47,9 @@ QUESTIONS = 2
 EQUATIONS = 8
 """Equations of a drill."""
 
+SLACK = 3
+"""Largest number of end tokens after a result of a drill."""
+
 PAIRS = 5
 """Pairs of a recall exercise."""
 
@@ -59,8 +61,6 @@ NUMBER_VALUES = 0.5
 
 THINGS = tuple(plural(thing) for each in CATEGORIES.values() for thing in words_of(each.things, "known"))
 KNOWN_NAMES = words_of(NAMES, "known")
-
-RESULT = re.compile(r"=(\d+)")
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,6 @@ class Source:
         self.canvas = questions * CANVAS
         self.encode = tokenizer.backend_tokenizer.encode_batch
         self.end: int = tokenizer.convert_tokens_to_ids(END)
-        self.space: int = tokenizer.convert_tokens_to_ids("Ġ")
         self.equals: int = tokenizer.convert_tokens_to_ids("=")
         self.digits: list[int] = tokenizer.convert_tokens_to_ids(list("0123456789"))
         self.opening: list[int] = tokenizer.convert_tokens_to_ids([BOS, header("user")])
@@ -227,23 +226,29 @@ class Source:
         with the result of the equation before, so it can be copied. This teaches copying, and little arithmetic.
         """
         rng = random.Random(f"drills/{self.seed}/{index}")
-        texts = []
+        examples = []
         for _ in range(self.size):
             listed: list[str] = []
             while len(listed) < EQUATIONS:
                 drawn = equations(rng.getrandbits(40), self.seed)
                 listed += drawn if chained else [rng.choice(drawn)]
-            texts.append(" ".join(f"{equation}." for equation in listed[:EQUATIONS]))
-        start = [*self.opening, *self.turn, self.space]
-        examples = []
-        for text, encoded in zip(texts, self.encode(texts), strict=True):
-            in_result = np.zeros(len(text), bool)
-            for match in RESULT.finditer(text):
-                in_result[match.start(1) : match.end(1)] = True
-            marks = [bool(in_result[begin]) for begin, _ in encoded.offsets]
-            examples.append(Example([*start, *encoded.ids], [False] * len(start) + marks, len(start)))
+            examples.append(self.drill(listed[:EQUATIONS], rng))
         longest = max(len(example.ids) for example in examples)
         return Batch(*stack(examples, longest, self.end, end_weight=0.0), lowest_ratio=0.8)
+
+    def drill(self, listed: list[str], rng: random.Random) -> Example:
+        """Return equations whose results are to be computed.
+
+        Up to SLACK end tokens follow each of them, so that the number of masks does not give the length of a result.
+        """
+        ids = [*self.opening, *self.turn]
+        prompt, weights = len(ids), [0.0] * len(ids)
+        for encoded in self.encode([f" {equation}." for equation in listed]):
+            equation, slack = encoded.ids, rng.randint(0, SLACK)
+            left = equation.index(self.equals) + 1
+            ids += [*equation, *[self.end] * slack]
+            weights += [*[0.0] * left, *[1.0] * (len(equation) - left), *[END_WEIGHT] * slack]
+        return Example(ids, weights, prompt)
 
     def recall(self, index: int) -> Batch:
         """Return prompts with pairs of a word and a value; the responses are the same pairs in another order.

@@ -129,6 +129,8 @@ WRONG = [
     (["--roofline", "M4", "--profile"], "--profile"),
     (["--roofline", "M99"], "M99"),
     (["--roofline", "M4", "--seconds", "5"], "--seconds"),
+    (["--roofline", "M4", "--revision", "main"], "--revision needs --model."),
+    (["--shape", "llada-8b", "--revision", "main"], "--revision needs --model."),
     (["--roofline", "M4", "--context", "-1"], "--context"),
     (["--decoders", "beam"], "beam"),
     (["--decoders", "d3llm:dual"], "dual"),

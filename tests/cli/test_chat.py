@@ -156,23 +156,23 @@ def test_a_message_that_is_too_long_changes_nothing() -> None:
         list(generation)
         chat.keep(question, generation)
     prompt = chat.ask("x").canvas.prompt_length
-    with pytest.raises(PromptError, match="context of 512"):
+    with pytest.raises(PromptError, match="context of 640"):
         chat.ask("Anna " * 500)
     assert (chat.left_out, chat.ask("x").canvas.prompt_length) == (0, prompt)
 
 
 def test_old_messages_are_left_out_only_after_a_notice(talk: Any, tmp_path: Path) -> None:
-    """The context has 512 positions, of which a turn takes about 50."""
+    """The context has 640 positions, of which a turn takes about 50."""
     file = tmp_path / "chat.jsonl"
-    done = talk("\n".join([QUESTIONS[0]] * 12), "--save", str(file))
-    assert (done.status, len(done.out.splitlines())) == (0, 12)
+    done = talk("\n".join([QUESTIONS[0]] * 16), "--save", str(file))
+    assert (done.status, len(done.out.splitlines())) == (0, 16)
     notices = [line for line in done.err.splitlines() if "context" in line]
     assert notices[0].startswith("The context is full. From the next message on, the model does not read the oldest")
     assert notices[1] == (
-        "The conversation exceeds the context of 512 tokens. The model does not read its first 2 messages."
+        "The conversation exceeds the context of 640 tokens. The model does not read its first 2 messages."
     )
     # The saved conversation is complete.
-    assert len(saved(file)[0]) == 24
+    assert len(saved(file)[0]) == 32
 
 
 def test_a_conversation_has_the_answers_of_its_messages() -> None:
@@ -189,7 +189,7 @@ def test_a_conversation_has_the_answers_of_its_messages() -> None:
         assert chat.messages == messages
     chat.reset()
     assert chat.messages == messages[:1]
-    with pytest.raises(PromptError, match="context of 512"):
+    with pytest.raises(PromptError, match="context of 640"):
         chat.ask("Anna " * 500)
 
 

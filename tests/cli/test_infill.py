@@ -79,7 +79,7 @@ def test_a_file_that_changes_meanwhile_is_not_written(d3mlx: Any, file: Path, mo
         (b"no hole", [], r"The text has no hole. Write [MASK] where text is missing."),
         (b"a [MASK:x] b", [], "[MASK:x] is not a hole."),
         (b"\xff[MASK]", [], "is not UTF-8 text. Give a text file."),
-        (b"[MASK:400] b [MASK:400]", [], "exceed this model's context of 512."),
+        (b"[MASK:400] b [MASK:400]", [], "exceed this model's context of 640."),
         (b"a [MASK] b", ["--max-tokens", "0"], "max-tokens must be from 1 to 1,048,576, not 0."),
         (b"a [MASK] b", ["--yes"], "--yes needs --in-place."),
         (b"a [MASK] b", ["--in-place", "--json"], "Give --in-place or --json, not both."),
@@ -115,9 +115,9 @@ def test_generate_takes_a_suffix(d3mlx: Any) -> None:
 
 
 def test_a_hole_that_may_be_cut_is_named(d3mlx: Any, file: Path) -> None:
-    file.write_text("The [MASK:2] hold [MASK]. The answer is 36.")
+    file.write_text("The [MASK:2] have [MASK] apples. The answer is 36.")
     status, out, err = d3mlx("infill", str(file), "-q", QUESTION, "--max-tokens", "4")
-    assert (status, out.endswith(". The answer is 36.")) == (0, True)
+    assert (status, out.endswith(" apples. The answer is 36.")) == (0, True)
     assert err.splitlines()[-1] == "Hole 2 has no end within 4 tokens. Its text may be cut."
 
 
@@ -133,8 +133,8 @@ def test_a_terminal_leaves_text_to_copy(tmp_path: Path) -> None:
 def test_a_terminal_shows_the_changed_lines_and_asks(file: Path, tmp_path: Path) -> None:
     with Tmux(tmp_path, f"{COMMAND} infill {file} -i -q '{QUESTION}'") as screen:
         shown = screen.wait_for("[y/N]")
-        assert f"-{BEGINNING} [MASK:8]" in shown
-        assert f"+{BEGINNING} {EQUATION}" in shown
+        assert f"-{BEGINNING} [MASK:8]{ENDING}" in shown
+        assert f"+{ANSWER}" in shown
         screen.type("Enter")
         screen.wait_for("is unchanged.")
     assert file.read_bytes() == TEXT.encode()

@@ -102,12 +102,17 @@ def test_conversations_have_two_to_four_turns() -> None:
     assert turns == {2, 3, 4}
 
 
-def test_drills_mask_the_results_of_separate_equations() -> None:
+def test_drills_mask_the_results_of_separate_equations_and_hide_their_lengths() -> None:
     batch = Source(TOKENIZER, size=4, seed=0).drills(0)
     text = shown(batch.ids[0])
-    results = re.findall(r"=(\d+)\.", text)
+    results = re.findall(r"=(\d+\.)", text)
     assert "".join(TOKENIZER.decode([token]) for token in batch.ids[0][batch.weights[0] == 1]) == "".join(results)
-    pairs = pairwise(re.findall(r"(\d+)[-+*/]\d+=(\d+)", text))
+    lengths = {
+        len(ends) // len("<|endoftext|>")
+        for ends in re.findall(r"\.((?:<\|end.*?>)*) \d", TOKENIZER.decode(batch.ids[0]))
+    }
+    assert lengths == {0, 1, 2, 3}
+    pairs = pairwise(re.findall(r"(\d+)[-+*/]\d+=(\d+)\.", text))
     assert sum(result == after for (_, result), (after, _) in pairs) <= 2
 
 

@@ -98,7 +98,7 @@ def test_many_clients_at_once_get_what_each_gets_alone(server: Served, embedded:
         ({"max_tokens": 0}, "max_tokens must be from 1"),
         ({"max_tokens": 1.5}, "max_tokens must be a whole number, not 1.5."),
         ({"messages": [{"role": "usr", "content": "x"}]}, "The role must be system, user or assistant, not 'usr'."),
-        ({"messages": [{"role": "user", "content": "Anna " * 600}]}, "exceed this model's context of 512"),
+        ({"messages": [{"role": "user", "content": "Anna " * 600}]}, "exceed this model's context of 640"),
         ({"stop": 5}, "stop must be a text or a list, not 5."),
         ({"stop": [5]}, "stop must be a list of texts"),
         ({"messages": []}, "at least one message"),

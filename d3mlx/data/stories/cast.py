@@ -72,7 +72,7 @@ def name_of(rng: random.Random, kind: Words) -> tuple[str, str]:
 
 def person(name: str, pronoun: str) -> Person:
     """Return a person with a name."""
-    return Person(name, name, name, pronoun, OBJECTS[pronoun])
+    return Person(name, name, pronoun, OBJECTS[pronoun])
 
 
 def main_person(rng: random.Random, kind: Words) -> Person:
@@ -81,18 +81,18 @@ def main_person(rng: random.Random, kind: Words) -> Person:
     form = rng.choices(["name", *OTHER_PEOPLE], [1 - sum(OTHER_PEOPLE.values()), *OTHER_PEOPLE.values()])[0]
     if form == "couple":
         both = f"{named.first} and {name_of(rng, kind)[0]}"
-        return Person(both, "they", "they", "they", "them", plural=True)
+        return Person(both, "they", "they", "them", plural=True)
     if form == "name" or kind == "unknown":
         return named
     if form == "I":
-        return Person("I", "I", "you", "I", "me")
+        return Person("I", "I", "I", "me")
     if form == "kin":
         relative, pronoun = rng.choice(list(KIN.items()))
-        return Person(relative, relative, pronoun, pronoun, OBJECTS[pronoun])
+        return Person(relative, relative, pronoun, OBJECTS[pronoun])
     role = rng.choice([*ROLES, *SHE_ROLES, *HE_ROLES])
     article = "an" if role[0] in "aeio" else "a"
     pronoun = "she" if role in SHE_ROLES else "he" if role in HE_ROLES else ""
-    return Person(f"{article} {role}", f"the {role}", f"the {role}", pronoun, OBJECTS[pronoun])
+    return Person(f"{article} {role}", f"the {role}", pronoun, OBJECTS[pronoun])
 
 
 def thing_of(rng: random.Random, category: str, kind: Words) -> str:

@@ -50,14 +50,13 @@ def past(verb: str) -> str:
 
 @dataclass(frozen=True)
 class Person:
-    """A person, or a couple. first and later: the words at the first and other mentions. subject: in solutions.
+    """A person, or a couple. first and later: the words at the first and other mentions.
 
     short and pronoun: "he" and "him". They are empty if the person has none.
     """
 
     first: str
     later: str
-    subject: str
     short: str = ""
     pronoun: str = ""
     plural: bool = False
@@ -146,7 +145,7 @@ class Teller:
         if key in self.people:
             person, subject = self.people[key], self.mention(key, "")
         else:
-            person, subject = Person("it", "it", "it"), f"each {self.words[key]}"
+            person, subject = Person("it", "it"), f"each {self.words[key]}"
         parts = [person.verb("do", self.tense), subject, *adverbs, base]
         return " ".join(parts if direct else [subject, *adverbs, person.verb(base, self.tense)])
 

@@ -14,7 +14,7 @@ from typing import get_args
 from d3mlx.data.stories.cast import Cast, cast
 from d3mlx.data.stories.plans import Plan, plan
 from d3mlx.data.stories.problem import Problem, Split, split_of, together
-from d3mlx.data.stories.render import Person, Teller, capital
+from d3mlx.data.stories.render import Teller, capital
 from d3mlx.data.stories.scenes import SCENES, Step
 from d3mlx.data.stories.solutions import ANSWER, PHRASES
 from d3mlx.data.stories.telling import Telling
@@ -24,7 +24,7 @@ LONGEST = 63
 """Largest number of tokens of a solution. With the end of the turn it fits a canvas of 64."""
 
 SHOT_OPERATIONS = 2
-"""Largest number of operations of a worked example, so that five examples, a question and a canvas fit the context."""
+"""Largest number of operations of a worked example, so that three examples, a question and a canvas fit the context."""
 
 OPERATION_SHARES = {1: 0.25, 2: 0.3, 3: 0.27, 4: 0.18}
 """Share of problems by number of operations."""
@@ -70,7 +70,7 @@ def problem(
             continue
         chosen = cast(rng, drawn.scene, drawn.category, words)
         question = Telling(rng, drawn, chosen, wordings).question()
-        solution = solved(rng, drawn, chosen)
+        solution = solved(drawn, chosen)
         if question is not None and solution is not None:
             return Problem(
                 question=question,
@@ -82,16 +82,12 @@ def problem(
             )
 
 
-def solved(rng: random.Random, drawn: Plan, chosen: Cast) -> str | None:
-    """Return a solution with one sentence per step. None if it can be longer than LONGEST tokens."""
-    choices = [rng.randrange(3) for _ in drawn.steps]
-    for shortened in range(len(choices) + 1):
-        choices[:shortened] = [2] * shortened
-        sentences = [sentence(step, choice, chosen) for step, choice in zip(phrased(drawn), choices, strict=True)]
-        text = " ".join([*sentences, ANSWER.format(answer=drawn.steps[-1].result)])
-        if tokens_at_most(text) <= LONGEST:
-            return text
-    return None
+def solved(drawn: Plan, chosen: Cast) -> str | None:
+    """Return the solution with one sentence per step. None if it can be longer than LONGEST tokens."""
+    *steps, last = phrased(drawn)
+    sentences = [*(sentence(step, chosen) for step in steps), sentence(last, chosen, named=True)]
+    text = " ".join([*sentences, ANSWER.format(answer=last.result)])
+    return text if tokens_at_most(text) <= LONGEST else None
 
 
 def phrased(drawn: Plan) -> list[Step]:
@@ -104,17 +100,14 @@ def phrased(drawn: Plan) -> list[Step]:
     return steps
 
 
-def sentence(step: Step, choice: int, chosen: Cast) -> str:
-    """Return the sentence for a step."""
-    subject = chosen.people["n"].subject
-    speaker = Person(subject, subject, subject, plural=subject in ("you", "they"))
-    words = dict(chosen.words)
-    phrase = PHRASES[step.phrase][choice]
+def sentence(step: Step, chosen: Cast, named: bool = False) -> str:
+    """Return the sentence for a step. named: end it with what it counts."""
+    text, noun = PHRASES[step.phrase]
     if step.result == 1:
-        # The noun after the equation is singular.
-        phrase = re.sub(r"(\{=\}(?: more)?) \{(\w)\}", r"\1 {\g<2>1}", phrase).replace("{=} people", "{=} person")
-    teller = Teller(random.Random(0), words, {**chosen.people, "n": speaker}, chosen.verbs)
-    return capital(teller.fill(phrase.replace("{=}", step.equation), {}))
+        noun = "person" if noun == "people" else noun.replace("}", "1}")
+    text = f"{text} {noun}." if named and noun else f"{text}."
+    teller = Teller(random.Random(0), chosen.words, chosen.people, chosen.verbs)
+    return capital(teller.fill(text.replace("{=}", step.equation), {}))
 
 
 def tokens_at_most(text: str) -> int:

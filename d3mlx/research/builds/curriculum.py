@@ -29,12 +29,12 @@ class Phase:
 
 LAST_SHARES = {
     "blocks": 0.3,
-    "problems": 0.3,
-    "holes": 0.15,
-    "pages": 0.1,
-    "worked": 0.05,
-    "continued": 0.05,
-    "drills": 0.05,
+    "continued": 0.2,
+    "drills": 0.15,
+    "problems": 0.14,
+    "holes": 0.1,
+    "pages": 0.07,
+    "worked": 0.04,
 }
 
 PHASES = (

@@ -27,7 +27,7 @@ from d3mlx.research.muon import Muon
 from d3mlx.research.script import script
 from d3mlx.research.supervised import Supervised, mask_batch, masked_loss
 
-STEPS = 10000
+STEPS = 14000
 BATCH = 48
 WIDTH, LAYERS, HEADS, FF = 256, 5, 4, 704
 LOGIT_MULTIPLE = 64
