@@ -72,10 +72,10 @@ def test_every_line_of_a_pipe_is_answered_saved_and_continued(talk: Any, tmp_pat
 
 def test_a_system_message_and_messages_of_several_lines(talk: Any, tmp_path: Path) -> None:
     file = tmp_path / "chat.jsonl"
-    lines = '"""first\nsecond\n"""\nthird\\\nfourth\n"""q"""\n\n  \nh\n"""\nunfinished'
-    assert talk(lines, "--save", str(file), "--system-prompt", "Be brief.", "--max-tokens", "4").status == 0
+    lines = '"""What is\n5+4?\n"""\nwhat is\\\n7 plus 9?\n"""q"""\n\n  \nh\n"""\nWhat is 3*4?'
+    assert talk(lines, "--save", str(file), "--system-prompt", "Be brief.", "--max-tokens", "16").status == 0
     system, *others = saved(file)[0]
-    assert (system, others[::2]) == ("Be brief.", ["first\nsecond", "third\nfourth", "q", "unfinished"])
+    assert (system, others[::2]) == ("Be brief.", ["What is\n5+4?", "what is\n7 plus 9?", "q", "What is 3*4?"])
     done = talk("x", "--resume", str(file), "--system-prompt", "Other")
     assert (done.status, "has its own system message" in done.err) == (1, True)
 
