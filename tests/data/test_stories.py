@@ -80,6 +80,13 @@ def test_operands_are_numbers_of_the_question_or_earlier_results() -> None:
             seen.add(result)
 
 
+def test_only_the_last_sentence_names_what_it_counts_and_one_is_singular() -> None:
+    puppets = next(
+        task for i in range(500) if "puppets" in (task := problem(i, "validation")).question and task.answer == "1"
+    )
+    assert puppets.solution == "In total 4*4=16. Missing are 17-16=1 puppet. The answer is 1."
+
+
 def test_no_tuple_of_numbers_is_in_two_splits() -> None:
     for split in SPLITS:
         assert all(split_of(problem(i, split).numbers) == split for i in range(300))

@@ -14,7 +14,7 @@ from typing import get_args
 from d3mlx.data.stories.cast import Cast, cast
 from d3mlx.data.stories.plans import Plan, plan
 from d3mlx.data.stories.problem import Problem, Split, split_of, together
-from d3mlx.data.stories.render import Teller, capital
+from d3mlx.data.stories.render import Teller
 from d3mlx.data.stories.scenes import SCENES, Step
 from d3mlx.data.stories.solutions import ANSWER, PHRASES
 from d3mlx.data.stories.telling import Telling
@@ -103,11 +103,11 @@ def phrased(drawn: Plan) -> list[Step]:
 def sentence(step: Step, chosen: Cast, named: bool = False) -> str:
     """Return the sentence for a step. named: end it with what it counts."""
     text, noun = PHRASES[step.phrase]
-    if step.result == 1:
+    if step.result == 1:  # The noun is singular.
         noun = "person" if noun == "people" else noun.replace("}", "1}")
     text = f"{text} {noun}." if named and noun else f"{text}."
     teller = Teller(random.Random(0), chosen.words, chosen.people, chosen.verbs)
-    return capital(teller.fill(text.replace("{=}", step.equation), {}))
+    return teller.fill(text.replace("{=}", step.equation), {})
 
 
 def tokens_at_most(text: str) -> int:

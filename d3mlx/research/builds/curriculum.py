@@ -47,9 +47,9 @@ PHASES = (
 )
 """Recall to learn copying, chained equations for the wording, arithmetic, then everything. The last phase has no end.
 
-Drills alone do not teach the arithmetic of problems. In a problem, a copy of the result is often visible further on,
-and the length of the result is not given. Therefore a later phase often masks the rest of a solution. Finally masks are
-anywhere, or as block decoders see them, so that equations are also correct when decoders reach them in another order.
+Drills alone do not teach the arithmetic of problems, where a copy of the result is often visible further on.
+Therefore a later phase often masks the rest of a solution. Finally masks are anywhere, or as block decoders see them,
+so that equations are also correct when decoders reach them in another order.
 """
 
 
